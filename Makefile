@@ -1,0 +1,22 @@
+# Two commands: `make demo` runs the main job on a tiny world, `make test` lints, checks types and tests.
+# Each makes the environment itself, in .venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test clean
+demo: .venv/ready
+	$(BIN)/python examples/tiny.py build/tiny
+
+test: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,50 @@
+"""cig: composed image retrieval. A picture and a sentence find the picture you mean.
+
+    import cig
+    bench    = cig.load_benchmark("cirr/val", root="data")
+    composer = cig.load_composer(clip, clip2, phi, phi2)                  # what conditions the generator
+    targets  = cig.imagine(bench, composer, cig.load_generator("sdxl"), out="runs/cirr")
+    ranking  = cig.search(bench, cig.load_method("searle/b32"), targets.pictures)
+    report   = cig.evaluate(bench, ranking)
+
+Names are loaded at their first use: importing cig imports neither torch nor diffusers.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Benchmark": "types",
+    "CIRRDataset": "datasets",
+    "CigError": "errors",
+    "ComposedEmbedding": "types",
+    "ComposedEmbedsDataset": "datasets",
+    "EmbeddingFolder": "composition",
+    "FashionIQDataset": "datasets",
+    "Imagining": "generation",
+    "Phi": "inversion",
+    "Query": "types",
+    "Ranking": "types",
+    "Report": "types",
+    "Source": "methods",
+    "evaluate": "evaluation",
+    "imagine": "generation",
+    "load_benchmark": "benchmarks",
+    "load_benchmarks": "benchmarks",
+    "load_clip": "encoders",
+    "load_composer": "inversion",
+    "load_generator": "generators",
+    "load_method": "methods",
+    "search": "retrieval",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"cig has no {name}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"cig.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

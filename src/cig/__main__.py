@@ -1,0 +1,5 @@
+"""python -m cig"""
+
+from cig.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Benchmarks, one file each: `SPLITS` (name -> the release's name), `load(root, split, **options)` -> parts.
+
+To add one, add a file (or name a module of your own: `my_package.my_benchmark/val`); the contract tests find it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cig import plugins, settings
+from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
+from cig.types import Benchmark, Query
+
+
+def split_name(name: str, default: str) -> tuple[str, str]:
+    """("cirr", "test1") from "cirr/test"; a name without a split takes the default.
+
+    Raises:
+        NotFoundError: no such benchmark or split; the message lists what there is.
+    """
+    family, _, split = name.partition("/")
+    splits = plugins.load("benchmarks", family).SPLITS
+    if (split or default) not in splits:
+        raise NotFoundError(f'{family} has no split "{split or default}".{did_you_mean(split or default, splits)}')
+    return family, splits[split or default]
+
+
+def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -> tuple[Benchmark, ...]:
+    """All parts of a benchmark: one for most, one per category for FashionIQ.
+
+    Args:
+        name: "cirr/val", or a dotted module of your own with a split.
+        root: the dataset's folder or its parent; by default the published place, or cig.toml's.
+        options: what the benchmark takes, e.g. FashionIQ's categories and gallery.
+    """
+    family, split = split_name(name, "val")
+    load = plugins.load("benchmarks", family).load
+    takes = set(inspect.signature(load).parameters) - {"root", "split"}
+    unknown = sorted(set(options) - takes)
+    if unknown:
+        raise UsageError(f"{family} takes no --{unknown[0]}; it takes {', '.join(sorted(takes)) or 'no options'}")
+    parts: tuple[Benchmark, ...] = load(Path(root) if root else settings.place(family), split, **options)
+    return parts
+
+
+def load_benchmark(name: str, root: str | Path | None = None, **options: Any) -> Benchmark:
+    """A benchmark of one part.
+
+    Raises:
+        UsageError: it has several; name one (FashionIQ: categories=["dress"]) or use load_benchmarks.
+    """
+    parts = load_benchmarks(name, root, **options)
+    if len(parts) > 1:
+        names = ", ".join(part.part for part in parts)
+        raise UsageError(f'{name} has {len(parts)} parts ({names}); pass categories=["{parts[0].part}"] or load all')
+    return parts[0]
+
+
+def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
+    """The queries, once no id occurs twice; a result per id would hide one of them."""
+    seen: dict[str, Query] = {}
+    for query in queries:
+        if query.id in seen:
+            raise InputError(f"{source}: query id {query.id} occurs twice; remove one of its entries")
+        seen[query.id] = query
+    return tuple(seen.values())

@@ -1,0 +1,79 @@
+"""CIRR (Liu et al., ICCV 2021): open-domain pictures in sets of six; test1 is judged by the authors' server.
+
+The reference never appears in its own ranking; relevance is `target_hard` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cig.benchmarks import unique
+from cig.errors import InputError
+from cig.formats import read_entries, read_json
+from cig.layout import find_home, list_pictures
+from cig.types import TARGET, Benchmark, Query, Ranking
+
+SPLITS = {"train": "train", "val": "val", "test1": "test1", "test": "test1"}
+WEIGHTS = {"test1": (0.5, "as published for CIRR test1"), "val": (0.85, "as published for CIRR val")}
+
+
+def load(root: Path, split: str) -> tuple[Benchmark]:
+    """With or without the inner `cirr/`; pictures flat, in `images/`, or in `dev/`, `test1/`, `train/NN/`."""
+    caption_file = f"captions/cap.rc2.{split}.json"
+    home = find_home(root, "cirr", [caption_file, f"cirr/{caption_file}"])
+    inner = home if (home / caption_file).exists() else home / "cirr"
+    captions = inner / caption_file
+    queries = unique((_query(entry, captions) for entry in read_entries(captions, ["pairid", "reference"])), captions)
+    places = _places(inner / "image_splits" / f"split.rc2.{split}.json")
+    weight, source = WEIGHTS.get(split, WEIGHTS["val"])
+    benchmark = Benchmark(
+        name=f"cirr/{split}",
+        queries=queries,
+        images=list_pictures(_folders(home, inner, split, places)),
+        gallery=tuple(places),
+        measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(f"subset_recall@{k}" for k in (1, 2, 3))),
+        drop_reference=True,
+        weight=weight,
+        weight_source=source,
+        hidden=split == "test1",
+        protocol={"gallery": "all names of the split file, without the query's reference", "targets": "target_hard"},
+    )
+    return (benchmark,)
+
+
+def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
+    """The two files of the evaluation server, by prefix of their name: 50 names a query, and 3 of its own set."""
+    top = dict(zip(ranking.queries, (list(names[:50]) for names in ranking.ids), strict=True))
+    own = dict(zip(ranking.queries, (list(names[:3]) for names in ranking.subset), strict=True))
+    return {
+        "": {"version": "rc2", "metric": "recall", **top},
+        "subset_": {"version": "rc2", "metric": "recall_subset", **own},
+    }
+
+
+def _query(entry: dict[str, Any], source: Path) -> Query:
+    members = (entry.get("img_set") or {}).get("members", [])
+    if not isinstance(entry.get("caption"), str) or not isinstance(members, list):
+        raise InputError(f"{source}, pairid {entry['pairid']}: lacks a caption, or img_set.members is not a list")
+    target = entry.get("target_hard")
+    relevant = {str(target): TARGET} if target else {}
+    return Query(str(entry["pairid"]), str(entry["reference"]), (entry["caption"],), relevant, tuple(members))
+
+
+def _places(path: Path) -> Mapping[str, PurePosixPath]:
+    """Name -> the folder that the release names for it."""
+    names = read_json(path)
+    if not isinstance(names, dict):
+        raise InputError(f"{path}: expected an object of names and paths, found {type(names).__name__}")
+    return {name: PurePosixPath(str(place)).parent for name, place in names.items()}
+
+
+def _folders(home: Path, inner: Path, split: str, places: Mapping[str, PurePosixPath]) -> list[Path]:
+    """Where pictures may lie. A path from an annotation file never leads out of the dataset's folder."""
+    subfolders = [*dict.fromkeys(places.values()), PurePosixPath(split)]
+    inside = [folder for folder in subfolders if not folder.is_absolute() and ".." not in folder.parts]
+    bases = [home, *([home.parent] if inner == home and home.name.lower() == "cirr" else []), inner]
+    roots = [base / images for base in bases for images in ("", "images", "img_raw")]
+    return [root / folder for root in roots for folder in (*inside, PurePosixPath())]

@@ -1,0 +1,66 @@
+"""FashionIQ (Wu et al., CVPR 2021): two captions a query, three categories, a gallery per category.
+
+A query's id is its 0-based position in the category's caption file. test has no targets and no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cig.benchmarks import unique
+from cig.errors import InputError, UsageError, did_you_mean
+from cig.formats import read_entries, read_json
+from cig.layout import find_home, list_pictures
+from cig.types import TARGET, Benchmark, Query
+
+SPLITS = {"train": "train", "val": "val", "test": "test"}
+CATEGORIES = ("dress", "shirt", "toptee")
+GALLERIES = {"full": "all names of the split file", "val": "the union of references and targets"}
+
+
+def load(
+    root: Path, split: str, categories: Sequence[str] = CATEGORIES, gallery: str = "full"
+) -> tuple[Benchmark, ...]:
+    """One benchmark a category. gallery="val" is the smaller protocol of VAL; both are in use, never compare them."""
+    for category in categories:
+        if category not in CATEGORIES:
+            raise UsageError(f'no FashionIQ category "{category}".{did_you_mean(category, CATEGORIES)}')
+    if gallery not in GALLERIES:
+        raise UsageError(f'no FashionIQ gallery "{gallery}".{did_you_mean(gallery, GALLERIES)}')
+    home = find_home(root, "fashioniq", [f"captions/cap.{category}.{split}.json" for category in categories])
+    return tuple(_category(home, category, split, gallery) for category in dict.fromkeys(categories))
+
+
+def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
+    captions = home / "captions" / f"cap.{category}.{split}.json"
+    entries = read_entries(captions, ["candidate", "captions"])
+    queries = unique((_query(str(i), entry, captions) for i, entry in enumerate(entries)), captions)
+    names = read_json(home / "image_splits" / f"split.{category}.{split}.json")
+    if gallery == "val":
+        names = list(dict.fromkeys(name for query in queries for name in (query.reference, *query.relevant)))
+    images = home / "images"
+    pictures = list_pictures([images, images / category, images / "downloaded" / category, images / "downloaded"])
+    return Benchmark(
+        name=f"fashioniq/{split}",
+        part=category,
+        queries=queries,
+        images=pictures,
+        gallery=tuple(names),
+        measures=("recall@10", "recall@50"),
+        drop_reference=False,
+        weight=0.9,
+        weight_source="as published for FashionIQ val",
+        hidden=split == "test",
+        protocol={
+            "gallery": f"{gallery}: {GALLERIES[gallery]}",
+            "captions": "both orders, `c1 and c2` and `c2 and c1`, averaged",
+        },
+    )
+
+
+def _query(position: str, entry: dict, source: Path) -> Query:
+    captions, target = entry["captions"], entry.get("target")
+    if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
+        raise InputError(f"{source}, entry {position}: captions should be a list of texts, found {captions!r}")
+    return Query(position, str(entry["candidate"]), tuple(captions), {str(target): TARGET} if target else {})

@@ -1,0 +1,221 @@
+"""CLIP's two towers: pictures -> features; prompts, with pseudo-words in them -> text states.
+
+Any CLIP in transformers' layout, by hub id or folder. The tokenizer needs no hub: OpenAI's vocabulary is vendored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import html
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ftfy
+import torch
+
+from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.formats import identity
+from cig.runtime import batches, quiet_transformers
+from cig.types import TextStates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Placement = Literal["every", "first"]  # of the pseudo-word: stage 1 and LinCIR, or SEARLE (stage 3)
+PLACEHOLDER = "$"
+TEXT_BATCH = 64
+
+
+class Tokenizer:
+    """Texts -> token ids, with OpenAI's cleaning: ftfy, HTML unescaped twice, whitespace collapsed, lower case."""
+
+    def __init__(self, tokenizer: Any, context: int, pad: int) -> None:
+        self.tokenizer, self.context, self.pad = tokenizer, context, pad
+        self.end: int = tokenizer.eos_token_id
+        self.placeholder = self._single(PLACEHOLDER)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Start, words, end: at their real length, cut to the context length with the end token kept."""
+        if not texts:
+            return []
+        cleaned = [" ".join(html.unescape(html.unescape(ftfy.fix_text(text))).lower().split()) for text in texts]
+        ids = self.tokenizer(cleaned, truncation=False, padding=False, verbose=False)["input_ids"]
+        return [row if len(row) <= self.context else [*row[: self.context - 1], self.end] for row in ids]
+
+    def padded(self, rows: Sequence[list[int]]) -> Tensor:
+        """[B, context] int64."""
+        return torch.tensor([row + [self.pad] * (self.context - len(row)) for row in rows])
+
+    def _single(self, text: str) -> int:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise MismatchError(f'this tokenizer splits "{text}" into {len(ids)} tokens; a pseudo-word needs one')
+        return int(ids[0])
+
+
+def openai_tokenizer(context: int = 77) -> Tokenizer:
+    """The vendored one. Padding is 0, as published: padding positions take part in SDXL's cross-attention."""
+    return Tokenizer(_openai_bpe(), context, pad=0)
+
+
+def _openai_bpe() -> Any:
+    from transformers import CLIPTokenizer
+
+    packed = resources.files("cig").joinpath("vendor/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode().split("\n")
+    merges = [(left, right) for left, right in (line.split() for line in lines[1:48895])]
+    letters = list(_byte_letters())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, pad_token="<|endoftext|>")
+
+
+def _byte_letters() -> Iterator[str]:
+    """GPT-2's printable letter for each byte, in the vocabulary's order: printable bytes first."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    yield from map(chr, printable)
+    yield from (chr(256 + i) for i in range(256 - len(printable)))
+
+
+def load_tokenizer(source: str, context: int) -> Tokenizer:
+    """A folder's own tokenizer.json, if its vocabulary is not OpenAI's; else the vendored one.
+
+    Copies of OpenAI's in the wild pad with the end token, which is not what the published code does.
+    """
+    from transformers import AutoTokenizer
+
+    standard = openai_tokenizer(context)
+    if not (Path(source) / "tokenizer.json").is_file():
+        return standard
+    own = AutoTokenizer.from_pretrained(source)
+    if own.get_vocab() == standard.tokenizer.get_vocab():
+        return standard
+    if own.eos_token_id is None:
+        raise MismatchError(f"{source}/tokenizer.json names no end token (eos_token); CLIP pools there")
+    return Tokenizer(own, context, pad=own.pad_token_id if own.pad_token_id is not None else 0)
+
+
+class Clip:
+    """A CLIP: picture tower, text tower, tokenizer."""
+
+    def __init__(self, vision: Any, text: Any, tokenizer: Tokenizer, identity: dict[str, Any]) -> None:
+        self.vision, self.text, self.tokenizer, self.identity = vision, text, tokenizer, identity
+        self.size: int = vision.config.image_size
+        self.feature_width: int = vision.config.projection_dim
+        self.token_width: int = text.config.hidden_size
+        self.device: torch.device = next(text.parameters()).device
+        self.dtype: torch.dtype = next(text.parameters()).dtype
+
+    @torch.no_grad()
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, p] float32 on the CPU: projected, not normalised."""
+        features = self.vision(pixel_values=pixels.to(self.device, self.dtype)).image_embeds
+        return features.float().cpu()
+
+    def text_states(self, prompts: Sequence[str], words: Tensor | None = None) -> TextStates:
+        """At the full context length, as a generator reads them; the pseudo-word is at every `$`. On the CPU.
+
+        Args:
+            words: [B, h] pseudo-words, one a prompt.
+        """
+        rows = self.tokenizer(prompts)
+        with torch.no_grad():
+            out, pooled = self._run(rows, self.tokenizer.padded(rows), words, "every")
+        return TextStates(out.hidden_states[-2].float().cpu(), out.last_hidden_state.float().cpu(), pooled.cpu())
+
+    @torch.no_grad()
+    def embed_texts(
+        self, prompts: Sequence[str], words: Tensor | None = None, placement: Placement = "every"
+    ) -> Tensor:
+        """[B, p] float32 on the CPU: projected end-of-text states, not normalised.
+
+        Each prompt is encoded at its real length: causal attention never looks at what follows the end.
+        """
+        rows = self.tokenizer(prompts)
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        features = torch.empty(len(rows), self.feature_width)
+        for _, group in groupby(by_length, key=lambda i: len(rows[i])):
+            for chunk in batches(list(group), TEXT_BATCH):
+                picked = [rows[i] for i in chunk]
+                own = None if words is None else words[list(chunk)]
+                features[list(chunk)] = self._run(picked, torch.tensor(picked), own, placement)[1].cpu()
+        return features
+
+    def _run(
+        self, rows: Sequence[list[int]], ids: Tensor, words: Tensor | None, placement: Placement
+    ) -> tuple[Any, Tensor]:
+        """The text tower's output and the pooled state [B, p].
+
+        We know where each text ends, so pooling does not depend on eos_token_id, which old configurations have wrong.
+        """
+        places = places_of(ids, self.tokenizer.placeholder, placement).to(self.device)
+        with pseudo_words(self.text.get_input_embeddings(), places, words):
+            out = self.text(input_ids=ids.to(self.device), output_hidden_states=True)
+        ends = [row.index(self.tokenizer.end) for row in rows]
+        pooled = out.last_hidden_state[torch.arange(len(rows), device=self.device), ends]
+        return out, self.text.text_projection(pooled).float()
+
+
+def places_of(ids: Tensor, placeholder: int, placement: Placement) -> Tensor:
+    """[B, L] bool: where the pseudo-word goes."""
+    places = ids == placeholder
+    return places & (places.cumsum(1) == 1) if placement == "first" else places
+
+
+@contextlib.contextmanager
+def pseudo_words(embedding: torch.nn.Module, places: Tensor, words: Tensor | None) -> Iterator[None]:
+    """While it lasts, the token embedding yields the pseudo-words [B, h] at these places [B, L].
+
+    A hook on the public model: masks, positions and precision stay the model's own. One model a thread.
+    """
+
+    def put(module: torch.nn.Module, args: Any, embedded: Tensor) -> Tensor:
+        assert words is not None
+        own = words.to(embedded.device, embedded.dtype)
+        return torch.where(places.unsqueeze(-1), own.unsqueeze(1), embedded)
+
+    handle = embedding.register_forward_hook(put) if words is not None else None
+    try:
+        yield
+    finally:
+        if handle:
+            handle.remove()
+
+
+def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Clip:
+    """A CLIP by hub id or folder.
+
+    Raises:
+        NotFoundError: neither a folder nor a hub id that can be reached.
+        InputError: the files cannot be read, or lack weights (transformers would fill them with noise).
+    """
+    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+    quiet_transformers()
+    text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
+    vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)
+    tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
+    return Clip(vision.to(device), text.to(device), tokenizer, identity(source, cache_dir))
+
+
+def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise NotFoundError(f"{source} has no config.json; give a CLIP in transformers' layout, or a hub id")
+    try:
+        model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        if folder.exists():
+            raise InputError(f"the CLIP in {source} cannot be loaded: {reason}") from error
+        raise NotFoundError(
+            f"no CLIP {source}: it is not a folder, and the hub says: {reason} "
+            f"Put a copy on this machine and give its folder, or check --cache-dir."
+        ) from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise InputError(f"{source} lacks weights of a CLIP: {some(map(str, info['missing_keys']), 5)}")
+    return model.eval().requires_grad_(False)

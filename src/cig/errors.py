@@ -1,0 +1,58 @@
+"""The exception tree. Each error says what was asked, what there is, and what to type next.
+
+CigError                  exit code 1
+├── UsageError            2  a wrong call: a bad flag value, flags that exclude each other
+│   ├── NotFoundError     2  a path, a name or weights that are not there
+│   └── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
+├── InputError            1  a file that cannot be read: annotations, embeddings, checkpoints
+│   └── PictureError      1  a picture that cannot be decoded or is refused
+└── IncompleteError       1  a run that could not do all of its queries (what was done is kept)
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CigError(Exception):
+    """Anything that a person can mend; its message says how."""
+
+    exit_code = 1
+
+
+class UsageError(CigError):
+    exit_code = 2
+
+
+class NotFoundError(UsageError):
+    pass
+
+
+class MismatchError(UsageError):
+    pass
+
+
+class InputError(CigError):
+    pass
+
+
+class PictureError(InputError):
+    pass
+
+
+class IncompleteError(CigError):
+    pass
+
+
+def did_you_mean(asked: str, choices: Iterable[str]) -> str:
+    """' Did you mean "val"? Choose from: train, val.', to end an error about a wrong name."""
+    choices = list(choices)
+    near = difflib.get_close_matches(asked, choices, n=1)
+    guess = f' Did you mean "{near[0]}"?' if near else ""
+    return f"{guess} Choose from: {', '.join(choices)}."
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """The first names of a list, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,112 @@
+"""Rankings -> scores, per query and with intervals, by the official definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cig import metrics
+from cig.errors import UsageError
+from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
+
+
+def parse(measure: str) -> tuple[str, int]:
+    """("subset_recall", 1) from "subset_recall@1"."""
+    name, _, cutoff = measure.partition("@")
+    if name not in ("recall", "subset_recall", "map") or not cutoff.isdecimal() or not int(cutoff):
+        raise UsageError(f'no measure "{measure}"; there are recall@k, subset_recall@k and map@k')
+    return name, int(cutoff)
+
+
+def evaluate(benchmarks: Benchmark | Sequence[Benchmark], rankings: Ranking | Sequence[Ranking]) -> Report:
+    """Scores in percent, with 95% intervals from 2,000 resamples of queries (within a category, for FashionIQ).
+
+    A query that could not run, or whose target is not in the gallery, scores 0; the mean is over all queries.
+
+    Raises:
+        UsageError: a benchmark whose targets are hidden.
+    """
+    parts = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
+    ranked = [rankings] if isinstance(rankings, Ranking) else list(rankings)
+    tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
+    measures = parts[0].measures
+    means = {part: table.mean(axis=0) for part, table in tables.items()}
+    draws = {part: metrics.bootstrap(table) for part, table in tables.items()}
+    if len(parts) > 1:
+        means["average"] = np.mean(list(means.values()), axis=0)
+        draws["average"] = np.mean(list(draws.values()), axis=0)
+    return Report(
+        benchmark=parts[0].name,
+        protocol=parts[0].protocol,
+        scores={part: _named(measures, mean) for part, mean in means.items()},
+        intervals={part: _intervals(measures, draw) for part, draw in draws.items()},
+        per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
+        missing=missing_of(parts, ranked),
+        counts={part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts},
+    )
+
+
+def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:
+    """[Q, M] percent: each query under each of the benchmark's measures."""
+    if benchmark.hidden or not all(query.relevant for query in benchmark.queries):
+        hint = "use `cig submit` and the official server, or evaluate val"
+        raise UsageError(f"the targets of {benchmark.name} are hidden; {hint}")
+    columns = [_column(benchmark.queries, ranking, *parse(measure)) for measure in benchmark.measures]
+    return 100 * np.stack(columns, axis=1)
+
+
+def _column(queries: Sequence[Query], ranking: Ranking, name: str, k: int) -> metrics.Values:
+    grade = ALSO_CORRECT if name == "map" else TARGET
+    lists = ranking.subset if name == "subset_recall" else ranking.ids
+    relevant = [{name for name, own in query.relevant.items() if own >= grade} for query in queries]
+    hits = np.zeros((len(queries), k), dtype=bool)
+    for row, (names, wanted) in enumerate(zip(lists, relevant, strict=True)):
+        hits[row, : len(names)] = [name in wanted for name in names[:k]]
+    counts = np.array([len(wanted) for wanted in relevant])
+    return metrics.average_precision(hits, counts, k) if name == "map" else metrics.recall(hits, counts, k)
+
+
+def _named(measures: Sequence[str], row: metrics.Values) -> dict[str, float]:
+    """Measure -> value; CIRR's average, (recall@5 + subset_recall@1) / 2, is added where both are there."""
+    named = {measure: float(value) for measure, value in zip(measures, row, strict=True)}
+    if {"recall@5", "subset_recall@1"} <= set(named):
+        named["average"] = (named["recall@5"] + named["subset_recall@1"]) / 2
+    return named
+
+
+def _intervals(measures: Sequence[str], draws: metrics.Values) -> dict[str, tuple[float, float]]:
+    columns = dict(zip(measures, draws.T, strict=True))
+    if {"recall@5", "subset_recall@1"} <= set(columns):
+        columns["average"] = (columns["recall@5"] + columns["subset_recall@1"]) / 2
+    return {measure: metrics.interval(column) for measure, column in columns.items()}
+
+
+def _per_query(benchmark: Benchmark, table: metrics.Values) -> dict[str, dict[str, float]]:
+    rows = zip(benchmark.queries, table, strict=True)
+    return {query.id: dict(zip(benchmark.measures, map(float, row), strict=True)) for query, row in rows}
+
+
+def missing_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """What was missing, by kind, and in FashionIQ by category; empty where nothing was."""
+    missing: dict[str, Any] = {}
+    for benchmark, ranking in zip(benchmarks, rankings, strict=True):
+        for kind, what in _missing(benchmark, ranking).items():
+            if what:
+                missing.setdefault(kind, {})[benchmark.part] = what
+    return missing
+
+
+def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
+    searched = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
+    return {
+        "gallery": [name for name in benchmark.gallery if name not in searched],
+        "references": dict(ranking.missing),
+        "targets": [query.id for query in benchmark.queries if set(_targets(query)) - searched],
+        "pseudo_targets": list(ranking.notes.get("pseudo_targets", ())),
+    }
+
+
+def _targets(query: Query) -> list[str]:
+    return [name for name, grade in query.relevant.items() if grade == TARGET]

@@ -1,0 +1,293 @@
+"""Files shared with other programs: annotations, composed embeddings, phi checkpoints, manifests.
+
+Every read is checked and never runs a pickle; every write is whole or not there (written aside, then renamed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.types import ComposedEmbedding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+EMBEDDING_KEYS = ("conditioning", "conditioning2", "pooled", "pooled2")
+
+
+# Writing
+
+
+def make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Whole or not at all: a kill leaves the old file or the new one."""
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
+
+
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
+
+
+def write_png(path: Path, image: Image) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+# JSON
+
+
+def read_json(path: Path) -> Any:
+    """Raises NotFoundError or InputError with the file, line and column."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} is not there") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def read_entries(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """An annotation file: a JSON list of objects that all have these keys."""
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list of entries, found {type(entries).__name__}")
+    for position, entry in enumerate(entries):
+        absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if absent:
+            raise InputError(f"{path}, entry {position} (counting from 0): lacks {some(absent)}")
+    return entries
+
+
+# Digests: what a model or a file is, whatever it is called
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Of settings: the same whatever the order of their keys. 16 hex digits."""
+    return digest(json.dumps(value, sort_keys=True).encode())[:16]
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Of a model's folder: its configuration and weight files."""
+    suffixes = {".json", ".safetensors", ".bin", ".txt"}
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+    lines = [f"{path.relative_to(folder)} {file_digest(path)}" for path in files]
+    return digest("\n".join(lines).encode())
+
+
+def identity(source: str | Path, cache_dir: Path | None = None, config: str = "config.json") -> dict[str, str]:
+    """What stands behind a folder, a file or a hub id: a content digest, or the revision in the hub's cache."""
+    path = Path(source)
+    if path.is_dir():
+        return {"source": str(source), "sha256": folder_digest(path)}
+    if path.is_file():
+        return {"source": str(source), "sha256": file_digest(path)}
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+    return {"source": str(source), "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"}
+
+
+# Tensors
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} is not there") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
+    return loaded
+
+
+def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
+    """One query's `{id}.pt`, with the published keys; saved through a buffer so that bytes do not depend on a name."""
+    import torch
+
+    tensors = {
+        "conditioning": composed.conditioning[row],
+        "conditioning2": composed.conditioning2[row],
+        "pooled": composed.last[row],
+        "pooled2": composed.pooled2[row],
+    }
+    buffer = io.BytesIO()
+    torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_embedding(path: Path) -> dict[str, Tensor]:
+    """conditioning [L, h1], conditioning2 [L, h2], pooled [L, h1], pooled2 [p2]; published files may lead with a 1.
+
+    Raises:
+        InputError: a key is absent (pooled may be: no generator reads it), a shape is wrong, a value is not finite.
+    """
+    loaded = read_tensors(path)
+    dims = {"conditioning": 2, "conditioning2": 2, "pooled2": 1} | ({"pooled": 2} if "pooled" in loaded else {})
+    return {key: _tensor(loaded, key, dim, path) for key, dim in dims.items()}
+
+
+def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor:
+    import torch
+
+    value = loaded.get(key)
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f'{path}: no tensor "{key}"; it has {some(loaded)}')
+    if value.dim() == dim + 1 and value.shape[0] == 1:
+        value = value[0]
+    if value.dim() != dim or not value.is_floating_point():
+        raise InputError(f'{path}: "{key}" is {tuple(value.shape)} {value.dtype}, expected {dim} dimensions of floats')
+    if not torch.isfinite(value).all():
+        raise InputError(f'{path}: "{key}" has values that are not finite')
+    return value
+
+
+def stack_embeddings(ids: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> ComposedEmbedding:
+    """Files of one run as a batch; raises MismatchError where their shapes differ."""
+    import torch
+
+    shapes = {tuple(tuple(row[key].shape) for key in ("conditioning", "conditioning2", "pooled2")) for row in rows}
+    if len(shapes) > 1:
+        raise MismatchError(f"the embeddings of {some(ids)} differ in shape: {sorted(shapes)}; extract them in one run")
+    stacked = {key: torch.stack([row[key] for row in rows]) for key in ("conditioning", "conditioning2", "pooled2")}
+    last = torch.stack([row.get("pooled", row["conditioning"]) for row in rows])
+    return ComposedEmbedding(tuple(ids), last=last, **stacked)
+
+
+# Names of files by query id
+
+
+def picture_name(query: str) -> str:
+    """Integer ids are padded to five digits, as the published retrieval reads them."""
+    return f"{int(query):05d}.png" if query.isdecimal() else f"{query}.png"
+
+
+def find_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dict[str, Path]:
+    """The file of each id, padded or unpadded.
+
+    Raises:
+        NotFoundError: the folder is not there.
+        MismatchError: two files claim one id and differ.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder} is not a folder")
+    stems: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes:
+            stems.setdefault(path.stem, []).append(path)
+    found = {query: _one_of(query, stems) for query in ids}
+    return {query: path for query, path in found.items() if path}
+
+
+def _one_of(query: str, stems: Mapping[str, list[Path]]) -> Path | None:
+    names = dict.fromkeys([Path(picture_name(query)).stem, query])
+    paths = [path for name in names for path in stems.get(name, [])]
+    if len({file_digest(path) for path in paths} if len(paths) > 1 else ()) > 1:
+        raise MismatchError(f"query {query} has files that differ: {some(map(str, paths))}; keep one of them")
+    return paths[0] if paths else None
+
+
+# The manifest: one JSON line per query, the last line of an id wins
+
+
+class Manifest:
+    """What a folder of outputs holds, and by which settings it was made.
+
+    `manifest.jsonl` has one line per query; `settings.json` spells out the settings behind each digest, so that a
+    rerun with others can say what differs.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Raises MismatchError if the folder was made with other settings and overwrite is off."""
+        self.folder = make_folder(folder)
+        self.path = folder / "manifest.jsonl"
+        self.settings = dict(settings)
+        self.digest = digest_of(self.settings)
+        self.lines = {} if overwrite else self.read(folder)
+        self._refuse_other_settings()
+        known = self._known_settings()
+        if self.digest not in known:
+            write_json(folder / "settings.json", {**known, self.digest: self.settings}, indent=1)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
+        line = {**line, "settings": self.digest}
+        torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+        self.lines[line["id"]] = line
+
+    def _ends_in_newline(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, dict[str, Any]]:
+        """Query id -> its last line; empty where there is no manifest."""
+        path = folder / "manifest.jsonl"
+        lines: dict[str, dict[str, Any]] = {}
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                line = json.loads(text)
+                lines[str(line["id"])] = line
+            except (ValueError, TypeError, KeyError):
+                continue  # torn by a kill: its query counts as not done and is done again
+        return lines
+
+    def _known_settings(self) -> dict[str, Any]:
+        path = self.folder / "settings.json"
+        return read_json(path) if path.exists() else {}
+
+    def _refuse_other_settings(self) -> None:
+        known = self._known_settings()
+        for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
+            theirs = known.get(str(other), {})
+            keys = sorted(set(theirs) | set(self.settings))
+            differ = [
+                f"{key}: {theirs.get(key)!r} there, {self.settings.get(key)!r} now"
+                for key in keys
+                if theirs.get(key) != self.settings.get(key)
+            ]
+            raise MismatchError(
+                f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
+            )

@@ -1,0 +1,168 @@
+"""Imagining pseudo-targets: seeds, batches, acceptance, retries, resume (CIG, stage 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cig.composition import Composed, Conditions
+from cig.formats import Manifest, find_by_id, picture_name, write_png
+from cig.inversion import Composer
+from cig.runtime import Seeds, batches, progress, seed_of
+from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Imagining:
+    """How pictures are tried and accepted; the defaults are the published ones."""
+
+    seed: int = 1600
+    seeds: Seeds = "published"
+    brightness_thresh: float = 10.0  # a picture whose mean pixel value (0..255) is not above it is made again
+    max_retries: int = 5
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """What a folder of pseudo-targets holds after a run."""
+
+    pictures: Mapping[str, Path]  # query id -> its accepted picture
+    made: int  # queries that were done in this run
+    refused: tuple[str, ...]  # queries without an accepted picture
+    foreign: tuple[str, ...]  # queries whose picture was there, without a line in the manifest
+    missing: Mapping[str, str] = field(default_factory=dict)  # queries without an embedding
+
+
+def imagine(
+    benchmark: Benchmark,
+    composer: Composer | Conditions,
+    generator: Generator,
+    out: str | Path,
+    how: Imagining | None = None,
+    batch_size: int = 4,
+    overwrite: bool = False,
+    retry_rejected: bool = False,
+) -> Imagined:
+    """One picture a query, `out/{id:05d}.png`; refused ones go to `out/rejected/`; what is done is kept.
+
+    Args:
+        composer: what conditions the generator, a Composer or a folder of embeddings (EmbeddingFolder).
+        retry_rejected: go on with the seeds after the last for queries that have no accepted picture.
+
+    Raises:
+        MismatchError: the folder was made with other settings and overwrite is off.
+    """
+    out, how = Path(out), how or Imagining()
+    conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
+    models = {name: model.get("sha256", model.get("revision")) for name, model in generator.identity.items()}
+    settings = {**asdict(how), **generator.settings, **conditions.settings, "models": models}
+    manifest = Manifest(out, settings, overwrite)
+    shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, benchmark), retry_rejected)
+    todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(shelf.done, batch))]
+    made = 0
+    for batch in progress(todo, len(todo), f"imagine {benchmark.name} {benchmark.part}".strip(), "batch"):
+        for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
+            shelf.keep(target, models)
+            made += 1
+    refused = (query.id for query in benchmark.queries if shelf.refused(query.id))
+    foreign = tuple(name for name in shelf.pictures if name not in manifest.lines)
+    return Imagined(_pictures(out, benchmark), made, tuple(refused), foreign, conditions.missing)
+
+
+class Shelf:
+    """What the output folder holds: the manifest's lines, and the pictures that were there at the start."""
+
+    def __init__(self, out: Path, manifest: Manifest, pictures: Mapping[str, Path], retry_rejected: bool) -> None:
+        self.out, self.manifest, self.pictures, self.retry_rejected = out, manifest, pictures, retry_rejected
+
+    def done(self, query: Query) -> bool:
+        if self.refused(query.id):
+            return not self.retry_rejected
+        return query.id in self.pictures
+
+    def refused(self, query: str) -> bool:
+        return not self.manifest.lines.get(query, {"accepted": True})["accepted"]
+
+    def attempts(self, query: str) -> int:
+        """Pictures made for it before this run, to be added to."""
+        line = self.manifest.lines.get(query)
+        return int(line["attempts"]) if line and self.retry_rejected and not line["accepted"] else 0
+
+    def keep(self, target: PseudoTarget, models: Mapping[str, Any]) -> None:
+        name = picture_name(target.id)
+        file = name if target.accepted else f"rejected/{name}"
+        line = {"id": target.id, "file": file, "seed": target.seed, "attempts": target.attempts}
+        self.manifest.add({**line, "accepted": target.accepted, "models": models})
+        write_png(self.out / file, target.image)
+        if target.accepted:
+            (self.out / "rejected" / name).unlink(missing_ok=True)
+        else:
+            (self.out / name).unlink(missing_ok=True)  # one that --overwrite replaces
+
+
+def _try(
+    batch: Sequence[Query], conditions: Conditions, generator: Generator, how: Imagining, benchmark: str, shelf: Shelf
+) -> list[PseudoTarget]:
+    """The whole batch is made again, finished pictures too: a picture depends, in its last bits, on its neighbours.
+
+    Retried queries alone go on from their last seed; what was done is not returned.
+    """
+    fresh = [query for query in batch if not shelf.done(query)]
+    retried = [query for query in fresh if shelf.attempts(query.id)]
+    targets: list[PseudoTarget] = []
+    for queries in ([query for query in batch if query not in retried], retried):
+        if any(query in fresh for query in queries) and (composed := conditions(queries)):
+            starts = {query.id: shelf.attempts(query.id) for query in queries}
+            targets += make_pictures(composed, generator, how, benchmark, starts)
+    wanted = {query.id for query in fresh}
+    return [target for target in targets if target.id in wanted]
+
+
+def make_pictures(
+    composed: ComposedEmbedding, generator: Generator, how: Imagining, benchmark: str, starts: Mapping[str, int]
+) -> list[PseudoTarget]:
+    """One accepted picture a query, or the last refused one after max_retries more attempts.
+
+    Args:
+        starts: query id -> attempts before this call; seeds go on from there.
+    """
+    targets: dict[str, PseudoTarget] = {}
+    for attempt in range(how.max_retries + 1):
+        rows = [row for row, name in enumerate(composed.ids) if name not in targets or not targets[name].accepted]
+        if not rows:
+            break
+        names = [composed.ids[row] for row in rows]
+        seeds = [seed_of(how.seeds, how.seed, benchmark, name, starts[name] + attempt) for name in names]
+        for name, seed, image in zip(names, seeds, generator(take(composed, rows), seeds), strict=True):
+            bright = brightness(image) > how.brightness_thresh
+            targets[name] = PseudoTarget(name, image, seed, starts[name] + attempt + 1, bright)
+    return list(targets.values())
+
+
+def brightness(image: Image) -> float:
+    """The mean over all pixels and channels, 0..255."""
+    return float(np.asarray(image).mean())
+
+
+def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
+    """Some rows of a batch."""
+    index = list(rows)
+    return ComposedEmbedding(
+        ids=tuple(composed.ids[row] for row in index),
+        conditioning=composed.conditioning[index],
+        conditioning2=composed.conditioning2[index],
+        pooled2=composed.pooled2[index],
+        last=composed.last[index],
+    )
+
+
+def _pictures(out: Path, benchmark: Benchmark) -> dict[str, Path]:
+    ids = [query.id for query in benchmark.queries]
+    return find_by_id(out, ids, [".png"]) if out.is_dir() else {}

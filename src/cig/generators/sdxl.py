@@ -1,0 +1,185 @@
+"""SDXL with a replaced UNet and a VAE that is safe in fp16: what the CIG release generates with.
+
+Text encoders are not loaded: the condition comes composed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.formats import identity
+from cig.runtime import quiet_transformers, resolve_device, resolve_dtype
+from cig.types import ComposedEmbedding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Offload = Literal["none", "model", "sequential"]
+SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
+VAE_REPO = "madebyollin/sdxl-vae-fp16-fix"
+DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
+
+
+class SDXL:
+    """A StableDiffusionXLPipeline behind the Generator protocol."""
+
+    def __init__(
+        self, pipeline: Any, height: int, width: int, steps: int, guidance: float, identity: Mapping[str, Any]
+    ) -> None:
+        self.pipeline, self.identity = pipeline, identity
+        self.size = {"height": height, "width": width}
+        self.sampling = {"num_inference_steps": steps, "guidance_scale": guidance}
+        self.dtype: torch.dtype = pipeline.unet.dtype
+        self.settings = {
+            **self.size,
+            "steps": steps,
+            "guidance": guidance,
+            "dtype": str(self.dtype),
+            "vae_tiling": pipeline.vae.use_tiling,
+        }
+
+    def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
+        """One picture a row, from a torch.Generator of its own; without a prompt the guidance is towards zeros."""
+        self._check(condition)
+        device = self.pipeline._execution_device
+        prompt = condition.prompt.to(device, self.dtype)
+        pooled = condition.pooled2.to(device, self.dtype)
+        with torch.no_grad():
+            out = self.pipeline(
+                prompt_embeds=prompt,
+                pooled_prompt_embeds=pooled,
+                negative_prompt_embeds=torch.zeros_like(prompt),
+                negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+                generator=[torch.Generator(device).manual_seed(seed) for seed in seeds],
+                **self.size,
+                **self.sampling,
+            )
+        images: list[Image] = out.images
+        return images
+
+    def _check(self, condition: ComposedEmbedding) -> None:
+        """Raises MismatchError, naming both widths, before a matrix product would."""
+        config = self.pipeline.unet.config
+        wants = config.cross_attention_dim, config.projection_class_embeddings_input_dim
+        has = condition.prompt.shape[-1], condition.pooled2.shape[-1] + 6 * config.addition_time_embed_dim
+        if tuple(wants) != has:
+            pooled = wants[1] - 6 * config.addition_time_embed_dim
+            raise MismatchError(
+                f"the embeddings have width {has[0]} and pooled width {condition.pooled2.shape[-1]}, but the UNet "
+                f"reads {wants[0]} and {pooled}; extract with the CLIPs that the UNet was trained with"
+            )
+
+
+def load(
+    model_path: str | Path = "models/sdxl_checkpoint",
+    sdxl_repo: str = SDXL_REPO,
+    vae_repo: str = VAE_REPO,
+    device: str | torch.device = "auto",
+    dtype: str = "auto",
+    height: int = 512,
+    width: int = 512,
+    steps: int = 50,
+    guidance: float = 5.0,
+    cache_dir: Path | None = None,
+    offload: Offload = "none",
+    vae_slicing: bool = False,
+    vae_tiling: bool = False,
+    attention_slicing: bool = False,
+) -> SDXL:
+    """The published generator: UNet from `{model_path}/unet` (safetensors), the rest from hub ids or folders.
+
+    Args:
+        dtype: "auto" is float16 on a GPU, as published, and float32 on a CPU.
+        offload: diffusers' CPU offload, of whole models or layer by layer; needs a GPU.
+
+    Raises:
+        NotFoundError: weights that are not there; the message says where to get and to put them.
+    """
+    check_size(height, width)
+    quiet_transformers()  # before diffusers imports it
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = resolve_device(str(device))
+    precision = resolve_dtype(dtype, device, on_gpu="float16")
+    options = {"dtype": precision, "use_safetensors": True, "cache_dir": cache_dir}
+    unet = _load(UNet2DConditionModel, unet_source(model_path), subfolder="unet", **options)
+    vae = _load(AutoencoderKL, vae_repo, **options)
+    absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
+    parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
+    pipeline = _load(StableDiffusionXLPipeline, sdxl_repo, **parts, **options)
+    pipeline.set_progress_bar_config(disable=True)
+    _place(pipeline, device, offload)
+    if vae_slicing:
+        pipeline.vae.enable_slicing()
+    if vae_tiling:  # blends tiles of large pictures, so it is among the settings that move pixels
+        pipeline.vae.enable_tiling()
+    if attention_slicing:
+        pipeline.enable_attention_slicing()
+    local = Path(model_path) / "unet"
+    models = {
+        "unet": identity(local if local.is_dir() else model_path, cache_dir, "unet/config.json"),
+        "vae": identity(vae_repo, cache_dir),
+        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json"),
+    }
+    return SDXL(pipeline, height, width, steps, guidance, models)
+
+
+def check_size(height: int, width: int) -> None:
+    if height % 8 or width % 8 or min(height, width) < 8:
+        raise UsageError(f"--height {height} --width {width}: SDXL's VAE wants multiples of 8, such as 512")
+
+
+def unet_source(model_path: str | Path) -> str:
+    """A folder with `unet/` in it, or a hub id.
+
+    Raises:
+        NotFoundError: a folder that is not there, or has no UNet.
+    """
+    path = Path(model_path)
+    looks_like_hub = not path.exists() and str(model_path)[0] not in "./~" and str(model_path).count("/") == 1
+    if looks_like_hub and path.parts[0] != "models":
+        return str(model_path)
+    if not (path / "unet" / "config.json").is_file():
+        raise NotFoundError(
+            f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {DRIVE} and put its "
+            f"config.json and diffusion_pytorch_model.safetensors there, or give --model-path"
+        )
+    return str(path)
+
+
+def _load(kind: Any, source: str | Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(source), **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        if Path(source).exists():
+            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason}") from error
+        raise NotFoundError(
+            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason} "
+            f"Put a copy on this machine and give its folder, or check --cache-dir."
+        ) from error
+
+
+def _scheduler(sdxl_repo: str) -> str:
+    """Of the base pipeline only the scheduler is used."""
+    local = Path(sdxl_repo) / "scheduler"
+    return str(local) if local.is_dir() else sdxl_repo
+
+
+def _place(pipeline: Any, device: torch.device, offload: Offload) -> None:
+    if offload == "none":
+        pipeline.to(device)
+    elif device.type == "cpu":
+        raise UsageError(f"--offload {offload} moves weights between a GPU and memory; this run is on the CPU")
+    elif offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=device)

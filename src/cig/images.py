@@ -1,0 +1,144 @@
+"""From a path to pixels: bounded decoding, and the two published ways of preprocessing for CLIP."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cig.errors import PictureError
+from cig.formats import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Preprocessing = Literal["clip", "targetpad"]
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+TARGET_RATIO = 1.25  # SEARLE pads a picture that is longer than this
+_max_pixels = 2**28
+
+
+def limit_pixels(most: int) -> None:
+    """Refuse larger pictures before they are decoded; Pillow's own limit is set to the same."""
+    global _max_pixels
+    _max_pixels = Image.MAX_IMAGE_PIXELS = most
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: Image.Image  # as stored: any mode, first frame, no EXIF rotation
+    digest: str  # sha256 of the file
+
+
+def read_picture(path: Path) -> Picture:
+    """Raises PictureError, naming the file, if it cannot be decoded whole or has too many pixels."""
+    try:
+        data = path.read_bytes()
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > _max_pixels:
+            raise PictureError(f"{path}: {image.width} x {image.height} is over {_max_pixels} pixels (--max-pixels)")
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{path}: not a whole picture: {error}") from error
+    return Picture(image, digest(data))
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A picture -> [3, size, size] float32, in one of the published orders of the same steps.
+
+    The crop of stage 1 (transformers) rounds down, that of stage 3 (torchvision) to even: a pixel apart for some
+    sizes. Stage 1 converts to RGB first, stage 3 last, which differs for palettes and transparency.
+    """
+
+    size: int = 224
+    pad: bool = False  # SEARLE's targetpad
+    rgb_first: bool = False  # stage 1
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        import torch
+
+        image = image.convert("RGB") if self.rgb_first else image
+        image = target_pad(image) if self.pad else image
+        image = self._crop(_resize_shortest(image, self.size)).convert("RGB")
+        pixels = np.asarray(image, dtype=np.float32) / 255
+        normal = (pixels - MEAN) / STD
+        return torch.from_numpy(normal.transpose(2, 0, 1).copy())
+
+    def _crop(self, image: Image.Image) -> Image.Image:
+        left, top = ((side - self.size) / 2 for side in image.size)
+        left, top = (left // 1, top // 1) if self.rgb_first else (round(left), round(top))
+        return image.crop((int(left), int(top), int(left) + self.size, int(top) + self.size))
+
+
+def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
+    """SEARLE's: zeros around the short side until the ratio is at most 1.25."""
+    width, height = image.size
+    if max(width, height) / min(width, height) < ratio:
+        return image
+    across, down = (max(int((max(width, height) / ratio - side) / 2), 0) for side in (width, height))
+    zeros = 0 if len(image.getbands()) == 1 else (0,) * len(image.getbands())
+    return ImageOps.expand(image, border=(across, down, across, down), fill=zeros)
+
+
+def _resize_shortest(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    if short == size:
+        return image
+    longer = int(size * long / short)
+    return image.resize((size, longer) if width <= height else (longer, size), Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class Batch:
+    paths: tuple[Path, ...]  # those that could be decoded
+    pixels: tuple[Tensor, ...]  # one [B, 3, S, S] for each preprocessing asked for
+    digests: tuple[str, ...]
+    failed: dict[Path, str]  # path -> why not
+
+
+def read_batches(
+    paths: Sequence[Path], preprocesses: Sequence[Preprocess], batch_size: int, workers: int = 4
+) -> Iterator[Batch]:
+    """Each picture is decoded once, a batch ahead of its use; what cannot be decoded is reported, never skipped."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting: deque[list[tuple[Path, Future]]] = deque()
+        for start in range(0, len(paths), batch_size):
+            chunk = paths[start : start + batch_size]
+            waiting.append([(path, pool.submit(_read, path, preprocesses)) for path in chunk])
+            if len(waiting) > 1:
+                yield _collect(waiting.popleft())
+        while waiting:
+            yield _collect(waiting.popleft())
+
+
+def _read(path: Path, preprocesses: Sequence[Preprocess]) -> tuple[str, list[Tensor]]:
+    picture = read_picture(path)
+    try:
+        return picture.digest, [preprocess(picture.image) for preprocess in preprocesses]
+    except (OSError, ValueError, MemoryError) as error:
+        raise PictureError(f"{path}: cannot be converted ({picture.image.mode}): {error}") from error
+
+
+def _collect(jobs: list[tuple[Path, Future]]) -> Batch:
+    import torch
+
+    done: dict[Path, tuple[str, list[Tensor]]] = {}
+    failed: dict[Path, str] = {}
+    for path, job in jobs:
+        try:
+            done[path] = job.result()
+        except PictureError as error:
+            failed[path] = str(error)
+    columns = zip(*(pixels for _, pixels in done.values()), strict=True)
+    pixels = tuple(torch.stack(column) for column in columns)
+    return Batch(tuple(done), pixels, tuple(name for name, _ in done.values()), failed)

@@ -1,0 +1,209 @@
+"""Textual inversion: a picture's feature becomes a pseudo-word, a word that a prompt can hold.
+
+Used twice: to condition the generator (two CLIPs, two phis) and to search (one of each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cig.encoders import Clip, Placement
+from cig.errors import InputError, MismatchError
+from cig.formats import identity, read_tensors
+from cig.images import Preprocess, Preprocessing
+from cig.types import ComposedEmbedding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROMPT = "a photo of $ that {caption}"
+
+
+class Phi(nn.Module):
+    """The textual-inversion network of SEARLE and LinCIR: three linear layers with GELU and dropout between.
+
+    Args:
+        input_dim: width of the CLIP's projected picture features.
+        hidden_dim: 4 * input_dim in all published checkpoints.
+        output_dim: width of the text tower's token embedding.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, output_dim),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Picture features [B, input_dim], not normalised -> pseudo-words [B, output_dim]."""
+        words: Tensor = self.layers(features)
+        return words
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """A phi that fits its CLIP."""
+
+    clip: Clip
+    phi: Phi
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """[B, p] -> [B, h] pseudo-words, float32 on the CPU."""
+        weight = next(self.phi.parameters())
+        return self.phi(features.to(weight.device, weight.dtype)).float().cpu()
+
+
+def load_phi(path: str | Path, clip: Clip) -> Inverter:
+    """A checkpoint whose key `Phi` holds `layers.{0,3,6}.{weight,bias}`; sizes are read from the weights.
+
+    Raises:
+        InputError: not such a checkpoint, or values that are not finite.
+        MismatchError: it does not fit the CLIP; both widths are named.
+    """
+    weights = read_tensors(Path(path)).get("Phi")
+    names = [f"layers.{i}.{kind}" for i in (0, 3, 6) for kind in ("weight", "bias")]
+    if not isinstance(weights, dict) or any(not isinstance(weights.get(name), torch.Tensor) for name in names):
+        raise InputError(f'{path}: not a phi checkpoint: expected a key "Phi" with {", ".join(names)}')
+    hidden, width = weights["layers.0.weight"].shape
+    out = weights["layers.6.weight"].shape[0]
+    if (width, out) != (clip.feature_width, clip.token_width):
+        raise MismatchError(
+            f"phi {path} turns features of width {width} into words of width {out}, but the CLIP "
+            f"{clip.identity['source']} has features of width {clip.feature_width} and words of width "
+            f"{clip.token_width}; --clip and --phi come in pairs"
+        )
+    phi = Phi(width, hidden, out, dropout=0)
+    try:
+        phi.load_state_dict({name: weights[name] for name in names})
+    except RuntimeError as error:
+        raise InputError(f"{path}: the shapes of phi's layers do not follow from each other: {error}") from error
+    if not all(torch.isfinite(parameter).all() for parameter in phi.parameters()):
+        raise InputError(f"{path}: phi has weights that are not finite")
+    return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
+
+
+def prompt(caption: str, template: str = PROMPT) -> str:
+    return template.replace("{caption}", caption)
+
+
+def join_captions(captions: Sequence[str]) -> tuple[str, ...]:
+    """How several captions become one: `c1 and c2` and, reversed, `c2 and c1`; a single caption is left as it is."""
+    if len(captions) == 1:
+        return (captions[0],)
+    stripped = [caption.strip(".?, ") for caption in captions]
+    return " and ".join(stripped), " and ".join(reversed(stripped))
+
+
+class Composer:
+    """Reference + caption -> what conditions the generator, by two CLIPs and two phis (CIG, stage 1)."""
+
+    def __init__(self, first: Inverter, second: Inverter, preprocessing: Preprocessing = "clip") -> None:
+        self.first, self.second = first, second
+        self.identity: Mapping[str, Any] = {"clip": first.clip.identity, "clip2": second.clip.identity}
+        if first.clip.tokenizer.context != second.clip.tokenizer.context:
+            raise MismatchError(
+                f"{first.clip.identity['source']} reads {first.clip.tokenizer.context} tokens and "
+                f"{second.clip.identity['source']} {second.clip.tokenizer.context}; the generator needs both alike"
+            )
+        self.preprocesses = [
+            Preprocess(clip.size, pad=preprocessing == "targetpad", rgb_first=preprocessing == "clip")
+            for clip in (first.clip, second.clip)
+        ]
+
+    def embed_images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixels for each tower -> features ([B, p1], [B, p2])."""
+        return self.first.clip.embed_images(pixels[0]), self.second.clip.embed_images(pixels[-1])
+
+    def compose(
+        self, ids: Sequence[str], features: tuple[Tensor, Tensor], captions: Sequence[Sequence[str]]
+    ) -> ComposedEmbedding:
+        """Features ([B, p1], [B, p2]) and the captions of B queries -> their composed embeddings."""
+        prompts = [prompt(join_captions(own)[0]) for own in captions]
+        states = self.first.clip.text_states(prompts, self.first(features[0]))
+        states2 = self.second.clip.text_states(prompts, self.second(features[1]))
+        return ComposedEmbedding(
+            ids=tuple(ids),
+            conditioning=states.hidden,
+            conditioning2=states2.hidden,
+            pooled2=states2.pooled,
+            last=states.last,
+        )
+
+
+def load_composer(
+    clip: str,
+    clip2: str,
+    phi: str | Path,
+    phi2: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    cache_dir: Path | None = None,
+    preprocessing: Preprocessing = "clip",
+) -> Composer:
+    """The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32."""
+    from cig.encoders import load_clip
+
+    device = torch.device(device)
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir))
+    composer = Composer(first, second, preprocessing)
+    composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
+    return composer
+
+
+class InversionMethod:
+    """Search by T(prompt with phi(picture)): SEARLE, LinCIR, and whatever shares their form."""
+
+    uses_picture = True
+
+    def __init__(
+        self,
+        name: str,
+        inverter: Inverter,
+        preprocess: Preprocess,
+        placement: Placement,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.name, self.inverter, self.preprocess = name, inverter, preprocess
+        self.placement, self.identity = placement, identity
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        return self.inverter.clip.embed_images(pixels)
+
+    def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """Every order of the captions is encoded; unit features are averaged and normalised."""
+        return over_orders(captions, self._embed, self.inverter(image_features))
+
+    def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        return over_orders(captions, lambda texts, _: self.inverter.clip.embed_texts(texts), None)
+
+    def _embed(self, texts: Sequence[str], words: Tensor | None) -> Tensor:
+        return self.inverter.clip.embed_texts([prompt(text) for text in texts], words, self.placement)
+
+
+def over_orders(captions: Sequence[tuple[str, ...]], embed: Any, words: Tensor | None) -> Tensor:
+    """[B, d] unit rows: the mean over the orders of each query's captions.
+
+    Args:
+        embed: (texts, the words of their queries or None) -> [N, d].
+        words: [B, h], or None.
+    """
+    orders = [join_captions(own) for own in captions]
+    owner = [i for i, own in enumerate(orders) for _ in own]
+    features = embed([text for own in orders for text in own], None if words is None else words[owner])
+    features = nn.functional.normalize(features, dim=-1)
+    total = torch.zeros(len(orders), features.shape[-1]).index_add_(0, torch.tensor(owner, dtype=torch.long), features)
+    return nn.functional.normalize(total, dim=-1)

@@ -1,0 +1,41 @@
+"""Where a dataset's files lie: its home, and the pictures in the folders that its releases use."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cig.errors import NotFoundError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def find_home(root: str | Path, name: str, markers: Iterable[str]) -> Path:
+    """The folder that holds a dataset: root, or the child of root that bears the dataset's name in any case.
+
+    Args:
+        markers: paths, relative to the home, of which one must exist.
+
+    Raises:
+        NotFoundError: neither has the annotations; the message says which file was looked for.
+    """
+    root, markers = Path(root), list(markers)
+    children = [path for path in sorted(root.iterdir()) if path.name.lower() == name] if root.is_dir() else []
+    for home in (root, *children):
+        if any((home / marker).exists() for marker in markers):
+            return home
+    state = f"has none of {', '.join(markers)}" if root.is_dir() else "is not a folder"
+    raise NotFoundError(
+        f"no {name} dataset: {root} {state}; give its folder or that folder's parent with --dataset-path"
+    )
+
+
+def list_pictures(folders: Iterable[Path]) -> dict[str, Path]:
+    """Name without suffix -> picture, from folders that exist; earlier folders and suffixes win."""
+    pictures: dict[str, Path] = {}
+    for folder in dict.fromkeys(folders):
+        if folder.is_dir():
+            entries = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
+            known = [(stem, suffix) for stem, suffix in entries if suffix.lower() in SUFFIXES]
+            for stem, suffix in sorted(known, key=lambda entry: (SUFFIXES.index(entry[1].lower()), entry)):
+                pictures.setdefault(stem, folder / f"{stem}{suffix}")
+    return pictures

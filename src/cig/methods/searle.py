@@ -1,0 +1,22 @@
+"""SEARLE (Baldrati et al., ICCV 2023): phi distilled from optimised words; targetpad, the word at the first $."""
+
+from cig.formats import identity
+from cig.images import Preprocess
+from cig.inversion import InversionMethod
+from cig.methods import CLIPS, Source, Weights
+
+_RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"
+VARIANTS = {
+    "b32": Weights(CLIPS["b32"], "SEARLE_ViT-B32.pt", f"{_RELEASE}SEARLE_ViT-B32.pt", "CC BY-NC 4.0"),
+    "l14": Weights(CLIPS["l14"], "SEARLE_ViT-L14.pt", f"{_RELEASE}SEARLE_ViT-L14.pt", "CC BY-NC 4.0"),
+}
+
+
+def load(variant: str, source: Source) -> InversionMethod:
+    weights = VARIANTS[variant]
+    inverter = source.load_inverter(weights)
+    models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
+    preprocess = Preprocess(inverter.clip.size, pad=source.preprocessing != "clip")
+    licence = "unknown" if source.phi else weights.licence
+    name = "searle" if source.phi else f"searle/{variant}"
+    return InversionMethod(name, inverter, preprocess, "first", {**models, "licence": licence})

@@ -1,0 +1,121 @@
+"""What the machine has: device, dtype, seeds, progress, versions. The only room that asks."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cig.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Seeds = Literal["published", "per-query"]
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" takes the GPU where there is one.
+
+    Raises:
+        UsageError: the device does not exist on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f'--device "{name}" is not on this machine ({reason}); try --device cpu or auto') from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device, on_gpu: str = "float32") -> torch.dtype:
+    """ "auto" is float32 on a CPU, and what the paper used (on_gpu) elsewhere."""
+    import torch
+
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else on_gpu
+    if name not in DTYPES:
+        raise UsageError(f'no dtype "{name}".{did_you_mean(name, ["auto", *DTYPES])}')
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def seed_of(mode: Seeds, seed: int, benchmark: str, query: str, attempt: int) -> int:
+    """The seed of one attempt at one query.
+
+    published: one seed for every query, + 1 at each retry (CIG's script).
+    per-query: derived from the query's id, so a picture does not depend on its neighbours.
+    """
+    if mode == "published":
+        return seed + attempt
+    digest = hashlib.sha256(f"{seed}/{benchmark}/{query}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**63
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Consecutive slices, fixed by position."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+    """A bar with rate and time left, on a terminal only."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=total, desc=what, unit=unit, disable=None)
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; results go to stdout, everything else here."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can move a number."""
+    packages = ("cig", "torch", "transformers", "diffusers", "tokenizers", "numpy", "pillow")
+    found = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code runs from; None for an installed package."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def quiet_transformers() -> None:
+    """Its progress bars and advice would drown ours; errors still come through."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def jsonable(value: Any) -> Any:
+    """Paths and dtypes as text, for provenance and manifests."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

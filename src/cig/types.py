@@ -1,0 +1,155 @@
+"""The nouns of composed image retrieval: frozen records, with shape and meaning beside each field.
+
+Nothing here reads a file or knows a model; every other room speaks in these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+TARGET, ALSO_CORRECT = 2, 1  # grades of relevance
+
+
+@dataclass(frozen=True)
+class Query:
+    """A reference picture and what should change in it."""
+
+    id: str  # unique in its benchmark
+    reference: str  # a picture's name
+    captions: tuple[str, ...]  # the relative captions; FashionIQ has two
+    relevant: Mapping[str, int] = field(default_factory=dict)  # name -> grade; empty where targets are hidden
+    subset: tuple[str, ...] = ()  # CIRR: the picture set that the query was written in, reference included
+    tags: tuple[str, ...] = ()  # CIRCO: semantic aspects
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Queries over a gallery, and how the field measures them."""
+
+    name: str  # "cirr/val"
+    queries: tuple[Query, ...]
+    images: Mapping[str, Path]  # the pictures that were found; a name without an entry is missing
+    gallery: tuple[str, ...]  # names, in the order of the annotation file
+    measures: tuple[str, ...]  # "recall@10", "subset_recall@1", "map@5"
+    drop_reference: bool  # CIRR: the reference never appears in its own ranking
+    weight: float  # the reference's share when a pseudo-target is fused in
+    weight_source: str  # where that weight comes from
+    part: str = ""  # FashionIQ: the category; siblings share a name
+    hidden: bool = False  # targets are not public: submit, do not evaluate
+    protocol: Mapping[str, str] = field(default_factory=dict)  # choices that move numbers
+
+    @property
+    def missing_images(self) -> tuple[str, ...]:
+        """Names that the annotations mention and that have no picture."""
+        wanted = dict.fromkeys((*self.gallery, *(query.reference for query in self.queries)))
+        return tuple(name for name in wanted if name not in self.images)
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What a text tower makes of prompts, at the tokenizer's full context length L."""
+
+    hidden: Tensor  # [B, L, h] before the last layer
+    last: Tensor  # [B, L, h] after the last layer and the final layer norm
+    pooled: Tensor  # [B, p] projected end-of-text state
+
+
+@dataclass(frozen=True)
+class ComposedEmbedding:
+    """What conditions the generator: reference and caption, composed by two text towers (CIG, section 3)."""
+
+    ids: tuple[str, ...]
+    conditioning: Tensor  # [B, L, h1] tower 1, before its last layer
+    conditioning2: Tensor  # [B, L, h2] tower 2, before its last layer
+    pooled2: Tensor  # [B, p2] tower 2, projected end-of-text state
+    last: Tensor  # [B, L, h1] tower 1, final states; the published files call it "pooled"
+
+    @property
+    def prompt(self) -> Tensor:
+        """[B, L, h1 + h2]: 77 and 768 + 1280 for SDXL."""
+        import torch
+
+        return torch.cat([self.conditioning, self.conditioning2], dim=-1)
+
+
+@dataclass(frozen=True)
+class PseudoTarget:
+    """One imagined picture; a refused one is kept and counted, never silently absent."""
+
+    id: str
+    image: Image
+    seed: int  # of the attempt that made it
+    attempts: int  # pictures made for this query
+    accepted: bool  # its mean pixel value exceeds the brightness threshold
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What is searched."""
+
+    ids: tuple[str, ...]
+    features: Tensor  # [N, d] float32 unit rows
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """For every query the nearest pictures, nearest first; an empty row where a query could not run."""
+
+    queries: tuple[str, ...]  # [Q] query ids, in the benchmark's order
+    ids: tuple[tuple[str, ...], ...]  # [Q][K] picture names
+    scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities
+    subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's own picture set without the reference, ranked
+    missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it could not run
+    notes: Mapping[str, Any] = field(default_factory=dict)  # counts of what was missing or left out
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown at the end; scores are in percent, unrounded."""
+
+    benchmark: str
+    protocol: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]]  # part ("" where there is one) -> measure -> score
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # the same, 95% bootstrap over queries
+    per_query: Mapping[str, Mapping[str, Mapping[str, float]]]  # part -> query id -> measure -> score
+    missing: Mapping[str, Any]  # what was missing, by kind, named
+    counts: Mapping[str, Any]  # queries and gallery pictures per part
+
+
+class Method(Protocol):
+    """A retrieval method. Pseudo-target retrieval is not a method: it is any method called twice."""
+
+    name: str
+    preprocess: Any  # picture -> [3, S, S] float32
+    identity: Mapping[str, Any]  # models, their digests and licences
+    uses_picture: bool  # False for text alone: a pseudo-target changes nothing
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, d] projected picture features, not normalised."""
+        ...
+
+    def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """Picture features [B, d] and the captions of each query -> [B, d] unit query features."""
+        ...
+
+    def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """Captions alone -> [B, d] unit features, for queries whose reference is missing."""
+        ...
+
+
+class Generator(Protocol):
+    """Imagines pictures."""
+
+    settings: Mapping[str, Any]  # what moves pixels: size, steps, guidance, dtype
+    identity: Mapping[str, Any]  # models and their digests
+
+    def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
+        """One picture for each row of the condition, from its own seed."""
+        ...

@@ -1,0 +1,53 @@
+"""What tests share: a tiny world made once, and the real annotations and published outputs where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from cig.runtime import quiet_transformers
+
+HOME = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run full-size configurations, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="full-size models: minutes and gigabytes; run with --slow"))
+
+
+def pytest_configure():
+    quiet_transformers()
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """CIRR, FashionIQ, CIRCO and models/ in miniature."""
+    return tiny.make(tmp_path_factory.mktemp("world"))
+
+
+def _outside(variable, name, what):
+    path = Path(os.environ.get(variable, HOME.parent / "shared" / name))
+    if not path.is_dir():
+        pytest.skip(f"{what} not at hand: set {variable} to their folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def annotations():
+    """The real annotation files, which may not be redistributed here."""
+    return _outside("CIG_ANNOTATIONS", "annotations", "the official annotation files are")
+
+
+@pytest.fixture(scope="session")
+def published():
+    """A small case with the outputs of the published implementation on it."""
+    return _outside("CIG_REFERENCE", "reference", "the published implementation's outputs are")

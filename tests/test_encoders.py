@@ -1,0 +1,269 @@
+"""CLIP against the plain oracle: tokens, pseudo-words, states, pooling; then the real configurations."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Fast
+from tokenizers import models, pre_tokenizers, processors, trainers
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
+
+import oracle
+from cig.encoders import load_clip, load_tokenizer, openai_tokenizer, places_of
+from cig.errors import InputError, MismatchError, NotFoundError
+
+CPU, FLOAT = torch.device("cpu"), torch.float32
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return openai_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def clip(world):
+    return load_clip(str(world / "models/clip-small"), CPU, FLOAT)
+
+
+# Tokens
+
+
+def test_known_tokens(tokenizer):
+    """As OpenAI's tokenizer gives them."""
+    assert tokenizer(["a photo of $ that"]) == [[49406, 320, 1125, 539, 259, 682, 49407]]
+    assert tokenizer.placeholder == 259
+    assert tokenizer([]) == []
+
+
+WRITTEN = st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=80)  # of assigned characters
+ODD = st.sampled_from(
+    ["costs $5", "!!", "it's", "&amp;amp;", "  a\t b\n", "naïve CAFÉ", "x" * 300, "犬と猫", "", "$$ $"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.one_of(WRITTEN, st.lists(ODD, max_size=30).map(" ".join)))
+def test_tokens_agree_with_the_oracle(tokenizer, text):
+    assert tokenizer.padded(tokenizer([text]))[0].tolist() == oracle.tokens(text)
+
+
+def test_tokens_agree_on_real_captions(tokenizer, annotations):
+    captions = [entry["caption"] for entry in oracle.read(annotations / "cirr/captions/cap.rc2.val.json")]
+    captions += [
+        text
+        for entry in oracle.read(annotations / "fashioniq/captions/cap.shirt.val.json")
+        for text in entry["captions"]
+    ]
+    prompts = [f"a photo of $ that {caption}" for caption in captions]
+    assert tokenizer.padded(tokenizer(prompts)).tolist() == [oracle.tokens(prompt) for prompt in prompts]
+
+
+def own_tokenizer(folder, dollar=True):
+    """A small word-level tokenizer with ids, padding and context of its own."""
+    fast = Fast(models.WordLevel(unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = ["<pad>", "<s>", "</s>", "<unk>"]
+    text = "a photo of that is red " + ("$" if dollar else "")
+    fast.train_from_iterator([text], trainers.WordLevelTrainer(special_tokens=words))
+    fast.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    fast.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
+    return fast
+
+
+def test_a_folder_may_carry_its_own_tokenizer(tmp_path):
+    fast = own_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path), 12)
+    assert (tokenizer.context, tokenizer.pad, tokenizer.end) == (12, 0, 2)
+    assert tokenizer.placeholder == fast.token_to_id("$")
+    rows = tokenizer(["a photo of $ that is red", "red " * 40])
+    assert (rows[0][0], rows[0][-1], len(rows[1]), rows[1][-1]) == (1, 2, 12, 2)
+
+
+def test_a_tokenizer_that_splits_the_placeholder_is_refused(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    from cig.encoders import Tokenizer
+
+    own_tokenizer(tmp_path)
+    with pytest.raises(MismatchError, match="splits"):
+        Tokenizer(Split(PreTrainedTokenizerFast.from_pretrained(tmp_path)), 12, 0)
+
+
+class Split:
+    """A tokenizer that makes two tokens of everything."""
+
+    eos_token_id = 2
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, text, **options):
+        return {"input_ids": [5, 6]}
+
+
+def test_a_copy_of_openais_tokenizer_still_pads_with_zero(tmp_path):
+    """Copies in the wild pad with the end token; padding takes part in SDXL's cross-attention."""
+    openai_tokenizer().tokenizer.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    assert load_tokenizer(str(tmp_path), 77).pad == 0
+
+
+# States
+
+
+def test_text_states_are_the_oracles(world, clip):
+    prompts = ["a photo of $ that costs $5", "a photo of $ that is red", "a photo of $ " + "long " * 100]
+    words = torch.randn(3, clip.token_width)
+    ids = torch.tensor([oracle.tokens(prompt) for prompt in prompts])
+    hidden, last, pooled = oracle.text_states(world / "models/clip-small", ids, words)
+    states = clip.text_states(prompts, words)
+    assert torch.allclose(states.hidden, hidden, atol=1e-5)
+    assert torch.allclose(states.last, last, atol=1e-5)
+    assert torch.allclose(states.pooled, pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["every", "first"])
+def test_pooled_text_at_its_real_length_is_the_oracles(world, clip, placement):
+    prompts = ["a photo of $ that costs $5 or $6", "a photo of $", "no word at all"]
+    words = torch.randn(3, clip.token_width)
+    ids = torch.tensor([oracle.tokens(prompt) for prompt in prompts])
+    pooled = oracle.text_states(world / "models/clip-small", ids, words, first_only=placement == "first")[2]
+    assert torch.allclose(clip.embed_texts(prompts, words, placement), pooled, atol=1e-5)
+
+
+def test_only_the_real_length_is_encoded(clip):
+    """A counter on the token embedding: as many positions as the texts have tokens, not 77 each."""
+    seen = []
+    hook = clip.text.get_input_embeddings().register_forward_hook(lambda m, args, out: seen.append(args[0].numel()))
+    prompts = ["a dog", "a cat", "a photo of a long red dress"] * 5
+    clip.embed_texts(prompts)
+    hook.remove()
+    assert sum(seen) == sum(map(len, clip.tokenizer(prompts))) < 10 * len(prompts)
+    assert len(seen) == 2
+
+
+def test_the_hook_leaves_no_trace(clip):
+    before = clip.embed_texts(["a photo of $"])
+    clip.embed_texts(["a photo of $"], torch.randn(1, clip.token_width))
+    assert torch.equal(before, clip.embed_texts(["a photo of $"]))
+    assert not clip.text.get_input_embeddings()._forward_hooks
+
+
+def test_places():
+    ids = torch.tensor([[1, 9, 2, 9], [3, 3, 3, 3]])
+    assert places_of(ids, 9, "every").int().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0]]
+    assert places_of(ids, 9, "first").int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_image_features_are_the_oracles(world, clip):
+    pixels = torch.randn(3, 3, 224, 224)
+    assert torch.allclose(
+        clip.embed_images(pixels), oracle.image_features(world / "models/clip-small", pixels), atol=1e-5
+    )
+
+
+def test_batch_1_equals_batch_7(clip):
+    pixels, prompts = torch.randn(7, 3, 224, 224), [f"a photo of $ that {'x ' * i}" for i in range(7)]
+    words = torch.randn(7, clip.token_width)
+    one = torch.cat([clip.embed_images(row[None]) for row in pixels])
+    assert torch.allclose(one, clip.embed_images(pixels), atol=1e-5)
+    one = torch.cat([clip.embed_texts([prompt], word[None]) for prompt, word in zip(prompts, words, strict=True)])
+    assert torch.allclose(one, clip.embed_texts(prompts, words), atol=1e-5)
+
+
+# Loading
+
+
+def test_missing_weights_are_an_error_not_noise(world, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(world / "models/clip-small", tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks weights of a CLIP: text_projection\.weight"):
+        load_clip(str(folder), CPU, FLOAT)
+
+
+def test_truncated_weights_and_empty_folders(world, tmp_path):
+    folder = shutil.copytree(world / "models/clip-small", tmp_path / "clip")
+    (folder / "model.safetensors").write_bytes(b"\x10")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_clip(str(folder), CPU, FLOAT)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
+        load_clip(str(tmp_path / "empty"), CPU, FLOAT)
+
+
+def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: True, raising=False)
+    with pytest.raises(NotFoundError, match=r"no CLIP someone/no-such-clip.*give its folder"):
+        load_clip("someone/no-such-clip", CPU, FLOAT)
+
+
+# The real configurations, with random weights
+
+REAL = {  # what the hub's config.json says: width, heads, projection, activation, and the legacy end-of-text id
+    "openai/clip-vit-base-patch32": (512, 8, 512, "quick_gelu", 2, 12),
+    "openai/clip-vit-large-patch14": (768, 12, 768, "quick_gelu", 2, 12),
+    "Geonmo/CLIP-Giga-config-fixed": (1280, 20, 1280, "gelu", 49407, 32),
+}
+
+
+def check_text_tower(folder, name, layers):
+    width, heads, projection, activation, end, _ = REAL[name]
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=heads,
+        num_hidden_layers=layers,
+        projection_dim=projection,
+        hidden_act=activation,
+        eos_token_id=end,
+    )
+    CLIPTextModelWithProjection(config).save_pretrained(folder)
+    from cig.encoders import Clip
+
+    text = CLIPTextModelWithProjection.from_pretrained(folder).eval()
+    vision = type("Vision", (), {"config": type("C", (), {"image_size": 224, "projection_dim": projection})})
+    clip = Clip(vision, text, openai_tokenizer(), {})
+    prompts, words = ["a photo of $ that is red!", "short $"], torch.randn(2, width)
+    ids = torch.tensor([oracle.tokens(prompt) for prompt in prompts])
+    with torch.no_grad():
+        hidden, _, pooled = oracle.text_states(folder, ids, words)
+    states = clip.text_states(prompts, words)
+    for ours, theirs in ((states.hidden, hidden), (states.pooled, pooled), (clip.embed_texts(prompts, words), pooled)):
+        assert (ours - theirs).norm() / theirs.norm() < 1e-5
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_text_towers_at_full_width(tmp_path, name):
+    """Two layers of each: activation, end-of-text rule, heads and projection are the configuration's."""
+    check_text_tower(tmp_path, name, layers=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_text_towers_at_full_depth(tmp_path, name):
+    check_text_tower(tmp_path, name, layers=REAL[name][-1])
+
+
+@pytest.mark.parametrize("layers", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_vit_b32_whole(tmp_path, layers):
+    """Loaded by the code that loads the real one, legacy eos_token_id and all."""
+    text = {"num_hidden_layers": layers, "projection_dim": 512, "eos_token_id": 2}
+    config = CLIPConfig(text_config=text, vision_config={"num_hidden_layers": layers, "projection_dim": 512})
+    CLIPModel(config).save_pretrained(tmp_path)
+    clip = load_clip(str(tmp_path), CPU, FLOAT)
+    assert (clip.feature_width, clip.token_width, clip.size, clip.tokenizer.context) == (512, 512, 224, 77)
+    ids = torch.tensor([oracle.tokens("a red $")])
+    words = torch.randn(1, 512)
+    with torch.no_grad():
+        pooled = oracle.text_states(tmp_path, ids, words)[2]
+    assert torch.allclose(clip.embed_texts(["a red $"], words), pooled, atol=1e-4)

@@ -1,0 +1,214 @@
+"""Imagining: acceptance and retries on made pictures, resume and its refusals; the oracle on a real pipeline."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import oracle
+from cig import load_benchmark
+from cig.composition import EmbeddingFolder, extract
+from cig.errors import MismatchError
+from cig.generation import Imagining, brightness, imagine
+from cig.generators import load_generator
+from cig.inversion import load_composer
+from cig.types import Benchmark, ComposedEmbedding, Query
+
+
+class Painter:
+    """Paints a flat grey: its level is told by the query's embedding, or by a table of seeds."""
+
+    settings = {"painter": 1}  # noqa: RUF012
+    identity = {"painter": {"sha256": "0"}}  # noqa: RUF012
+
+    def __init__(self, level=None):
+        self.level, self.calls = level or (lambda query, seed: query), []
+
+    def __call__(self, condition, seeds):
+        self.calls.append((condition.ids, list(seeds)))
+        levels = [self.level(int(value), seed) for value, seed in zip(condition.pooled2[:, 0], seeds, strict=True)]
+        return [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in levels]
+
+
+class Table:
+    """Conditions whose only content is the query's number."""
+
+    settings = {"table": 1}  # noqa: RUF012
+
+    def __init__(self, missing=()):
+        self.missing = dict.fromkeys(missing, "no embedding")
+
+    def __call__(self, queries):
+        ids = tuple(query.id for query in queries if query.id not in self.missing)
+        numbers = torch.tensor([[float(name)] for name in ids])
+        return ComposedEmbedding(ids, numbers[:, None], numbers[:, None], numbers, numbers[:, None]) if ids else None
+
+
+def bench(*ids):
+    queries = tuple(Query(str(i), "a", ("c",)) for i in ids)
+    return Benchmark("toy/val", queries, {}, (), ("recall@1",), False, 0.5, "made up")
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_dark_pictures_are_made_again_and_refused(tmp_path):
+    """Query 5 is dark; 30 is bright at once; 7 becomes bright at its second retry."""
+    painter = Painter(lambda query, seed: 50 if (query, seed) == (7, 1602) else query)
+    done = imagine(bench(5, 30, 7), Table(), painter, tmp_path, Imagining(max_retries=3))
+    assert painter.calls == [
+        (("5", "30", "7"), [1600] * 3),
+        (("5", "7"), [1601] * 2),
+        (("5", "7"), [1602] * 2),
+        (("5",), [1603]),
+    ]
+    assert done.refused == ("5",)
+    assert {key: path.name for key, path in done.pictures.items()} == {"30": "00030.png", "7": "00007.png"}
+    assert (tmp_path / "rejected/00005.png").exists()
+    assert [
+        (line["id"], line["seed"], line["attempts"], line["accepted"], line["file"]) for line in lines(tmp_path)
+    ] == [
+        ("5", 1603, 4, False, "rejected/00005.png"),
+        ("30", 1600, 1, True, "00030.png"),
+        ("7", 1602, 3, True, "00007.png"),
+    ]
+
+
+def test_the_threshold_itself_is_too_dark(tmp_path):
+    done = imagine(bench(10, 11), Table(), Painter(), tmp_path, Imagining(max_retries=0))
+    assert done.refused == ("10",)
+    assert brightness(Image.new("RGB", (2, 2), (0, 30, 0))) == 10
+
+
+def test_a_rerun_keeps_what_is_done(tmp_path):
+    imagine(bench(20, 3), Table(), Painter(), tmp_path)
+    painter = Painter()
+    again = imagine(bench(20, 3), Table(), painter, tmp_path)
+    assert (painter.calls, again.made, again.refused) == ([], 0, ("3",))
+
+
+def test_a_resumed_run_forms_the_same_batches_and_rewrites_nothing(tmp_path):
+    first = Painter()
+    imagine(bench(20, 30, 40, 50), Table(), first, tmp_path, batch_size=2)
+    whole = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    (tmp_path / "00040.png").unlink()
+    before = (tmp_path / "00050.png").stat().st_mtime_ns
+    second = Painter()
+    done = imagine(bench(20, 30, 40, 50), Table(), second, tmp_path, batch_size=2)
+    assert second.calls == first.calls[1:]
+    assert done.made == 1
+    assert (tmp_path / "00050.png").stat().st_mtime_ns == before
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == whole
+
+
+def test_other_settings_need_overwrite(tmp_path):
+    imagine(bench(20), Table(), Painter(), tmp_path)
+    with pytest.raises(MismatchError, match="seed: 1600 there, 7 now"):
+        imagine(bench(20), Table(), Painter(), tmp_path, Imagining(seed=7))
+    done = imagine(bench(20), Table(), Painter(lambda q, s: 99), tmp_path, Imagining(seed=7), overwrite=True)
+    assert done.made == 1
+    assert brightness(Image.open(tmp_path / "00020.png")) == 99
+
+
+def test_retry_rejected_goes_on_with_the_next_seeds(tmp_path):
+    imagine(bench(3, 20), Table(), Painter(), tmp_path, Imagining(max_retries=1))
+    painter = Painter(lambda query, seed: 200 if seed == 1603 else 0)
+    done = imagine(bench(3, 20), Table(), painter, tmp_path, Imagining(max_retries=1), retry_rejected=True)
+    assert painter.calls == [(("3",), [1602]), (("3",), [1603])]
+    assert not done.refused
+    assert not (tmp_path / "rejected/00003.png").exists()
+    assert lines(tmp_path)[-1]["attempts"] == 4
+
+
+def test_foreign_pictures_are_kept_and_named(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "20.png")
+    done = imagine(bench(20, 30), Table(), Painter(), tmp_path)
+    assert (done.foreign, done.made) == (("20",), 1)
+    assert brightness(Image.open(tmp_path / "20.png")) == 0
+
+
+def test_queries_without_an_embedding_are_named(tmp_path):
+    done = imagine(bench(20, 30), Table(missing=["30"]), Painter(), tmp_path)
+    assert done.missing == {"30": "no embedding"}
+    assert set(done.pictures) == {"20"}
+
+
+def test_seeds_per_query_do_not_depend_on_neighbours(tmp_path):
+    painter = Painter()
+    imagine(bench(20, 30), Table(), painter, tmp_path / "a", Imagining(seeds="per-query"))
+    alone = Painter()
+    imagine(bench(30), Table(), alone, tmp_path / "b", Imagining(seeds="per-query"))
+    assert painter.calls[0][1][1] == alone.calls[0][1][0] != painter.calls[0][1][0]
+
+
+# The real pipeline, in miniature
+
+
+@pytest.fixture(scope="module")
+def embeddings(world, tmp_path_factory):
+    models, out = world / "models", tmp_path_factory.mktemp("embeddings")
+    composer = load_composer(
+        str(models / "clip-small"), str(models / "clip-large"), models / "phi-small.pt", models / "phi-large.pt"
+    )
+    extract(load_benchmark("cirr/test1", world), composer, out)
+    return out
+
+
+def sdxl(world, **options):
+    home = world / "models/sdxl"
+    repos = {"model_path": home, "sdxl_repo": str(home), "vae_repo": str(home / "vae"), "device": "cpu"}
+    return load_generator("sdxl", **repos, **{"height": 64, "width": 64, "steps": 4} | options)
+
+
+def test_pictures_are_the_oracles_retries_included(world, embeddings, tmp_path):
+    benchmark = load_benchmark("cirr/test1", world)
+    pipe = oracle.pipeline(world / "models")
+    files = {query.id: torch.load(embeddings / f"{query.id}.pt", weights_only=True) for query in benchmark.queries}
+    truth = {(name, seed): oracle.picture(pipe, file, seed) for name, file in files.items() for seed in (1600, 1601)}
+    levels = sorted(brightness(truth[name, 1600]) for name in files)
+    threshold = (levels[3] + levels[4]) / 2  # half of the queries are tried again
+    how = Imagining(brightness_thresh=threshold, max_retries=1)
+    done = imagine(benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), tmp_path, how)
+    accepted = {name: next((s for s in (1600, 1601) if brightness(truth[name, s]) > threshold), None) for name in files}
+    assert set(done.pictures) == {name for name, seed in accepted.items() if seed}
+    assert len(done.pictures) > 0
+    for name, path in done.pictures.items():
+        theirs = np.asarray(truth[name, accepted[name]], dtype=float)
+        assert np.abs(np.asarray(Image.open(path), dtype=float) - theirs).mean() < 0.01
+
+
+def test_batch_size_moves_no_picture_by_more_than_a_grey_level(world, embeddings, tmp_path):
+    benchmark = load_benchmark("cirr/test1", world)
+    for size in (1, 4):
+        imagine(benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), tmp_path / str(size), batch_size=size)
+    for path in (tmp_path / "1").glob("*.png"):
+        one, four = (np.asarray(Image.open(tmp_path / n / path.name), dtype=float) for n in "14")
+        assert np.abs(one - four).max() <= 1
+        assert np.abs(one - four).mean() <= 0.01
+
+
+@pytest.mark.parametrize("option", ["vae_slicing", "attention_slicing"])
+def test_memory_options_change_no_picture_much(world, embeddings, tmp_path, option):
+    benchmark = load_benchmark("cirr/test1", world)
+    condition = EmbeddingFolder(benchmark, embeddings)(benchmark.queries[:2])
+    plain, saving = sdxl(world)(condition, [1, 2]), sdxl(world, **{option: True})(condition, [1, 2])
+    for a, b in zip(plain, saving, strict=True):
+        assert np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max() <= 1
+
+
+def test_tiling_moves_pixels_and_so_is_a_setting(world):
+    assert sdxl(world).settings != sdxl(world, vae_tiling=True).settings
+    assert sdxl(world).settings == sdxl(world, vae_slicing=True).settings
+
+
+def test_embeddings_that_do_not_fit_the_unet_name_both_widths(world, embeddings):
+    benchmark = load_benchmark("cirr/test1", world)
+    condition = EmbeddingFolder(benchmark, embeddings)(benchmark.queries[:1])
+    narrow = ComposedEmbedding(
+        condition.ids, condition.conditioning, condition.conditioning, condition.pooled2, condition.last
+    )
+    with pytest.raises(MismatchError, match=r"width 64 and pooled width 56.*UNet reads 80 and 56"):
+        sdxl(world)(narrow, [1])

@@ -1,0 +1,98 @@
+"""Phi, prompts and composed embeddings, against the oracle; checkpoints that do not fit are named."""
+
+import pytest
+import torch
+
+import oracle
+from cig import Phi, load_composer
+from cig.encoders import load_clip
+from cig.errors import InputError, MismatchError, NotFoundError
+from cig.images import Preprocess, read_picture
+from cig.inversion import join_captions, load_phi, over_orders, prompt
+
+
+@pytest.fixture(scope="module")
+def clip(world):
+    return load_clip(str(world / "models/clip-small"), torch.device("cpu"), torch.float32)
+
+
+def test_phi_is_the_oracles(world, clip):
+    features = torch.randn(5, clip.feature_width)
+    words = load_phi(world / "models/phi-small.pt", clip)(features)
+    assert torch.allclose(words, oracle.phi(world / "models/phi-small.pt", features), atol=1e-6)
+
+
+def test_published_shapes():
+    phi = Phi(input_dim=768, hidden_dim=4 * 768, output_dim=768)
+    assert {name: tuple(value.shape) for name, value in phi.state_dict().items() if "weight" in name} == {
+        "layers.0.weight": (3072, 768),
+        "layers.3.weight": (3072, 3072),
+        "layers.6.weight": (768, 3072),
+    }
+
+
+def test_a_phi_of_another_clip_names_both_widths(world, clip):
+    with pytest.raises(
+        MismatchError, match=r"width 56 into words of width 48.*features of width 40 and words of width 32"
+    ):
+        load_phi(world / "models/phi-large.pt", clip)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("a pickle ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read as tensors"),
+        (b"PK\x03\x04 no archive", "cannot be read as tensors"),
+        ({"Phi": Bomb()}, "pickled programs are refused"),
+        ({"phi": {}}, "not a phi checkpoint"),
+        ({"Phi": {"layers.0.weight": torch.ones(2, 2)}}, "not a phi checkpoint"),
+        ([1, 2], "expected a dict"),
+        ({"Phi": {k: v * torch.nan for k, v in Phi(40, 80, 32).state_dict().items()}}, "not finite"),
+        ({"Phi": {**Phi(40, 80, 32).state_dict(), "layers.3.bias": torch.ones(3)}}, "do not follow from each other"),
+    ],
+)
+def test_bad_checkpoints(tmp_path, clip, capsys, content, words):
+    path = tmp_path / "phi.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=words) as error:
+        load_phi(path, clip)
+    assert "phi.pt" in str(error.value)
+    assert "a pickle ran" not in capsys.readouterr().out
+    with pytest.raises(NotFoundError):
+        load_phi(tmp_path / "none.pt", clip)
+
+
+def test_prompts():
+    assert prompt("is {red} $5") == "a photo of $ that is {red} $5"
+    assert join_captions([" Is red. "]) == (" Is red. ",)
+    assert join_captions(["is red.", " longer?, "]) == ("is red and longer", "longer and is red")
+
+
+def test_orders_are_averaged_as_unit_vectors():
+    table = {"a and b": [2.0, 0.0], "b and a": [0.0, 5.0], "c": [3.0, 4.0]}
+    features = over_orders([("a", "b"), ("c",)], lambda texts, words: torch.tensor([table[t] for t in texts]), None)
+    assert torch.allclose(features, torch.tensor([[0.5**0.5, 0.5**0.5], [0.6, 0.8]]))
+
+
+def test_composed_embeddings_are_the_oracles(world):
+    models = world / "models"
+    composer = load_composer(
+        str(models / "clip-small"), str(models / "clip-large"), models / "phi-small.pt", models / "phi-large.pt"
+    )
+    assert composer.preprocesses[0] == Preprocess(224, rgb_first=True)
+    paths = sorted((world / "CIRR/test1").glob("*.png"))[:2]
+    pixels = torch.stack([composer.preprocesses[0](read_picture(path).image) for path in paths])
+    captions = ["costs $5 & up", "is red"]
+    composed = composer.compose(["1", "2"], composer.embed_images([pixels]), [(caption,) for caption in captions])
+    assert composed.prompt.shape == (2, 77, 32 + 48)
+    for row, (path, caption) in enumerate(zip(paths, captions, strict=True)):
+        truth = oracle.embedding(models, path, caption)
+        ours = {"conditioning": composed.conditioning, "conditioning2": composed.conditioning2}
+        ours |= {"pooled": composed.last, "pooled2": composed.pooled2}
+        for key, value in truth.items():
+            assert (ours[key][row] - value).norm() / value.norm() < 1e-5

@@ -1,0 +1,51 @@
+"""Measures: cases worked by hand, and ir_measures where definitions agree."""
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ir_measures import AP, Success
+
+from cig.metrics import average_precision, bootstrap, interval, recall
+
+HITS = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+
+
+def test_recall_by_hand():
+    assert recall(HITS, np.array([1, 1, 2]), 1).tolist() == [0, 0, 0.5]
+    assert recall(HITS, np.array([2, 1, 2]), 2).tolist() == [0.5, 0, 1]
+
+
+def test_average_precision_by_hand():
+    # hits at ranks 2 and 4 of 3 relevant: (1/2 + 2/4) / 3; hits at 1 and 2 of 2: (1 + 1) / 2
+    assert average_precision(HITS, np.array([3, 1, 2]), 4).tolist() == pytest.approx([1 / 3, 0, 1])
+    # at k = 1 the divisor is min(1, n) = 1, not n
+    assert average_precision(HITS, np.array([3, 1, 2]), 1).tolist() == [0, 0, 1]
+    # a list that is shorter than k
+    assert average_precision(HITS, np.array([3, 1, 2]), 50).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 5), st.integers(1, 30))
+def test_agrees_with_ir_measures(row, unfound, k):
+    """trec_eval's AP@k times n / min(k, n) is CIRCO's; its Success@k is recall of one target."""
+    n = sum(row) + unfound
+    if not n:
+        return
+    qrels = {"q": {f"d{i}": int(hit) for i, hit in enumerate(row)} | {f"x{i}": 1 for i in range(unfound)}}
+    run = {"q": {f"d{i}": float(-i) for i in range(len(row))}}
+    theirs = ir_measures.calc_aggregate([AP @ k, Success @ k], qrels, run)
+    hits = np.array([row])
+    ours = average_precision(hits, np.array([n]), k)[0]
+    assert ours == pytest.approx(theirs[AP @ k] * n / min(k, n))
+    assert (recall(hits, np.array([n]), k)[0] > 0) == bool(theirs[Success @ k])
+
+
+def test_bootstrap_means_lie_around_the_mean():
+    values = np.array([[0.0], [1.0], [1.0], [1.0]])
+    means = bootstrap(values)
+    assert means.shape == (2000, 1)
+    assert set(np.unique(means * 4)) <= {0, 1, 2, 3, 4}
+    low, high = interval(means[:, 0])
+    assert (low, high) == (0.25, 1.0)
+    assert np.array_equal(means, bootstrap(values))
