@@ -200,13 +200,19 @@ def picture(pipe, files, seed, size=64, steps=4):
     ).images[0]
 
 
+@cache
+def searched(models, path, pad):
+    """Stage 3's feature [1, p] of a picture; kept, because every query looks at the same gallery."""
+    return image_features(models / "clip-small", stage3_pixels(path, pad))
+
+
 def query_feature(models, path, captions, first_only=True, pad=True):
     """Stage 3: the unit feature of one picture and its captions; both orders of two captions, averaged."""
     texts = [captions[0]]
     if len(captions) == 2:
         a, b = (text.strip(".?, ") for text in captions)
         texts = [f"{a} and {b}", f"{b} and {a}"]
-    words = phi(models / "phi-small.pt", image_features(models / "clip-small", stage3_pixels(path, pad)))
+    words = phi(models / "phi-small.pt", searched(models, path, pad))
     features = []
     for text in texts:
         ids = torch.tensor([tokens(f"a photo of $ that {text}")])
@@ -216,7 +222,7 @@ def query_feature(models, path, captions, first_only=True, pad=True):
 
 def ranking(feature, names, paths, models, drop=None, pad=True):
     """All names, nearest first."""
-    gallery = torch.cat([image_features(models / "clip-small", stage3_pixels(path, pad)) for path in paths])
+    gallery = torch.cat([searched(models, path, pad) for path in paths])
     scores = (normalize(gallery, dim=-1) @ feature).tolist()
     order = sorted(range(len(names)), key=lambda i: -scores[i])
     return [names[i] for i in order if names[i] != drop]

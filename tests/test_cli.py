@@ -1,0 +1,206 @@
+"""The command line: the published lines, both spellings of flags, and errors that say what to type next."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cig.cli import app, main
+
+
+def run(capsys, *words):
+    """(exit code, stdout, stderr)"""
+    with pytest.raises(SystemExit) as done:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return done.value.code or 0, shown.out, shown.err
+
+
+# The published command lines, with only the script's name replaced, from an empty folder
+
+PUBLISHED = {
+    "extract --dataset cirr --text_embeddings_dir ./outputs/embeddings/cirr_test/": [
+        "models/phi_best.pt",
+        "models/phi_best_giga.pt",
+        "drive folder",
+        "datasets/CIRR is not a folder",
+    ],
+    "extract --dataset fashioniq --text_embeddings_dir e": ["models/phi_best.pt", "datasets/FashionIQ"],
+    "generate --text_embeddings_dir ./outputs/embeddings/cirr_test/ --dataset_dir ./datasets/CIRR --model_path "
+    "./models/sdxl_checkpoint/ --save_path ./outputs/generated_images/cirr/ --batch_size 4 --num_workers 4 "
+    "--height 512 --width 512 --steps 50 --seed 1600 --brightness_thresh 10.0 --max_retries 5 --cache_dir ./ "
+    "--vae_repo madebyollin/sdxl-vae-fp16-fix --sdxl_repo stabilityai/stable-diffusion-xl-base-1.0": [
+        "models/sdxl_checkpoint/unet",
+        "config.json and diffusion_pytorch_model.safetensors",
+        "outputs/embeddings/cirr_test is not a folder of embeddings",
+        "datasets/CIRR is not a folder",
+    ],
+    "submit --submission-name cirr_b32 --eval-type searle --dataset cirr --dataset-path P --generated-image-dir G": [
+        "get SEARLE_ViT-B32.pt from https://github.com/miccunifi/SEARLE/releases/download/weights/SEARLE_ViT-B32.pt",
+        "put it at models/SEARLE_ViT-B32.pt",
+        "P is not a folder",
+    ],
+    "submit --submission-name n --eval-type phi --exp-name e --phi-checkpoint-name phi_20.pt --dataset circo "
+    "--dataset-path P --preprocess-type clip": ["data/phi_models/e/hyperparameters.json is not there"],
+}
+
+
+@pytest.mark.parametrize("line", PUBLISHED, ids=lambda line: line[:40])
+def test_published_lines_end_in_what_to_put_where(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *line.split())
+    assert code == 2
+    for words in PUBLISHED[line]:
+        assert words in err
+    assert "Traceback" not in err
+
+
+def test_published_line_with_the_data_there(world, tmp_path, monkeypatch, capsys):
+    """Only the weights are missing: only they are named, with the default folders."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(world, tmp_path / "datasets")
+    code, _, err = run(capsys, "extract", "--dataset", "cirr", "--text_embeddings_dir", "e")
+    assert (code, err.count("is not there")) == (2, 2)
+    assert "datasets" not in err
+
+
+# Names of benchmarks
+
+
+@pytest.mark.parametrize(
+    "line", ["cirr/test1", "cirr --split test", "--dataset cirr --split test1", "--dataset cirr/test"]
+)
+@pytest.mark.parametrize("flag", ["--dataset-path", "--dataset_path", "--dataset-dir", "--dataset_dir"])
+def test_one_benchmark_in_every_spelling(world, capsys, line, flag):
+    code, _, err = run(capsys, "evaluate", *line.split(), flag, world, "--method", "image")
+    assert (code, "the targets of cirr/test1 are hidden; use `cig submit`" in err) == (2, True)
+
+
+# Wrong calls
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("evaluate", "which benchmark?"),
+        ("evaluate cirr/val --dataset circo", "disagree"),
+        ("evaluate cirr/val --split test", "disagree"),
+        ("evaluate cir/val", 'Did you mean "cirr"'),
+        ("evaluate cirr/vla", 'Did you mean "val"'),
+        ("evaluate cirr --method serle", 'Did you mean "searle"'),
+        ("evaluate cirr --methd searle", "Did you mean --method"),
+        ("evaluate cirr --clip x", "come together"),
+        ("evaluate cirr --gallery val --method image", "cirr takes no --gallery"),
+        ("evaluate cirr --fusion-weight 0.5", "--generated-image-dir"),
+        ("evaluate cirr --fusion-weight 1.5 --generated-image-dir x", "from 0 to 1"),
+        ("evaluate cirr --batch-size 0", "at least 1"),
+        ("evaluate cirr --method image --device cuda:9", "--device"),
+        ("submit fashioniq/test --submission-name x", "no evaluation server"),
+        ("submit cirr --submission-name ../x", "no folders"),
+        ("submit cirr", "--submission-name"),
+        ("generate cirr --height 500 --width 513", "unet"),
+        ("extract --categories hat --dataset fashioniq", 'no FashionIQ category "hat"'),
+        ("serach", "Unknown command"),
+    ],
+)
+def test_wrong_calls_exit_2_with_a_hint(world, tmp_path, monkeypatch, capsys, line, words):
+    monkeypatch.chdir(tmp_path)
+    os.symlink(world, tmp_path / "datasets")
+    os.symlink(world / "models", tmp_path / "models")
+    code, out, err = run(capsys, *line.split())
+    assert code == 2
+    assert words in err + out
+    assert "Traceback" not in err
+
+
+def test_sizes_are_multiples_of_8(world, tmp_path, capsys):
+    models = world / "models"
+    (tmp_path / "9996.pt").write_bytes(b"")
+    line = [
+        "generate",
+        "cirr",
+        "--dataset-path",
+        world,
+        "--text-embeddings-dir",
+        tmp_path,
+        "--model-path",
+        models / "sdxl",
+    ]
+    code, _, err = run(capsys, *line, "--height", "60", "--save-path", tmp_path / "out")
+    assert (code, "multiples of 8" in err) == (2, True)
+
+
+def test_a_folder_without_a_single_pseudo_target(world, tmp_path, capsys):
+    line = ["evaluate", "cirr", "--dataset-path", world, "--method", "image", "--clip", world / "models/clip-small"]
+    code, _, err = run(capsys, *line, "--generated-image-dir", tmp_path)
+    assert code == 2
+    assert "no pseudo-target of cirr/val; expected names such as 09996.png" in err
+
+
+# Failed runs
+
+
+@pytest.fixture
+def broken(world, tmp_path):
+    """CIRR whose first reference of test1 and val is gone, the rest by links."""
+    home = tmp_path / "CIRR"
+    home.mkdir()
+    os.symlink(world / "CIRR/cirr", home / "cirr")
+    for split, folder in (("test1", "test1"), ("val", "dev")):
+        entries = json.loads((world / f"CIRR/cirr/captions/cap.rc2.{split}.json").read_text())
+        (home / folder).mkdir()
+        for path in (world / "CIRR" / folder).iterdir():
+            if path.stem != entries[0]["reference"]:
+                os.symlink(path, home / folder / path.name)
+    return home
+
+
+def test_missing_references(world, broken, tmp_path, capsys):
+    pair = ["--clip", world / "models/clip-small", "--phi", world / "models/phi-small.pt", "--dataset-path", broken]
+    code, out, err = run(capsys, "evaluate", "cirr", *pair, "--json", tmp_path / "a.json")
+    assert code == 1
+    assert "1 queries could not run and score 0:\n  cirr/val/9996: no picture for the reference" in err
+    assert "recall@1" in out, "the scores are shown all the same"
+    assert (tmp_path / "a.json").exists()
+    submit = ["submit", "cirr", *pair, "--submission-name", "x", "--output-dir", tmp_path / "out"]
+    code, _, err = run(capsys, *submit)
+    assert (code, (tmp_path / "out").exists(), "--allow-missing" in err) == (1, False, True)
+    assert run(capsys, *submit, "--allow-missing")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset_x.json", "x.json", "x.missing.json"]
+
+
+def test_unwritable_output(world, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    pair = ["--clip", world / "models/clip-small", "--method", "image", "--dataset-path", world]
+    code, _, err = run(capsys, "evaluate", "cirr", *pair, "--json", tmp_path / "file/a.json")
+    assert (code, "cannot be made" in err) == (1, True)
+
+
+def test_debug_shows_the_traceback(capsys):
+    from cig.errors import UsageError
+
+    with pytest.raises(UsageError):
+        main(["evaluate", "--debug"])
+
+
+def test_ctrl_c_exits_130(monkeypatch, capsys):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cig.pipeline.evaluate", stop)
+    assert run(capsys, "evaluate", "cirr")[0] == 130
+
+
+def test_python_m_cig():
+    done = subprocess.run([sys.executable, "-m", "cig", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize("verb", ["extract", "generate", "evaluate", "submit"])
+def test_help_tells_every_flag(verb, capsys):
+    app([verb, "--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    assert "--dataset-path" in shown
+    assert "--num-workers" in shown

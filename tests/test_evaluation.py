@@ -1,0 +1,106 @@
+"""Scores worked by hand, CIRR's and CIRCO's among them, which the published code cannot compute."""
+
+import ir_measures
+import numpy as np
+import pytest
+from ir_measures import AP, Success
+
+from cig import evaluate
+from cig.errors import UsageError
+from cig.evaluation import parse
+from cig.types import Benchmark, Query, Ranking
+
+
+def bench(queries, measures, name="toy/val", part="", hidden=False, images="abcdef"):
+    pictures = dict.fromkeys(images)
+    return Benchmark(name, tuple(queries), pictures, tuple("abcdef"), measures, False, 0.5, "made up", part, hidden)
+
+
+def ranking(rows, subset=None):
+    rows = {key: tuple(names) for key, names in rows.items()}
+    own = tuple(tuple(names) for names in (subset or ["" for _ in rows]))
+    return Ranking(tuple(rows), tuple(rows.values()), tuple((0.0,) * len(row) for row in rows.values()), own)
+
+
+def test_cirr_by_hand():
+    """Targets at ranks 1, 3 and nowhere; in their own sets at 1, 2 and 3."""
+    queries = [Query(str(i), "f", ("c",), {target: 2}) for i, target in enumerate("acf")]
+    measures = ("recall@1", "recall@5", "subset_recall@1", "subset_recall@2", "subset_recall@3")
+    report = evaluate(bench(queries, measures), ranking({"0": "abc", "1": "bac", "2": "abcde"}, ["ab", "ac", "abf"]))
+    assert report.scores[""] == pytest.approx(
+        {
+            "recall@1": 100 / 3,
+            "recall@5": 200 / 3,
+            "subset_recall@1": 100 / 3,
+            "subset_recall@2": 200 / 3,
+            "subset_recall@3": 100,
+            "average": 50,  # of recall@5 and subset_recall@1
+        }
+    )
+    low, high = report.intervals[""]["recall@1"]
+    assert 0 <= low < 100 / 3 < high <= 100
+
+
+def test_circo_by_hand():
+    """Three correct pictures, found at ranks 1 and 4; the annotated target, b, at 4."""
+    query = Query("0", "f", ("c",), {"a": 1, "b": 2, "c": 1})
+    report = evaluate(bench([query], ("map@2", "map@5", "recall@2", "recall@5")), ranking({"0": "adeb"}))
+    assert report.scores[""] == pytest.approx(
+        {"map@2": 100 * (1 / 1) / 2, "map@5": 100 * (1 + 2 / 4) / 3, "recall@2": 0, "recall@5": 100}
+    )
+
+
+def test_circo_agrees_with_ir_measures():
+    rng = np.random.default_rng(0)
+    queries, rows, qrels, run = [], {}, {}, {}
+    for i in range(30):
+        names = list(rng.permutation(list("abcdef")))
+        relevant = {str(name): 1 for name in rng.choice(list("abcdef"), rng.integers(1, 6), replace=False)}
+        relevant[next(iter(relevant))] = 2
+        queries.append(Query(str(i), "f", ("c",), relevant))
+        rows[str(i)] = names
+        qrels[str(i)] = dict.fromkeys(relevant, 1)
+        run[str(i)] = {name: float(-rank) for rank, name in enumerate(names)}
+    report = evaluate(bench(queries, ("map@3",)), ranking(rows))
+    theirs = {value.query_id: value.value for value in ir_measures.iter_calc([AP @ 3], qrels, run)}
+    for query in queries:
+        n = len(query.relevant)
+        assert report.per_query[""][query.id]["map@3"] == pytest.approx(100 * theirs[query.id] * n / min(3, n))
+    target = {query.id: {name: 1 for name, grade in query.relevant.items() if grade == 2} for query in queries}
+    success = ir_measures.calc_aggregate([Success @ 3], target, run)[Success @ 3]
+    assert evaluate(bench(queries, ("recall@3",)), ranking(rows)).scores[""]["recall@3"] == pytest.approx(100 * success)
+
+
+def test_fashioniq_averages_its_categories_not_its_queries():
+    one = bench([Query("0", "f", ("c",), {"a": 2})], ("recall@1",), "fashioniq/val", "dress")
+    three = bench([Query(str(i), "f", ("c",), {"b": 2}) for i in range(3)], ("recall@1",), "fashioniq/val", "shirt")
+    report = evaluate([one, three], [ranking({"0": "a"}), ranking({"0": "a", "1": "a", "2": "a"})])
+    assert report.scores["average"] == {"recall@1": 50}
+    assert report.intervals["average"]["recall@1"] == (50, 50)
+    assert report.counts["shirt"] == {"queries": 3, "gallery": 6}
+
+
+def test_the_mean_of_the_queries_is_the_score():
+    queries = [Query(str(i), "f", ("c",), {"a": 2}) for i in range(3)]
+    report = evaluate(bench(queries, ("recall@1",)), ranking({"0": "a", "1": "b", "2": "a"}))
+    values = [own["recall@1"] for own in report.per_query[""].values()]
+    assert np.mean(values) == pytest.approx(report.scores[""]["recall@1"])
+
+
+def test_what_is_missing_scores_zero_and_is_named():
+    queries = [Query("0", "f", ("c",), {"a": 2}), Query("1", "f", ("c",), {"e": 2})]
+    report = evaluate(bench(queries, ("recall@5",), images="abcd"), ranking({"0": "a", "1": "abcd"}))
+    assert report.scores[""]["recall@5"] == 50
+    assert report.missing == {"gallery": {"": ["e", "f"]}, "targets": {"": ["1"]}}
+
+
+def test_hidden_targets_are_not_evaluated():
+    with pytest.raises(UsageError, match="hidden; use `cig submit`"):
+        evaluate(bench([Query("0", "f", ("c",))], ("recall@1",), hidden=True), ranking({"0": "a"}))
+
+
+def test_measures_have_a_grammar():
+    assert parse("subset_recall@3") == ("subset_recall", 3)
+    for wrong in ("ndcg@5", "recall", "recall@0", "recall@x"):
+        with pytest.raises(UsageError, match="there are recall@k"):
+            parse(wrong)

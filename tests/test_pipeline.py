@@ -1,0 +1,299 @@
+"""The five calls: parity with a plain oracle on a tiny world, and with the published code where it is at hand."""
+
+import json
+import shutil
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import oracle
+from cig.cli import app
+
+SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]
+
+
+def cig(*words):
+    app([str(word) for word in words], result_action="return_value")
+
+
+def extract(case, out, *data):
+    models = case / "models"
+    pair = ["--clip", models / "clip-small", "--clip2", models / "clip-large"]
+    pair += ["--phi", models / "phi-small.pt", "--phi2", models / "phi-large.pt"]
+    cig("extract", *data, "--text-embeddings-dir", out, *pair)
+
+
+def generate(case, embeddings, out, *more):
+    sdxl = case / "models/sdxl"
+    repos = ["--model-path", sdxl, "--sdxl-repo", sdxl, "--vae-repo", sdxl / "vae"]
+    cig("generate", *more, "--text-embeddings-dir", embeddings, "--save-path", out, *repos, *SDXL)
+
+
+def searching(case, pictures):
+    models = case / "models"
+    pair = ["--clip", models / "clip-small", "--phi", models / "phi-small.pt"]
+    return ["--method", "searle", *pair, "--generated-image-dir", pictures]
+
+
+def cirr(case, split="test1"):
+    return ["--dataset", "cirr", "--split", split, "--dataset-path", case / "CIRR"]
+
+
+def circo(case, split="test"):
+    return ["--dataset", "circo", "--split", split, "--dataset-path", case / "CIRCO"]
+
+
+def fashioniq(case):
+    return ["--dataset", "fashioniq", "--split", "val", "--dataset-path", case / "FashionIQ"]
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+# Against the oracle, on a world made here: never skipped
+
+
+@pytest.fixture(scope="module")
+def done(world, tmp_path_factory):
+    """Embeddings and pictures of every dataset, made by the command line."""
+    out = tmp_path_factory.mktemp("out")
+    for name, data in (("cirr", cirr(world)), ("circo", circo(world)), ("fashioniq", fashioniq(world))):
+        extract(world, out / "embeddings" / name, *data)
+        generate(world, out / "embeddings" / name, out / "images" / name, *data)
+    return out
+
+
+def entries(world, name):
+    """(query id, file id, picture of the reference, captions) by the annotation files."""
+    if name == "cirr":
+        for entry in oracle.read(world / "CIRR/cirr/captions/cap.rc2.test1.json"):
+            path = world / "CIRR/test1" / f"{entry['reference']}.png"
+            yield "", str(entry["pairid"]), path, [entry["caption"]]
+    elif name == "circo":
+        for entry in oracle.read(world / "CIRCO/annotations/test.json"):
+            path = world / f"CIRCO/COCO2017_unlabeled/unlabeled2017/{entry['reference_img_id']:012d}.jpg"
+            yield "", str(entry["id"]), path, [entry["relative_caption"]]
+    else:
+        for category in ("dress", "shirt", "toptee"):
+            for i, entry in enumerate(oracle.read(world / f"FashionIQ/captions/cap.{category}.val.json")):
+                yield category, str(i), world / f"FashionIQ/images/{entry['candidate']}.jpg", entry["captions"]
+
+
+@pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq"])
+def test_every_embedding_is_the_oracles(world, done, name):
+    for category, query, path, captions in entries(world, name):
+        caption = captions[0]
+        if len(captions) == 2:
+            caption = " and ".join(text.strip(".?, ") for text in captions)
+        ours = torch.load(done / "embeddings" / name / category / f"{query}.pt", weights_only=True)
+        theirs = oracle.embedding(world / "models", path, caption)
+        assert set(ours) == set(theirs)
+        assert all(relative(ours[key], theirs[key]) < 1e-5 for key in theirs), (category, query)
+
+
+@pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq"])
+def test_every_picture_is_the_oracles(world, done, name):
+    pipe = oracle.pipeline(world / "models")
+    for category, query, _, _ in entries(world, name):
+        files = torch.load(done / "embeddings" / name / category / f"{query}.pt", weights_only=True)
+        ours = np.asarray(Image.open(done / "images" / name / category / f"{int(query):05d}.png"), dtype=float)
+        assert np.abs(ours - np.asarray(oracle.picture(pipe, files, 1600), dtype=float)).mean() < 0.01
+
+
+def fused(world, done, name, category, query, path, captions, weight):
+    picture = done / "images" / name / category / f"{int(query):05d}.png"
+    reference, pseudo = (oracle.query_feature(world / "models", each, captions) for each in (path, picture))
+    return torch.nn.functional.normalize(weight * reference + (1 - weight) * pseudo, dim=0)
+
+
+def test_cirr_submission_is_the_oracles(world, done, tmp_path):
+    cig(
+        "submit",
+        *cirr(world),
+        *searching(world, done / "images/cirr"),
+        "--submission-name",
+        "x",
+        "--output-dir",
+        tmp_path,
+    )
+    ours, own = oracle.read(tmp_path / "x.json"), oracle.read(tmp_path / "subset_x.json")
+    assert (ours.pop("metric"), own.pop("metric")) == ("recall", "recall_subset")
+    assert ours.pop("version") == own.pop("version") == "rc2"
+    names = list(oracle.read(world / "CIRR/cirr/image_splits/split.rc2.test1.json"))
+    annotated = {str(e["pairid"]): e for e in oracle.read(world / "CIRR/cirr/captions/cap.rc2.test1.json")}
+    for _, query, path, captions in entries(world, "cirr"):
+        feature = fused(world, done, "cirr", "", query, path, captions, 0.5)
+        paths = [world / "CIRR/test1" / f"{name}.png" for name in names]
+        truth = oracle.ranking(feature, names, paths, world / "models", drop=path.stem)
+        members = annotated[query]["img_set"]["members"]
+        assert ours[query] == truth[:50]
+        assert own[query] == [name for name in truth if name in members][:3]
+
+
+def test_circo_submission_is_the_oracles(world, done, tmp_path):
+    cig(
+        "submit",
+        *circo(world),
+        *searching(world, done / "images/circo"),
+        "--submission-name",
+        "x",
+        "--output-dir",
+        tmp_path,
+    )
+    ours = oracle.read(tmp_path / "x.json")
+    paths = sorted((world / "CIRCO/COCO2017_unlabeled/unlabeled2017").glob("*.jpg"))
+    names = [str(int(path.stem)) for path in paths]
+    for _, query, path, captions in entries(world, "circo"):
+        feature = fused(world, done, "circo", "", query, path, captions, 0.7)
+        assert ours[query] == oracle.ranking(feature, names, paths, world / "models")[:50]
+
+
+def test_fashioniq_recalls_are_the_oracles(world, done, tmp_path):
+    pictures = f"{done}/images/fashioniq/{{category}}"
+    files = ["--json", tmp_path / "a.json", "--rankings", tmp_path / "b.json"]
+    cig("evaluate", *fashioniq(world), *searching(world, pictures), *files)
+    scores, rankings = oracle.read(tmp_path / "a.json")["scores"], oracle.read(tmp_path / "b.json")
+    found = {category: [] for category in rankings}
+    for category, query, path, captions in entries(world, "fashioniq"):
+        feature = fused(world, done, "fashioniq", category, query, path, captions, 0.9)
+        names = oracle.read(world / f"FashionIQ/image_splits/split.{category}.val.json")
+        paths = [world / f"FashionIQ/images/{name}.jpg" for name in names]
+        truth = oracle.ranking(feature, names, paths, world / "models")
+        target = oracle.read(world / f"FashionIQ/captions/cap.{category}.val.json")[int(query)]["target"]
+        assert rankings[category][query] == truth[:50]
+        found[category].append(truth.index(target))
+    for category, places in found.items():
+        assert scores[category]["recall@10"] == pytest.approx(100 * np.mean([place < 10 for place in places]))
+        assert scores[category]["recall@50"] == pytest.approx(100 * np.mean([place < 50 for place in places]))
+
+
+# Around the calls
+
+
+def test_results_name_their_protocol_and_provenance(world, done, tmp_path):
+    pictures = f"{done}/images/fashioniq/{{category}}"
+    cig("evaluate", *fashioniq(world), *searching(world, pictures), "--gallery", "val", "--json", tmp_path / "a.json")
+    result = oracle.read(tmp_path / "a.json")
+    assert result["protocol"]["gallery"].startswith("val: the union")
+    assert [branch["weight"] for branch in result["branches"]] == [0.9, pytest.approx(0.1)]
+    assert result["branches"][0]["source"] == "as published for FashionIQ val"
+    provenance = result["provenance"]
+    assert provenance["versions"]["torch"] == metadata.version("torch")
+    assert len(provenance["models"]["phi"]["sha256"]) == len(provenance["picture_set"]) == 64
+    assert result["missing"] == {}
+    assert set(result["per_query"]["dress"]) == {str(i) for i in range(8)}
+
+
+@pytest.mark.parametrize("method", ["image", "text", "sum", "searle", "lincir"])
+@pytest.mark.parametrize("name", ["cirr", "circo"])
+def test_validation_runs_for_every_method(world, done, capsys, tmp_path, name, method):
+    """With pseudo-targets where there are some: those of other queries will do for the shape of things."""
+    models, data = world / "models", {"cirr": cirr, "circo": circo}[name](world, "val")
+    pair = ["--clip", models / "clip-small"] + (
+        ["--phi", models / "phi-small.pt"] if method in ("searle", "lincir") else []
+    )
+    pictures = ["--generated-image-dir", done / "images" / name]
+    cig("evaluate", *data, "--method", method, *pair, *pictures, "--rankings", tmp_path / "a.json")
+    cig("evaluate", *data, "--method", method, *pair, "--rankings", tmp_path / "b.json")
+    shown = capsys.readouterr()
+    assert ("map@5" if name == "circo" else "subset_recall@1") in shown.out
+    same = oracle.read(tmp_path / "a.json") == oracle.read(tmp_path / "b.json")
+    assert same == (method == "text"), "pseudo-targets move every method but text"
+    assert ("they are not fused" in shown.err) == (method == "text")
+
+
+def test_a_missing_pseudo_target_drops_the_branch_not_the_query(world, done, tmp_path, capsys):
+    pictures = shutil.copytree(done / "images/cirr", tmp_path / "images")
+    (pictures / "09996.png").unlink()
+    for folder, name in ((pictures, "some"), (done / "images/cirr", "all")):
+        cig("submit", *cirr(world), *searching(world, folder), "--submission-name", name, "--output-dir", tmp_path)
+    assert "1 queries without a pseudo-target, searched by the reference alone: 9996" in capsys.readouterr().err
+    some, every = oracle.read(tmp_path / "some.json"), oracle.read(tmp_path / "all.json")
+    assert some.keys() == every.keys()
+    assert {key for key in some if some[key] != every[key]} == {"9996"}
+
+
+def test_a_rerun_of_extract_writes_nothing_and_resumes_to_the_same_bytes(world, done, tmp_path, capsys):
+    out = shutil.copytree(done / "embeddings/cirr", tmp_path / "embeddings")
+    files = {path.name: path.read_bytes() for path in out.glob("*.pt")}
+    (out / "9998.pt").unlink()
+    extract(world, out, *cirr(world))
+    assert "1 embeddings written" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.glob("*.pt")} == files
+
+
+# Against the published implementation
+
+
+@pytest.fixture(scope="module")
+def published_run(published, tmp_path_factory):
+    out = tmp_path_factory.mktemp("published")
+    extract(published, out / "embeddings", *cirr(published))
+    generate(published, out / "embeddings", out / "images", *cirr(published))
+    settings = oracle.read(published / "golden/cirr_test1_images_retry/settings.json")
+    retry = ["--brightness-thresh", settings["brightness_thresh"], "--max-retries", settings["max_retries"]]
+    generate(published, out / "embeddings", out / "images_retry", *cirr(published), *retry)
+    return out
+
+
+def test_published_embeddings(published, published_run):
+    files = sorted((published / "golden/cirr_test1_embeddings").glob("*.pt"))
+    assert len(files) == 24
+    for file in files:
+        theirs = torch.load(file, weights_only=True)
+        ours = torch.load(published_run / "embeddings" / file.name, weights_only=True)
+        assert set(ours) == set(theirs)
+        assert all(relative(ours[key], theirs[key]) < 1e-5 for key in theirs)
+
+
+@pytest.mark.parametrize("folder", ["images", "images_retry"])
+def test_published_pictures(published, published_run, folder):
+    theirs = {path.name: path for path in (published / f"golden/cirr_test1_{folder}").glob("*.png")}
+    ours = {path.name: path for path in (published_run / folder).glob("*.png")}
+    assert ours.keys() == theirs.keys()
+    for name, path in ours.items():
+        a, b = (np.asarray(Image.open(each), dtype=float) for each in (path, theirs[name]))
+        assert np.abs(a - b).mean() < 0.01
+
+
+@pytest.mark.parametrize(("name", "data"), [("cirr_test1", cirr), ("circo_test", circo)])
+def test_published_submissions(published, tmp_path, name, data):
+    pictures = published / "pseudo_targets" / name
+    cig(
+        "submit",
+        *data(published),
+        *searching(published, pictures),
+        "--submission-name",
+        "golden",
+        "--output-dir",
+        tmp_path,
+    )
+    golden = published / f"golden/submission_{name.split('_')[0]}"
+    assert sorted(path.name for path in golden.iterdir()) == sorted(path.name for path in tmp_path.iterdir())
+    for path in golden.iterdir():
+        assert oracle.read(tmp_path / path.name) == oracle.read(path)
+
+
+def test_published_fashioniq(published, tmp_path):
+    pictures = f"{published}/pseudo_targets/fashioniq_val/{{category}}"
+    files = ["--json", tmp_path / "a.json", "--rankings", tmp_path / "b.json"]
+    cig("evaluate", *fashioniq(published), *searching(published, pictures), *files)
+    scores, rankings = oracle.read(tmp_path / "a.json")["scores"], oracle.read(tmp_path / "b.json")
+    for key, value in oracle.read(published / "golden/fashioniq_val.json").items():
+        part, measure = key.split("_fiq_recall_at")
+        assert round(scores[part][f"recall@{measure}"], 2) == value
+    for category, ranked in rankings.items():
+        assert list(ranked.values()) == oracle.read(published / f"golden/rank_{category}.json")
+
+
+def test_published_embeddings_can_be_generated_from(published, tmp_path):
+    """A folder that the published extraction wrote, padded names or not, without a manifest."""
+    golden = published / "golden"
+    generate(published, golden / "cirr_test1_embeddings", tmp_path, *cirr(published))
+    assert len(list(tmp_path.glob("*.png"))) == 24
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert next(iter(settings.values()))["embeddings"] == ["foreign"]

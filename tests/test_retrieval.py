@@ -1,0 +1,118 @@
+"""Ranking by hand-made features; a counter proves that each picture is encoded once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cig import Source, load_benchmark, load_method, search
+from cig.images import Preprocess
+from cig.retrieval import embed_pictures, fuse, rank, top_k, wanted_pictures
+from cig.types import Benchmark, Gallery, Query
+
+
+def bench(queries, gallery, drop_reference=False, images=()):
+    pictures = {name: Path(name) for name in images or gallery}
+    return Benchmark("toy/val", queries, pictures, gallery, ("recall@1",), drop_reference, 0.5, "made up")
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, -torch.inf]), min_size=9, max_size=9), max_size=5),
+    st.integers(1, 12),
+)
+def test_top_k_is_a_stable_sort(rows, k):
+    """Equal scores in column order, also where ties cross the cut."""
+    scores = torch.tensor(rows).reshape(len(rows), 9)
+    values, columns = top_k(scores, k)
+    expected = [sorted(range(9), key=lambda i: (-row[i], i))[:k] for row in rows]
+    assert columns.tolist() == expected
+    assert values.tolist() == [[row[i] for i in own] for row, own in zip(rows, expected, strict=True)]
+
+
+def test_an_empty_gallery_ranks_nothing():
+    assert top_k(torch.empty(2, 0), 5)[1].shape == (2, 0)
+
+
+def test_rank_by_hand():
+    """b is nearest, then a and c alike (gallery order), then the reference r, which CIRR drops."""
+    gallery = Gallery(("r", "a", "b", "c"), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.6, 0.8]]))
+    query = Query("7", "r", ("c",), subset=("c", "r", "b", "gone"))
+    lost = Query("8", "x", ("c",))
+    ranking = rank(bench((query, lost), gallery.ids, drop_reference=True), [query], torch.tensor([[1.0, 0.0]]), gallery)
+    assert ranking.ids == (("b", "a", "c"), ())
+    assert ranking.subset == (("b", "c"), ())
+    assert ranking.scores[0] == pytest.approx((0.8, 0.6, 0.6))
+    kept = rank(bench((query,), gallery.ids), [query], torch.tensor([[1.0, 0.0]]), gallery)
+    assert kept.ids[0][0] == "r"
+
+
+def test_fuse_by_hand():
+    reference = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    fused = fuse(reference, {0: torch.tensor([0.0, 1.0])}, 0.75)
+    assert torch.allclose(fused[0], torch.tensor([0.75, 0.25]) / 0.625**0.5)
+    assert torch.equal(fused[1], reference[1]), "without a pseudo-target the branch is dropped"
+
+
+def counted(method):
+    """Counts decoded pictures through the method's preprocessing, and encoded ones through its picture tower."""
+    counts = {"decoded": 0, "encoded": 0}
+    preprocess, embed = method.preprocess, method.embed_images
+
+    def count_decoded(image):
+        counts["decoded"] += 1
+        return preprocess(image)
+
+    def count_encoded(pixels):
+        counts["encoded"] += len(pixels)
+        return embed(pixels)
+
+    method.preprocess, method.embed_images = count_decoded, count_encoded
+    return counts
+
+
+def searle(world):
+    models = world / "models"
+    return load_method("searle", Source(clip=str(models / "clip-small"), phi=models / "phi-small.pt"))
+
+
+def test_each_distinct_picture_is_decoded_and_encoded_once(world):
+    benchmark = load_benchmark("cirr/val", world)
+    targets = {query.id: benchmark.images[query.reference] for query in benchmark.queries}  # shared with the gallery
+    method = searle(world)
+    counts = counted(method)
+    search(benchmark, method, targets)
+    assert counts == {"decoded": 60, "encoded": 60}
+
+
+def test_batches_of_1_and_7_agree(world):
+    benchmark, method = load_benchmark("circo/val", world), searle(world)
+    paths = wanted_pictures(benchmark, method)[:14]
+    one, seven = (embed_pictures(method, paths, size) for size in (1, 7))
+    assert torch.allclose(one.of(paths), seven.of(paths), atol=1e-5)
+    assert one.digest() == seven.digest()
+
+
+def test_preprocessing_is_the_methods(world):
+    models = world / "models"
+    source = Source(clip=str(models / "clip-small"), phi=models / "phi-small.pt")
+    assert load_method("searle", source).preprocess == Preprocess(224, pad=True)
+    assert load_method("lincir", source).preprocess == Preprocess(224)
+
+
+def test_unreadable_pictures_are_named_not_ranked(world, tmp_path):
+    benchmark = load_benchmark("cirr/val", world)
+    query = benchmark.queries[0]
+    (tmp_path / "bad.png").write_bytes(b"no")
+    images = {**benchmark.images, query.reference: tmp_path / "bad.png"}
+    broken = Benchmark(**{**vars(benchmark), "images": images})
+    ranking = search(broken, searle(world))
+    assert "bad.png" in ranking.missing[query.id]
+    assert ranking.ids[0] == ()
+    assert not any(query.reference in names for names in ranking.ids)
+    assert ranking.notes["unreadable"] == [query.reference]
+    allowed = search(broken, searle(world), allow_missing=True)
+    assert len(allowed.ids[0]) == 50, "ranked by its caption"
+    assert allowed.ids[1:] == ranking.ids[1:]
+    assert query.id in allowed.missing

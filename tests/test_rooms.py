@@ -1,0 +1,109 @@
+"""The small rooms of the ground floor: plugins, runtime, settings, layout, report."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from cig import plugins, report, runtime, settings
+from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
+from cig.layout import find_home, list_pictures
+from cig.types import Report
+
+# Plugins
+
+
+def test_a_folder_is_the_registry(tmp_path, monkeypatch):
+    assert plugins.names("methods") == ["image", "lincir", "searle", "sum", "text"]
+    (tmp_path / "third_party").mkdir()
+    (tmp_path / "third_party/toy.py").write_text("SPLITS = {'val': 'val'}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plugins.load("benchmarks", "third_party.toy").SPLITS
+    sys.modules.pop("third_party.toy")
+    with pytest.raises(NotFoundError, match='Did you mean "sum"'):
+        plugins.load("methods", "summ")
+
+
+# Runtime
+
+
+def test_seeds():
+    """Per query: the first 8 bytes of sha256 of "1600/cirr/val/7/0", mod 2^63."""
+    assert runtime.seed_of("published", 1600, "cirr/val", "7", 2) == 1602
+    assert runtime.seed_of("per-query", 1600, "cirr/val", "7", 0) == 1151054576656719478
+    seeds = {runtime.seed_of("per-query", 1600, name, query, k) for name in "ab" for query in "cd" for k in range(3)}
+    assert len(seeds) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_devices_and_dtypes():
+    cpu = runtime.resolve_device("cpu")
+    assert runtime.resolve_dtype("auto", cpu, on_gpu="float16") == torch.float32
+    assert runtime.resolve_dtype("auto", torch.device("cuda"), on_gpu="float16") == torch.float16
+    for wrong in ("cuda:99", "gpu"):
+        with pytest.raises(UsageError, match="is not on this machine"):
+            runtime.resolve_device(wrong)
+    with pytest.raises(UsageError, match='Did you mean "float16"'):
+        runtime.resolve_dtype("float1", cpu)
+
+
+def test_batches_are_fixed_by_position():
+    assert [list(chunk) for chunk in runtime.batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
+
+
+# Settings
+
+
+def test_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settings.place("phi_vit").as_posix() == "models/phi_best.pt"
+    (tmp_path / "cig.toml").write_text('phi_vit = "/weights/a.pt"')
+    assert settings.place("phi_vit").as_posix() == "/weights/a.pt"
+    (tmp_path / "cig.toml").write_text('phi_vitt = "a"')
+    with pytest.raises(UsageError, match='Did you mean "phi_vit"'):
+        settings.place("phi_vit")
+    (tmp_path / "cig.toml").write_text("phi_vit = 3")
+    with pytest.raises(UsageError, match="a path in quotes"):
+        settings.place("phi_vit")
+    (tmp_path / "cig.toml").write_text("phi_vit =")
+    with pytest.raises(InputError, match="not TOML"):
+        settings.place("phi_vit")
+
+
+# Layout
+
+
+def test_find_home_and_pictures(tmp_path):
+    (tmp_path / "FashionIQ/images").mkdir(parents=True)
+    (tmp_path / "FashionIQ/marker").touch()
+    assert find_home(tmp_path, "fashioniq", ["marker"]).name == "FashionIQ"
+    assert find_home(tmp_path / "FashionIQ", "fashioniq", ["marker"]).name == "FashionIQ"
+    with pytest.raises(NotFoundError, match="has none of other"):
+        find_home(tmp_path, "fashioniq", ["other"])
+    for name in ("a.png", "a.jpg", "b.WEBP", "c.txt", ".hidden"):
+        Image.new("RGB", (2, 2)).save(tmp_path / "FashionIQ/images" / name, format="PNG")
+    found = list_pictures([tmp_path / "none", tmp_path / "FashionIQ/images"])
+    assert {stem: path.name for stem, path in found.items()} == {"a": "a.jpg", "b": "b.WEBP"}
+
+
+# Errors and report
+
+
+def test_words_of_errors():
+    assert did_you_mean("vla", ["val", "test"]) == ' Did you mean "val"? Choose from: val, test.'
+    assert some(map(str, range(5)), 3) == "0, 1, 2 and 2 more"
+
+
+def test_report_as_text_and_json():
+    one = Report(
+        "cirr/val", {"gallery": "all"}, {"": {"recall@1": 33.333}}, {"": {"recall@1": (0.0, 66.667)}}, {}, {}, {}
+    )
+    assert report.to_text(one).splitlines() == ["cirr/val  score", "recall@1   33.33 [0.00, 66.67]"]
+    lost = replace(one, missing={"targets": {"": ["7", "9"]}})
+    assert report.to_text(lost).splitlines()[-1] == "2 queries whose target is missing, which score 0: 7, 9"
+    written = report.to_json(one, "searle", [{"name": "reference"}], {"seconds": 1})
+    assert " ".join(written) == (
+        "benchmark protocol method branches scores intervals per_query missing counts provenance"
+    )
