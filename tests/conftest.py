@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="full-size models: minutes and gigabytes; run with --slow"))
+                item.add_marker(pytest.mark.skip(reason="a full-size model; run with --slow"))
 
 
 def pytest_configure():

@@ -12,7 +12,7 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "layout"},
+    {"formats", "layout", "preflight"},
     {"images", "benchmarks"},
     {"encoders"},
     {"inversion"},

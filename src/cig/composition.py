@@ -140,7 +140,7 @@ def extract(
     todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(done, batch))]
     source = Composed(benchmark, composer, [query for batch in todo for query in batch], workers=workers)
     kept, made = sum(map(done, benchmark.queries)), 0
-    for batch in progress(todo, len(todo), f"extract {benchmark.name} {benchmark.part}".strip(), "batch"):
+    for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
         composed = source(batch)
         fresh = {query.id for query in batch if not done(query)}
         for row, name in enumerate(composed.ids if composed else ()):

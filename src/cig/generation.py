@@ -67,7 +67,7 @@ def imagine(
     shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, benchmark), retry_rejected)
     todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(shelf.done, batch))]
     made = 0
-    for batch in progress(todo, len(todo), f"imagine {benchmark.name} {benchmark.part}".strip(), "batch"):
+    for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
         for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
             shelf.keep(target, models)
             made += 1

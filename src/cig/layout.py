@@ -1,10 +1,11 @@
-"""Where a dataset's files lie: its home, and the pictures in the folders that its releases use."""
+"""Where files lie: a dataset's home, the pictures in the folders that its releases use, the folders of its parts."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from cig.errors import NotFoundError
+from cig.types import Benchmark
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -39,3 +40,16 @@ def list_pictures(folders: Iterable[Path]) -> dict[str, Path]:
             for stem, suffix in sorted(known, key=lambda entry: (SUFFIXES.index(entry[1].lower()), entry)):
                 pictures.setdefault(stem, folder / f"{stem}{suffix}")
     return pictures
+
+
+def part_folder(folder: Path, part: Benchmark) -> Path:
+    """Where a part's files are written: {category} is filled in, or a folder of the category's name is added."""
+    if "{category}" in str(folder):
+        return Path(str(folder).replace("{category}", part.part))
+    return folder / part.part if part.part else folder
+
+
+def existing_part(folder: Path, part: Benchmark, single: bool) -> Path:
+    """Where a part's files are read; a flat folder serves a single category only."""
+    own = part_folder(folder, part)
+    return folder if single and not own.is_dir() and folder.is_dir() else own

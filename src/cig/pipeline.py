@@ -19,6 +19,8 @@ from cig.benchmarks import load_benchmarks, split_name
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
 from cig.formats import find_by_id, write_json
 from cig.images import Preprocessing
+from cig.layout import existing_part, part_folder
+from cig.preflight import need_all, need_embeddings, need_phi, need_pictures, need_unet
 from cig.runtime import (
     Seeds,
     commit,
@@ -87,7 +89,10 @@ def extract(
         IncompleteError: references that are missing or unreadable; the other queries were done.
     """
     phi, phi2 = phi or settings.place("phi_vit"), phi2 or settings.place("phi_giga")
-    parts = _load_with(data, "test", [lambda: _need_phi(phi, "--phi"), lambda: _need_phi(phi2, "--phi2")])
+    parts = need_all(
+        lambda: data.load("test"),
+        [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")],
+    )
     from cig.composition import extract as extract_part
     from cig.inversion import load_composer
 
@@ -98,10 +103,10 @@ def extract(
     how = {"preprocessing": preprocessing, "dtype": str(dtype)}
     missing: dict[str, str] = {}
     for part in parts:
-        folder = _part_folder(out, part)
+        folder = part_folder(out, part)
         done = extract_part(part, composer, folder, compute.batch_size, overwrite, compute.workers, how)
-        say(f"{_title(part)}: {done.made} embeddings written to {folder}, {done.kept} kept")
-        missing |= {_title(part, query): reason for query, reason in done.missing.items()}
+        say(f"{part.title}: {done.made} embeddings written to {folder}, {done.kept} kept")
+        missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     _complain(missing, "had no readable reference and have no embedding")
     return out
 
@@ -145,26 +150,26 @@ def generate(
     model_path = generation.model_path or settings.place("sdxl_checkpoint")
     embeddings = embeddings or data.default_folder("embeddings", "test")
     out = out or data.default_folder("generated_images", "test")
-    parts = _load_with(data, "test", [lambda: _need_unet(model_path), lambda: _need_folder(embeddings)])
+    parts = need_all(lambda: data.load("test"), [lambda: need_unet(model_path), lambda: need_embeddings(embeddings)])
     from cig.composition import EmbeddingFolder
     from cig.generation import Imagining, imagine
 
-    sources = [EmbeddingFolder(part, _existing_part(embeddings, part, data)) for part in parts]
+    sources = [EmbeddingFolder(part, existing_part(embeddings, part, len(data.categories) == 1)) for part in parts]
     if not any(source.files for source in sources):
         raise NotFoundError(f"{embeddings} has no embedding of {parts[0].name}; run `cig extract` for it first")
     generator = _load_sdxl(model_path, compute, generation)
     how = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
     missing: dict[str, str] = {}
     for part, source in zip(parts, sources, strict=True):
-        folder = _part_folder(out, part)
+        folder = part_folder(out, part)
         done = imagine(part, source, generator, folder, how, compute.batch_size, overwrite, retry_rejected)
         kept = len(done.pictures) + len(done.refused) - done.made
-        say(f"{_title(part)}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
+        say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
         if done.foreign:
             say(f"{len(done.foreign)} pictures were there without a line in the manifest: {some(done.foreign)}")
         if done.refused:
             say(f"{len(done.refused)} queries have no accepted picture: {some(done.refused)}")
-        missing |= {_title(part, query): reason for query, reason in done.missing.items()}
+        missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     _complain(missing, "have no embedding and no pseudo-target")
     return out
 
@@ -285,7 +290,7 @@ def _load_for_search(data: Data, default_split: str, searching: Searching) -> tu
         raise UsageError(f"--fusion-weight {searching.weight} is the reference's share: from 0 to 1")
     if searching.weight is not None and not searching.pseudo_targets:
         raise UsageError("--fusion-weight fuses in pseudo-targets; give their folder with --generated-image-dir")
-    return _load_with(data, default_split, checks)
+    return need_all(lambda: data.load(default_split), checks)
 
 
 def _search(
@@ -296,7 +301,7 @@ def _search(
 
     started = time.monotonic()
     targets = [_pseudo_targets(part, data, searching) for part in parts]
-    _need_pictures(parts)
+    need_pictures(parts)
     device = resolve_device(compute.device)
     source = Source(searching.clip, searching.phi, device, compute.dtype, compute.cache_dir, searching.preprocessing)
     method = load_method(searching.method, source)
@@ -317,13 +322,13 @@ def _search(
 def _pseudo_targets(part: Benchmark, data: Data, searching: Searching) -> dict[str, Path] | None:
     if not searching.pseudo_targets:
         return None
-    folder = _existing_part(searching.pseudo_targets, part, data)
+    folder = existing_part(searching.pseudo_targets, part, len(data.categories) == 1)
     found = find_by_id(folder, [query.id for query in part.queries], PICTURES)
     if not found:
         from cig.formats import picture_name
 
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
-        raise NotFoundError(f"{folder} has no pseudo-target of {_title(part)}; expected names such as {expected}")
+        raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
     return found
 
 
@@ -366,75 +371,9 @@ def _rankings(parts: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[s
     }
 
 
-# What must be there before anything heavy is loaded
-
-
-def _load_with(data: Data, default_split: str, checks: Sequence[Any]) -> tuple[Benchmark, ...]:
-    """The benchmark's parts, once everything else that the verb needs is there; what is not is named all at once."""
-    problems, parts = [], ()
-    for check in (*checks, lambda: data.load(default_split)):
-        try:
-            parts = check()
-        except NotFoundError as error:
-            problems.append(str(error))
-    if problems:
-        raise NotFoundError("\n".join(problems))
-    return parts
-
-
-def _need_phi(path: Path, flag: str) -> None:
-    if not path.is_file():
-        drive = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
-        name = settings.PLACES["phi_giga" if flag == "--phi2" else "phi_vit"].rsplit("/", 1)[1]
-        raise NotFoundError(f"the phi {path} is not there: get {name} from {drive} and put it there, or give {flag}")
-
-
-def _need_unet(model_path: Path) -> None:
-    from cig.generators.sdxl import unet_source
-
-    unet_source(model_path)
-
-
-def _need_folder(path: Path) -> None:
-    base = Path(str(path).split("{category}")[0])
-    if not base.is_dir():
-        raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
-
-
-def _need_pictures(parts: Sequence[Benchmark]) -> None:
-    for part in parts:
-        if not any(name in part.images for name in part.gallery):
-            raise NotFoundError(
-                f"no picture of the gallery of {_title(part)} was found ({len(part.gallery)} are listed); "
-                f"put them into the dataset's folder as its release does"
-            )
-
-
-# Folders of parts
-
-
-def _part_folder(folder: Path, part: Benchmark) -> Path:
-    """Where a part's files are written: {category} is filled in, or a folder of the category's name is added."""
-    if "{category}" in str(folder):
-        return Path(str(folder).replace("{category}", part.part))
-    return folder / part.part if part.part else folder
-
-
-def _existing_part(folder: Path, part: Benchmark, data: Data) -> Path:
-    """Where a part's files are read; a flat folder serves a single category only."""
-    own = _part_folder(folder, part)
-    if not own.is_dir() and part.part and len(data.categories) == 1 and folder.is_dir():
-        return folder
-    return own
-
-
-def _title(part: Benchmark, query: str = "") -> str:
-    return "/".join(filter(None, (part.name, part.part, query)))
-
-
 def _missing_references(parts: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, str]:
     return {
-        _title(part, query): reason
+        f"{part.title}/{query}": reason
         for part, ranking in zip(parts, rankings, strict=True)
         for query, reason in ranking.missing.items()
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from cig.errors import InputError, UsageError, did_you_mean
 
+CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
 PLACES = {  # the published configuration's keys and folders, and circo, which it lacks
     "cirr": "./datasets/CIRR",
     "fashioniq": "./datasets/FashionIQ",

@@ -46,6 +46,11 @@ class Benchmark:
     protocol: Mapping[str, str] = field(default_factory=dict)  # choices that move numbers
 
     @property
+    def title(self) -> str:
+        """ "cirr/val", "fashioniq/val/dress"."""
+        return "/".join(filter(None, (self.name, self.part)))
+
+    @property
     def missing_images(self) -> tuple[str, ...]:
         """Names that the annotations mention and that have no picture."""
         wanted = dict.fromkeys((*self.gallery, *(query.reference for query in self.queries)))

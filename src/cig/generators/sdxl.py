@@ -13,6 +13,7 @@ import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.formats import identity
+from cig.preflight import need_unet
 from cig.runtime import quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Offload = Literal["none", "model", "sequential"]
 SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
 VAE_REPO = "madebyollin/sdxl-vae-fp16-fix"
-DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
 
 
 class SDXL:
@@ -110,7 +110,7 @@ def load(
     device = resolve_device(str(device))
     precision = resolve_dtype(dtype, device, on_gpu="float16")
     options = {"dtype": precision, "use_safetensors": True, "cache_dir": cache_dir}
-    unet = _load(UNet2DConditionModel, unet_source(model_path), subfolder="unet", **options)
+    unet = _load(UNet2DConditionModel, need_unet(model_path), subfolder="unet", **options)
     vae = _load(AutoencoderKL, vae_repo, **options)
     absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
     parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
@@ -135,24 +135,6 @@ def load(
 def check_size(height: int, width: int) -> None:
     if height % 8 or width % 8 or min(height, width) < 8:
         raise UsageError(f"--height {height} --width {width}: SDXL's VAE wants multiples of 8, such as 512")
-
-
-def unet_source(model_path: str | Path) -> str:
-    """A folder with `unet/` in it, or a hub id.
-
-    Raises:
-        NotFoundError: a folder that is not there, or has no UNet.
-    """
-    path = Path(model_path)
-    looks_like_hub = not path.exists() and str(model_path)[0] not in "./~" and str(model_path).count("/") == 1
-    if looks_like_hub and path.parts[0] != "models":
-        return str(model_path)
-    if not (path / "unet" / "config.json").is_file():
-        raise NotFoundError(
-            f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {DRIVE} and put its "
-            f"config.json and diffusion_pytorch_model.safetensors there, or give --model-path"
-        )
-    return str(path)
 
 
 def _load(kind: Any, source: str | Path, **options: Any) -> Any:

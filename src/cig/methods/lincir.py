@@ -4,12 +4,12 @@ from cig.formats import identity
 from cig.images import Preprocess
 from cig.inversion import InversionMethod
 from cig.methods import CLIPS, Source, Weights
+from cig.settings import CIG_DRIVE
 
 _HUB = "the hub repository navervision/zeroshot-cir-models"
-_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
 VARIANTS = {
     "l14": Weights(CLIPS["l14"], "lincir_large.pt", _HUB, "CC BY-NC 4.0"),
-    "g14": Weights(CLIPS["g14"], "phi_best_giga.pt", _DRIVE, "none stated"),
+    "g14": Weights(CLIPS["g14"], "phi_best_giga.pt", CIG_DRIVE, "none stated"),
 }
 
 

@@ -1,0 +1,67 @@
+"""What a verb needs before anything heavy is loaded: data, weights, folders. What is not there is named all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from cig import settings
+from cig.errors import NotFoundError
+from cig.types import Benchmark
+
+
+def need_all(
+    load: Callable[[], tuple[Benchmark, ...]], checks: Iterable[Callable[[], object]]
+) -> tuple[Benchmark, ...]:
+    """The benchmark's parts, if every check passes; raises one NotFoundError with all that is not there."""
+    problems: list[str] = []
+    parts: tuple[Benchmark, ...] = ()
+    try:
+        parts = load()
+    except NotFoundError as error:
+        problems.append(str(error))
+    for check in checks:
+        try:
+            check()
+        except NotFoundError as error:
+            problems.append(str(error))
+    if problems:
+        raise NotFoundError("\n".join(problems))
+    return parts
+
+
+def need_phi(path: Path, key: str, flag: str) -> None:
+    """A phi that composes; key is its default place's."""
+    if not path.is_file():
+        name = Path(settings.PLACES[key]).name
+        raise NotFoundError(
+            f"the phi {path} is not there: get {name} from {settings.CIG_DRIVE} and put it there, or give {flag}"
+        )
+
+
+def need_unet(model_path: str | Path) -> str:
+    """A folder with `unet/` in it, or a hub id, as from_pretrained takes it."""
+    path, text = Path(model_path), str(model_path)
+    if not path.exists() and text[0] not in "./~" and text.count("/") == 1 and not text.startswith("models/"):
+        return text
+    if not (path / "unet" / "config.json").is_file():
+        raise NotFoundError(
+            f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {settings.CIG_DRIVE} and put its "
+            f"config.json and diffusion_pytorch_model.safetensors there, or give --model-path"
+        )
+    return text
+
+
+def need_embeddings(path: Path) -> None:
+    if not Path(str(path).split("{category}")[0]).is_dir():
+        raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
+
+
+def need_pictures(parts: Sequence[Benchmark]) -> None:
+    """At least one picture of each gallery; which ones are missing is for the report to say."""
+    for part in parts:
+        if not any(name in part.images for name in part.gallery):
+            raise NotFoundError(
+                f"no picture of the gallery of {part.title} was found ({len(part.gallery)} are listed); "
+                f"put them into the dataset's folder as its release does"
+            )

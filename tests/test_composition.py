@@ -1,0 +1,92 @@
+"""Embeddings of queries: each distinct reference once, resume by position, what cannot be composed is named."""
+
+import pytest
+import torch
+
+from cig import load_benchmark, load_composer
+from cig.composition import Composed, EmbeddingFolder, extract
+from cig.errors import MismatchError
+from cig.types import Benchmark
+
+
+@pytest.fixture(scope="module")
+def composer(world):
+    models = world / "models"
+    pair = str(models / "clip-small"), str(models / "clip-large")
+    return load_composer(*pair, models / "phi-small.pt", models / "phi-large.pt")
+
+
+@pytest.fixture
+def benchmark(world):
+    return load_benchmark("circo/val", world)
+
+
+def doubled(benchmark):
+    """The same references again, under other ids."""
+    from dataclasses import replace
+
+    again = tuple(replace(query, id=f"9{query.id}") for query in benchmark.queries)
+    return Benchmark(**{**vars(benchmark), "queries": benchmark.queries + again})
+
+
+def test_each_distinct_reference_is_encoded_once_by_each_clip(benchmark, composer, tmp_path):
+    seen = []
+    towers = [inverter.clip.vision for inverter in (composer.first, composer.second)]
+    hooks = [
+        tower.register_forward_hook(lambda m, a, k, out: seen.append(len(k["pixel_values"])), with_kwargs=True)
+        for tower in towers
+    ]
+    extract(doubled(benchmark), composer, tmp_path)
+    for hook in hooks:
+        hook.remove()
+    distinct = len({query.reference for query in benchmark.queries})
+    assert sum(seen) == 2 * distinct
+    assert len(list(tmp_path.glob("*.pt"))) == 16
+
+
+def test_a_resumed_run_computes_the_batches_it_needs_alone(benchmark, composer):
+    few = Composed(benchmark, composer, benchmark.queries[:1], batch_size=2)
+    every = Composed(benchmark, composer, batch_size=2)
+    assert len(few.features) == 2
+    one, whole = few(benchmark.queries[:1]), every(benchmark.queries[:1])
+    assert torch.equal(one.prompt, whole.prompt)
+
+
+def test_batch_1_equals_batch_7(benchmark, composer):
+    source = Composed(benchmark, composer)
+    seven = source(benchmark.queries[:7])
+    for row, query in enumerate(benchmark.queries[:7]):
+        one = Composed(benchmark, composer, [query], batch_size=1)([query])
+        assert torch.allclose(one.prompt[0], seven.prompt[row], atol=1e-5)
+        assert torch.allclose(one.pooled2[0], seven.pooled2[row], atol=1e-5)
+
+
+def test_missing_and_unreadable_references_are_named(benchmark, composer, tmp_path):
+    first, second = benchmark.queries[:2]
+    (tmp_path / "bad.jpg").write_bytes(b"no")
+    images = {name: path for name, path in benchmark.images.items() if name != first.reference}
+    images[second.reference] = tmp_path / "bad.jpg"
+    done = extract(Benchmark(**{**vars(benchmark), "images": images}), composer, tmp_path / "out")
+    assert "no picture for the reference" in done.missing[first.id]
+    assert "bad.jpg" in done.missing[second.id]
+    lost = {query.id for query in benchmark.queries if query.reference in (first.reference, second.reference)}
+    assert set(done.missing) == lost
+    assert done.made == 8 - len(lost)
+
+
+def test_embeddings_of_other_models_are_not_mixed_in(benchmark, composer, tmp_path):
+    extract(benchmark, composer, tmp_path, settings={"dtype": "float32"})
+    with pytest.raises(MismatchError, match="dtype: 'float32' there, 'float16' now"):
+        extract(benchmark, composer, tmp_path, settings={"dtype": "float16"})
+
+
+def test_a_folder_of_embeddings_names_what_it_lacks(benchmark, composer, tmp_path):
+    extract(benchmark, composer, tmp_path)
+    (tmp_path / "3.pt").unlink()
+    (tmp_path / "5.pt").rename(tmp_path / "00005.pt")
+    folder = EmbeddingFolder(benchmark, tmp_path)
+    assert list(folder.missing) == ["3"]
+    composed = folder(benchmark.queries[2:6])
+    assert composed.ids == ("2", "4", "5")
+    assert folder(benchmark.queries[3:4]) is None
+    assert len(folder.settings["embeddings"]) == 1
