@@ -12,17 +12,6 @@ from cig.runtime import quiet_transformers
 HOME = Path(__file__).parents[1]
 
 
-def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run full-size configurations, too")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="a full-size model; run with --slow"))
-
-
 def pytest_configure():
     quiet_transformers()
     torch.manual_seed(0)

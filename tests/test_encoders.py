@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 import oracle
-from cig.encoders import load_clip, load_tokenizer, openai_tokenizer, places_of
+from cig.encoders import Clip, load_clip, load_tokenizer, openai_tokenizer, places_of
 from cig.errors import InputError, MismatchError, NotFoundError
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -209,62 +210,60 @@ def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):
 
 # The real configurations, with random weights
 
-REAL = {  # what the hub's config.json says: width, heads, projection, activation, and the legacy end-of-text id
-    "openai/clip-vit-base-patch32": (512, 8, 512, "quick_gelu", 2, 12),
-    "openai/clip-vit-large-patch14": (768, 12, 768, "quick_gelu", 2, 12),
-    "Geonmo/CLIP-Giga-config-fixed": (1280, 20, 1280, "gelu", 49407, 32),
+REAL = {  # text width, heads, projection, activation, layers; an end-of-text id of 2 is what old configurations carry
+    "openai/clip-vit-base-patch32": (512, 8, 512, "quick_gelu", 12, 2),
+    "openai/clip-vit-large-patch14": (768, 12, 768, "quick_gelu", 12, 2),
+    "Geonmo/CLIP-Giga-config-fixed": (1280, 20, 1280, "gelu", 32, 49407),
+}
+VISION = {  # width, heads, feed-forward width, patch
+    "openai/clip-vit-base-patch32": (768, 12, 3072, 32),
+    "openai/clip-vit-large-patch14": (1024, 16, 4096, 14),
+    "Geonmo/CLIP-Giga-config-fixed": (1664, 16, 8192, 14),
 }
 
 
-def check_text_tower(folder, name, layers):
-    width, heads, projection, activation, end, _ = REAL[name]
-    config = CLIPTextConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=heads,
-        num_hidden_layers=layers,
-        projection_dim=projection,
-        hidden_act=activation,
-        eos_token_id=end,
-    )
-    CLIPTextModelWithProjection(config).save_pretrained(folder)
-    from cig.encoders import Clip
+def text_options(name, layers=None):
+    width, heads, projection, activation, depth, end = REAL[name]
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+    rest = {"num_hidden_layers": layers or depth, "projection_dim": projection, "hidden_act": activation}
+    return {**sizes, **rest, "eos_token_id": end}
 
-    text = CLIPTextModelWithProjection.from_pretrained(folder).eval()
-    vision = type("Vision", (), {"config": type("C", (), {"image_size": 224, "projection_dim": projection})})
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_text_towers(tmp_path, name):
+    """At full width and depth: activation, end-of-text rule, heads and projection are the configuration's.
+
+    bigG's takes half a minute, 3 GB of memory and as much of the disk.
+    """
+    config = CLIPTextConfig(**text_options(name))
+    CLIPTextModelWithProjection(config).save_pretrained(tmp_path)
+    text = CLIPTextModelWithProjection.from_pretrained(tmp_path).eval()
+    vision = SimpleNamespace(config=SimpleNamespace(image_size=224, projection_dim=config.projection_dim))
     clip = Clip(vision, text, openai_tokenizer(), {})
-    prompts, words = ["a photo of $ that is red!", "short $"], torch.randn(2, width)
+    prompts, words = ["a photo of $ that is red!", "short $"], torch.randn(2, config.hidden_size)
     ids = torch.tensor([oracle.tokens(prompt) for prompt in prompts])
     with torch.no_grad():
-        hidden, _, pooled = oracle.text_states(folder, ids, words)
+        hidden, _, pooled = oracle.text_states(tmp_path, ids, words)
     states = clip.text_states(prompts, words)
     for ours, theirs in ((states.hidden, hidden), (states.pooled, pooled), (clip.embed_texts(prompts, words), pooled)):
         assert (ours - theirs).norm() / theirs.norm() < 1e-5
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_text_towers_at_full_width(tmp_path, name):
-    """Two layers of each: activation, end-of-text rule, heads and projection are the configuration's."""
-    check_text_tower(tmp_path, name, layers=2)
-
-
-BIG = [pytest.param(name, marks=pytest.mark.slow) if "Giga" in name else name for name in REAL]
-
-
-@pytest.mark.parametrize("name", BIG)
-def test_real_text_towers_at_full_depth(tmp_path, name):
-    check_text_tower(tmp_path, name, layers=REAL[name][-1])
-
-
-def test_vit_b32_whole(tmp_path):
-    """Loaded by the code that loads the real one, legacy eos_token_id and all."""
-    text = {"projection_dim": 512, "eos_token_id": 2}
-    config = CLIPConfig(text_config=text, vision_config={"projection_dim": 512})
+def test_real_configurations_load_whole(tmp_path, name):
+    """Both towers from one CLIPModel folder, at full width and two layers deep, by the code that loads the real one."""
+    width, heads, inner, patch = VISION[name]
+    text = text_options(name, layers=2)
+    vision = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": inner, "patch_size": patch}
+    vision |= {key: text[key] for key in ("num_hidden_layers", "projection_dim", "hidden_act")}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["projection_dim"])
     CLIPModel(config).save_pretrained(tmp_path)
     clip = load_clip(str(tmp_path), CPU, FLOAT)
-    assert (clip.feature_width, clip.token_width, clip.size, clip.tokenizer.context) == (512, 512, 224, 77)
-    ids = torch.tensor([oracle.tokens("a red $")])
-    words = torch.randn(1, 512)
+    assert (clip.feature_width, clip.token_width) == (text["projection_dim"], text["hidden_size"])
+    assert (clip.size, clip.tokenizer.context) == (224, 77)
+    words = torch.randn(1, clip.token_width)
     with torch.no_grad():
-        pooled = oracle.text_states(tmp_path, ids, words)[2]
+        pooled = oracle.text_states(tmp_path, torch.tensor([oracle.tokens("a red $")]), words)[2]
     assert torch.allclose(clip.embed_texts(["a red $"], words), pooled, atol=1e-4)
+    pixels = torch.randn(1, 3, 224, 224)
+    assert torch.allclose(clip.embed_images(pixels), oracle.image_features(tmp_path, pixels), atol=1e-4)
