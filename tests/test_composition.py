@@ -90,3 +90,18 @@ def test_a_folder_of_embeddings_names_what_it_lacks(benchmark, composer, tmp_pat
     assert composed.ids == ("2", "4", "5")
     assert folder(benchmark.queries[3:4]) is None
     assert len(folder.settings["embeddings"]) == 1
+
+
+def test_foreign_files_are_kept_and_named(benchmark, composer, tmp_path):
+    (tmp_path / "00003.pt").write_bytes(b"theirs")
+    done = extract(benchmark, composer, tmp_path)
+    assert (done.made, done.kept, done.foreign) == (7, 1, ("3",))
+    assert (tmp_path / "00003.pt").read_bytes() == b"theirs"
+    assert extract(benchmark, composer, tmp_path, overwrite=True).made == 8
+
+
+def test_two_benchmarks_do_not_share_a_folder(world, benchmark, composer, tmp_path):
+    """CIRCO's val and test both number their queries from 0."""
+    extract(benchmark, composer, tmp_path)
+    with pytest.raises(MismatchError, match="benchmark: 'circo/val' there, 'circo/test' now"):
+        extract(load_benchmark("circo/test", world), composer, tmp_path)

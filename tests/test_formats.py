@@ -12,6 +12,7 @@ from cig.formats import (
     Manifest,
     digest_of,
     find_by_id,
+    fingerprints,
     identity,
     picture_name,
     read_embedding,
@@ -188,4 +189,5 @@ def test_identity_is_by_content(tmp_path):
     assert first == second
     (tmp_path / "b/model.safetensors").write_bytes(b"w")
     assert identity(tmp_path / "b")["sha256"] != second
+    assert fingerprints({"clip": identity(tmp_path / "a")}) == {"clip": first}
     assert identity("someone/model") == {"source": "someone/model", "revision": "unknown"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cig.formats import Manifest, find_by_id, read_embedding, stack_embeddings, write_embedding
+from cig.formats import Manifest, find_by_id, fingerprints, read_embedding, stack_embeddings, write_embedding
 from cig.images import read_batches
 from cig.inversion import Composer
 from cig.runtime import batches, progress
@@ -43,7 +43,7 @@ class Composed:
         """Encodes the references of these queries (by default all)."""
         self.composer = composer
         self.missing: dict[str, str] = {}
-        self.settings: Mapping[str, Any] = {"compose": dict(composer.identity)}
+        self.settings: Mapping[str, Any] = {"compose": fingerprints(composer.identity)}
         wanted = benchmark.queries if queries is None else queries
         self.paths = {query.id: benchmark.images.get(query.reference) for query in wanted}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
@@ -114,7 +114,8 @@ def _made_by(folder: Path) -> list[str]:
 class Extracted:
     made: int
     kept: int  # files that were there
-    missing: Mapping[str, str] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()  # queries whose file was there, without a line in the manifest
+    missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it has no embedding
 
 
 def extract(
@@ -131,21 +132,18 @@ def extract(
     Raises:
         MismatchError: the folder was made with other settings.
     """
-    models = {name: model.get("sha256", model.get("revision")) for name, model in composer.identity.items()}
-    manifest = Manifest(out, {**(settings or {}), "models": models}, overwrite)
-
-    def done(query: Query) -> bool:
-        return query.id in manifest.lines and (out / f"{query.id}.pt").exists()
-
-    todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(done, batch))]
+    models = fingerprints(composer.identity)
+    manifest = Manifest(out, {**(settings or {}), "benchmark": benchmark.title, "models": models}, overwrite)
+    there = {} if overwrite else find_by_id(out, [query.id for query in benchmark.queries], [".pt"])
+    todo = [batch for batch in batches(benchmark.queries, batch_size) if any(query.id not in there for query in batch)]
     source = Composed(benchmark, composer, [query for batch in todo for query in batch], workers=workers)
-    kept, made = sum(map(done, benchmark.queries)), 0
+    made = 0
     for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
         composed = source(batch)
-        fresh = {query.id for query in batch if not done(query)}
         for row, name in enumerate(composed.ids if composed else ()):
-            if composed and name in fresh:
+            if composed and name not in there:
                 manifest.add({"id": name, "file": f"{name}.pt", "models": models})
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1
-    return Extracted(made, kept, source.missing)
+    foreign = tuple(name for name in there if name not in manifest.lines)
+    return Extracted(made, len(there), foreign, source.missing)

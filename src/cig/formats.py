@@ -121,6 +121,11 @@ def identity(source: str | Path, cache_dir: Path | None = None, config: str = "c
     return {"source": str(source), "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"}
 
 
+def fingerprints(models: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What settings say of models: content digests or revisions, not the places they came from."""
+    return {name: model.get("sha256") or f"{model['source']}@{model['revision']}" for name, model in models.items()}
+
+
 # Tensors
 
 

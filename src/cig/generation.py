@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions
-from cig.formats import Manifest, find_by_id, picture_name, write_png
+from cig.formats import Manifest, find_by_id, fingerprints, picture_name, write_png
 from cig.inversion import Composer
 from cig.runtime import Seeds, batches, progress, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
@@ -61,8 +61,14 @@ def imagine(
     """
     out, how = Path(out), how or Imagining()
     conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
-    models = {name: model.get("sha256", model.get("revision")) for name, model in generator.identity.items()}
-    settings = {**asdict(how), **generator.settings, **conditions.settings, "models": models}
+    models = fingerprints(generator.identity)
+    settings = {
+        "benchmark": benchmark.title,
+        **asdict(how),
+        **generator.settings,
+        **conditions.settings,
+        "models": models,
+    }
     manifest = Manifest(out, settings, overwrite)
     shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, benchmark), retry_rejected)
     todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(shelf.done, batch))]

@@ -106,6 +106,7 @@ def extract(
         folder = part_folder(out, part)
         done = extract_part(part, composer, folder, compute.batch_size, overwrite, compute.workers, how)
         say(f"{part.title}: {done.made} embeddings written to {folder}, {done.kept} kept")
+        _say_foreign(done.foreign)
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     _complain(missing, "had no readable reference and have no embedding")
     return out
@@ -165,8 +166,7 @@ def generate(
         done = imagine(part, source, generator, folder, how, compute.batch_size, overwrite, retry_rejected)
         kept = len(done.pictures) + len(done.refused) - done.made
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
-        if done.foreign:
-            say(f"{len(done.foreign)} pictures were there without a line in the manifest: {some(done.foreign)}")
+        _say_foreign(done.foreign)
         if done.refused:
             say(f"{len(done.refused)} queries have no accepted picture: {some(done.refused)}")
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
@@ -377,6 +377,11 @@ def _missing_references(parts: Sequence[Benchmark], rankings: Sequence[Ranking])
         for part, ranking in zip(parts, rankings, strict=True)
         for query, reason in ranking.missing.items()
     }
+
+
+def _say_foreign(names: Sequence[str]) -> None:
+    if names:
+        say(f"{len(names)} files were there without a line in the manifest, and are kept: {some(names)}")
 
 
 def _complain(missing: Mapping[str, str], what: str) -> None:
