@@ -139,6 +139,15 @@ def test_a_folder_without_a_single_pseudo_target(world, tmp_path, capsys):
     assert "no pseudo-target of cirr/val; expected names such as 09996.png" in err
 
 
+def test_datasets_without_pictures(world, tmp_path, capsys):
+    os.symlink(world / "CIRR/cirr", tmp_path / "cirr")
+    pair = ["--clip", world / "models/clip-small", "--phi", world / "models/phi-small.pt", "--dataset-path", tmp_path]
+    code, _, err = run(capsys, "evaluate", "cirr", *pair)
+    assert (code, "no picture of the gallery of cirr/val was found (60 are listed)" in err) == (2, True)
+    code, _, err = run(capsys, "extract", "cirr", *pair, "--phi2", world / "models/phi-large.pt")
+    assert (code, "no reference of cirr/test1 was found" in err) == (2, True)
+
+
 # Failed runs
 
 

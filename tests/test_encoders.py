@@ -199,6 +199,8 @@ def test_truncated_weights_and_empty_folders(world, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError, match=r"no config\.json"):
         load_clip(str(tmp_path / "empty"), CPU, FLOAT)
+    with pytest.raises(MismatchError, match='model_type is "None", not "clip"'):
+        load_clip(str(world / "models/sdxl/unet"), CPU, FLOAT)
 
 
 def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):

@@ -18,7 +18,7 @@ import ftfy
 import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.formats import identity
+from cig.formats import identity, read_json
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
 
@@ -204,8 +204,8 @@ def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: 
 
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
     folder = Path(source)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise NotFoundError(f"{source} has no config.json; give a CLIP in transformers' layout, or a hub id")
+    if folder.exists():
+        _check_folder(folder)
     try:
         model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
@@ -219,3 +219,13 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | N
     if info["missing_keys"] or info["mismatched_keys"]:
         raise InputError(f"{source} lacks weights of a CLIP: {some(map(str, info['missing_keys']), 5)}")
     return model.eval().requires_grad_(False)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises NotFoundError or MismatchError if it is not a CLIP's; the library would only say what a key lacks."""
+    if not (folder / "config.json").is_file():
+        raise NotFoundError(f"{folder} has no config.json; give a CLIP in transformers' layout, or a hub id")
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "clip":
+        raise MismatchError(f'{folder}/config.json is not a CLIP\'s: its model_type is "{kind}", not "clip"')

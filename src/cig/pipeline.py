@@ -96,6 +96,7 @@ def extract(
     from cig.composition import extract as extract_part
     from cig.inversion import load_composer
 
+    need_pictures(parts, references=True)
     out = out or data.default_folder("embeddings", "test")
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)

@@ -57,11 +57,13 @@ def need_embeddings(path: Path) -> None:
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
 
 
-def need_pictures(parts: Sequence[Benchmark]) -> None:
-    """At least one picture of each gallery; which ones are missing is for the report to say."""
+def need_pictures(parts: Sequence[Benchmark], references: bool = False) -> None:
+    """At least one picture of each gallery, or one reference; which ones are missing is for the report to say."""
     for part in parts:
-        if not any(name in part.images for name in part.gallery):
+        names = [query.reference for query in part.queries] if references else part.gallery
+        if not any(name in part.images for name in names):
+            what = "reference" if references else "picture of the gallery"
             raise NotFoundError(
-                f"no picture of the gallery of {part.title} was found ({len(part.gallery)} are listed); "
-                f"put them into the dataset's folder as its release does"
+                f"no {what} of {part.title} was found ({len(set(names))} are listed); "
+                f"put the pictures into the dataset's folder as its release does"
             )
