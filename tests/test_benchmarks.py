@@ -177,6 +177,7 @@ FAULTS = {
         {"pairid": 1, "reference": "a", "caption": "c"},
         {"pairid": "1", "reference": "a", "caption": "c"},
     ],
+    "cannot name a file": [{"pairid": "../../x", "reference": "a", "caption": "c"}],
     "lacks a caption": [{"pairid": 1, "reference": "a", "caption": None}],
 }
 

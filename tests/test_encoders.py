@@ -39,6 +39,10 @@ def test_known_tokens(tokenizer):
     assert tokenizer([]) == []
 
 
+def test_lone_surrogates_and_nul(tokenizer):
+    assert tokenizer(["a \ud800 dog\x00"]) == tokenizer(["a ? dog\x00"])
+
+
 WRITTEN = st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=80)  # of assigned characters
 ODD = st.sampled_from(
     ["costs $5", "!!", "it's", "&amp;amp;", "  a\t b\n", "naïve CAFÉ", "x" * 300, "犬と猫", "", "$$ $"]

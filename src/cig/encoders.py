@@ -42,7 +42,7 @@ class Tokenizer:
         """Start, words, end: at their real length, cut to the context length with the end token kept."""
         if not texts:
             return []
-        cleaned = [" ".join(html.unescape(html.unescape(ftfy.fix_text(text))).lower().split()) for text in texts]
+        cleaned = [_clean(text) for text in texts]
         ids = self.tokenizer(cleaned, truncation=False, padding=False, verbose=False)["input_ids"]
         return [row if len(row) <= self.context else [*row[: self.context - 1], self.end] for row in ids]
 
@@ -55,6 +55,12 @@ class Tokenizer:
         if len(ids) != 1:
             raise MismatchError(f'this tokenizer splits "{text}" into {len(ids)} tokens; a pseudo-word needs one')
         return int(ids[0])
+
+
+def _clean(text: str) -> str:
+    """A lone surrogate, which no encoder can take, becomes a question mark."""
+    sound = text.encode("utf-8", "replace").decode()
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(sound))).lower().split())
 
 
 def openai_tokenizer(context: int = 77) -> Tokenizer:

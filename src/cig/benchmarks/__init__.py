@@ -6,6 +6,7 @@ To add one, add a file (or name a module of your own: `my_package.my_benchmark/v
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from cig import plugins, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
 from cig.types import Benchmark, Query
+
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 def split_name(name: str, default: str) -> tuple[str, str]:
@@ -60,9 +63,11 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
 
 
 def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
-    """The queries, once no id occurs twice; a result per id would hide one of them."""
+    """The queries, once no id occurs twice (a result per id would hide one) and each can name a file."""
     seen: dict[str, Query] = {}
     for query in queries:
+        if not ID.fullmatch(query.id):
+            raise InputError(f"{source}: query id {query.id!r} cannot name a file; letters, digits, . _ - will do")
         if query.id in seen:
             raise InputError(f"{source}: query id {query.id} occurs twice; remove one of its entries")
         seen[query.id] = query
