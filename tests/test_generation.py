@@ -11,6 +11,7 @@ import oracle
 from cig import load_benchmark
 from cig.composition import EmbeddingFolder, extract
 from cig.errors import MismatchError
+from cig.formats import Manifest, write_png
 from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
 from cig.inversion import load_composer
@@ -102,6 +103,39 @@ def test_a_resumed_run_forms_the_same_batches_and_rewrites_nothing(tmp_path):
     assert done.made == 1
     assert (tmp_path / "00050.png").stat().st_mtime_ns == before
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == whole
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypatch, after):
+    """Dies at each rename and each manifest line of a run with accepted and refused pictures."""
+    queries, whole = bench(20, 3, 30, 4), tmp_path / "whole"
+    imagine(queries, Table(), Painter(), whole)
+
+    class Killed(BaseException):
+        pass
+
+    left = [after]
+
+    def dying(act):
+        def wrapped(*args):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return act(*args)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cig.generation.write_png", dying(write_png))
+        patch.setattr("cig.formats.Manifest.add", dying(Manifest.add))
+        with pytest.raises(Killed):
+            imagine(queries, Table(), Painter(), tmp_path / "killed")
+    done = imagine(queries, Table(), Painter(), tmp_path / "killed")
+    assert done.refused == ("3", "4")
+    assert not done.foreign
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*.png"))
+    assert names == sorted(path.relative_to(tmp_path / "killed") for path in (tmp_path / "killed").rglob("*.png"))
+    assert all((whole / name).read_bytes() == (tmp_path / "killed" / name).read_bytes() for name in names)
 
 
 def test_other_settings_need_overwrite(tmp_path):

@@ -142,6 +142,7 @@ def extract(
         composed = source(batch)
         for row, name in enumerate(composed.ids if composed else ()):
             if composed and name not in there:
+                (out / f"{name}.pt").unlink(missing_ok=True)  # one that --overwrite replaces
                 manifest.add({"id": name, "file": f"{name}.pt", "models": models})
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1

@@ -102,15 +102,21 @@ class Shelf:
         return int(line["attempts"]) if line and self.retry_rejected and not line["accepted"] else 0
 
     def keep(self, target: PseudoTarget, models: Mapping[str, Any]) -> None:
+        """In an order that a kill cannot hurt: a line that says accepted is believed only with its picture beside it,
+        one that says refused is believed as it is, so there the picture goes first."""
         name = picture_name(target.id)
-        file = name if target.accepted else f"rejected/{name}"
-        line = {"id": target.id, "file": file, "seed": target.seed, "attempts": target.attempts}
-        self.manifest.add({**line, "accepted": target.accepted, "models": models})
-        write_png(self.out / file, target.image)
+        accepted, refused = self.out / name, self.out / "rejected" / name
+        file = accepted if target.accepted else refused
+        line = {"id": target.id, "file": str(file.relative_to(self.out)), "seed": target.seed}
+        line |= {"attempts": target.attempts, "accepted": target.accepted, "models": models}
+        accepted.unlink(missing_ok=True)  # one that --overwrite replaces
         if target.accepted:
-            (self.out / "rejected" / name).unlink(missing_ok=True)
+            self.manifest.add(line)
+            write_png(accepted, target.image)
+            refused.unlink(missing_ok=True)
         else:
-            (self.out / name).unlink(missing_ok=True)  # one that --overwrite replaces
+            write_png(refused, target.image)
+            self.manifest.add(line)
 
 
 def _try(
