@@ -7,7 +7,7 @@ from ir_measures import AP, Success
 
 from cig import evaluate
 from cig.errors import UsageError
-from cig.evaluation import parse
+from cig.evaluation import changes, parse
 from cig.types import Benchmark, Query, Ranking
 
 
@@ -104,3 +104,15 @@ def test_measures_have_a_grammar():
     for wrong in ("ndcg@5", "recall", "recall@0", "recall@x"):
         with pytest.raises(UsageError, match="there are recall@k"):
             parse(wrong)
+
+
+def test_whom_pseudo_targets_helped_and_harmed():
+    """Ranks 5 -> 1 rises, 1 -> 12 falls by 11, 2 -> 2 stays; a target without a rank is not counted."""
+    alone, fused = (Ranking((), (), (), (), ranks) for ranks in ((5, 1, 2, None), (1, 12, 2, 3)))
+    assert changes(alone, fused) == {
+        "gained": 1,
+        "lost": 1,
+        "unchanged": 1,
+        "worse_by_more_than_10": pytest.approx(100 / 3),
+    }
+    assert changes(Ranking((), (), (), ()), Ranking((), (), (), ()))["worse_by_more_than_10"] == 0

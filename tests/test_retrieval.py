@@ -38,11 +38,12 @@ def test_an_empty_gallery_ranks_nothing():
 def test_rank_by_hand():
     """b is nearest, then a and c alike (gallery order), then the reference r, which CIRR drops."""
     gallery = Gallery(("r", "a", "b", "c"), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.6, 0.8]]))
-    query = Query("7", "r", ("c",), subset=("c", "r", "b", "gone"))
+    query = Query("7", "r", ("c",), {"c": 2, "a": 1}, subset=("c", "r", "b", "gone"))
     lost = Query("8", "x", ("c",))
     ranking = rank(bench((query, lost), gallery.ids, drop_reference=True), [query], torch.tensor([[1.0, 0.0]]), gallery)
     assert ranking.ids == (("b", "a", "c"), ())
     assert ranking.subset == (("b", "c"), ())
+    assert ranking.target_ranks == (3, None), "c ties with a, which comes first"
     assert ranking.scores[0] == pytest.approx((0.8, 0.6, 0.6))
     kept = rank(bench((query,), gallery.ids), [query], torch.tensor([[1.0, 0.0]]), gallery)
     assert kept.ids[0][0] == "r"

@@ -105,5 +105,5 @@ def test_report_as_text_and_json():
     assert report.to_text(lost).splitlines()[-1] == "2 queries whose target is missing, which score 0: 7, 9"
     written = report.to_json(one, "searle", [{"name": "reference"}], {"seconds": 1})
     assert " ".join(written) == (
-        "benchmark protocol method branches scores intervals per_query missing counts provenance"
+        "benchmark protocol method branches scores intervals per_query missing counts changes provenance"
     )

@@ -20,16 +20,24 @@ def parse(measure: str) -> tuple[str, int]:
     return name, int(cutoff)
 
 
-def evaluate(benchmarks: Benchmark | Sequence[Benchmark], rankings: Ranking | Sequence[Ranking]) -> Report:
+def evaluate(
+    benchmarks: Benchmark | Sequence[Benchmark],
+    rankings: Ranking | Sequence[Ranking],
+    alone: Ranking | Sequence[Ranking] | None = None,
+) -> Report:
     """Scores in percent, with 95% intervals from 2,000 resamples of queries (within a category, for FashionIQ).
 
     A query that could not run, or whose target is not in the gallery, scores 0; the mean is over all queries.
+
+    Args:
+        alone: the rankings without pseudo-targets, to say whom these helped and whom they harmed.
 
     Raises:
         UsageError: a benchmark whose targets are hidden.
     """
     parts = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
     ranked = [rankings] if isinstance(rankings, Ranking) else list(rankings)
+    before = [alone] if isinstance(alone, Ranking) else list(alone or ())
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
     measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
@@ -45,7 +53,20 @@ def evaluate(benchmarks: Benchmark | Sequence[Benchmark], rankings: Ranking | Se
         per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
         missing=missing_of(parts, ranked),
         counts={part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts},
+        changes={part.part: changes(one, two) for part, one, two in zip(parts, before, ranked, strict=bool(before))},
     )
+
+
+def changes(alone: Ranking, fused: Ranking, far: int = 10) -> dict[str, float]:
+    """How many queries' targets rose, fell or stayed, and the share (percent) that fell by more than `far` ranks.
+
+    Counted are queries whose target has a rank in both.
+    """
+    pairs = zip(alone.target_ranks, fused.target_ranks, strict=True)
+    falls = np.array([after - before for before, after in pairs if before and after], dtype=int)
+    worse = 100 * float((falls > far).mean()) if len(falls) else 0.0
+    counts = {"gained": (falls < 0).sum(), "lost": (falls > 0).sum(), "unchanged": (falls == 0).sum()}
+    return {**{name: int(count) for name, count in counts.items()}, f"worse_by_more_than_{far}": worse}
 
 
 def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:

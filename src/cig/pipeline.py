@@ -212,7 +212,7 @@ def evaluate(
     if any(part.hidden for part in parts):
         raise UsageError(f"the targets of {parts[0].name} are hidden; use `cig submit`, or evaluate val")
     found = _search(parts, data, compute, searching)
-    result = score(parts, found.rankings)
+    result = score(parts, found.rankings, found.alone)
     if json:
         write_json(json, report.to_json(result, found.method.name, found.branches, found.provenance))
     if rankings:
@@ -275,6 +275,7 @@ def submit(
 class Found:
     method: Method
     rankings: list[Ranking]
+    alone: list[Ranking] | None  # without pseudo-targets, where they were fused
     branches: list[dict[str, Any]]
     provenance: dict[str, Any]
 
@@ -315,9 +316,11 @@ def _search(
         search(part, method, own, searching.weight, pictures, allow_missing)
         for part, own in zip(parts, targets, strict=True)
     ]
-    branches = _branches(parts[0], searching, fused=targets[0] is not None)
+    fused = targets[0] is not None
+    alone = [search(part, method, pictures=pictures, allow_missing=allow_missing) for part in parts] if fused else None
+    branches = _branches(parts[0], searching, fused)
     provenance = _provenance(method, pictures, searching, compute, started)
-    return Found(method, rankings, branches, provenance)
+    return Found(method, rankings, alone, branches, provenance)
 
 
 def _pseudo_targets(part: Benchmark, data: Data, searching: Searching) -> dict[str, Path] | None:

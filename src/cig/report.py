@@ -21,6 +21,7 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], provena
         "per_query": report.per_query,
         "missing": report.missing,
         "counts": report.counts,
+        "changes": report.changes,
         "provenance": dict(provenance),
     }
 
@@ -33,12 +34,22 @@ def to_text(report: Report) -> str:
     rows = [[measure, *(_cell(report, part, measure) for part in parts)] for measure in measures]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    return "\n".join(line.rstrip() for line in [*lines, "", *notes(report.missing)]).rstrip()
+    return "\n".join(line.rstrip() for line in [*lines, "", *changed(report), *notes(report.missing)]).rstrip()
 
 
 def _cell(report: Report, part: str, measure: str) -> str:
     low, high = report.intervals[part][measure]
     return f"{report.scores[part][measure]:6.2f} [{low:.2f}, {high:.2f}]"
+
+
+def changed(report: Report) -> list[str]:
+    """A line a part: whom the pseudo-targets helped, and whom they harmed."""
+    return [
+        f"{f'{part}: ' if part else ''}with pseudo-targets the target rose for {own['gained']:.0f} queries, fell for "
+        f"{own['lost']:.0f}, stayed for {own['unchanged']:.0f}; "
+        f"{own['worse_by_more_than_10']:.1f}% fell by more than 10 ranks"
+        for part, own in report.changes.items()
+    ]
 
 
 EFFECTS = {

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from cig.formats import digest
 from cig.images import read_batches
 from cig.runtime import batches, progress
-from cig.types import Benchmark, Gallery, Method, Query, Ranking
+from cig.types import TARGET, Benchmark, Gallery, Method, Query, Ranking
 
 TOP = 50  # what submissions hold and measures need
 QUERY_BATCH = 256
@@ -161,13 +161,15 @@ def rank(
     for start, chunk in zip(range(0, len(queries), QUERY_BATCH), batches(queries, QUERY_BATCH), strict=True):
         scores = features[start : start + len(chunk)] @ gallery.features.T
         _drop_references(scores, chunk, place, benchmark.drop_reference)
-        values, columns = top_k(scores, TOP)
-        for query, row, best, own in zip(chunk, columns.tolist(), values.tolist(), scores, strict=True):
-            kept = [(gallery.ids[c], v) for c, v in zip(row, best, strict=True) if v != -torch.inf]
-            found[query.id] = (tuple(n for n, _ in kept), tuple(v for _, v in kept), _own_set(query, own, place))
-    rows = [found.get(query.id, ((), (), ())) for query in benchmark.queries]
-    ids, scores_, subset = zip(*rows, strict=True) if rows else ((), (), ())
-    return Ranking(tuple(q.id for q in benchmark.queries), ids, scores_, subset, dict(missing or {}), dict(notes or {}))
+        best, columns = top_k(scores, TOP)
+        for query, row, values, own in zip(chunk, columns.tolist(), best.tolist(), scores, strict=True):
+            kept = [(gallery.ids[c], v) for c, v in zip(row, values, strict=True) if v != -torch.inf]
+            first = tuple(name for name, _ in kept), tuple(value for _, value in kept)
+            found[query.id] = (*first, _own_set(query, own, place), _target_rank(query, own, place))
+    rows = [found.get(query.id, ((), (), (), None)) for query in benchmark.queries]
+    ids, scores_, subset, ranks = zip(*rows, strict=True) if rows else ((), (), (), ())
+    order = tuple(query.id for query in benchmark.queries)
+    return Ranking(order, ids, scores_, subset, ranks, dict(missing or {}), dict(notes or {}))
 
 
 def _drop_references(scores: Tensor, queries: Sequence[Query], place: Mapping[str, int], drop: bool) -> None:
@@ -179,6 +181,13 @@ def _drop_references(scores: Tensor, queries: Sequence[Query], place: Mapping[st
 def _own_set(query: Query, scores: Tensor, place: Mapping[str, int]) -> tuple[str, ...]:
     members = [name for name in dict.fromkeys(query.subset) if name in place and name != query.reference]
     return tuple(sorted(members, key=lambda name: (-scores[place[name]].item(), place[name])))
+
+
+def _target_rank(query: Query, scores: Tensor, place: Mapping[str, int]) -> int | None:
+    """Of the annotated target, from 1, equal scores in gallery order; None where it is hidden or not in the gallery."""
+    columns = [place[name] for name, grade in query.relevant.items() if grade == TARGET and name in place]
+    ahead = [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) for c in columns]
+    return min(ahead) + 1 if ahead else None
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

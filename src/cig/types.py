@@ -111,6 +111,7 @@ class Ranking:
     ids: tuple[tuple[str, ...], ...]  # [Q][K] picture names
     scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities
     subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's own picture set without the reference, ranked
+    target_ranks: tuple[int | None, ...] = ()  # [Q] of the annotated target, from 1; None: hidden, missing, not run
     missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it could not run
     notes: Mapping[str, Any] = field(default_factory=dict)  # counts of what was missing or left out
 
@@ -126,6 +127,7 @@ class Report:
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]]  # part -> query id -> measure -> score
     missing: Mapping[str, Any]  # what was missing, by kind, named
     counts: Mapping[str, Any]  # queries and gallery pictures per part
+    changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
 
 
 class Method(Protocol):
