@@ -1,11 +1,14 @@
 """Embeddings of queries: each distinct reference once, resume by position, what cannot be composed is named."""
 
+import copy
+
 import pytest
 import torch
 
 from cig import load_benchmark, load_composer
 from cig.composition import Composed, EmbeddingFolder, extract
 from cig.errors import MismatchError
+from cig.runtime import Shard
 from cig.types import Benchmark
 
 
@@ -45,18 +48,33 @@ def test_each_distinct_reference_is_encoded_once_by_each_clip(benchmark, compose
 
 
 def test_a_resumed_run_computes_the_batches_it_needs_alone(benchmark, composer):
-    few = Composed(benchmark, composer, benchmark.queries[:1], batch_size=2)
-    every = Composed(benchmark, composer, batch_size=2)
+    few, every = (Composed(benchmark, composer, batch_size=2) for _ in range(2))
+    every.prepare(benchmark.queries)
+    one, whole = few(benchmark.queries[3:4]), every(benchmark.queries)
     assert len(few.features) == 2
-    one, whole = few(benchmark.queries[:1]), every(benchmark.queries[:1])
-    assert torch.equal(one.prompt, whole.prompt)
+    assert torch.allclose(one.prompt[0], whole.prompt[3], atol=1e-6)
+    names = [query.reference for query in benchmark.queries]
+    assert len(every.features) == len(set(names))
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_shards_side_by_side_are_one_run(benchmark, composer, tmp_path, shards):
+    extract(benchmark, composer, tmp_path / "whole", batch_size=2)
+    made = [
+        extract(benchmark, composer, tmp_path / "parts", batch_size=2, shard=Shard(i + 1, shards)).made
+        for i in reversed(range(shards))
+    ]
+    assert sum(made) == 8
+    assert min(made) > 0
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.pt")} for name in ("whole", "parts")]
+    assert files[0] == files[1]
 
 
 def test_batch_1_equals_batch_7(benchmark, composer):
     source = Composed(benchmark, composer)
     seven = source(benchmark.queries[:7])
     for row, query in enumerate(benchmark.queries[:7]):
-        one = Composed(benchmark, composer, [query], batch_size=1)([query])
+        one = Composed(benchmark, composer, batch_size=1)([query])
         assert torch.allclose(one.prompt[0], seven.prompt[row], atol=1e-5)
         assert torch.allclose(one.pooled2[0], seven.pooled2[row], atol=1e-5)
 
@@ -75,9 +93,11 @@ def test_missing_and_unreadable_references_are_named(benchmark, composer, tmp_pa
 
 
 def test_embeddings_of_other_models_are_not_mixed_in(benchmark, composer, tmp_path):
-    extract(benchmark, composer, tmp_path, settings={"dtype": "float32"})
-    with pytest.raises(MismatchError, match="dtype: 'float32' there, 'float16' now"):
-        extract(benchmark, composer, tmp_path, settings={"dtype": "float16"})
+    extract(benchmark, composer, tmp_path)
+    other = copy.copy(composer)
+    other.settings = {**composer.settings, "dtype": "torch.float16"}
+    with pytest.raises(MismatchError, match=r"dtype: 'torch.float32' there, 'torch.float16' now"):
+        extract(benchmark, other, tmp_path)
 
 
 def test_a_folder_of_embeddings_names_what_it_lacks(benchmark, composer, tmp_path):

@@ -15,6 +15,7 @@ from cig.formats import Manifest, write_png
 from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
 from cig.inversion import load_composer
+from cig.runtime import Shard
 from cig.types import Benchmark, ComposedEmbedding, Query
 
 
@@ -40,6 +41,9 @@ class Table:
 
     def __init__(self, missing=()):
         self.missing = dict.fromkeys(missing, "no embedding")
+
+    def prepare(self, queries):
+        pass
 
     def __call__(self, queries):
         ids = tuple(query.id for query in queries if query.id not in self.missing)
@@ -136,6 +140,47 @@ def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypat
     names = sorted(path.relative_to(whole) for path in whole.rglob("*.png"))
     assert names == sorted(path.relative_to(tmp_path / "killed") for path in (tmp_path / "killed").rglob("*.png"))
     assert all((whole / name).read_bytes() == (tmp_path / "killed" / name).read_bytes() for name in names)
+
+
+def test_shards_side_by_side_are_one_run(tmp_path):
+    queries = bench(20, 3, 30, 40, 50, 60, 4)
+    imagine(queries, Table(), Painter(), tmp_path / "whole", batch_size=2)
+    done = [
+        imagine(queries, Table(), Painter(), tmp_path / "parts", batch_size=2, shard=Shard(i, 3)) for i in (3, 1, 2)
+    ]
+    assert [(set(own.pictures), own.refused) for own in done] == [
+        ({"50", "60"}, ()),
+        ({"20"}, ("3", "4")),
+        ({"30", "40"}, ()),
+    ]
+    files = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.png")}
+        for name in ("whole", "parts")
+    ]
+    assert files[0] == files[1]
+    assert not imagine(queries, Table(), Painter(), tmp_path / "parts", batch_size=2).made
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path, capsys):
+    class Small(Painter):
+        def __call__(self, condition, seeds):
+            if len(seeds) > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            return super().__call__(condition, seeds)
+
+    done = imagine(bench(20, 30, 40, 50, 60), Table(), Small(), tmp_path, batch_size=5)
+    assert done.made == 5
+    assert [brightness(Image.open(path)) for path in done.pictures.values()] == [20, 30, 40, 50, 60]
+    assert "out of memory with 5 pictures at once: going on with 3" in capsys.readouterr().err
+
+    class Broken(Painter):
+        def __call__(self, condition, seeds):
+            raise RuntimeError("CUDA out of memory" if len(seeds) == 1 else "something else")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        imagine(bench(20), Table(), Broken(), tmp_path / "b", batch_size=1)
+    with pytest.raises(RuntimeError, match="something else"):
+        imagine(bench(20, 30), Table(), Broken(), tmp_path / "c", batch_size=2)
 
 
 def test_other_settings_need_overwrite(tmp_path):

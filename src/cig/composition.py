@@ -5,15 +5,15 @@ Both are called with queries and return what conditions the generator; what cann
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cig.formats import Manifest, find_by_id, fingerprints, read_embedding, stack_embeddings, write_embedding
-from cig.images import read_batches
+from cig.images import Batch, read_batches
 from cig.inversion import Composer
-from cig.runtime import batches, progress
+from cig.runtime import Shard, batches, progress
 from cig.types import Benchmark, ComposedEmbedding, Query
 
 if TYPE_CHECKING:
@@ -24,35 +24,36 @@ class Conditions(Protocol):
     missing: dict[str, str]  # query id -> why it has no embedding
     settings: Mapping[str, Any]  # what the embeddings depend on
 
+    def prepare(self, queries: Sequence[Query]) -> None:
+        """Tells which queries will be asked for, and in which order, so that pictures can be read ahead."""
+        ...
+
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         """The embeddings of those queries that have one, in order; None if none has."""
         ...
 
 
 class Composed:
-    """Computed: each distinct reference is decoded once, and encoded once by each CLIP."""
+    """Computed: each distinct reference is decoded once, and encoded once by each CLIP, when it is first needed."""
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        composer: Composer,
-        queries: Sequence[Query] | None = None,
-        batch_size: int = 32,
-        workers: int = 4,
-    ) -> None:
-        """Encodes the references of these queries (by default all)."""
-        self.composer = composer
+    def __init__(self, benchmark: Benchmark, composer: Composer, batch_size: int = 32, workers: int = 4) -> None:
+        self.benchmark, self.composer, self.batch_size, self.workers = benchmark, composer, batch_size, workers
         self.missing: dict[str, str] = {}
-        self.settings: Mapping[str, Any] = {"compose": fingerprints(composer.identity)}
-        wanted = benchmark.queries if queries is None else queries
-        self.paths = {query.id: benchmark.images.get(query.reference) for query in wanted}
+        self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
         self.failed: dict[Path, str] = {}
-        self._encode(_chunks_of(benchmark, self.paths, batch_size), batch_size, workers)
+        self._read: Iterator[Batch] = iter(())
+
+    def prepare(self, queries: Sequence[Query]) -> None:
+        paths = {self.benchmark.images.get(query.reference) for query in queries}
+        chunks = _chunks_of(self.benchmark, paths - set(self.features) - set(self.failed), self.batch_size)
+        preprocesses = list(dict.fromkeys(self.composer.preprocesses)) if chunks else []
+        self._read = read_batches(chunks, preprocesses, self.batch_size, self.workers)
 
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         import torch
 
+        self._encode(queries)
         able = [query for query in queries if self._path(query)]
         if not able:
             return None
@@ -61,31 +62,34 @@ class Composed:
         return self.composer.compose([query.id for query in able], features, [query.captions for query in able])
 
     def _path(self, query: Query) -> Path | None:
-        path = self.paths[query.id]
+        path = self.benchmark.images.get(query.reference)
         if path in self.features:
             return path
         reason = self.failed[path] if path else f"no picture for the reference {query.reference}"
         self.missing[query.id] = reason
         return None
 
-    def _encode(self, paths: Sequence[Path], batch_size: int, workers: int) -> None:
-        preprocesses = list(dict.fromkeys(self.composer.preprocesses))
-        read = read_batches(paths, preprocesses, batch_size, workers)
-        for batch in progress(read, -(-len(paths) // batch_size), "references", "batch"):
+    def _encode(self, queries: Sequence[Query]) -> None:
+        """Reads on until their references have features, or are known to have none."""
+        wanted = {path for query in queries if (path := self.benchmark.images.get(query.reference))}
+        while any(path not in self.features and path not in self.failed for path in wanted):
+            batch = next(self._read, None)
+            if batch is None:  # asked for what was not announced
+                self.prepare(queries)
+                continue
             self.failed |= batch.failed
             if batch.paths:
                 rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
                 self.features |= dict(zip(batch.paths, rows, strict=True))
 
 
-def _chunks_of(benchmark: Benchmark, paths: Mapping[str, Path | None], size: int) -> list[Path]:
+def _chunks_of(benchmark: Benchmark, asked: set[Path | None], size: int) -> list[Path]:
     """Whole batches of the benchmark's references, those that hold a path asked for.
 
     Batches are fixed by position, so that a resumed run computes the same bits.
     """
     pictures = [benchmark.images.get(query.reference) for query in benchmark.queries]
     everything = list(dict.fromkeys(path for path in pictures if path))
-    asked = set(paths.values())
     return [path for chunk in batches(everything, size) if asked & set(chunk) for path in chunk]
 
 
@@ -98,6 +102,9 @@ class EmbeddingFolder:
         absent = (query.id for query in benchmark.queries if query.id not in self.files)
         self.missing = dict.fromkeys(absent, f"no embedding in {folder}")
         self.settings: Mapping[str, Any] = {"embeddings": _made_by(folder)}
+
+    def prepare(self, queries: Sequence[Query]) -> None:
+        pass
 
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         able = [query.id for query in queries if query.id in self.files]
@@ -125,7 +132,7 @@ def extract(
     batch_size: int = 4,
     overwrite: bool = False,
     workers: int = 4,
-    settings: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
 ) -> Extracted:
     """One `{id}.pt` a query (CIG, stage 1). What exists is kept; a rerun computes the same batches.
 
@@ -133,10 +140,12 @@ def extract(
         MismatchError: the folder was made with other settings.
     """
     models = fingerprints(composer.identity)
-    manifest = Manifest(out, {**(settings or {}), "benchmark": benchmark.title, "models": models}, overwrite)
-    there = {} if overwrite else find_by_id(out, [query.id for query in benchmark.queries], [".pt"])
-    todo = [batch for batch in batches(benchmark.queries, batch_size) if any(query.id not in there for query in batch)]
-    source = Composed(benchmark, composer, [query for batch in todo for query in batch], workers=workers)
+    manifest = Manifest(out, {**composer.settings, "benchmark": benchmark.title, "models": models}, overwrite)
+    mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+    there = {} if overwrite else find_by_id(out, [query.id for batch in mine for query in batch], [".pt"])
+    todo = [batch for batch in mine if any(query.id not in there for query in batch)]
+    source = Composed(benchmark, composer, workers=workers)
+    source.prepare([query for batch in todo for query in batch])
     made = 0
     for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
         composed = source(batch)

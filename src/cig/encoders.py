@@ -205,7 +205,8 @@ def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: 
     text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
     vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)
     tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
-    return Clip(vision.to(device), text.to(device), tokenizer, identity(source, cache_dir))
+    known = {**identity(source, cache_dir), "dtype": str(dtype)}
+    return Clip(vision.to(device), text.to(device), tokenizer, known)
 
 
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,21 +100,30 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
+Hashed = Callable[[Path], str]
+
+
+def folder_digest(folder: Path, hashed: Hashed = file_digest) -> str:
     """Of a model's folder: its configuration and weight files."""
     suffixes = {".json", ".safetensors", ".bin", ".txt"}
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
-    lines = [f"{path.relative_to(folder)} {file_digest(path)}" for path in files]
+    lines = [f"{path.relative_to(folder)} {hashed(path)}" for path in files]
     return digest("\n".join(lines).encode())
 
 
-def identity(source: str | Path, cache_dir: Path | None = None, config: str = "config.json") -> dict[str, str]:
-    """What stands behind a folder, a file or a hub id: a content digest, or the revision in the hub's cache."""
+def identity(
+    source: str | Path, cache_dir: Path | None = None, config: str = "config.json", hashed: Hashed = file_digest
+) -> dict[str, str]:
+    """What stands behind a folder, a file or a hub id: a content digest, or the revision in the hub's cache.
+
+    Args:
+        hashed: path -> sha256; one with a memory need not read gigabytes again.
+    """
     path = Path(source)
     if path.is_dir():
-        return {"source": str(source), "sha256": folder_digest(path)}
+        return {"source": str(source), "sha256": folder_digest(path, hashed)}
     if path.is_file():
-        return {"source": str(source), "sha256": file_digest(path)}
+        return {"source": str(source), "sha256": hashed(path)}
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)

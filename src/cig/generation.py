@@ -12,7 +12,7 @@ import numpy as np
 from cig.composition import Composed, Conditions
 from cig.formats import Manifest, find_by_id, fingerprints, picture_name, write_png
 from cig.inversion import Composer
-from cig.runtime import Seeds, batches, progress, seed_of
+from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 
 if TYPE_CHECKING:
@@ -49,19 +49,23 @@ def imagine(
     batch_size: int = 4,
     overwrite: bool = False,
     retry_rejected: bool = False,
+    shard: Shard | None = None,
 ) -> Imagined:
     """One picture a query, `out/{id:05d}.png`; refused ones go to `out/rejected/`; what is done is kept.
 
     Args:
         composer: what conditions the generator, a Composer or a folder of embeddings (EmbeddingFolder).
         retry_rejected: go on with the seeds after the last for queries that have no accepted picture.
+        shard: which batches of queries are done; what is returned is about these alone.
 
     Raises:
         MismatchError: the folder was made with other settings and overwrite is off.
     """
     out, how = Path(out), how or Imagining()
-    conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
     models = fingerprints(generator.identity)
+    mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+    queries = [query for batch in mine for query in batch]
+    conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
     settings = {
         "benchmark": benchmark.title,
         **asdict(how),
@@ -70,16 +74,18 @@ def imagine(
         "models": models,
     }
     manifest = Manifest(out, settings, overwrite)
-    shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, benchmark), retry_rejected)
-    todo = [batch for batch in batches(benchmark.queries, batch_size) if not all(map(shelf.done, batch))]
+    shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, queries), retry_rejected)
+    todo = [batch for batch in mine if not all(map(shelf.done, batch))]
+    conditions.prepare([query for batch in todo for query in batch])
     made = 0
     for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
         for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
             shelf.keep(target, models)
             made += 1
-    refused = (query.id for query in benchmark.queries if shelf.refused(query.id))
+    refused = (query.id for query in queries if shelf.refused(query.id))
     foreign = tuple(name for name in shelf.pictures if name not in manifest.lines)
-    return Imagined(_pictures(out, benchmark), made, tuple(refused), foreign, conditions.missing)
+    missing = {query.id: conditions.missing[query.id] for query in queries if query.id in conditions.missing}
+    return Imagined(_pictures(out, queries), made, tuple(refused), foreign, missing)
 
 
 class Shelf:
@@ -152,10 +158,24 @@ def make_pictures(
             break
         names = [composed.ids[row] for row in rows]
         seeds = [seed_of(how.seeds, how.seed, benchmark, name, starts[name] + attempt) for name in names]
-        for name, seed, image in zip(names, seeds, generator(take(composed, rows), seeds), strict=True):
+        for name, seed, image in zip(names, seeds, paint(generator, take(composed, rows), seeds), strict=True):
             bright = brightness(image) > how.brightness_thresh
             targets[name] = PseudoTarget(name, image, seed, starts[name] + attempt + 1, bright)
     return list(targets.values())
+
+
+def paint(generator: Generator, composed: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
+    """The generator's pictures; a batch that does not fit into memory is halved, and halved again."""
+    try:
+        return generator(composed, seeds)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(seeds) == 1:
+            raise
+    half = len(seeds) // 2
+    say(f"out of memory with {len(seeds)} pictures at once: going on with {len(seeds) - half}; lower --batch-size")
+    free_memory()
+    parts = (range(half), range(half, len(seeds)))
+    return [image for rows in parts for image in paint(generator, take(composed, rows), [seeds[row] for row in rows])]
 
 
 def brightness(image: Image) -> float:
@@ -175,6 +195,5 @@ def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
     )
 
 
-def _pictures(out: Path, benchmark: Benchmark) -> dict[str, Path]:
-    ids = [query.id for query in benchmark.queries]
-    return find_by_id(out, ids, [".png"]) if out.is_dir() else {}
+def _pictures(out: Path, queries: Sequence[Query]) -> dict[str, Path]:
+    return find_by_id(out, [query.id for query in queries], [".png"]) if out.is_dir() else {}

@@ -113,6 +113,7 @@ class Composer:
     def __init__(self, first: Inverter, second: Inverter, preprocessing: Preprocessing = "clip") -> None:
         self.first, self.second = first, second
         self.identity: Mapping[str, Any] = {"clip": first.clip.identity, "clip2": second.clip.identity}
+        self.settings: Mapping[str, Any] = {"preprocessing": preprocessing, "dtype": str(first.clip.dtype)}
         if first.clip.tokenizer.context != second.clip.tokenizer.context:
             raise MismatchError(
                 f"{first.clip.identity['source']} reads {first.clip.tokenizer.context} tokens and "
@@ -179,6 +180,7 @@ class InversionMethod:
     ) -> None:
         self.name, self.inverter, self.preprocess = name, inverter, preprocess
         self.placement, self.identity = placement, identity
+        self.picture_model = inverter.clip.identity
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.inverter.clip.embed_images(pixels)

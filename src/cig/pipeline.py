@@ -101,11 +101,10 @@ def extract(
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)
     composer = load_composer(clip, clip2, phi, phi2, device, dtype, compute.cache_dir, preprocessing)
-    how = {"preprocessing": preprocessing, "dtype": str(dtype)}
     missing: dict[str, str] = {}
     for part in parts:
         folder = part_folder(out, part)
-        done = extract_part(part, composer, folder, compute.batch_size, overwrite, compute.workers, how)
+        done = extract_part(part, composer, folder, compute.batch_size, overwrite, compute.workers)
         say(f"{part.title}: {done.made} embeddings written to {folder}, {done.kept} kept")
         _say_foreign(done.foreign)
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cig.cache import FeatureCache
 from cig.formats import digest
 from cig.images import read_batches
-from cig.runtime import batches, progress
+from cig.runtime import batches, progress, versions
 from cig.types import TARGET, Benchmark, Gallery, Method, Query, Ranking
 
 TOP = 50  # what submissions hold and measures need
@@ -40,21 +45,32 @@ class PictureFeatures:
         return digest("\n".join(sorted(self.digests.values())).encode())
 
 
-def embed_pictures(method: Method, paths: Iterable[Path], batch_size: int = 32, workers: int = 4) -> PictureFeatures:
-    """Every distinct path is decoded once and encoded once."""
+def embed_pictures(
+    method: Method, paths: Iterable[Path], batch_size: int = 32, workers: int = 4, cache: FeatureCache | None = None
+) -> PictureFeatures:
+    """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
     distinct = list(dict.fromkeys(paths))
-    rows: dict[Path, int] = {}
-    chunks: list[Tensor] = []
+    cache = cache or FeatureCache()
+    space = cache.space(_picture_space(method))
+    digests = cache.digests(distinct)
+    stored = dict(cache.read(space, digests.values()))
+    rows = {path: stored[name] for path, name in digests.items() if name in stored}
+    digests = {path: name for path, name in digests.items() if path in rows}
+    todo = [path for path in distinct if path not in rows]
     failed: dict[Path, str] = {}
-    digests: dict[Path, str] = {}
-    read = read_batches(distinct, [method.preprocess], batch_size, workers)
-    for batch in progress(read, -(-len(distinct) // batch_size), "pictures", "batch"):
+    read = read_batches(todo, [method.preprocess], batch_size, workers)
+    for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
         failed |= batch.failed
-        digests |= dict(zip(batch.paths, batch.digests, strict=True))
         if batch.paths:
-            rows |= {path: len(rows) + i for i, path in enumerate(batch.paths)}
-            chunks.append(method.embed_images(batch.pixels[0]))
-    return PictureFeatures(rows, torch.cat(chunks) if chunks else torch.empty(0, 0), failed, digests)
+            features = method.embed_images(batch.pixels[0]).numpy()
+            rows |= dict(zip(batch.paths, features, strict=True))
+            own = dict(zip(batch.paths, batch.digests, strict=True))
+            digests |= own
+            if cache.path:
+                cache.write(space, dict(zip(batch.digests, features, strict=True)))
+                cache.remember(own)
+    table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
+    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests)
 
 
 def wanted_pictures(
@@ -74,6 +90,7 @@ def search(
     weight: float | None = None,
     pictures: PictureFeatures | None = None,
     allow_missing: bool = False,
+    cache: FeatureCache | None = None,
 ) -> Ranking:
     """The whole third stage for one benchmark: embed, fuse, rank.
 
@@ -82,19 +99,23 @@ def search(
         weight: the reference's share; by default the benchmark's published one.
         pictures: features that are at hand; by default they are computed here.
         allow_missing: queries without a reference are ranked by their caption alone.
+        cache: features of pictures and queries that are at hand, and where new ones go.
     """
     pseudo_targets = pseudo_targets if method.uses_picture else None
+    cache = cache or FeatureCache()
     if pictures is None:
-        pictures = embed_pictures(method, wanted_pictures(benchmark, method, pseudo_targets))
+        pictures = embed_pictures(method, wanted_pictures(benchmark, method, pseudo_targets), cache=cache)
     missing = missing_references(benchmark, pictures) if method.uses_picture else {}
     able = [query for query in benchmark.queries if query.id not in missing]
-    features = query_features(benchmark, method, able, pictures)
+    references = [benchmark.images[query.reference] for query in able] if method.uses_picture else [None] * len(able)
+    features = embed_queries(method, able, references, pictures, cache)
     if pseudo_targets is not None:
         weight = benchmark.weight if weight is None else weight
-        features = fuse(features, _pseudo_features(method, able, pseudo_targets, pictures), weight)
+        features = fuse(features, _pseudo_features(method, able, pseudo_targets, pictures, cache), weight)
     if allow_missing and missing:
         by_text = [query for query in benchmark.queries if query.id in missing]
-        able, features = _merge(benchmark, method, able, features, by_text)
+        text = embed_queries(method, by_text, [None] * len(by_text), pictures, cache)
+        able, features = _merge(benchmark, able, features, by_text, text)
     notes = _notes(benchmark, able, pseudo_targets, pictures)
     return rank(benchmark, able, features, index(benchmark, pictures), missing, notes)
 
@@ -109,23 +130,82 @@ def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[
     return missing
 
 
-def query_features(benchmark: Benchmark, method: Method, queries: Sequence[Query], pictures: PictureFeatures) -> Tensor:
-    """[Q, d] unit rows by the references."""
-    captions = [query.captions for query in queries]
-    if not method.uses_picture:
-        return method.embed_captions(captions)
-    return method.embed_queries(pictures.of([benchmark.images[query.reference] for query in queries]), captions)
+def embed_queries(
+    method: Method,
+    queries: Sequence[Query],
+    paths: Sequence[Path | None],
+    pictures: PictureFeatures,
+    cache: FeatureCache,
+) -> Tensor:
+    """[Q, d] unit rows, each by its captions with the picture at its path, or by its captions alone for None.
+
+    What is in the cache is not encoded again: a query is known by its picture's content and its captions.
+    """
+    keys = [
+        _query_key(pictures.digests[path] if path else "", query) for path, query in zip(paths, queries, strict=True)
+    ]
+    space = cache.space(_query_space(method))
+    stored = dict(cache.read(space, keys))
+    todo = list({key: i for i, key in enumerate(keys) if key not in stored}.items())
+    for with_picture in (True, False):
+        mine = [(key, i) for key, i in todo if bool(paths[i]) == with_picture]
+        for chunk in batches(mine, QUERY_BATCH):
+            captions = [queries[i].captions for _, i in chunk]
+            if with_picture:
+                images = pictures.of([path for _, i in chunk if (path := paths[i])])
+                features = method.embed_queries(images, captions)
+            else:
+                features = method.embed_captions(captions)
+            fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
+            cache.write(space, fresh)
+            stored |= fresh
+    return torch.from_numpy(np.stack([stored[key] for key in keys])) if keys else torch.empty(0, 0)
+
+
+def _query_key(picture: str, query: Query) -> str:
+    return digest(json.dumps([picture, query.captions]).encode())
+
+
+def _picture_space(method: Method) -> dict[str, Any]:
+    """What a picture's feature depends on, beside the picture."""
+    model = getattr(method, "picture_model", method.identity)
+    return {"pictures by": _content(model), "preprocessing": _stable(method.preprocess)}
+
+
+def _query_space(method: Method) -> dict[str, Any]:
+    about = {
+        "queries by": method.name,
+        "models": _content(method.identity),
+        "preprocessing": _stable(method.preprocess),
+    }
+    return {**about, "cig": versions()["cig"]}
+
+
+def _stable(preprocess: Any) -> str:
+    """Its text, unless that tells but an address: then no other run may share what it made."""
+    text = repr(preprocess)
+    return f"{text} {uuid.uuid4()}" if " at 0x" in text else text
+
+
+def _content(model: Any) -> Any:
+    """An identity without the places that its files lie in: weights that were moved are the same."""
+    if not isinstance(model, Mapping):
+        return model
+    return {key: _content(value) for key, value in model.items() if key != "source" or "sha256" not in model}
 
 
 def _pseudo_features(
-    method: Method, queries: Sequence[Query], targets: Mapping[str, Path], pictures: PictureFeatures
+    method: Method,
+    queries: Sequence[Query],
+    targets: Mapping[str, Path],
+    pictures: PictureFeatures,
+    cache: FeatureCache,
 ) -> dict[int, Tensor]:
     """Row -> the unit feature [d] by the pseudo-target, with the same method and the same captions."""
     rows = [i for i, query in enumerate(queries) if pictures.have(targets.get(query.id))]
-    if not rows:
-        return {}
-    images = pictures.of([targets[queries[i].id] for i in rows])
-    return dict(zip(rows, method.embed_queries(images, [queries[i].captions for i in rows]), strict=True))
+    own = [queries[i] for i in rows]
+    features = embed_queries(method, own, [targets[query.id] for query in own], pictures, cache)
+    return dict(zip(rows, features, strict=True))
 
 
 def fuse(reference: Tensor, pseudo: Mapping[int, Tensor], weight: float) -> Tensor:
@@ -211,10 +291,9 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _merge(
-    benchmark: Benchmark, method: Method, able: Sequence[Query], features: Tensor, by_text: Sequence[Query]
+    benchmark: Benchmark, able: Sequence[Query], features: Tensor, by_text: Sequence[Query], text: Tensor
 ) -> tuple[list[Query], Tensor]:
     """Queries with a feature of their own and queries by text alone, in the benchmark's order."""
-    text = method.embed_captions([query.captions for query in by_text])
     rows = dict(zip((query.id for query in able), features, strict=True))
     rows |= dict(zip((query.id for query in by_text), text, strict=True))
     return list(benchmark.queries), torch.stack([rows[query.id] for query in benchmark.queries])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -70,11 +74,78 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of several runs that share the work: number `one` of `of`, counted from 1."""
+
+    one: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Raises UsageError unless it is I/N with 1 <= I <= N."""
+        one, _, of = text.partition("/")
+        if not (one.isdecimal() and of.isdecimal() and 1 <= int(one) <= int(of)):
+            raise UsageError(f'--shard "{text}" should be I/N, counted from 1: 1/4, 2/4, 3/4 and 4/4 are the whole')
+        return cls(int(one), int(of))
+
+    def take(self, items: Iterable[T]) -> list[T]:
+        """Every N-th: disjoint from the other shards', and together with them the whole."""
+        return list(items)[self.one - 1 :: self.of]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, at the end of a batch; its message says how far the run came."""
+
+
+_stop_asked: list[int] = []
+
+
+@contextlib.contextmanager
+def stops_between_batches() -> Iterator[None]:
+    """While it lasts, the first SIGINT (Ctrl-C) or SIGTERM lets a batch end; the second one stops at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if _stop_asked:
+            raise KeyboardInterrupt
+        _stop_asked.append(number)
+        say("stopping at the end of this batch; once more stops at once")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _stop_asked.clear()
+
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
+
+
 def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
-    """A bar with rate and time left, on a terminal only."""
+    """A bar with rate and time left, on a terminal only.
+
+    Raises:
+        Interrupted: a stop was asked for; the batch in hand was finished.
+    """
     from tqdm import tqdm
 
-    yield from tqdm(items, total=total, desc=what, unit=unit, disable=None)
+    for done, item in enumerate(tqdm(items, total=total, desc=what, unit=unit, disable=None), 1):
+        yield item
+        if _stop_asked:
+            plural = "es" if unit == "batch" else "s"
+            raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{plural}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """A device's or the machine's, as torch tells it."""
+    text = str(error)
+    known = "out of memory", "can't allocate memory"
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in text for word in known))
 
 
 def say(text: str) -> None:
@@ -119,3 +190,14 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def free_memory() -> None:
+    """Gives back what failed or finished work left on the device."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

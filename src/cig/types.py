@@ -137,6 +137,7 @@ class Method(Protocol):
     preprocess: Any  # picture -> [3, S, S] float32
     identity: Mapping[str, Any]  # models, their digests and licences
     uses_picture: bool  # False for text alone: a pseudo-target changes nothing
+    # optional: picture_model, the part of identity that picture features depend on (by default all of it)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, d] projected picture features, not normalised."""

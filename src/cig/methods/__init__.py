@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.formats import read_json
-from cig.images import Preprocessing
+from cig.formats import identity, read_json
+from cig.images import Preprocess, Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
+    from cig.cache import FeatureCache
     from cig.encoders import Clip
     from cig.inversion import Inverter
     from cig.types import Method
@@ -130,3 +131,26 @@ def load_method(name: str, source: Source | None = None) -> Method:
     family, variant = split_method(name)
     method: Method = plugins.load("methods", family).load(variant, source)
     return method
+
+
+def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
+    """load_method, but where its files were described before, its models are loaded only when they are needed."""
+    family, variant = split_method(name)
+    weights = plugins.load("methods", family).VARIANTS[variant]
+    clip = identity(source.clip or weights.clip, source.cache_dir, hashed=cache.file_digest)
+    phi = identity(source.phi_file(weights), hashed=cache.file_digest) if weights.phi else None
+    if "." in family or clip.get("revision") == "unknown":
+        return load_method(name, source)
+    how = {"device": str(source.device), "dtype": source.dtype, "preprocessing": source.preprocessing}
+    made_of = {"method": name, "clip": clip, "phi": phi, **how}
+    method: Method = cache.recall(made_of, lambda: load_method(name, source), _describe, _restore)
+    return method
+
+
+def _describe(method: Method) -> dict[str, Any]:
+    names = ("name", "uses_picture", "identity", "picture_model")
+    return {"preprocess": vars(method.preprocess), **{name: getattr(method, name) for name in names}}
+
+
+def _restore(known: dict[str, Any]) -> dict[str, Any]:
+    return {**known, "preprocess": Preprocess(**known["preprocess"])}

@@ -28,7 +28,8 @@ class DualTower:
         self.clip: Clip = source.load_clip(VARIANTS[variant])
         self.name = self.family if source.clip else f"{self.family}/{variant}"
         self.preprocess = Preprocess(self.clip.size, pad=source.preprocessing == "targetpad")
-        self.identity: Mapping[str, Any] = {"clip": self.clip.identity}
+        self.picture_model = self.clip.identity
+        self.identity: Mapping[str, Any] = {"clip": self.picture_model}
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.clip.embed_images(pixels)
