@@ -1,13 +1,16 @@
 """Files: written whole, read with checks, found by id; manifests that survive a kill."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cig.errors import InputError, MismatchError, NotFoundError
+from cig import formats
+from cig.errors import InputError, MismatchError, NotFoundError, OutputError
 from cig.formats import (
     Manifest,
     digest_of,
@@ -18,6 +21,7 @@ from cig.formats import (
     read_embedding,
     read_json,
     stack_embeddings,
+    sweep,
     write_bytes,
     write_embedding,
 )
@@ -36,15 +40,31 @@ def test_writes_are_whole_or_not_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(OutputError, match=r"a cannot be written to .*deep: No space left on device; free space"):
         write_bytes(tmp_path / "deep/a", b"new")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
     assert (tmp_path / "deep/a").read_bytes() == b"old"
 
 
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    """Pid 1 is alive, one above the highest is not; another machine's is not ours to judge."""
+    gone, host = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1, formats._HOST
+    names = [f".a.png.{host}-{gone}.part", f".a.png.{host}-1.part", f".a.png.elsewhere-{gone}.part", "a.png", ".part"]
+    for name in names:
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_a_full_disk_is_told_by_the_manifest_too(tmp_path):
+    os.symlink("/dev/full", tmp_path / "manifest.jsonl")
+    with pytest.raises(OutputError, match=r"manifest.jsonl cannot be written to .*: No space left on device"):
+        Manifest(tmp_path, {}, overwrite=True).add({"id": "7"})
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be made"):
         write_bytes(tmp_path / "file/inside/a", b"")
 
 

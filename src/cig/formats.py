@@ -5,15 +5,18 @@ Every read is checked and never runs a pickle; every write is whole or not there
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.errors import InputError, MismatchError, NotFoundError, OutputError, some
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
@@ -30,24 +33,65 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+        raise OutputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
     return path
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Whole or not at all: a kill leaves the old file or the new one."""
+    """Whole or not at all: a kill leaves the old file or the new one, and perhaps a `.part`, which sweep removes."""
     make_folder(path.parent)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")  # no two processes write one file
+    with _writing(path):
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32]
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes of this machine were writing in a folder."""
+    for path in folder.glob(".*.part"):
+        host, _, process = path.name.split(".")[-2].rpartition("-")
+        if host == _HOST and process.isdecimal() and not _alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
     try:
-        aside.write_bytes(data)
-        os.replace(aside, path)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An OSError in it becomes an OutputError that names the folder."""
+    try:
+        yield
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
+        raise OutputError(
+            f"{path.name} cannot be written to {path.parent}: {error.strerror}; free space or choose another folder. "
+            f"What was finished is kept, and a rerun goes on from there"
+        ) from error
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
+    make_folder(path.parent)
+    sweep(path.parent)
+    write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def write_png(path: Path, image: Image) -> None:
@@ -253,6 +297,7 @@ class Manifest:
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         """Raises MismatchError if the folder was made with other settings and overwrite is off."""
         self.folder = make_folder(folder)
+        sweep(folder)
         self.path = folder / "manifest.jsonl"
         self.settings = dict(settings)
         self.digest = digest_of(self.settings)
@@ -265,9 +310,12 @@ class Manifest:
     def add(self, line: Mapping[str, Any]) -> None:
         """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
         line = {**line, "settings": self.digest}
-        torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+        with _writing(self.path):
+            torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         self.lines[line["id"]] = line
 
     def _ends_in_newline(self) -> bool:
