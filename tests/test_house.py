@@ -19,7 +19,8 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"composition", "methods", "generators"},
     {"generation", "retrieval", "metrics"},
     {"datasets", "evaluation"},
-    {"report"},
+    {"report", "options"},
+    {"searching"},
     {"pipeline"},
     {"cli"},
 ]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cig.errors import InputError
+from cig.errors import InputError, NotFoundError
 from cig.formats import digest_of, file_digest, make_folder
 from cig.runtime import batches, versions
 
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS description (key TEXT PRIMARY KEY, value TEXT);
 JUST_NOW = 2.0  # seconds: a file may change again within one tick of its clock, so a younger one is not remembered
 WAIT = 120.0  # seconds for another process to finish writing
 CHUNK = 500  # keys a statement
+UNKNOWN = '"revision": "unknown"'  # formats.identity, of a hub id that is not in the hub's cache
 
 
 class FeatureCache:
@@ -115,6 +116,8 @@ class FeatureCache:
             describe: thing -> the attributes that are asked for before any work is, as JSON takes them.
             restore: that again -> the attributes.
         """
+        if UNKNOWN in json.dumps(made_of):
+            return load()
         key = digest_of({**made_of, "versions": versions()})
         known = self._read("SELECT value FROM description WHERE key = ?", (key,))
         if known:
@@ -184,3 +187,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def summary(folder: Path) -> str:
+    """What a cache holds, a line for each space."""
+    if not (folder / FILE).is_file():
+        raise NotFoundError(f"{folder} has no feature cache ({FILE}); evaluate with --feature-cache {folder} makes one")
+    spaces = FeatureCache(folder).spaces()
+    lines = [f"{size / 2**20:8.1f} MB  {count:8d} features  {about}" for about, count, size in spaces]
+    total = sum(size for _, _, size in spaces) / 2**20
+    return "\n".join([*lines, f"{total:8.1f} MB  {sum(count for _, count, _ in spaces):8d} features in {folder}"])

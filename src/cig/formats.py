@@ -13,6 +13,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,25 @@ def digest_of(value: Any) -> str:
     return digest(json.dumps(value, sort_keys=True).encode())[:16]
 
 
+def set_digest(digests: Iterable[str]) -> str:
+    """Of a set of contents, whatever their names and order."""
+    return digest("\n".join(sorted(digests)).encode())
+
+
 def file_digest(path: Path) -> str:
+    """sha256 of the content; a large file is read once a process while it does not change."""
+    status = path.stat()
+    return _digest_once(path, status.st_size, status.st_mtime_ns) if status.st_size > 2**20 else _digest_file(path)
+
+
+def _digest_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    return _digest_file(path)
 
 
 Hashed = Callable[[Path], str]

@@ -17,10 +17,13 @@ from cig.encoders import Clip, Placement
 from cig.errors import InputError, MismatchError
 from cig.formats import identity, read_tensors
 from cig.images import Preprocess, Preprocessing
+from cig.runtime import jsonable
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cig.cache import FeatureCache
 
 PROMPT = "a photo of $ that {caption}"
 
@@ -162,6 +165,20 @@ def load_composer(
     second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir))
     composer = Composer(first, second, preprocessing)
     composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
+    return composer
+
+
+def recall_composer(
+    clip: str, clip2: str, phi: Path, phi2: Path, cache: FeatureCache, cache_dir: Path | None = None, **options: Any
+) -> Composer:
+    """load_composer, but where its files were described before, they are loaded only when they are needed."""
+    clips = [identity(name, cache_dir, hashed=cache.file_digest) for name in (clip, clip2)]
+    phis = [identity(path, hashed=cache.file_digest) for path in (phi, phi2)]
+    composer: Composer = cache.recall(
+        {"composer": clips + phis, "options": jsonable(options)},
+        lambda: load_composer(clip, clip2, phi, phi2, cache_dir=cache_dir, **options),
+        lambda made: {"identity": made.identity, "settings": made.settings},
+    )
     return composer
 
 

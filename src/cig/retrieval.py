@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.cache import FeatureCache
-from cig.formats import digest
+from cig.formats import digest, set_digest
 from cig.images import read_batches
 from cig.runtime import batches, progress, versions
 from cig.types import TARGET, Benchmark, Gallery, Method, Query, Ranking
@@ -40,9 +40,9 @@ class PictureFeatures:
     def have(self, path: Path | None) -> bool:
         return path in self.rows
 
-    def digest(self) -> str:
-        """Of the set of pictures, by content: two runs with the same digest saw the same pictures."""
-        return digest("\n".join(sorted(self.digests.values())).encode())
+    def digest(self, paths: Iterable[Path] | None = None) -> str:
+        """Of these pictures, by default of all: two runs with the same digest saw the same."""
+        return set_digest(self.digests[path] for path in paths or self.digests if path in self.digests)
 
 
 def embed_pictures(

@@ -99,6 +99,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 _stop_asked: list[int] = []
+_running: list[str] = []  # loops over batches
 
 
 @contextlib.contextmanager
@@ -106,7 +107,7 @@ def stops_between_batches() -> Iterator[None]:
     """While it lasts, the first SIGINT (Ctrl-C) or SIGTERM lets a batch end; the second one stops at once."""
 
     def ask(number: int, frame: Any) -> None:
-        if _stop_asked:
+        if _stop_asked or not _running:
             raise KeyboardInterrupt
         _stop_asked.append(number)
         say("stopping at the end of this batch; once more stops at once")
@@ -134,11 +135,14 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
     """
     from tqdm import tqdm
 
-    for done, item in enumerate(tqdm(items, total=total, desc=what, unit=unit, disable=None), 1):
-        yield item
-        if _stop_asked:
-            plural = "es" if unit == "batch" else "s"
-            raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{plural}")
+    _running.append(what)
+    try:
+        for done, item in enumerate(tqdm(items, total=total, desc=what, unit=unit, disable=None), 1):
+            yield item
+            if _stop_asked:
+                raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{'es' if unit == 'batch' else 's'}")
+    finally:
+        _running.remove(what)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,13 +1,22 @@
-"""Default places of data, weights and outputs: the published ones, which `cig.toml` in the working folder replaces."""
+"""What is set outside of flags: `cig.toml` in the working folder, and the environment, which wins over it.
 
+phi_vit = "/weights/phi_best.pt"      # a place; or CIG_PHI_VIT
+[search]                              # a table: the flags of that group in --help
+method = "lincir"                     # or CIG_SEARCH_METHOD
+"""
+
+from __future__ import annotations
+
+import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, UsageError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
-PLACES = {  # the published configuration's keys and folders, and circo, which it lacks
+PLACES = {  # the published configuration's keys and folders, and circo and runs, which it lacks
     "cirr": "./datasets/CIRR",
     "fashioniq": "./datasets/FashionIQ",
     "circo": "./datasets/CIRCO",
@@ -17,25 +26,77 @@ PLACES = {  # the published configuration's keys and folders, and circo, which i
     "embeddings": "./outputs/embeddings/",
     "generated_images": "./outputs/generated_images/",
     "submissions": "./outputs/submissions/",
+    "runs": "./outputs/runs/",
+}
+TABLES = {
+    "compute": ("device", "dtype", "num_workers", "cache_dir", "max_pixels"),
+    "compose": ("clip", "clip2", "phi", "phi2", "preprocess_type"),
+    "generate": (
+        *("model_path", "sdxl_repo", "vae_repo", "height", "width", "steps", "guidance_scale", "seed", "seeds"),
+        *("brightness_thresh", "max_retries", "offload", "vae_slicing", "vae_tiling", "attention_slicing"),
+    ),
+    "search": ("method", "clip", "phi", "preprocess_type", "fusion_weight", "feature_cache"),
 }
 
 
+@dataclass(frozen=True)
+class Setting:
+    value: str
+    source: str  # "default", "cig.toml", "CIG_SEARCH_METHOD in the environment", "--method"
+
+
 def place(key: str) -> Path:
-    """Where a thing lies unless a flag says otherwise."""
-    return Path(_configured().get(key, PLACES.get(key, f"./datasets/{key}")))
+    """Where a thing lies unless a flag says otherwise; a benchmark of your own lies in ./datasets/NAME."""
+    return Path(place_of(key).value)
 
 
-def _configured() -> dict[str, Any]:
+def place_of(key: str) -> Setting:
+    return _set_outside("", key) or Setting(PLACES.get(key, f"./datasets/{key}"), "default")
+
+
+def value(table: str, key: str) -> Setting | None:
+    """What stands for a flag that is not given; None where nothing does."""
+    return _set_outside(table, key)
+
+
+def _set_outside(table: str, key: str) -> Setting | None:
+    name = "_".join(filter(None, ("CIG", table, key))).upper()
+    if os.environ.get(name):
+        return Setting(os.environ[name], f"{name} in the environment")
+    file = _file()
+    own = file.get(table, {}) if table else file
+    return Setting(str(own[key]), "cig.toml") if key in own else None
+
+
+def _file() -> dict[str, Any]:
+    """cig.toml, checked.
+
+    Raises:
+        InputError: it is not TOML.
+        UsageError: an unknown key, or a value of the wrong kind.
+    """
     path = Path("cig.toml")
     if not path.exists():
         return {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
-    for key, value in table.items():
-        if key not in PLACES:
-            raise UsageError(f'{path}: unknown key "{key}".{did_you_mean(key, PLACES)}')
-        if not isinstance(value, str):
-            raise UsageError(f"{path}: {key} should be a path in quotes, found {value!r}")
-    return table
+    for key, own in content.items():
+        if key in TABLES:
+            _check_table(path, key, own)
+        elif key not in PLACES:
+            raise UsageError(f'{path}: unknown key "{key}".{did_you_mean(key, [*PLACES, *TABLES])}')
+        elif not isinstance(own, str):
+            raise UsageError(f"{path}: {key} should be a path in quotes, found {own!r}")
+    return content
+
+
+def _check_table(path: Path, table: str, content: Any) -> None:
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: {table} should be a table, [{table}], found {content!r}")
+    for key, own in content.items():
+        if key not in TABLES[table]:
+            raise UsageError(f'{path}: unknown key "{key}" in [{table}].{did_you_mean(key, TABLES[table])}')
+        if not isinstance(own, str | int | float):
+            raise UsageError(f"{path}: {key} in [{table}] should be a text or a number, found {own!r}")

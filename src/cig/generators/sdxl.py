@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.formats import identity
+from cig.formats import Hashed, file_digest, identity
 from cig.preflight import need_unet
-from cig.runtime import quiet_transformers, resolve_device, resolve_dtype
-from cig.types import ComposedEmbedding
+from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
+from cig.types import ComposedEmbedding, Generator
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from cig.cache import FeatureCache
 
 Offload = Literal["none", "model", "sequential"]
 SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -123,13 +125,33 @@ def load(
         pipeline.vae.enable_tiling()
     if attention_slicing:
         pipeline.enable_attention_slicing()
-    local = Path(model_path) / "unet"
-    models = {
-        "unet": identity(local if local.is_dir() else model_path, cache_dir, "unet/config.json"),
-        "vae": identity(vae_repo, cache_dir),
-        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json"),
-    }
+    models = _identities(model_path, sdxl_repo, vae_repo, cache_dir)
     return SDXL(pipeline, height, width, steps, guidance, models)
+
+
+def recall(cache: FeatureCache, **options: Any) -> Generator:
+    """load(**options), but where its files were described before, they are loaded only when they are needed."""
+    options = {"sdxl_repo": SDXL_REPO, "vae_repo": VAE_REPO, "cache_dir": None, **options}
+    check_size(options["height"], options["width"])
+    options["device"] = str(resolve_device(str(options["device"])))
+    places = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
+    generator: Generator = cache.recall(
+        {"sdxl": _identities(**places, hashed=cache.file_digest), "options": jsonable(options)},
+        lambda: load(**options),
+        lambda made: {"identity": made.identity, "settings": made.settings},
+    )
+    return generator
+
+
+def _identities(
+    model_path: str | Path, sdxl_repo: str, vae_repo: str, cache_dir: Path | None, hashed: Hashed = file_digest
+) -> dict[str, dict[str, str]]:
+    local = Path(model_path) / "unet"
+    return {
+        "unet": identity(local if local.is_dir() else model_path, cache_dir, "unet/config.json", hashed),
+        "vae": identity(vae_repo, cache_dir, hashed=hashed),
+        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hashed),
+    }
 
 
 def check_size(height: int, width: int) -> None:

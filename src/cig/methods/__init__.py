@@ -139,7 +139,7 @@ def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
     weights = plugins.load("methods", family).VARIANTS[variant]
     clip = identity(source.clip or weights.clip, source.cache_dir, hashed=cache.file_digest)
     phi = identity(source.phi_file(weights), hashed=cache.file_digest) if weights.phi else None
-    if "." in family or clip.get("revision") == "unknown":
+    if "." in family:  # what a stranger's method is made of, we cannot tell
         return load_method(name, source)
     how = {"device": str(source.device), "dtype": source.dtype, "preprocessing": source.preprocessing}
     made_of = {"method": name, "clip": clip, "phi": phi, **how}

@@ -1,0 +1,109 @@
+"""What a verb is asked: which queries, where to compute, with which models. The defaults are the published ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cig import settings
+from cig.benchmarks import load_benchmarks, split_name
+from cig.images import Preprocessing
+from cig.runtime import Seeds, Shard
+from cig.types import Benchmark
+
+if TYPE_CHECKING:
+    from cig.generators.sdxl import Offload
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which queries over which pictures."""
+
+    name: str  # "cirr" or "cirr/val"
+    path: Path | None = None  # the dataset's own folder or its parent; by default the published place
+    categories: tuple[str, ...] = ()  # FashionIQ
+    gallery: str | None = None  # FashionIQ: full or val
+
+    def load(self, default_split: str) -> tuple[Benchmark, ...]:
+        family, split = split_name(self.name, default_split)
+        options = {"categories": self.categories or None, "gallery": self.gallery}
+        given = {key: value for key, value in options.items() if value is not None}
+        return load_benchmarks(f"{family}/{split}", self.path, **given)
+
+    def default_folder(self, key: str, default_split: str) -> Path:
+        """`./outputs/embeddings/cirr_test1`, say."""
+        return settings.place(key) / "_".join(split_name(self.name, default_split))
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how fast."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 32
+    workers: int = 4
+    cache_dir: Path | None = None  # of the hub
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which share of the work is done, and what of it again."""
+
+    shard: Shard | None = None
+    overwrite: bool = False  # make everything again, with other settings if need be
+    retry_rejected: bool = False  # go on with the next seeds for queries without an accepted picture
+
+
+@dataclass(frozen=True)
+class Composing:
+    """What conditions the generator: two CLIPs, two phis."""
+
+    clip: str = "openai/clip-vit-large-patch14"
+    clip2: str = "Geonmo/CLIP-Giga-config-fixed"
+    phi: Path | None = None  # by default the published places
+    phi2: Path | None = None
+    preprocessing: Preprocessing = "clip"
+
+    @property
+    def phis(self) -> tuple[Path, Path]:
+        return self.phi or settings.place("phi_vit"), self.phi2 or settings.place("phi_giga")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The generator and how its pictures are accepted."""
+
+    model_path: Path | None = None
+    sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
+    vae_repo: str = "madebyollin/sdxl-vae-fp16-fix"
+    height: int = 512
+    width: int = 512
+    steps: int = 50
+    guidance: float = 5.0
+    seed: int = 1600
+    seeds: Seeds = "published"
+    brightness_thresh: float = 10.0
+    max_retries: int = 5
+    offload: Offload = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    attention_slicing: bool = False
+
+    @property
+    def unet(self) -> Path:
+        return self.model_path or settings.place("sdxl_checkpoint")
+
+
+@dataclass(frozen=True)
+class Searching:
+    """A method, its weights, and the published recipe of pseudo-targets."""
+
+    method: str = "searle"
+    clip: str | None = None
+    phi: Path | None = None
+    preprocessing: Preprocessing | None = None  # by default the method's
+    pseudo_targets: Path | None = None  # a folder of pictures by query id
+    weight: float | None = None  # the reference's share; by default the published one
+    cache: Path | None = None  # a folder where features are remembered
