@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import oracle
+from cig import images
 from cig.cli import app
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]
@@ -224,6 +225,75 @@ def test_a_rerun_of_extract_writes_nothing_and_resumes_to_the_same_bytes(world, 
     extract(world, out, *cirr(world))
     assert "1 embeddings written" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.glob("*.pt")} == files
+
+
+# One run
+
+
+def run(case, out, *data):
+    models = case / "models"
+    compose = ["--clip", models / "clip-small", "--clip2", models / "clip-large"]
+    compose += ["--phi", models / "phi-small.pt", "--phi2", models / "phi-large.pt"]
+    sdxl = ["--model-path", models / "sdxl", "--sdxl-repo", models / "sdxl", "--vae-repo", models / "sdxl/vae"]
+    search = ["--search-clip", models / "clip-small", "--search-phi", models / "phi-small.pt"]
+    cig("run", *data, *compose, *sdxl, *SDXL, *search, "--out", out)
+
+
+def tree(folder, *patterns):
+    return {
+        path.relative_to(folder): path.read_bytes() for pattern in patterns for path in sorted(folder.rglob(pattern))
+    }
+
+
+def test_one_run_is_the_single_verbs(world, done, tmp_path):
+    run(world, tmp_path, *cirr(world))
+    assert tree(tmp_path / "pseudo_targets", "*.png") == tree(done / "images/cirr", "*.png")
+    one = ["--submission-name", "cirr_test1", "--output-dir", tmp_path / "verbs"]
+    cig("submit", *cirr(world), *searching(world, done / "images/cirr"), *one)
+    assert tree(tmp_path / "submission", "*.json") == tree(tmp_path / "verbs", "*.json") != {}
+
+
+def test_one_run_of_fashioniq(world, done, tmp_path):
+    run(world, tmp_path, *fashioniq(world))
+    assert tree(tmp_path / "pseudo_targets", "*.png") == tree(done / "images/fashioniq", "*.png")
+    verbs = ["--json", tmp_path / "verbs.json", "--rankings", tmp_path / "verbs.rankings.json"]
+    cig("evaluate", *fashioniq(world), *searching(world, done / "images/fashioniq"), *verbs)
+    ours, theirs = oracle.read(tmp_path / "scores.json"), oracle.read(tmp_path / "verbs.json")
+    assert all(ours[key] == theirs[key] for key in ("scores", "intervals", "per_query", "changes"))
+    assert (tmp_path / "rankings.json").read_bytes() == (tmp_path / "verbs.rankings.json").read_bytes()
+
+
+def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, monkeypatch):
+    run(world, tmp_path, *cirr(world, "val"))
+    before = tree(tmp_path, "*.png", "rankings.json", "manifest.jsonl")
+
+    def never(*args, **options):
+        raise AssertionError("was asked again")
+
+    for name in ("cig.encoders.load_clip", "cig.generators.sdxl.load", "cig.images.read_picture"):
+        monkeypatch.setattr(name, never)
+    run(world, tmp_path, *cirr(world, "val"))
+    assert tree(tmp_path, "*.png", "rankings.json", "manifest.jsonl") == before
+
+
+def test_a_second_cached_evaluation_touches_no_model(world, done, tmp_path, monkeypatch):
+    line = ["evaluate", *cirr(world, "val"), *searching(world, done / "images/cirr"), "--feature-cache", tmp_path / "f"]
+    cig(*line, "--rankings", tmp_path / "a.json")
+    monkeypatch.setattr("cig.encoders.load_clip", None)
+    monkeypatch.setattr("cig.images.read_picture", None)
+    cig(*line, "--rankings", tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_changed_picture_is_looked_at_again(world, done, tmp_path, monkeypatch):
+    pictures = shutil.copytree(done / "images/cirr", tmp_path / "images")
+    line = ["evaluate", *cirr(world, "val"), *searching(world, pictures), "--feature-cache", tmp_path / "f"]
+    cig(*line)
+    Image.new("RGB", (64, 64), "red").save(pictures / "09996.png")
+    read, seen = images.read_picture, []
+    monkeypatch.setattr("cig.images.read_picture", lambda path: seen.append(path.name) or read(path))
+    cig(*line)
+    assert seen == ["09996.png"]
 
 
 # Against the published implementation

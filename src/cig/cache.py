@@ -25,11 +25,10 @@ from cig.runtime import batches, versions
 FILE = "features.sqlite"
 TABLES = """
 CREATE TABLE IF NOT EXISTS feature (space TEXT, key TEXT, value BLOB, PRIMARY KEY (space, key));
-CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, about TEXT);
+CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, title TEXT);
 CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT);
 CREATE TABLE IF NOT EXISTS description (key TEXT PRIMARY KEY, value TEXT);
 """
-JUST_NOW = 2.0  # seconds: a file may change again within one tick of its clock, so a younger one is not remembered
 WAIT = 120.0  # seconds for another process to finish writing
 CHUNK = 500  # keys a statement
 UNKNOWN = '"revision": "unknown"'  # formats.identity, of a hub id that is not in the hub's cache
@@ -53,10 +52,10 @@ class FeatureCache:
 
     # Features: a space says what made them, a key what of
 
-    def space(self, about: Mapping[str, Any]) -> str:
-        """The id of the space that is made so."""
+    def space(self, about: Mapping[str, Any], title: str) -> str:
+        """The id of the space that is made so; its title is for people."""
         name = digest_of(about)
-        self._write("INSERT OR IGNORE INTO space VALUES (?, ?)", [(name, json.dumps(about, sort_keys=True))])
+        self._write("INSERT OR IGNORE INTO space VALUES (?, ?)", [(name, title)])
         return name
 
     def read(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -88,7 +87,7 @@ class FeatureCache:
         rows = []
         for path, content in digests.items():
             stamp = _stamp(path)
-            if stamp and time.time() - stamp[1] / 1e9 > JUST_NOW:
+            if stamp and not _just_now(stamp[1]):
                 rows.append((os.fsencode(path.absolute()).hex(), *stamp, content))
         self._write("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", rows)
 
@@ -129,10 +128,10 @@ class FeatureCache:
     # For people
 
     def spaces(self) -> list[tuple[str, int, int]]:
-        """(what made them, features, bytes) of each space, the largest first."""
-        query = """SELECT coalesce(about, feature.space), count(*), sum(length(value)) FROM feature
+        """(title, features, bytes) of each space, the largest first."""
+        query = """SELECT coalesce(title, feature.space), count(*), sum(length(value)) FROM feature
                    LEFT JOIN space ON id = feature.space GROUP BY feature.space ORDER BY 3 DESC"""
-        return [(str(about), int(count), int(size)) for about, count, size in self._read(query, ())]
+        return [(str(title), int(count), int(size)) for title, count, size in self._read(query, ())]
 
     def clear(self) -> None:
         """Forgets everything; safe while others use it."""
@@ -189,11 +188,20 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def _just_now(changed: int) -> bool:
+    """Whether the file could change again within the same tick of its clock, and nobody would see.
+
+    Most clocks tick every few milliseconds, those of some network drives every second or two.
+    """
+    tick = 2.0 if changed % 10**9 == 0 else 0.05
+    return time.time() - changed / 1e9 <= tick
+
+
 def summary(folder: Path) -> str:
     """What a cache holds, a line for each space."""
     if not (folder / FILE).is_file():
         raise NotFoundError(f"{folder} has no feature cache ({FILE}); evaluate with --feature-cache {folder} makes one")
     spaces = FeatureCache(folder).spaces()
-    lines = [f"{size / 2**20:8.1f} MB  {count:8d} features  {about}" for about, count, size in spaces]
+    lines = [f"{size / 2**20:8.1f} MB  {count:8d} features  {title}" for title, count, size in spaces]
     total = sum(size for _, _, size in spaces) / 2**20
     return "\n".join([*lines, f"{total:8.1f} MB  {sum(count for _, count, _ in spaces):8d} features in {folder}"])

@@ -51,7 +51,7 @@ def embed_pictures(
     """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
-    space = cache.space(_picture_space(method))
+    space = cache.space(_picture_space(method), f"pictures, {_sources(method)}")
     digests = cache.digests(distinct)
     stored = dict(cache.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
@@ -144,7 +144,7 @@ def embed_queries(
     keys = [
         _query_key(pictures.digests[path] if path else "", query) for path, query in zip(paths, queries, strict=True)
     ]
-    space = cache.space(_query_space(method))
+    space = cache.space(_query_space(method), f"queries of {method.name}, {_sources(method)}")
     stored = dict(cache.read(space, keys))
     todo = list({key: i for i, key in enumerate(keys) if key not in stored}.items())
     for with_picture in (True, False):
@@ -179,6 +179,12 @@ def _query_space(method: Method) -> dict[str, Any]:
         "preprocessing": _stable(method.preprocess),
     }
     return {**about, "cig": versions()["cig"]}
+
+
+def _sources(method: Method) -> str:
+    """The models' names and the preprocessing, for people."""
+    models = (model["source"] for model in method.identity.values() if isinstance(model, Mapping))
+    return f"{', '.join(map(str, models))}; {method.preprocess}"
 
 
 def _stable(preprocess: Any) -> str:

@@ -1,0 +1,130 @@
+"""What runs remember: features by content, digests by place, descriptions; two processes at once; damage."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cig.cache import FeatureCache, summary
+from cig.errors import InputError, NotFoundError
+
+
+def old(path, text="x"):
+    """A file that was written a minute ago."""
+    path.write_text(text)
+    os.utime(path, (time.time() - 60,) * 2)
+    return path
+
+
+def test_features_by_space_and_key(tmp_path):
+    cache = FeatureCache(tmp_path)
+    one, two = cache.space({"model": 1}, "one"), cache.space({"model": 2}, "two")
+    cache.write(one, {"a": np.array([1.0, 2.0], np.float32), "b": np.array([3.0, 4.0], np.float32)})
+    again = FeatureCache(tmp_path)
+    assert {key: row.tolist() for key, row in again.read(one, ["b", "c", "a", "a"])} == {"a": [1, 2], "b": [3, 4]}
+    assert not dict(again.read(two, ["a"]))
+    assert again.spaces() == [("one", 2, 16)]
+
+
+def test_many_keys_are_read_in_pieces(tmp_path):
+    cache = FeatureCache()
+    space = cache.space({}, "")
+    cache.write(space, {str(i): np.full(3, i, np.float32) for i in range(1200)})
+    assert {int(key): int(row[0]) for key, row in cache.read(space, map(str, range(2000)))} == {
+        i: i for i in range(1200)
+    }
+
+
+def test_digests_are_remembered_until_the_file_changes(tmp_path):
+    cache, a, b = FeatureCache(tmp_path), old(tmp_path / "a"), old(tmp_path / "b")
+    cache.remember({a: "A", b: "B", tmp_path / "gone": "G"})
+    assert FeatureCache(tmp_path).digests([a, b, tmp_path / "gone"]) == {a: "A", b: "B"}
+    old(b, "longer")
+    assert cache.digests([a, b]) == {a: "A"}
+    os.utime(a, (time.time() - 30,) * 2)
+    assert not cache.digests([a])
+
+
+@pytest.mark.parametrize(
+    ("age", "whole_seconds", "known"), [(0, False, False), (0.2, False, True), (1, True, False), (4, True, True)]
+)
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, age, whole_seconds, known):
+    """It could change again within a tick of the clock; one of whole seconds ticks slowly."""
+    cache, path = FeatureCache(tmp_path), old(tmp_path / "a")
+    when = int((time.time() - age) * 1e9)
+    when = when // 10**9 * 10**9 if whole_seconds else when | 1
+    os.utime(path, ns=(when, when))
+    cache.remember({path: "A"})
+    assert bool(cache.digests([path])) == known
+
+
+def test_names_that_are_no_text(tmp_path):
+    cache, path = FeatureCache(tmp_path), old(tmp_path / os.fsdecode(b"\xff\xfe \n'--"))
+    cache.remember({path: "A"})
+    assert cache.digests([path]) == {path: "A"}
+
+
+def test_a_described_thing_is_loaded_when_it_must(tmp_path):
+    class Model:
+        name, width = "m", 7
+
+        def __call__(self, x):
+            return x + 1
+
+    loads = []
+
+    def load():
+        loads.append(1)
+        return Model()
+
+    def recall(**made_of):
+        return FeatureCache(tmp_path).recall(made_of, load, lambda model: {"name": model.name})
+
+    assert recall(digest="1").width == 7
+    deferred = recall(digest="1")
+    assert (deferred.name, len(loads)) == ("m", 1)
+    assert (deferred.width, deferred(1), len(loads)) == (7, 2, 2)
+    assert recall(digest="2").name == "m"
+    assert len(loads) == 3
+    for _ in range(2):
+        recall(source="hub/id", revision="unknown")
+    assert len(loads) == 5, "what is not known for sure is loaded"
+
+
+def test_showing_and_clearing(tmp_path):
+    cache = FeatureCache(tmp_path)
+    cache.write(cache.space({}, "pictures of x"), {"a": np.zeros(2**18, np.float32)})
+    assert summary(tmp_path).splitlines() == [
+        "     1.0 MB         1 features  pictures of x",
+        f"     1.0 MB         1 features in {tmp_path}",
+    ]
+    cache.clear()
+    assert summary(tmp_path) == f"     0.0 MB         0 features in {tmp_path}"
+    with pytest.raises(NotFoundError, match="has no feature cache"):
+        summary(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to look at" * 9, b"SQLite format 3\0" + b"x" * 99]
+)
+def test_a_damaged_cache_says_what_to_remove(tmp_path, content):
+    (tmp_path / "features.sqlite").write_bytes(content)
+    with pytest.raises(InputError, match=r"features.sqlite cannot be used: .*remove that file"):
+        FeatureCache(tmp_path)
+
+
+def test_two_processes_write_at_once(tmp_path):
+    code = """if True:
+        import sys, numpy as np, pathlib
+        from cig.cache import FeatureCache
+        cache = FeatureCache(pathlib.Path(sys.argv[1]))
+        for i in range(60):
+            cache.write(cache.space({}, "s"), {f"{sys.argv[2]}-{i}": np.full(8, i, np.float32)})
+            cache.write(cache.space({}, "s"), {f"both-{i}": np.full(8, i, np.float32)})
+    """
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert FeatureCache(tmp_path).spaces() == [("s", 180, 180 * 32)]
