@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from cig import formats
 from cig.cli import app, main
 
 
@@ -103,6 +105,15 @@ def test_one_benchmark_in_every_spelling(world, capsys, line, flag):
         ("generate cirr --height 500 --width 513", "unet"),
         ("extract --categories hat --dataset fashioniq", 'no FashionIQ category "hat"'),
         ("serach", "Unknown command"),
+        ("extract --shard 0/4", "counted from 1"),
+        ("extract --shard 5/4", "counted from 1"),
+        ("generate --shard two", "counted from 1"),
+        ("run cirr --search-clip x", "come together"),
+        ("run cirr --search-batch-size 0", "at least 1"),
+        ("run cirr --method serle", 'Did you mean "searle"'),
+        ("cache", "which cache?"),
+        ("cache nowhere", "has no feature cache"),
+        ("config evaluate --methd x", "Did you mean --method"),
     ],
 )
 def test_wrong_calls_exit_2_with_a_hint(world, tmp_path, monkeypatch, capsys, line, words):
@@ -194,6 +205,120 @@ def test_debug_shows_the_traceback(capsys):
         main(["evaluate", "--debug"])
 
 
+# What stands for a flag that is not given
+
+
+def in_force(capsys, *words):
+    """name -> (value, where from), as `cig config` shows it"""
+    code, out, err = run(capsys, "config", *words)
+    assert code == 0, err
+    return {line.split()[0]: tuple(line.split(maxsplit=2)[1:]) for line in out.splitlines()}
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = ["evaluate", "cirr", "--clip", "c"]
+    assert in_force(capsys, *line)["search.method"] == ("searle", "default")
+    (tmp_path / "cig.toml").write_text('phi_vit = "p.pt"\n[search]\nmethod = "lincir"\n[generate]\nsteps = 7\n')
+    assert in_force(capsys, *line)["search.method"] == ("lincir", "cig.toml")
+    assert in_force(capsys)["generate.steps"] == ("7", "cig.toml")
+    assert in_force(capsys)["phi_vit"] == ("p.pt", "cig.toml")
+    monkeypatch.setenv("CIG_SEARCH_METHOD", "text")
+    monkeypatch.setenv("CIG_PHI_VIT", "q.pt")
+    assert in_force(capsys, *line)["search.method"] == ("text", "CIG_SEARCH_METHOD in the environment")
+    assert in_force(capsys)["phi_vit"] == ("q.pt", "CIG_PHI_VIT in the environment")
+    shown = in_force(capsys, *line, "--eval-type", "image")
+    assert shown["search.method"] == ("image", "--method")
+    assert shown["search.clip"] == ("c", "--clip")
+
+
+def test_settings_reach_the_verb(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIG_CIRR", str(world / "CIRR"))
+    text = f'[search]\nmethod = "image"\nclip = "{world}/models/clip-small"\nfeature_cache = "f"\n'
+    (tmp_path / "cig.toml").write_text(text)
+    assert run(capsys, "evaluate", "cirr", "--json", "a.json")[0] == 0
+    assert json.loads((tmp_path / "a.json").read_text())["method"] == "image"
+    assert "60 features" in run(capsys, "cache")[1]
+    assert run(capsys, "cache", "--clear")[0] == 0
+    assert "0 features" in run(capsys, "cache", "f")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[serch]", 'Did you mean "search"'),
+        ("[search]\nmethd = 1", 'Did you mean "method"'),
+        ("[search]\nclip = [1]", "should be a text or a number"),
+        ("search = 1", "should be a table"),
+        ("[generate]\nsteps = 'many'", "steps"),
+    ],
+)
+def test_wrong_settings_exit_2(tmp_path, monkeypatch, capsys, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cig.toml").write_text(text)
+    code, out, err = run(capsys, "generate", "cirr") if "generate" in text else run(capsys, "evaluate", "cirr")
+    assert code == 2
+    assert words in out + err
+    assert "Traceback" not in err
+
+
+def test_tables_are_the_groups_of_flags(capsys):
+    """Every flag of a group may be set, and nothing else."""
+    from cig.settings import PLACES, TABLES
+
+    shown = set(in_force(capsys, "run")) | set(in_force(capsys, "evaluate")) | set(in_force(capsys, "generate"))
+    assert shown == {f"{table}.{key}" for table, keys in TABLES.items() for key in keys}
+    assert set(PLACES) <= set(in_force(capsys))
+
+
+# Stopping, and running out of memory
+
+
+def stop_at(monkeypatch, name, picture, number=signal.SIGINT):
+    """Sends a signal to this process while this picture is written."""
+    write = formats.write_png
+
+    def writing(path, image):
+        if path.name == picture:
+            os.kill(os.getpid(), number)
+        write(path, image)
+
+    monkeypatch.setattr(name, writing)
+
+
+def run_cirr(world, out):
+    models = world / "models"
+    line = ["run", "cirr/val", "--dataset-path", world, "--out", out, "--height", "64", "--width", "64", "--steps", "2"]
+    line += ["--clip", models / "clip-small", "--clip2", models / "clip-large"]
+    line += ["--phi", models / "phi-small.pt", "--phi2", models / "phi-large.pt", "--device", "cpu"]
+    line += ["--model-path", models / "sdxl", "--sdxl-repo", models / "sdxl", "--vae-repo", models / "sdxl/vae"]
+    return [*line, "--search-clip", models / "clip-small", "--search-phi", models / "phi-small.pt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_the_batch_and_a_rerun_goes_on(world, tmp_path, monkeypatch, capsys, number):
+    with monkeypatch.context() as patch:
+        stop_at(patch, "cig.generation.write_png", "09997.png", number)
+        code, _, err = run(capsys, *run_cirr(world, tmp_path))
+    assert code == 130
+    assert "stopping at the end of this batch" in err
+    assert "imagine cirr/val: stopped after 1 of 2 batches; what was finished is kept, and a rerun goes on" in err
+    made = sorted(path.name for path in (tmp_path / "pseudo_targets").glob("*.png"))
+    assert made == ["09996.png", "09997.png", "09998.png", "09999.png"]
+    code, _, err = run(capsys, *run_cirr(world, tmp_path))
+    assert (code, "4 queries done, 4 kept" in err) == (0, True)
+
+
+def test_memory_that_runs_out_names_the_flags(monkeypatch, capsys):
+    def full(*args, **options):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")
+
+    monkeypatch.setattr("cig.pipeline.evaluate", full)
+    code, _, err = run(capsys, "evaluate", "cirr")
+    assert (code, "lower --batch-size" in err, "Traceback" in err) == (1, True, False)
+
+
 def test_ctrl_c_exits_130(monkeypatch, capsys):
     def stop(*args, **options):
         raise KeyboardInterrupt
@@ -207,7 +332,7 @@ def test_python_m_cig():
     assert done.stdout.strip() == "0.1.0"
 
 
-@pytest.mark.parametrize("verb", ["extract", "generate", "evaluate", "submit"])
+@pytest.mark.parametrize("verb", ["extract", "generate", "evaluate", "submit", "run"])
 def test_help_tells_every_flag(verb, capsys):
     app([verb, "--help"], result_action="return_value")
     shown = capsys.readouterr().out

@@ -22,6 +22,7 @@ app = App(
     help="Composed image retrieval: a picture and a sentence find the picture you mean.",
     help_epilogue="Every verb takes --debug, which shows the traceback of an error.",
     version=lambda: metadata.version("cig"),
+    suppress_keyboard_interrupt=False,
 )
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
@@ -416,7 +417,7 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
         flag = argument.names[0]
         key = flag.removeprefix("--").replace("-", "_").removeprefix("search_")
         if not argument.tokens and (found := settings.value(table, key)):
-            argument.append(Token(keyword=found.source, value=found.value, source=found.source))
+            argument.append(Token(keyword=flag, value=found.value, source=found.source))
             _in_force[f"{table}.{key}"] = found
         elif argument.tokens:
             _in_force[f"{table}.{key}"] = settings.Setting(argument.tokens[0].value, flag)
