@@ -15,17 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cig.errors import PictureError
 from cig.images import read_picture
 from cig.report import label, notes
 from cig.types import TARGET, Benchmark, Query, Ranking, Report
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 MOST = 200  # queries on a page, as their pictures are inside it
 FIRST = 10  # results of a query
 SIDE, QUALITY = 160, 60  # of a thumbnail: its longest side, and WebP's quality
-LONG = 280  # characters of a caption that are shown before it is folded
+LONG = 160  # characters of a caption that are shown before it is folded
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -146,15 +149,10 @@ def to_html(
         total: how many queries there are.
         title: by default the report's benchmark.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     report = report or Report(title, {}, {}, {}, {}, {}, {})
-    house = Environment(
-        loader=PackageLoader("cig"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     urls = thumbnails(path for case in cases for path in _paths(case))
     pictures = {url: place for place, url in enumerate(dict.fromkeys(urls.values()))}
-    page = house.get_template("report.html").render(
+    page = _template().render(
         **_own_code(),
         title=title or report.benchmark,
         report=report,
@@ -174,6 +172,14 @@ def to_html(
         long=LONG,
     )
     return SURROGATES.sub("\ufffd", page)
+
+
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    house = Environment(loader=PackageLoader("cig"), autoescape=True, undefined=StrictUndefined)
+    house.trim_blocks = house.lstrip_blocks = True
+    return house.get_template("report.html")
 
 
 def _own_code() -> dict[str, Any]:
@@ -203,7 +209,7 @@ def _paths(case: Case) -> list[Path]:
 def thumbnails(paths: Iterable[Path]) -> dict[Path, str]:
     """path -> data URL of a small WebP, each distinct path once; those that cannot be read are left out."""
     distinct = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(8) as pool:
         return {path: url for path, url in zip(distinct, pool.map(_thumbnail, distinct), strict=True) if url}
 
 

@@ -53,7 +53,7 @@ function remember() {
 }
 
 function recall() {
-  form.reset();
+  if (!location.hash.includes("=")) return show(); // a place on the page, not a filter
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
     const control = form.elements.namedItem(name);
     if (control) control.value = value;
