@@ -19,7 +19,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"composition", "methods", "generators"},
     {"generation", "retrieval", "metrics"},
     {"datasets", "evaluation"},
-    {"report", "options"},
+    {"report", "page", "options"},
     {"searching"},
     {"pipeline"},
     {"cli"},

@@ -1,8 +1,8 @@
-"""A Report -> the terminal, and JSON for other programs."""
+"""A Report -> the terminal, JSON for other programs, and Markdown for a README or an issue."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.errors import some
@@ -40,6 +40,67 @@ def to_text(report: Report) -> str:
 def _cell(report: Report, part: str, measure: str) -> str:
     low, high = report.intervals[part][measure]
     return f"{report.scores[part][measure]:6.2f} [{low:.2f}, {high:.2f}]"
+
+
+def to_markdown(
+    report: Report, method: str, branches: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
+) -> str:
+    """A page of Markdown: scores, branches, protocol, what pseudo-targets changed, what was missing, provenance."""
+    lines = [f"# {_plain(report.benchmark)}: {_plain(method)}", ""]
+    if report.scores:
+        measures = list(next(iter(report.scores.values())))
+        rows = [[label(measure), *(_cell(report, part, measure) for part in report.scores)] for measure in measures]
+        lines += [*_table(["measure", *(part or "score" for part in report.scores)], rows), ""]
+        lines += ["In percent, with 95% bootstrap intervals over queries.", ""]
+    lines += [*_table(["branch", "weight", "source"], [_branch(branch) for branch in branches]), ""]
+    lines += [f"- {_plain(line)}" for line in [*changed(report), *notes(report.missing)]]
+    lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in report.protocol.items()]
+    lines += [f"- {_plain(line)}" for line in _origin(provenance)]
+    return "\n".join(lines) + "\n"
+
+
+def _branch(branch: Mapping[str, Any]) -> list[str]:
+    return [branch["name"], f"{branch['weight']:.2f}", branch["source"]]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(map(_plain, row))} |" for row in [header, *rows]]
+    return [lines[0], f"|{' --- |' * len(header)}", *lines[1:]]
+
+
+def _plain(value: Any) -> str:
+    """On one line, with nothing in it that ends a cell, starts HTML, or cannot be written."""
+    text = " ".join(str(value).encode("utf-8", "replace").decode().split())
+    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", r"\|")):
+        text = text.replace(mark, safe)
+    return text
+
+
+def _origin(provenance: Mapping[str, Any]) -> list[str]:
+    """Where the numbers come from, a line each: the whole of it is in the JSON."""
+    models = provenance.get("models", {})
+    known = {
+        "commit": provenance.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items()),
+        **{f"model {name}": _facts(model) for name, model in models.items()},
+        "picture set": provenance.get("picture_set"),
+        "device": provenance.get("device"),
+        "seconds": provenance.get("seconds"),
+    }
+    return [f"{what}: {value}" for what, value in known.items() if value]
+
+
+def _facts(model: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, Mapping) else str(model)
+
+
+NAMES = {"recall": "Recall", "subset_recall": "Subset recall", "map": "mAP", "average": "Average"}
+
+
+def label(measure: str) -> str:
+    """ "Subset recall@1" from "subset_recall@1"."""
+    name, at, k = measure.partition("@")
+    return f"{NAMES.get(name, name)}{at}{k}"
 
 
 def changed(report: Report) -> list[str]:

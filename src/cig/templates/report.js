@@ -1,0 +1,70 @@
+"use strict";
+
+// Pictures: each is in the file once, and decoded when its place comes near.
+
+const pictures = JSON.parse(document.getElementById("pictures").textContent);
+const load = (image) => {
+  image.src = pictures[image.dataset.picture];
+  near.unobserve(image);
+};
+const near = new IntersectionObserver(
+  (seen) => seen.filter((each) => each.isIntersecting).forEach((each) => load(each.target)),
+  { rootMargin: "800px" },
+);
+const waiting = () => document.querySelectorAll("img[data-picture]:not([src])");
+waiting().forEach((image) => near.observe(image));
+addEventListener("beforeprint", () => waiting().forEach(load));
+
+// Filters: what the form says, which the address remembers.
+
+const form = document.getElementById("filters");
+const list = document.getElementById("cards");
+const cards = [...list.children];
+const plain = (text) => text.normalize("NFKC").toLowerCase();
+const words = new Map(
+  cards.map((card) => [card, plain([...card.querySelectorAll("[data-find]")].map((e) => e.textContent).join(" "))]),
+);
+const rise = (card, otherwise) => (card.dataset.rise === "" ? otherwise : Number(card.dataset.rise));
+const orders = {
+  order: (a, b) => cards.indexOf(a) - cards.indexOf(b),
+  gain: (a, b) => rise(b, -Infinity) - rise(a, -Infinity) || orders.order(a, b),
+  loss: (a, b) => rise(a, Infinity) - rise(b, Infinity) || orders.order(a, b),
+};
+
+const fits = (card, asked) =>
+  (!asked.change || card.dataset.change === asked.change) &&
+  (!asked.part || card.dataset.part === asked.part) &&
+  (!asked.tag || JSON.parse(card.dataset.tags).includes(asked.tag)) &&
+  words.get(card).includes(plain(asked.find || "").trim());
+
+function show() {
+  const asked = Object.fromEntries(new FormData(form));
+  const shown = cards.filter((card) => fits(card, asked));
+  cards.forEach((card) => (card.hidden = true));
+  shown.forEach((card) => (card.hidden = false));
+  list.append(...[...cards].sort(orders[asked.sort] || orders.order));
+  document.getElementById("count").textContent = `Showing ${shown.length} of ${cards.length}`;
+  document.getElementById("empty").hidden = shown.length > 0;
+}
+
+function remember() {
+  const set = [...new FormData(form)].filter(([name, value]) => value && !(name === "sort" && value === "order"));
+  history.replaceState(null, "", set.length ? `#${new URLSearchParams(set)}` : location.pathname + location.search);
+}
+
+function recall() {
+  if (!location.hash.includes("=")) return show(); // a place on the page, not a filter
+  for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
+    const control = form.elements.namedItem(name);
+    if (control) control.value = value;
+  }
+  form.querySelectorAll("select").forEach((select) => (select.selectedIndex = Math.max(select.selectedIndex, 0)));
+  show();
+}
+
+form.addEventListener("input", () => (show(), remember()));
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("reset", () => setTimeout(() => (show(), remember()))); // once it is reset
+addEventListener("hashchange", recall);
+form.hidden = false;
+recall();
