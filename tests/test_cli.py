@@ -111,6 +111,7 @@ def test_one_benchmark_in_every_spelling(world, capsys, line, flag):
         ("run cirr --search-clip x", "come together"),
         ("run cirr --search-batch-size 0", "at least 1"),
         ("run cirr --method serle", 'Did you mean "searle"'),
+        ("evaluate cirr --report a.pdf", "end it in .html"),
         ("cache", "which cache?"),
         ("cache nowhere", "has no feature cache"),
         ("config evaluate --methd x", "Did you mean --method"),

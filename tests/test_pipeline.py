@@ -251,6 +251,9 @@ def test_one_run_is_the_single_verbs(world, done, tmp_path):
     one = ["--submission-name", "cirr_test1", "--output-dir", tmp_path / "verbs"]
     cig("submit", *cirr(world), *searching(world, done / "images/cirr"), *one)
     assert tree(tmp_path / "submission", "*.json") == tree(tmp_path / "verbs", "*.json") != {}
+    page = (tmp_path / "report.html").read_text()
+    assert "The targets are not public" in page
+    assert page.count("<article") == 8
 
 
 def test_one_run_of_fashioniq(world, done, tmp_path):
@@ -261,6 +264,8 @@ def test_one_run_of_fashioniq(world, done, tmp_path):
     ours, theirs = oracle.read(tmp_path / "scores.json"), oracle.read(tmp_path / "verbs.json")
     assert all(ours[key] == theirs[key] for key in ("scores", "intervals", "per_query", "changes"))
     assert (tmp_path / "rankings.json").read_bytes() == (tmp_path / "verbs.rankings.json").read_bytes()
+    assert (tmp_path / "report.html").read_text().count("<article") == 24
+    assert f"{ours['scores']['shirt']['recall@10']:.2f}" in (tmp_path / "report.md").read_text()
 
 
 def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, monkeypatch):

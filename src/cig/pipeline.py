@@ -21,7 +21,14 @@ from cig.layout import existing_part, part_folder
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_phi, need_pictures, need_unet
 from cig.runtime import free_memory, resolve_device, resolve_dtype, say
-from cig.searching import Found, branches_text, check_searching, search_parts, source_of
+from cig.searching import (
+    branches_text,
+    check_searching,
+    need_known_forms,
+    search_parts,
+    source_of,
+    write_reports,
+)
 from cig.types import Benchmark, Generator, Report
 
 if TYPE_CHECKING:
@@ -110,6 +117,7 @@ def evaluate(
     from cig.evaluation import evaluate as score
 
     _need_targets_to_fuse(searching)
+    need_known_forms(reports)
     parts = need_all(lambda: data.load("val"), [lambda: check_searching(searching)])
     if any(part.hidden for part in parts):
         raise UsageError(f"the targets of {parts[0].name} are hidden; use `cig submit`, or evaluate val")
@@ -119,7 +127,7 @@ def evaluate(
         write_json(json, report.to_json(result, found.method.name, found.branches, found.provenance))
     if rankings:
         write_json(rankings, found.names)
-    _write_reports(found, result, reports)
+    write_reports(found, result, reports)
     say(f"{found.method.name}: {branches_text(found.branches)}")
     say(f"protocol: {', '.join(f'{key}: {value}' for key, value in result.protocol.items())}")
     print(report.to_text(result))
@@ -149,6 +157,7 @@ def submit(
 
     family = _need_server(data, name)
     _need_targets_to_fuse(searching)
+    need_known_forms(reports)
     parts = need_all(lambda: data.load("test"), [lambda: check_searching(searching)])
     found = search_parts(parts, data, compute, searching, FeatureCache(searching.cache), allow_missing)
     if not allow_missing:
@@ -163,9 +172,10 @@ def submit(
         write_json(out / f"{name}.missing.json", found.missing_references, indent=1)
     if rankings:
         write_json(rankings, found.names)
-    _write_reports(found, None, reports)
-    lines = notes(missing_of(parts, found.rankings))
-    for line in (f"{found.method.name}: {branches_text(found.branches)}", *lines):
+    missing = missing_of(parts, found.rankings)
+    counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
+    write_reports(found, Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts), reports)
+    for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(missing)):
         say(line)
     return paths
 
@@ -306,10 +316,6 @@ def _imagine(
             say(f"{len(done.refused)} queries have no accepted picture: {some(done.refused)}")
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     return missing
-
-
-def _write_reports(found: Found, result: Report | None, paths: Sequence[Path]) -> None:
-    """Each in the form that its suffix asks for."""
 
 
 def _say_foreign(names: Sequence[str]) -> None:

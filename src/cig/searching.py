@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError
-from cig.formats import find_by_id, picture_name
+from cig.formats import Manifest, find_by_id, picture_name, write_bytes
 from cig.layout import existing_part
 from cig.options import Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
-from cig.types import Benchmark, Method, Ranking
+from cig.types import Benchmark, Method, Ranking, Report
 
 if TYPE_CHECKING:
     from cig.cache import FeatureCache
@@ -33,6 +33,7 @@ class Found:
     rankings: list[Ranking]
     alone: list[Ranking] | None  # without pseudo-targets, where they were fused
     targets: list[Targets | None]  # query id -> pseudo-target
+    refused: list[set[str]]  # ids of queries whose pictures were all refused
     branches: list[dict[str, Any]]
     provenance: dict[str, Any]
 
@@ -102,6 +103,7 @@ def search_parts(
         rankings=[ranked(part, own) for part, own in zip(parts, targets, strict=True)],
         alone=[ranked(part, None) for part in parts] if fused else None,
         targets=targets,
+        refused=[_refused(part, data, searching) for part in parts],
         branches=_branches(parts[0], searching, fused),
         provenance=_provenance(parts, method, pictures, searching, compute, started),
     )
@@ -110,12 +112,24 @@ def search_parts(
 def _pseudo_targets(part: Benchmark, data: Data, searching: Searching) -> Targets | None:
     if not searching.pseudo_targets:
         return None
-    folder = existing_part(searching.pseudo_targets, part, len(data.categories) == 1)
+    folder = _folder(searching.pseudo_targets, part, data)
     found = find_by_id(folder, [query.id for query in part.queries], PICTURES)
     if not found:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
     return found
+
+
+def _folder(pseudo_targets: Path, part: Benchmark, data: Data) -> Path:
+    return existing_part(pseudo_targets, part, len(data.categories) == 1)
+
+
+def _refused(part: Benchmark, data: Data, searching: Searching) -> set[str]:
+    """By the manifest of our own generation; elsewhere nothing is known of refusals."""
+    if not searching.pseudo_targets:
+        return set()
+    lines = Manifest.read(_folder(searching.pseudo_targets, part, data))
+    return {name for name, line in lines.items() if not line.get("accepted", True)}
 
 
 def _branches(part: Benchmark, searching: Searching, fused: bool) -> list[dict[str, Any]]:
@@ -154,3 +168,28 @@ def _provenance(
         "seconds": round(time.monotonic() - started, 3),
         "device": device_name(resolve_device(compute.device)),
     }
+
+
+# Reports
+
+
+def need_known_forms(reports: Sequence[Path]) -> None:
+    for path in reports:
+        if path.suffix not in (".html", ".md"):
+            raise UsageError(f"--report {path}: end it in .html for a page with pictures, or in .md for Markdown")
+
+
+def write_reports(found: Found, result: Report, paths: Sequence[Path]) -> None:
+    """Each in the form that its suffix asks for."""
+    from cig import page, report
+
+    about = found.method.name, found.branches, found.provenance
+    for path in paths:
+        if path.suffix == ".md":
+            write_bytes(path, report.to_markdown(result, *about).encode())
+            continue
+        alone: Sequence[Ranking | None] = found.alone or [None] * len(found.parts)
+        columns = zip(found.parts, found.rankings, alone, found.targets, found.refused, strict=True)
+        cases = [case for column in columns for case in page.cases(*column)]
+        html = page.to_html(result, page.choose(cases), len(cases), *about)
+        write_bytes(path, html.encode())
