@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
-from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.errors import InputError, MismatchError, NotFoundError, reason, some
 from cig.formats import identity, read_json
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
@@ -97,7 +97,10 @@ def load_tokenizer(source: str, context: int) -> Tokenizer:
     standard = openai_tokenizer(context)
     if not (Path(source) / "tokenizer.json").is_file():
         return standard
-    own = AutoTokenizer.from_pretrained(source)
+    try:
+        own = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"{source}/tokenizer.json cannot be loaded: {reason(error)}") from error
     if own.get_vocab() == standard.tokenizer.get_vocab():
         return standard
     if own.eos_token_id is None:
@@ -216,11 +219,10 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | N
     try:
         model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         if folder.exists():
-            raise InputError(f"the CLIP in {source} cannot be loaded: {reason}") from error
+            raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error
         raise NotFoundError(
-            f"no CLIP {source}: it is not a folder, and the hub says: {reason} "
+            f"no CLIP {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
     if info["missing_keys"] or info["mismatched_keys"]:

@@ -56,6 +56,11 @@ def did_you_mean(asked: str, choices: Iterable[str]) -> str:
     return f"{guess} Choose from: {', '.join(choices)}."
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library said, or the error's kind where it said nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def some(names: Iterable[str], most: int = 20) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def need_all(
 
 def need_phi(path: Path, key: str, flag: str) -> None:
     """A phi that composes; key is its default place's."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         name = Path(settings.PLACES[key]).name
         raise NotFoundError(
             f"the phi {path} is not there: get {name} from {settings.CIG_DRIVE} and put it there, or give {flag}"

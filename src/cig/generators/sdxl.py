@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
 from cig.formats import Hashed, file_digest, identity
 from cig.preflight import need_unet
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
@@ -163,11 +163,10 @@ def _load(kind: Any, source: str | Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(str(source), **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         if Path(source).exists():
-            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason}") from error
+            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error
         raise NotFoundError(
-            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason} "
+            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
 

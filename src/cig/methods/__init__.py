@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.formats import identity, read_json
+from cig.formats import identity, read_object
 from cig.images import Preprocess, Preprocessing
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def published_experiment(
     if not (exp_name and checkpoint) or phi:
         raise UsageError("--exp-name and --phi-checkpoint-name come together, in the place of --phi")
     folder = Path("data/phi_models") / exp_name
-    openai = read_json(folder / "hyperparameters.json").get("clip_model_name", "")
+    openai = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
     hub = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
     if not clip and openai not in hub:
         raise UsageError(f'{folder}: CLIP "{openai}" is not {" or ".join(hub)}; give --clip')
