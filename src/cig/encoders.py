@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import html
+import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
@@ -208,18 +209,28 @@ def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: 
     text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
     vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)
     tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
+    _check_tokens(tokenizer, text.config.vocab_size, source)
     known = {**identity(source, cache_dir), "dtype": str(dtype)}
     return Clip(vision.to(device), text.to(device), tokenizer, known)
 
 
+def _check_tokens(tokenizer: Tokenizer, known: int, source: str) -> None:
+    """Raises MismatchError, where the tower would only say that an index is out of range."""
+    highest = max(tokenizer.tokenizer.get_vocab().values())
+    if highest >= known:
+        raise MismatchError(f"{source}: its tokenizer has tokens up to {highest}, its text tower {known} of them")
+    if tokenizer.end not in tokenizer(["a"])[0]:
+        raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
+
+
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
-    folder = Path(source)
-    if folder.exists():
+    folder, local = Path(source), os.path.exists(source)
+    if local:
         _check_folder(folder)
     try:
         model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
-        if folder.exists():
+        if local:
             raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error
         raise NotFoundError(
             f"no CLIP {source}: it is not a folder, and the hub says: {reason(error)} "

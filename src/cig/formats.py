@@ -341,10 +341,12 @@ def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor
     value = loaded.get(key)
     if not isinstance(value, torch.Tensor):
         raise InputError(f'{path}: no tensor "{key}"; it has {some(map(str, loaded))}')
-    if value.dim() == dim + 1 and value.shape[0] == 1 and is_plain(value):
+    if not is_plain(value):
+        raise InputError(f'{path}: "{key}" should be a dense tensor of floats, found {value.dtype} on {value.device}')
+    if value.dim() == dim + 1 and value.shape[0] == 1:
         value = value[0]
-    if value.dim() != dim or not is_plain(value):
-        raise InputError(f'{path}: "{key}" is {tuple(value.shape)} {value.dtype}, expected {dim} dimensions of floats')
+    if value.dim() != dim:
+        raise InputError(f'{path}: "{key}" is {tuple(value.shape)}, expected {dim} dimensions')
     if not torch.isfinite(value).all():
         raise InputError(f'{path}: "{key}" has values that are not finite')
     return value

@@ -96,12 +96,12 @@ def load_phi(path: str | Path, clip: Clip) -> Inverter:
 
 def _phi_widths(shapes: Mapping[str, tuple[int, ...]], path: str | Path) -> tuple[int, int, int]:
     """(hidden, input, output), checked before a network of that size is made."""
-    hidden, width, out = shapes["layers.0.bias"][0], shapes["layers.0.weight"][-1], shapes["layers.6.bias"][0]
-    chain = {"layers.0": (hidden, width), "layers.3": (hidden, hidden), "layers.6": (out, hidden)}
+    hidden, width, out = shapes["layers.0.bias"], shapes["layers.0.weight"][1:], shapes["layers.6.bias"]
+    chain = {"layers.0": hidden + width, "layers.3": hidden + hidden, "layers.6": out + hidden}
     for layer, shape in chain.items():
-        if (shapes[f"{layer}.weight"], shapes[f"{layer}.bias"]) != (shape, shape[:1]):
+        if len(shape) != 2 or (shapes[f"{layer}.weight"], shapes[f"{layer}.bias"]) != (shape, shape[:1]):
             raise InputError(f"{path}: the shapes of phi's layers do not follow from each other: {dict(shapes)}")
-    return hidden, width, out
+    return hidden[0], width[0], out[0]
 
 
 def prompt(caption: str, template: str = PROMPT) -> str:

@@ -65,9 +65,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
     return parts[0]
 
 
-def read_queries(
-    path: Path, keys: Sequence[str], make: Callable[[int, dict[str, Any]], Query]
-) -> tuple[Query, ...]:
+def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str, Any]], Query]) -> tuple[Query, ...]:
     """The queries of an annotation file, from its entries; what make refuses is told with file, line and entry."""
     queries = []
     for position, entry in enumerate(read_entries(path, keys)):

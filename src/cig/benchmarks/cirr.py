@@ -70,7 +70,7 @@ def _places(path: Path) -> Mapping[str, PurePosixPath]:
     """Name -> the folder that the release names for it."""
     places = read_object(path)
     names_of([*places, *places.values()], f"{path}, an object of names and paths,")
-    return {name: PurePosixPath(place).parent for name, place in places.items()}
+    return {name: PurePosixPath(str(place)).parent for name, place in places.items()}
 
 
 def _folders(home: Path, inner: Path, split: str, places: Mapping[str, PurePosixPath]) -> list[Path]:
