@@ -25,6 +25,7 @@ from PIL import Image
 import tiny
 from cig import plugins, settings
 from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
+from cig.cli import main
 from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
 from cig.formats import Manifest, find_by_id, read_embedding, read_json, read_tensors
@@ -33,6 +34,7 @@ from cig.images import Preprocess, limit_pixels, read_batches, read_picture
 from cig.inversion import Phi, load_phi
 from cig.layout import find_home, list_pictures
 
+pytestmark = pytest.mark.filterwarnings("ignore")
 TIMES = int(os.environ.get("CIG_HOSTILE", "1"))
 CPU = torch.device("cpu")
 seen: Counter = Counter()  # inputs by test, and what came of them
@@ -43,9 +45,7 @@ def watch(tmp_path, monkeypatch):
     """Runs in an empty folder that stays empty, beside which `ran` would be made by any pickle that runs."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    yield
     assert not (tmp_path / "ran").exists(), "a pickle ran"
     assert not os.listdir(tmp_path / "here"), "a file was written where no one asked for it"
 
@@ -81,7 +81,7 @@ TEXTS = [
     "\x1b[2J",
     "é" * 300,
     "x" * 10_000,
-    "‮",
+    "\u202e",
     "..",
     ".",
 ]
@@ -377,7 +377,8 @@ def odd_tensors():
     return [*made, torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), torch.nn.Parameter(plain)]
 
 
-ODD = [*odd_tensors(), None, 7, "x", [], {}, {7: torch.ones(1)}]
+with warnings.catch_warnings(action="ignore"):
+    ODD = [*odd_tensors(), None, 7, "x", [], {}, {7: torch.ones(1)}]
 
 
 def test_odd_tensors(tmp_path, clip):
@@ -625,3 +626,215 @@ def test_programs_in_model_folders_do_not_run(world, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["own.T", "own.T"]}}))
     with pytest.raises(InputError, match=re.escape(str(folder))):
         load_clip(str(folder), CPU, torch.float32)
+
+
+# Through the command line: exit codes and words; never a traceback
+
+
+@pytest.fixture
+def home(data, tmp_path):
+    """A CIRR of one's own to break: three queries, seven pictures."""
+    return shutil.copytree(data / "CIRR", tmp_path / "CIRR")
+
+
+@pytest.fixture
+def cig(world, home, tmp_path, capsys):
+    """cig(verb, flags...) on that CIRR -> (exit code, all that was said)."""
+    models = world / "models"
+    small = {"--clip": models / "clip-small", "--phi": models / "phi-small.pt"}
+    large = {"--clip2": models / "clip-large", "--phi2": models / "phi-large.pt"}
+    sdxl = {"--model-path": models / "sdxl", "--sdxl-repo": models / "sdxl", "--vae-repo": models / "sdxl/vae"}
+    sdxl |= {"--height": 64, "--width": 64, "--steps": 1, "--save-path": tmp_path / "pictures"}
+    own = {"--text-embeddings-dir": tmp_path / "embeddings"}
+    flags = {"extract": small | large | own, "generate": sdxl | own, "evaluate": small}
+
+    def call(verb, *words, **others):
+        common = {"--dataset-path": home, "--device": "cpu"} | flags[verb]
+        given = common | {f"--{name.replace('_', '-')}": value for name, value in others.items()}
+        words = [verb, "cirr/val", *words, *(word for flag in given.items() for word in flag)]
+        with pytest.raises(SystemExit) as done:
+            main([str(word) for word in words])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.out + shown.err
+        return done.value.code or 0, shown.out + shown.err
+
+    return call
+
+
+def annotation(home):
+    return home / "cirr/captions/cap.rc2.val.json"
+
+
+def entries_of(home):
+    return json.loads(annotation(home).read_text())
+
+
+def others(home):
+    """Pictures that are no query's reference."""
+    references = {entry["reference"] for entry in entries_of(home)}
+    return [path for path in sorted((home / "dev").iterdir()) if path.stem not in references]
+
+
+@pytest.mark.parametrize(
+    "kinds", [("empty", "html", "truncated", "huge"), ("text bomb", "a program", "pipe", "folder")]
+)
+def test_broken_pictures_in_a_gallery(cig, home, kinds):
+    """Those of the gallery are not ranked, and named; one that is a reference fails its query."""
+    gallery = others(home)[:4]
+    for path, kind in zip(gallery, kinds, strict=True):
+        spoil(path, kind)
+    code, said = cig("evaluate")
+    assert (code, [path.stem in said for path in gallery]) == (0, [True] * 4)
+    reference = home / "dev" / f"{entries_of(home)[0]['reference']}.png"
+    spoil(reference, kinds[0])
+    code, said = cig("evaluate")
+    assert (code, str(reference) in said, "recall@1" in said) == (1, True, True)
+
+
+def spoil(path, kind):
+    path.unlink()
+    if kind in HOSTILE_PICTURES:
+        path.write_bytes(HOSTILE_PICTURES[kind])
+    else:
+        os.mkfifo(path) if kind == "pipe" else path.mkdir()
+
+
+def test_bombs_among_embeddings(cig, home, tmp_path):
+    assert cig("extract")[0] == 0
+    name = f"{entries_of(home)[1]['pairid']}.pt"
+    path = tmp_path / "embeddings" / name
+    odd = {**ROW, "pooled2": torch.full((5,), torch.nan)}
+    for content in (Bomb(os.mkdir, str(tmp_path / "ran")), {**ROW, "conditioning": None}, odd, [1]):
+        torch.save(content, path)
+        code, said = cig("generate")
+        assert (code, str(path) in said) == (1, True)
+
+
+def test_embeddings_that_do_not_fit_the_generator(cig, home, tmp_path):
+    assert cig("extract")[0] == 0
+    for entry in entries_of(home):
+        torch.save(ROW, tmp_path / f"embeddings/{entry['pairid']}.pt")
+    code, said = cig("generate", "--overwrite")
+    assert (code, "have width 7 and pooled width 5, but the UNet reads 80 and 56" in said) == (2, True)
+
+
+def test_a_phi_that_is_a_program(cig, tmp_path):
+    torch.save({"Phi": Bomb(os.mkdir, str(tmp_path / "ran"))}, tmp_path / "phi.pt")
+    code, said = cig("evaluate", phi=tmp_path / "phi.pt")
+    assert (code, "phi.pt cannot be read as tensors (pickled programs are refused)" in said) == (1, True)
+
+
+def test_a_phi_that_does_not_fit(cig, world):
+    code, said = cig("evaluate", phi=world / "models/phi-large.pt")
+    assert (code, "features of width 56 into words of width 48" in said) == (2, True)
+    assert "features of width 40 and words of width 32" in said
+
+
+@pytest.mark.parametrize(("text", "words"), LINES, ids=range(len(LINES)))
+def test_hostile_annotations_in_evaluate(cig, home, text, words):
+    annotation(home).write_text(text)
+    code, said = cig("evaluate")
+    assert (code, re.search(words, said) is not None, str(annotation(home)) in said) == (1, True, True)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0b", "a\nb", "\x1b[2J", "", ".", "..", "x" * 200, "\ud800"])
+def test_ids_that_cannot_name_a_file(cig, home, tmp_path, name):
+    entries = entries_of(home)
+    entries[1]["pairid"] = name
+    annotation(home).write_text(json.dumps(entries))
+    code, said = cig("extract")
+    assert (code, str(annotation(home)) in said) == (1, True)
+    assert not (tmp_path / "embeddings").exists()
+
+
+def test_ids_that_occur_twice(cig, home):
+    entries = entries_of(home)
+    entries[1]["pairid"] = entries[0]["pairid"]
+    annotation(home).write_text(json.dumps(entries))
+    code, said = cig("evaluate")
+    assert (code, f"{annotation(home)}: query id {entries[0]['pairid']} occurs twice" in said) == (1, True)
+
+
+@pytest.mark.parametrize("texts", [("", "word " * 10_000, "costs $5 $ $$"), ("a\0b", "\ud800", SCRIPTS)], ids=range(2))
+def test_any_caption_runs(cig, home, texts):
+    entries = [{**entry, "caption": text} for entry, text in zip(entries_of(home), texts, strict=True)]
+    annotation(home).write_text(json.dumps(entries))
+    assert cig("extract")[0] == 0
+    assert cig("evaluate")[0] == 0
+
+
+def test_loops_of_links(cig, home, tmp_path):
+    os.symlink(home, home / "dev/again")
+    os.symlink("loop.png", home / "dev/loop.png")
+    assert cig("evaluate")[0] == 0
+    os.symlink("loop", tmp_path / "loop")
+    code, said = cig("evaluate", dataset_path=tmp_path / "loop")
+    assert (code, f"{tmp_path / 'loop'} is not a folder" in said) == (2, True)
+    code, said = cig("extract", text_embeddings_dir=tmp_path / "loop")
+    assert (code, f"{tmp_path / 'loop'} cannot be made" in said) == (1, True)
+
+
+def test_broken_manifests(cig, home, tmp_path):
+    assert cig("extract")[0] == 0
+    (tmp_path / "embeddings/manifest.jsonl").write_bytes(b'\xff\n{"id": []}\n[]\n' + b"[" * 9999)
+    code, said = cig("extract")
+    assert (code, "3 files were there without a line in the manifest" in said) == (0, True)
+    (tmp_path / "embeddings/settings.json").write_text("[]")
+    code, said = cig("extract")
+    assert (code, "settings.json: expected an object" in said) == (1, True)
+
+
+def test_a_broken_clip(cig, world, tmp_path):
+    folder = shutil.copytree(world / "models/clip-small", tmp_path / "clip")
+    (folder / "config.json").write_text('{"model_type": "clip",\n"text_config": }')
+    code, said = cig("evaluate", clip=folder)
+    assert (code, f"{folder}/config.json, line 2, column" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        ({"methd": "image"}, "Did you mean --method"),
+        ({"method": "serle"}, 'Did you mean "searle"'),
+        ({"dtype": "float8"}, "float16"),
+        ({"device": "gpu"}, "--device cpu"),
+        ({"batch_size": "many"}, "batch-size"),
+        ({"max_pixels": -1}, "at least 1"),
+        ({"fusion_weight": "nan", "generated_image_dir": "x"}, "from 0 to 1"),
+        ({"dataset_path": "x" * 5000}, "is not a folder"),
+        ({"phi": "x" * 5000}, "is not there"),
+        ({"clip": "x" * 5000}, "no CLIP"),
+        ({"clip": "\udcff"}, "no CLIP"),
+        ({"generated_image_dir": "x" * 5000}, "is not a folder"),
+        ({"json": "x" * 5000}, "cannot be"),
+    ],
+    ids=range(13),
+)
+def test_wrong_flags_and_values(cig, flags, hint):
+    code, said = cig("evaluate", **flags)
+    assert (code, hint in said) == (1 if "json" in flags else 2, True)
+
+
+# The claims themselves
+
+
+def test_the_page_names_real_tests():
+    """Each row of docs/robustness.md ends in a test that exists, here or in a neighbour."""
+    home = Path(__file__).parents[1]
+    rows = [line for line in (home / "docs/robustness.md").read_text().splitlines() if line.startswith("| ")]
+    named = [re.findall(r"`(test_\w+)`", row.split("|")[-2]) for row in rows[1:]]
+    code = "".join(path.read_text() for path in (home / "tests").glob("test_*.py"))
+    assert len(named) > 30
+    assert all(named)
+    assert not [test for tests in named for test in tests if f"def {test}(" not in code]
+
+
+def test_over_ten_thousand_inputs(request):
+    """Last of the file: how many hostile inputs a plain run makes, where the whole of it ran."""
+    whole = {name for name in globals() if name.startswith("test_")}
+    if whole - {item.originalname for item in request.session.items}:
+        pytest.skip("counts only where the whole file runs")
+    inputs = sum(count for what, count in seen.items() if what != "refused")
+    print(f"{inputs} hostile inputs, {seen['refused']} refusals: {dict(seen)}")
+    assert inputs >= 10_000
+    assert seen["refused"] > inputs / 4, "the inputs are not hostile enough"
