@@ -256,13 +256,16 @@ def identity(
         hashed: path -> sha256; one with a memory need not read gigabytes again.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return {"source": str(source), "sha256": folder_digest(path, hashed)}
-    if path.is_file():
+    if os.path.isfile(path):
         return {"source": str(source), "sha256": hashed(path)}
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+    try:
+        cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+    except ValueError:  # no hub id either, as whoever loads it will say
+        cached = None
     return {"source": str(source), "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"}
 
 

@@ -54,4 +54,4 @@ def part_folder(folder: Path, part: Benchmark) -> Path:
 def existing_part(folder: Path, part: Benchmark, single: bool) -> Path:
     """Where a part's files are read; a flat folder serves a single category only."""
     own = part_folder(folder, part)
-    return folder if single and not own.is_dir() and folder.is_dir() else own
+    return folder if single and not os.path.isdir(own) and os.path.isdir(folder) else own

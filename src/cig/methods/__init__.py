@@ -5,6 +5,7 @@ A family fixes the prompt, the preprocessing and the kind of phi; a variant only
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ class Source:
     def phi_file(self, weights: Weights) -> Path:
         """Raises NotFoundError, which says which file to get, where, and where to put it."""
         path = self.phi or self.models / weights.phi
-        if path.is_file():
+        if os.path.isfile(path):
             return path
         hint = f"get {weights.phi} from {weights.address} and put it at {path}" if not self.phi else "check --phi"
         raise NotFoundError(f"the phi {path} is not there: {hint}, or give another --clip and --phi")
