@@ -435,6 +435,22 @@ def test_archives_that_unpack_to_more_are_refused(tmp_path):
         read_embedding(tmp_path / "b.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_that_keep_torch_busy_are_refused(tmp_path, zipped):
+    """A pickle whose class has a name of 200,000 characters: torch's error message about it would take minutes."""
+    torch.save({"conditioning": torch.ones(1)}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    data = (tmp_path / "a.pt").read_bytes()
+    name, long = b"torch._utils\n_rebuild_tensor_v2", b"torch." + b"[" * 200_000 + b"\nx"
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "a.pt") as plain, zipfile.ZipFile(tmp_path / "b.pt", "w") as changed:
+            for member in plain.infolist():
+                changed.writestr(member.filename, plain.read(member).replace(name, long))
+    else:
+        (tmp_path / "b.pt").write_bytes(data.replace(name, long))
+    with pytest.raises(InputError, match=r"b\.pt cannot be read.*a name of 200\d\d\d characters"):
+        read_embedding(tmp_path / "b.pt")
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
@@ -845,7 +861,9 @@ def test_wrong_flags_and_values(cig, flags, hint):
 def test_the_page_names_real_tests():
     """Each row of docs/robustness.md ends in a test that exists, here or in a neighbour."""
     home = Path(__file__).parents[1]
-    rows = [line for line in (home / "docs/robustness.md").read_text().splitlines() if "`test_" in line and line[0] == "|"]
+    rows = [
+        line for line in (home / "docs/robustness.md").read_text().splitlines() if "`test_" in line and line[0] == "|"
+    ]
     named = [re.findall(r"`(test_\w+)`", row.split("|")[-2]) for row in rows]
     code = "".join(path.read_text() for path in (home / "tests").glob("test_*.py"))
     assert len(named) > 30

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pickletools
 import platform
 import re
 import stat
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 EMBEDDING_KEYS = ("conditioning", "conditioning2", "pooled", "pooled2")
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+LONGEST_NAME = 10_000  # in a pickle
 
 
 # Writing
@@ -281,10 +283,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
     import torch
 
-    data = io.BytesIO(read_bytes(path))
+    data = read_bytes(path)
     try:
-        _refuse_zip_bomb(data)
-        loaded = torch.load(data, map_location="cpu", weights_only=True)
+        _refuse_bombs(data)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
     if not isinstance(loaded, dict):
@@ -292,13 +294,29 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _refuse_zip_bomb(data: io.BytesIO) -> None:
-    """torch.save does not compress, so an honest archive never unpacks to more than its own size."""
-    if zipfile.is_zipfile(data):
-        unpacked = sum(member.file_size for member in zipfile.ZipFile(data).infolist())
-        if unpacked > data.getbuffer().nbytes:
-            raise ValueError(f"an archive of {data.getbuffer().nbytes} bytes that unpacks to {unpacked}")
-    data.seek(0)
+def _refuse_bombs(data: bytes) -> None:
+    """Raises ValueError for what would fill the memory, or keep torch busy for hours.
+
+    torch searches what it says of a refused name with a pattern that takes the square of the name's length.
+    """
+    for pickled in _pickles(data):
+        for _, argument, _ in pickletools.genops(pickled):
+            if isinstance(argument, str) and len(argument) > LONGEST_NAME:
+                raise ValueError(f"a name of {len(argument)} characters")
+
+
+def _pickles(data: bytes) -> Iterator[io.BytesIO]:
+    """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
+    if not data.startswith(b"PK\x03\x04"):
+        yield from [io.BytesIO(data)] * 5
+        return
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > len(data):  # torch.save does not compress
+        raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
+    for member in archive.infolist():
+        if member.filename.lower().endswith(".pkl"):
+            yield io.BytesIO(archive.read(member))
 
 
 def is_plain(value: Any) -> bool:

@@ -65,8 +65,10 @@ def _formats() -> list[str]:
 
 
 def check_pixels(width: int, height: int, what: str = "") -> None:
-    if width * height > _max_pixels or not width * height:
-        raise PictureError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels), or has none")
+    if not width * height:
+        raise PictureError(f"{what}{width} x {height} has no pixels")
+    if width * height > _max_pixels:
+        raise PictureError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
 
 
 @dataclass(frozen=True)
