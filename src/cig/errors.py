@@ -57,8 +57,9 @@ def did_you_mean(asked: str, choices: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library said, or the error's kind where it said nothing."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    """The first line of what a library said, fit for a terminal; the error's kind where it said nothing."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in line[:300])
 
 
 def some(names: Iterable[str], most: int = 20) -> str:

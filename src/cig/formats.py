@@ -308,7 +308,7 @@ def _refuse_bombs(data: bytes) -> None:
 def _pickles(data: bytes) -> Iterator[io.BytesIO]:
     """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
     if not data.startswith(b"PK\x03\x04"):
-        yield from [io.BytesIO(data)] * 5
+        yield from [io.BytesIO(data)] * 5  # one stream: each is read to its end
         return
     archive = zipfile.ZipFile(io.BytesIO(data))
     unpacked = sum(member.file_size for member in archive.infolist())
