@@ -233,6 +233,42 @@ def run(
     return out
 
 
+def plan(
+    data: Data,
+    compute: Compute,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    searching: Searching | None = None,
+    out: Path | None = None,
+) -> bool:
+    """Prints what `run` with the same arguments would take; returns whether disk and memory suffice."""
+    from cig.plan import plan as planned
+
+    out = out or data.default_folder("runs", "val")
+    asked = composing or Composing(), generation or Generation(), searching or Searching()
+    text, fits = planned(data, compute, *asked, out)
+    print(text)
+    return fits
+
+
+def check(data: Data, compute: Compute) -> None:
+    """Prints what is missing or unreadable, and on how many queries an evaluation would stand.
+
+    Raises:
+        IncompleteError: not all of them.
+    """
+    from cig.check import check as examine
+    from cig.check import picture_set, to_text
+
+    findings = [examine(part, compute.workers) for part in data.load("val")]
+    for finding in findings:
+        print(to_text(finding))
+    print(f"picture set {picture_set(findings)}")
+    lacking = [finding.title for finding in findings if not finding.whole]
+    if lacking:
+        raise IncompleteError(f"incomplete: {', '.join(lacking)}; results on it say so, and are not comparable")
+
+
 # What verbs share
 
 
