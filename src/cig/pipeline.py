@@ -231,7 +231,7 @@ def run(
         submit(data, compute, searching, name, out / "submission", rankings, allow_missing, reports[:1])
     else:
         evaluate(data, compute, searching, out / "scores.json", rankings, reports)
-    say(f"{out / 'report.html'} shows every query; scores, rankings and pseudo-targets are beside it")
+    say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
     return out
 
 
