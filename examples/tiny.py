@@ -217,12 +217,20 @@ def verbs(root: Path, out: Path) -> list[list[str]]:
     lines = []
     for name, folder, last in (
         ("fashioniq/val", "FashionIQ", "evaluate"),
-        ("cirr/val", "CIRR", "evaluate"),
+        ("cirr/val", "CIRR", "run"),
         ("cirr/test1", "CIRR", "submit"),
         ("circo/test", "CIRCO", "submit"),
     ):
         data = [name, "--dataset-path", f"{root / folder}", "--device", "cpu"]
         slug = name.replace("/", "_")
+        if last == "run":
+            searcher = ["--search-clip", search[1], "--search-phi", search[3]]
+            lines += [
+                ["check", name, "--dataset-path", f"{root / folder}"],
+                ["plan", *data, *compose, *sdxl, *searcher],
+            ]
+            lines.append(["run", *data, *compose, *sdxl, *searcher, "--out", f"{out}/{slug}"])
+            continue
         lines.append(["extract", *data, "--text-embeddings-dir", f"{out}/embeddings/{slug}", *compose])
         own = ["--text-embeddings-dir", f"{out}/embeddings/{slug}", "--save-path", f"{images}/{slug}"]
         lines.append(["generate", *data, *own, *sdxl])
@@ -245,6 +253,7 @@ def main() -> None:
         print(f"\n$ cig {' '.join(line)}", flush=True)
         app(line, result_action="return_value")
     print(f"\nEmbeddings, pseudo-targets, scores and submission files are in {root / 'outputs'}.")
+    print(f"Open {root / 'outputs/cirr_val/report.html'} in a browser.")
 
 
 if __name__ == "__main__":

@@ -311,6 +311,26 @@ def test_a_stop_ends_the_batch_and_a_rerun_goes_on(world, tmp_path, monkeypatch,
     assert (code, "4 queries done, 4 kept" in err) == (0, True)
 
 
+def test_a_full_disk_keeps_what_was_finished(world, tmp_path, monkeypatch, capsys):
+    replace, left = os.replace, [4]  # settings.json and three pictures
+
+    def filling(source, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", filling)
+        code, _, err = run(capsys, *run_cirr(world, tmp_path))
+    pictures = tmp_path / "pseudo_targets"
+    assert code == 1
+    assert f"09999.png cannot be written to {pictures}: No space left on device; free space or choose another" in err
+    assert sorted(path.name for path in pictures.glob("*.png")) == ["09996.png", "09997.png", "09998.png"]
+    code, _, err = run(capsys, *run_cirr(world, tmp_path))
+    assert (code, "5 queries done, 3 kept" in err) == (0, True)
+
+
 def test_memory_that_runs_out_names_the_flags(monkeypatch, capsys):
     def full(*args, **options):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")

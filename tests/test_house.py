@@ -18,9 +18,9 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "retrieval", "metrics"},
-    {"datasets", "evaluation"},
+    {"datasets", "evaluation", "check"},
     {"report", "page", "options"},
-    {"searching"},
+    {"searching", "plan"},
     {"pipeline"},
     {"cli"},
 ]

@@ -275,7 +275,8 @@ def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, mon
     def never(*args, **options):
         raise AssertionError("was asked again")
 
-    for name in ("cig.encoders.load_clip", "cig.generators.sdxl.load", "cig.images.read_picture"):
+    names = ("cig.encoders.load_clip", "cig.generators.sdxl.load", "cig.images.read_picture", "cig.page.read_picture")
+    for name in names:
         monkeypatch.setattr(name, never)
     run(world, tmp_path, *cirr(world, "val"))
     assert tree(tmp_path, "*.png", "rankings.json", "manifest.jsonl") == before

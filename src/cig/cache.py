@@ -60,13 +60,20 @@ class FeatureCache:
 
     def read(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """(key, feature [d]) of those that are known, in any order."""
+        yield from ((key, np.frombuffer(value, np.float32)) for key, value in self.read_bytes(space, keys))
+
+    def write(self, space: str, features: Mapping[str, NDArray[np.float32]]) -> None:
+        as_floats = (np.ascontiguousarray(row, np.float32) for row in features.values())
+        self.write_bytes(space, {key: row.tobytes() for key, row in zip(features, as_floats, strict=True)})
+
+    def read_bytes(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for chunk in batches(list(dict.fromkeys(keys)), CHUNK):
             marks = ",".join("?" * len(chunk))
             query = f"SELECT key, value FROM feature WHERE space = ? AND key IN ({marks})"
-            yield from ((key, np.frombuffer(value, np.float32)) for key, value in self._read(query, (space, *chunk)))
+            yield from self._read(query, (space, *chunk))
 
-    def write(self, space: str, features: Mapping[str, NDArray[np.float32]]) -> None:
-        rows = [(space, key, np.ascontiguousarray(row, np.float32).tobytes()) for key, row in features.items()]
+    def write_bytes(self, space: str, values: Mapping[str, bytes]) -> None:
+        rows = [(space, key, value) for key, value in values.items()]
         self._write("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
 
     # Content digests of files

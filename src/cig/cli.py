@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter, Token
 
 from cig import settings
-from cig.errors import CigError, UsageError
+from cig.errors import CigError, IncompleteError, UsageError
 
 app = App(
     name="cig",
@@ -350,19 +350,55 @@ def run(
     from cig.options import Work
 
     _at_least_1("--search-batch-size", search_batch_size)
-    searcher = {name.removeprefix("search_"): value for name, value in vars(search).items()}
     pipeline.run(
         _data(benchmark, data, "cirr", gallery),
         _compute(compute, batch_size),
         _composing(compose),
         _generation(generator),
-        _searching(SearchFlags(**searcher)),
+        _searching(_own(search)),
         out,
         submission_name,
         search_batch_size,
         Work(overwrite=overwrite, retry_rejected=retry_rejected),
         allow_missing,
     )
+
+
+@app.command
+def plan(
+    benchmark: Name = None,
+    /,
+    *,
+    data: DataFlags = DataFlags(),
+    compose: ComposeFlags = ComposeFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    search: RunSearchFlags = RunSearchFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    out: Path | None = None,
+    batch_size: int = 4,
+) -> None:
+    """What `cig run` with the same flags would take: pictures, disk, memory, hours, and whether the device fits.
+
+    Parameters
+    ----------
+    out
+        Where the run would write. Default: ./outputs/runs/NAME_SPLIT.
+    batch_size
+        Pictures imagined at once.
+    """
+    from cig import pipeline
+
+    asked = _data(benchmark, data, "cirr"), _compute(compute, batch_size), _composing(compose), _generation(generator)
+    if not pipeline.plan(*asked, _searching(_own(search)), out):
+        raise IncompleteError("this run does not fit on this machine as asked")
+
+
+@app.command
+def check(benchmark: Name = None, /, *, data: DataFlags = DataFlags(), compute: ComputeFlags = ComputeFlags()) -> None:
+    """What of a dataset is missing, unreadable or double, and on how many queries an evaluation would stand."""
+    from cig import pipeline
+
+    pipeline.check(_data(benchmark, data, None), _compute(compute, 1))
 
 
 @app.command
@@ -468,6 +504,10 @@ def _generation(flags: GenerateFlags):  # type: ignore[no-untyped-def]
 
     values = dict(vars(flags))
     return Generation(guidance=values.pop("guidance_scale"), **values)
+
+
+def _own(flags: RunSearchFlags) -> SearchFlags:
+    return SearchFlags(**{name.removeprefix("search_"): value for name, value in vars(flags).items()})
 
 
 def _searching(flags: SearchFlags, targets: TargetFlags = TargetFlags()):  # type: ignore[no-untyped-def]

@@ -223,6 +223,29 @@ def _check_tokens(tokenizer: Tokenizer, known: int, source: str) -> None:
         raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
 
 
+def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) -> tuple[Any, Any]:
+    """(picture tower, text tower) without weights, on torch's meta device: for counting.
+
+    Raises:
+        NotFoundError: the configuration is neither in a folder nor in the hub's cache.
+    """
+    from transformers import CLIPConfig, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+    quiet_transformers()
+    if os.path.exists(source):
+        _check_folder(Path(source))
+    try:
+        config = CLIPConfig.from_pretrained(source, cache_dir=cache_dir, local_files_only=True)
+    except Exception as error:
+        raise NotFoundError(
+            f"the configuration of CLIP {source} is not on this machine, so nothing can be planned; "
+            f"give a folder, or let `cig extract` or a download fetch it first"
+        ) from error
+    with torch.device("meta"):
+        vision = CLIPVisionModelWithProjection(config.vision_config).to(dtype).eval()
+        return vision, CLIPTextModelWithProjection(config.text_config).to(dtype).eval()
+
+
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
     folder, local = Path(source), os.path.exists(source)
     if local:

@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cig.cache import FeatureCache
 from cig.errors import PictureError
 from cig.images import read_picture
 from cig.report import label, notes
@@ -140,6 +141,7 @@ def to_html(
     branches: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     title: str = "",
+    cache: FeatureCache | None = None,
 ) -> str:
     """The page; write it as UTF-8.
 
@@ -148,9 +150,10 @@ def to_html(
         cases: those to show, chosen with `choose`.
         total: how many queries there are.
         title: by default the report's benchmark.
+        cache: where small pictures are kept for the next page.
     """
     report = report or Report(title, {}, {}, {}, {}, {}, {})
-    urls = thumbnails(path for case in cases for path in _paths(case))
+    urls = thumbnails((path for case in cases for path in _paths(case)), cache)
     pictures = {url: place for place, url in enumerate(dict.fromkeys(urls.values()))}
     page = _template().render(
         **_own_code(),
@@ -206,21 +209,32 @@ def _paths(case: Case) -> list[Path]:
     return [path for path in (case.pseudo_target, *(each.path for each in shown)) if path]
 
 
-def thumbnails(paths: Iterable[Path]) -> dict[Path, str]:
+def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None) -> dict[Path, str]:
     """path -> data URL of a small WebP, each distinct path once; those that cannot be read are left out."""
     distinct = list(dict.fromkeys(paths))
+    cache = cache or FeatureCache()
+    space = cache.space({"thumbnails": [SIDE, QUALITY]}, f"thumbnails of {SIDE} pixels")
+    digests = cache.digests(distinct)
+    stored = dict(cache.read_bytes(space, digests.values()))
+    small = {path: stored[name] for path, name in digests.items() if name in stored}
     with ThreadPoolExecutor(8) as pool:
-        return {path: url for path, url in zip(distinct, pool.map(_thumbnail, distinct), strict=True) if url}
+        made = zip(distinct, pool.map(lambda path: None if path in small else _thumbnail(path), distinct), strict=True)
+        fresh = {path: own for path, own in made if own}
+    cache.write_bytes(space, dict(fresh.values()))
+    cache.remember({path: name for path, (name, _) in fresh.items()})
+    small |= {path: data for path, (_, data) in fresh.items()}
+    return {path: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for path, data in small.items()}
 
 
-def _thumbnail(path: Path) -> str | None:
-    """Upright as stored, as the models saw it."""
+def _thumbnail(path: Path) -> tuple[str, bytes] | None:
+    """(digest of the picture, its WebP), upright as stored, as the models saw it."""
     buffer = io.BytesIO()
     try:
-        image = read_picture(path).image
+        picture = read_picture(path)
+        image = picture.image
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
         small.thumbnail((SIDE, SIDE))
         small.save(buffer, "WEBP", quality=QUALITY)
     except (PictureError, OSError, ValueError, MemoryError):
         return None
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return picture.digest, buffer.getvalue()

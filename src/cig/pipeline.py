@@ -121,13 +121,14 @@ def evaluate(
     parts = need_all(lambda: data.load("val"), [lambda: check_searching(searching)])
     if any(part.hidden for part in parts):
         raise UsageError(f"the targets of {parts[0].name} are hidden; use `cig submit`, or evaluate val")
-    found = search_parts(parts, data, compute, searching, FeatureCache(searching.cache))
+    cache = FeatureCache(searching.cache)
+    found = search_parts(parts, data, compute, searching, cache)
     result = score(parts, found.rankings, found.alone)
     if json:
         write_json(json, report.to_json(result, found.method.name, found.branches, found.provenance))
     if rankings:
         write_json(rankings, found.names)
-    write_reports(found, result, reports)
+    write_reports(found, result, reports, cache)
     say(f"{found.method.name}: {branches_text(found.branches)}")
     say(f"protocol: {', '.join(f'{key}: {value}' for key, value in result.protocol.items())}")
     print(report.to_text(result))
@@ -159,7 +160,8 @@ def submit(
     _need_targets_to_fuse(searching)
     need_known_forms(reports)
     parts = need_all(lambda: data.load("test"), [lambda: check_searching(searching)])
-    found = search_parts(parts, data, compute, searching, FeatureCache(searching.cache), allow_missing)
+    cache = FeatureCache(searching.cache)
+    found = search_parts(parts, data, compute, searching, cache, allow_missing)
     if not allow_missing:
         hint = "could not run, so nothing was written; --allow-missing ranks them by text"
         _complain(found.missing_references, hint)
@@ -174,7 +176,7 @@ def submit(
         write_json(rankings, found.names)
     missing = missing_of(parts, found.rankings)
     counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
-    write_reports(found, Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts), reports)
+    write_reports(found, Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts), reports, cache)
     for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(missing)):
         say(line)
     return paths
@@ -229,8 +231,44 @@ def run(
         submit(data, compute, searching, name, out / "submission", rankings, allow_missing, reports[:1])
     else:
         evaluate(data, compute, searching, out / "scores.json", rankings, reports)
-    say(f"{out / 'report.html'} shows every query; scores, rankings and pseudo-targets are beside it")
+    say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
     return out
+
+
+def plan(
+    data: Data,
+    compute: Compute,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    searching: Searching | None = None,
+    out: Path | None = None,
+) -> bool:
+    """Prints what `run` with the same arguments would take; returns whether disk and memory suffice."""
+    from cig.plan import plan as planned
+
+    out = out or data.default_folder("runs", "val")
+    asked = composing or Composing(), generation or Generation(), searching or Searching()
+    text, fits = planned(data, compute, *asked, out)
+    print(text)
+    return fits
+
+
+def check(data: Data, compute: Compute) -> None:
+    """Prints what is missing or unreadable, and on how many queries an evaluation would stand.
+
+    Raises:
+        IncompleteError: not all of them.
+    """
+    from cig.check import check as examine
+    from cig.check import picture_set, to_text
+
+    findings = [examine(part, compute.workers) for part in data.load("val")]
+    for finding in findings:
+        print(to_text(finding))
+    print(f"picture set {picture_set(findings)}")
+    lacking = [finding.title for finding in findings if not finding.whole]
+    if lacking:
+        raise IncompleteError(f"incomplete: {', '.join(lacking)}; results on it say so, and are not comparable")
 
 
 # What verbs share

@@ -179,7 +179,7 @@ def need_known_forms(reports: Sequence[Path]) -> None:
             raise UsageError(f"--report {path}: end it in .html for a page with pictures, or in .md for Markdown")
 
 
-def write_reports(found: Found, result: Report, paths: Sequence[Path]) -> None:
+def write_reports(found: Found, result: Report, paths: Sequence[Path], cache: FeatureCache) -> None:
     """Each in the form that its suffix asks for."""
     from cig import page, report
 
@@ -191,5 +191,5 @@ def write_reports(found: Found, result: Report, paths: Sequence[Path]) -> None:
         alone: Sequence[Ranking | None] = found.alone or [None] * len(found.parts)
         columns = zip(found.parts, found.rankings, alone, found.targets, found.refused, strict=True)
         cases = [case for column in columns for case in page.cases(*column)]
-        html = page.to_html(result, page.choose(cases), len(cases), *about)
+        html = page.to_html(result, page.choose(cases), len(cases), *about, cache=cache)
         write_bytes(path, html.encode())

@@ -104,12 +104,9 @@ def load(
         NotFoundError: weights that are not there; the message says where to get and to put them.
     """
     check_size(height, width)
-    quiet_transformers()  # before diffusers imports it
+    _quiet()
     from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-    from diffusers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     device = resolve_device(str(device))
     precision = resolve_dtype(dtype, device, on_gpu="float16")
     options = {"dtype": precision, "use_safetensors": True, "cache_dir": cache_dir}
@@ -128,6 +125,15 @@ def load(
         pipeline.enable_attention_slicing()
     models = _identities(model_path, sdxl_repo, vae_repo, cache_dir)
     return SDXL(pipeline, height, width, steps, guidance, models)
+
+
+def _quiet() -> None:
+    """Before diffusers imports anything else: its advice would drown ours."""
+    quiet_transformers()
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def recall(cache: FeatureCache, **options: Any) -> Generator:
@@ -153,6 +159,32 @@ def _identities(
         "vae": identity(vae_repo, cache_dir, hashed=hashed),
         "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hashed),
     }
+
+
+def meta_sdxl(
+    model_path: str | Path, vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None
+) -> tuple[Any, Any]:
+    """(UNet, VAE) without weights, on torch's meta device: for counting.
+
+    Raises:
+        NotFoundError: a configuration is neither in a folder nor in the hub's cache.
+    """
+    _quiet()
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    kinds = [(UNet2DConditionModel, need_unet(model_path), {"subfolder": "unet"}), (AutoencoderKL, vae_repo, {})]
+    models = []
+    for kind, source, options in kinds:
+        try:
+            config = kind.load_config(source, cache_dir=cache_dir, local_files_only=True, **options)
+        except Exception as error:
+            raise NotFoundError(
+                f"the configuration of {kind.__name__} {source} is not on this machine, so nothing can "
+                f"be planned; give a folder, or let a first run fetch it"
+            ) from error
+        with torch.device("meta"):
+            models.append(kind.from_config(config).to(dtype).eval())
+    return models[0], models[1]
 
 
 def check_size(height: int, width: int) -> None:

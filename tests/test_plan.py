@@ -1,0 +1,96 @@
+"""Costs of models that are never loaded: counts against a hand-worked layer and the real configurations."""
+
+import json
+
+import pytest
+import torch
+
+from cig.cli import main
+from cig.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
+
+UNET = {  # stabilityai/stable-diffusion-xl-base-1.0
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+
+
+def test_a_layer_by_hand():
+    """[5, 3] x [3, 7]: 2 * 5 * 3 * 7 operations, 28 weights of 4 bytes; two results of 35 numbers live at once."""
+    with torch.device("meta"):
+        layer = torch.nn.Linear(3, 7)
+        x = torch.empty(5, 3)
+    counted = cost(layer, lambda: layer(x).relu())
+    assert counted == Cost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
+
+
+def test_the_real_sdxl(tmp_path):
+    """2,567,463,684 weights of the UNet, as its card says; attention grows with the picture faster than its area."""
+    for name, config in (("unet", UNET), ("vae", VAE)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    places = str(tmp_path), str(tmp_path / "vae"), torch.float16
+    unet, vae = sdxl_costs(*places, 1, (512, 512))
+    assert (unet.weights, vae.weights) == (2 * 2_567_463_684, 2 * 83_653_863)
+    large, _ = sdxl_costs(*places, 1, (1024, 1024))
+    assert 4 < large.operations / unet.operations < 5
+    four, _ = sdxl_costs(*places, 4, (512, 512))
+    assert four.operations == pytest.approx(4 * unet.operations, rel=0.01)
+    assert unet.activations < four.activations < 4.1 * unet.activations
+
+
+def test_memory_at_its_highest():
+    pair, sdxl = (Cost(1, 5, 0), Cost(2, 7, 0)), (Cost(100, 30, 0), Cost(10, 40, 0))
+    assert _memory([pair, pair], sdxl, pair, "none") == 6 + 110 + 40
+    assert _memory([pair, pair], sdxl, pair, "model") == 6 + 100 + 40
+    assert _memory([], (Cost(0, 0, 0), Cost(0, 0, 0)), (Cost(9, 1, 0), Cost(1, 2, 0)), "none") == 12
+
+
+def test_words_and_disk(tmp_path):
+    assert [_hours(seconds) for seconds in (3, 600, 36000)] == ["3 s", "10 min", "10.0 h"]
+    assert disk_of(tmp_path / "not" / "yet") > 0
+
+
+def test_the_verb(world, tmp_path, capsys, monkeypatch):
+    models = world / "models"
+    line = ["plan", "cirr/val", "--dataset-path", world, "--out", tmp_path, "--device", "cpu", "--height", "64"]
+    line += ["--clip", models / "clip-small", "--clip2", models / "clip-large", "--width", "64", "--steps", "4"]
+    line += ["--model-path", models / "sdxl", "--vae-repo", models / "sdxl/vae", "--method", "image"]
+    words = [str(word) for word in [*line, "--search-clip", models / "clip-small"]]
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert not done.value.code
+    shown = capsys.readouterr().out
+    assert "imagine  8 pictures, 64 x 64, 4 steps (0 are there)" in shown
+    assert "search   68 pictures, 8 queries" in shown
+    monkeypatch.setattr("cig.plan.memory_of", lambda device: 1000)
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert done.value.code == 1
+    shown = capsys.readouterr()
+    assert "NOT ENOUGH" in shown.out
+    assert "does not fit" in shown.err
+
+
+def test_configurations_that_are_not_here(world, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["plan", "cirr/val", "--dataset-path", str(world), "--model-path", str(world / "models/sdxl")])
+    assert done.value.code == 2
+    assert "is not on this machine, so nothing can be planned" in capsys.readouterr().err
