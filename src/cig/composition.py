@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cig.formats import Manifest, find_by_id, fingerprints, read_embedding, stack_embeddings, write_embedding
+from cig.formats import Manifest, find_by_id, fingerprints, read_embedding, remove, stack_embeddings, write_embedding
 from cig.images import Batch, read_batches
 from cig.inversion import Composer
 from cig.runtime import Shard, batches, progress
@@ -114,7 +114,7 @@ class EmbeddingFolder:
 def _made_by(folder: Path) -> list[str]:
     """The settings digests of an extraction's manifest; ["foreign"] for files that came without one."""
     manifest = Manifest.read(folder)
-    return sorted({str(line["settings"]) for line in manifest.values()}) or ["foreign"]
+    return sorted({line.get("settings", "foreign") for line in manifest.values()}) or ["foreign"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def extract(
         composed = source(batch)
         for row, name in enumerate(composed.ids if composed else ()):
             if composed and name not in there:
-                (out / f"{name}.pt").unlink(missing_ok=True)  # one that --overwrite replaces
+                remove(out / f"{name}.pt")  # one that --overwrite replaces
                 manifest.add({"id": name, "file": f"{name}.pt", "models": models})
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import html
+import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
-from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.errors import InputError, MismatchError, NotFoundError, reason, some
 from cig.formats import identity, read_json
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
@@ -97,7 +98,10 @@ def load_tokenizer(source: str, context: int) -> Tokenizer:
     standard = openai_tokenizer(context)
     if not (Path(source) / "tokenizer.json").is_file():
         return standard
-    own = AutoTokenizer.from_pretrained(source)
+    try:
+        own = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(f"{source}/tokenizer.json cannot be loaded: {reason(error)}") from error
     if own.get_vocab() == standard.tokenizer.get_vocab():
         return standard
     if own.eos_token_id is None:
@@ -205,8 +209,18 @@ def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: 
     text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
     vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)
     tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
+    _check_tokens(tokenizer, text.config.vocab_size, source)
     known = {**identity(source, cache_dir), "dtype": str(dtype)}
     return Clip(vision.to(device), text.to(device), tokenizer, known)
+
+
+def _check_tokens(tokenizer: Tokenizer, known: int, source: str) -> None:
+    """Raises MismatchError, where the tower would only say that an index is out of range."""
+    highest = max(tokenizer.tokenizer.get_vocab().values())
+    if highest >= known:
+        raise MismatchError(f"{source}: its tokenizer has tokens up to {highest}, its text tower {known} of them")
+    if tokenizer.end not in tokenizer(["a"])[0]:
+        raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
 
 
 def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) -> tuple[Any, Any]:
@@ -218,7 +232,7 @@ def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) ->
     from transformers import CLIPConfig, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
     quiet_transformers()
-    if Path(source).exists():
+    if os.path.exists(source):
         _check_folder(Path(source))
     try:
         config = CLIPConfig.from_pretrained(source, cache_dir=cache_dir, local_files_only=True)
@@ -233,17 +247,16 @@ def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) ->
 
 
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
-    folder = Path(source)
-    if folder.exists():
+    folder, local = Path(source), os.path.exists(source)
+    if local:
         _check_folder(folder)
     try:
         model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        if folder.exists():
-            raise InputError(f"the CLIP in {source} cannot be loaded: {reason}") from error
+        if local:
+            raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error
         raise NotFoundError(
-            f"no CLIP {source}: it is not a folder, and the hub says: {reason} "
+            f"no CLIP {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
     if info["missing_keys"] or info["mismatched_keys"]:

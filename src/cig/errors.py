@@ -56,6 +56,12 @@ def did_you_mean(asked: str, choices: Iterable[str]) -> str:
     return f"{guess} Choose from: {', '.join(choices)}."
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library said, fit for a terminal; the error's kind where it said nothing."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in line[:300])
+
+
 def some(names: Iterable[str], most: int = 20) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)

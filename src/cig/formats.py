@@ -10,14 +10,17 @@ import hashlib
 import io
 import json
 import os
+import pickletools
 import platform
 import re
+import stat
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig.errors import InputError, MismatchError, NotFoundError, OutputError, some
+from cig.errors import InputError, MismatchError, NotFoundError, OutputError, reason, some
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDING_KEYS = ("conditioning", "conditioning2", "pooled", "pooled2")
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+LONGEST_NAME = 10_000  # in a pickle
 
 
 # Writing
@@ -33,8 +38,8 @@ EMBEDDING_KEYS = ("conditioning", "conditioning2", "pooled", "pooled2")
 def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be made: {reason(error)}; choose another folder") from error
     return path
 
 
@@ -101,19 +106,73 @@ def write_png(path: Path, image: Image) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be removed: {error.strerror}; move it away") from error
+
+
+# Reading
+
+
+def read_bytes(path: Path) -> bytes:
+    """Of a regular file only: a pipe or a device would never end.
+
+    Raises:
+        NotFoundError: it is not there.
+        InputError: it cannot be read.
+    """
+    stat_file(path)
+    try:
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def stat_file(path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} is not there") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a file")
+    return status
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted; raises NotFoundError or InputError."""
+    if not os.path.isdir(folder):  # unlike Path.is_dir, no name is too long for it
+        raise NotFoundError(f"{folder} is not a folder")
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
 # JSON
+
+BETWEEN = re.compile(r"[\s,]*")  # the entries of a list
 
 
 def read_json(path: Path) -> Any:
     """Raises NotFoundError or InputError with the file, line and column."""
+    data = read_bytes(path)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path} is not there") from error
+        return json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # not UTF-8, a number of 5,000 digits, 10,000 brackets
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected an object, found {type(value).__name__}")
+    return value
 
 
 def read_entries(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -124,8 +183,23 @@ def read_entries(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     for position, entry in enumerate(entries):
         absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
         if absent:
-            raise InputError(f"{path}, entry {position} (counting from 0): lacks {some(absent)}")
+            raise InputError(f"{place_of(path, position)}: lacks {some(absent)}")
     return entries
+
+
+def place_of(path: Path, position: int) -> str:
+    """The file, line and number of an entry in a JSON list: looked for again, because the parser does not tell."""
+    text = read_bytes(path).decode("utf-8-sig")
+    decoder, at = json.JSONDecoder(), text.index("[") + 1
+    for _ in range(position):
+        _, at = decoder.raw_decode(text, _after_space(text, at))
+    line = text.count("\n", 0, _after_space(text, at)) + 1
+    return f"{path}, line {line}, entry {position} (counting from 0)"
+
+
+def _after_space(text: str, at: int) -> int:
+    match = BETWEEN.match(text, at)
+    return match.end() if match else at
 
 
 # Digests: what a model or a file is, whatever it is called
@@ -147,13 +221,16 @@ def set_digest(digests: Iterable[str]) -> str:
 
 def file_digest(path: Path) -> str:
     """sha256 of the content; a large file is read once a process while it does not change."""
-    status = path.stat()
+    status = stat_file(path)
     return _digest_once(path, status.st_size, status.st_mtime_ns) if status.st_size > 2**20 else _digest_file(path)
 
 
 def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=4096)
@@ -181,13 +258,16 @@ def identity(
         hashed: path -> sha256; one with a memory need not read gigabytes again.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return {"source": str(source), "sha256": folder_digest(path, hashed)}
-    if path.is_file():
+    if os.path.isfile(path):
         return {"source": str(source), "sha256": hashed(path)}
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+    try:
+        cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+    except ValueError:  # no hub id either, as whoever loads it will say
+        cached = None
     return {"source": str(source), "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"}
 
 
@@ -203,16 +283,51 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
     import torch
 
+    data = read_bytes(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path} is not there") from error
+        _refuse_bombs(data)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason}") from error
+        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
     return loaded
+
+
+def _refuse_bombs(data: bytes) -> None:
+    """Raises ValueError for what would fill the memory, or keep torch busy for hours.
+
+    torch searches what it says of a refused name with a pattern that takes the square of the name's length.
+    """
+    for pickled in _pickles(data):
+        for _, argument, _ in pickletools.genops(pickled):
+            if isinstance(argument, str) and len(argument) > LONGEST_NAME:
+                raise ValueError(f"a name of {len(argument)} characters")
+
+
+def _pickles(data: bytes) -> Iterator[io.BytesIO]:
+    """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
+    if not data.startswith(b"PK\x03\x04"):
+        yield from [io.BytesIO(data)] * 5  # one stream: each is read to its end
+        return
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > len(data):  # torch.save does not compress
+        raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
+    for member in archive.infolist():
+        if member.filename.lower().endswith(".pkl"):
+            yield io.BytesIO(archive.read(member))
+
+
+def is_plain(value: Any) -> bool:
+    """A dense tensor of floats, each in memory: not sparse, quantized, on no device, or one number seen 2^40 times."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or str(value.dtype) not in FLOATS:
+        return False
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_nested:
+        return False
+    return 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
@@ -246,11 +361,13 @@ def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor
 
     value = loaded.get(key)
     if not isinstance(value, torch.Tensor):
-        raise InputError(f'{path}: no tensor "{key}"; it has {some(loaded)}')
+        raise InputError(f'{path}: no tensor "{key}"; it has {some(map(str, loaded))}')
+    if not is_plain(value):
+        raise InputError(f'{path}: "{key}" should be a dense tensor of floats, found {value.dtype} on {value.device}')
     if value.dim() == dim + 1 and value.shape[0] == 1:
         value = value[0]
-    if value.dim() != dim or not value.is_floating_point():
-        raise InputError(f'{path}: "{key}" is {tuple(value.shape)} {value.dtype}, expected {dim} dimensions of floats')
+    if value.dim() != dim:
+        raise InputError(f'{path}: "{key}" is {tuple(value.shape)}, expected {dim} dimensions')
     if not torch.isfinite(value).all():
         raise InputError(f'{path}: "{key}" has values that are not finite')
     return value
@@ -283,10 +400,8 @@ def find_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dic
         NotFoundError: the folder is not there.
         MismatchError: two files claim one id and differ.
     """
-    if not folder.is_dir():
-        raise NotFoundError(f"{folder} is not a folder")
     stems: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in map(folder.joinpath, names_in(folder)):
         if path.suffix.lower() in suffixes:
             stems.setdefault(path.stem, []).append(path)
     found = {query: _one_of(query, stems) for query in ids}
@@ -344,18 +459,16 @@ class Manifest:
     def read(folder: Path) -> dict[str, dict[str, Any]]:
         """Query id -> its last line; empty where there is no manifest."""
         path = folder / "manifest.jsonl"
-        lines: dict[str, dict[str, Any]] = {}
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                line = json.loads(text)
-                lines[str(line["id"])] = line
-            except (ValueError, TypeError, KeyError):
-                continue  # torn by a kill: its query counts as not done and is done again
-        return lines
+        texts = read_bytes(path).splitlines() if os.path.exists(path) else ()
+        lines = filter(None, map(_manifest_line, texts))
+        return {line["id"]: line for line in lines}
 
     def _known_settings(self) -> dict[str, Any]:
         path = self.folder / "settings.json"
-        return read_json(path) if path.exists() else {}
+        known = read_object(path) if path.exists() else {}
+        if not all(isinstance(settings, dict) for settings in known.values()):
+            raise InputError(f"{path}: not settings by their digest; use another folder")
+        return known
 
     def _refuse_other_settings(self) -> None:
         known = self._known_settings()
@@ -370,3 +483,17 @@ class Manifest:
             raise MismatchError(
                 f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
             )
+
+
+MANIFEST_TYPES: dict[str, type] = {"id": str, "settings": str, "accepted": bool, "attempts": int}
+
+
+def _manifest_line(text: bytes) -> dict[str, Any] | None:
+    """None for a line torn by a kill, or not ours: its query counts as not done and is done again."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or "id" not in line:
+        return None
+    return line if all(isinstance(line.get(key, kind()), kind) for key, kind in MANIFEST_TYPES.items()) else None

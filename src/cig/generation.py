@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions
-from cig.formats import Manifest, find_by_id, fingerprints, picture_name, write_png
+from cig.formats import Manifest, find_by_id, fingerprints, picture_name, remove, write_png
 from cig.inversion import Composer
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
@@ -100,12 +100,12 @@ class Shelf:
         return query.id in self.pictures
 
     def refused(self, query: str) -> bool:
-        return not self.manifest.lines.get(query, {"accepted": True})["accepted"]
+        return not self.manifest.lines.get(query, {}).get("accepted", True)
 
     def attempts(self, query: str) -> int:
         """Pictures made for it before this run, to be added to."""
-        line = self.manifest.lines.get(query)
-        return int(line["attempts"]) if line and self.retry_rejected and not line["accepted"] else 0
+        line = self.manifest.lines.get(query, {})
+        return line.get("attempts", 0) if self.retry_rejected and self.refused(query) else 0
 
     def keep(self, target: PseudoTarget, models: Mapping[str, Any]) -> None:
         """In an order that a kill cannot hurt: a line that says accepted is believed only with its picture beside it,
@@ -115,11 +115,11 @@ class Shelf:
         file = accepted if target.accepted else refused
         line = {"id": target.id, "file": str(file.relative_to(self.out)), "seed": target.seed}
         line |= {"attempts": target.attempts, "accepted": target.accepted, "models": models}
-        accepted.unlink(missing_ok=True)  # one that --overwrite replaces
+        remove(accepted)  # one that --overwrite replaces
         if target.accepted:
             self.manifest.add(line)
             write_png(accepted, target.image)
-            refused.unlink(missing_ok=True)
+            remove(refused)
         else:
             write_png(refused, target.image)
             self.manifest.add(line)

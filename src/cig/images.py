@@ -6,14 +6,15 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from cig.errors import PictureError
-from cig.formats import digest
+from cig.errors import CigError, PictureError, reason
+from cig.formats import digest, read_bytes
 from cig.runtime import batches
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Preprocessing = Literal["clip", "targetpad"]
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 TARGET_RATIO = 1.25  # SEARLE pads a picture that is longer than this
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _max_pixels = 2**28
 
 
@@ -41,14 +43,32 @@ class Picture:
 def read_picture(path: Path) -> Picture:
     """Raises PictureError, naming the file, if it cannot be decoded whole or has too many pixels."""
     try:
-        data = path.read_bytes()
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > _max_pixels:
-            raise PictureError(f"{path}: {image.width} x {image.height} is over {_max_pixels} pixels (--max-pixels)")
+        data = read_bytes(path)
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        check_pixels(*image.size)
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path}: not a whole picture: {error}") from error
+        check_pixels(*image.size)  # an icon may hold another size than it says
+    except PictureError as error:
+        raise PictureError(f"{path}: {error}") from error
+    except CigError as error:
+        raise PictureError(str(error)) from error
+    except Exception as error:  # decoders raise whatever a damaged file makes them
+        raise PictureError(f"{path}: not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of ours that this Pillow knows; others, such as EPS, are programs, which it would run."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def check_pixels(width: int, height: int, what: str = "") -> None:
+    if not width * height:
+        raise PictureError(f"{what}{width} x {height} has no pixels")
+    if width * height > _max_pixels:
+        raise PictureError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,7 @@ def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
     if max(width, height) / min(width, height) < ratio:
         return image
     across, down = (max(int((max(width, height) / ratio - side) / 2), 0) for side in (width, height))
+    check_pixels(width + 2 * across, height + 2 * down, "padded, it would be ")
     zeros = 0 if len(image.getbands()) == 1 else (0,) * len(image.getbands())
     return ImageOps.expand(image, border=(across, down, across, down), fill=zeros)
 
@@ -96,6 +117,7 @@ def _resize_shortest(image: Image.Image, size: int) -> Image.Image:
     if short == size:
         return image
     longer = int(size * long / short)
+    check_pixels(size, longer, "resized, it would be ")
     return image.resize((size, longer) if width <= height else (longer, size), Image.Resampling.BICUBIC)
 
 
@@ -131,8 +153,8 @@ def _read(path: Path, preprocesses: Sequence[Preprocess]) -> tuple[str, list[Ten
     picture = read_picture(path)
     try:
         return picture.digest, [preprocess(picture.image) for preprocess in preprocesses]
-    except (OSError, ValueError, MemoryError) as error:
-        raise PictureError(f"{path}: cannot be converted ({picture.image.mode}): {error}") from error
+    except Exception as error:
+        raise PictureError(f"{path}: cannot be converted ({picture.image.mode}): {reason(error)}") from error
 
 
 def _collect(jobs: Jobs) -> Batch:

@@ -15,7 +15,7 @@ from torch import nn
 
 from cig.encoders import Clip, Placement
 from cig.errors import InputError, MismatchError
-from cig.formats import identity, read_tensors
+from cig.formats import identity, is_plain, read_tensors
 from cig.images import Preprocess, Preprocessing
 from cig.runtime import jsonable
 from cig.types import ComposedEmbedding
@@ -78,10 +78,9 @@ def load_phi(path: str | Path, clip: Clip) -> Inverter:
     """
     weights = read_tensors(Path(path)).get("Phi")
     names = [f"layers.{i}.{kind}" for i in (0, 3, 6) for kind in ("weight", "bias")]
-    if not isinstance(weights, dict) or any(not isinstance(weights.get(name), torch.Tensor) for name in names):
-        raise InputError(f'{path}: not a phi checkpoint: expected a key "Phi" with {", ".join(names)}')
-    hidden, width = weights["layers.0.weight"].shape
-    out = weights["layers.6.weight"].shape[0]
+    if not isinstance(weights, dict) or not all(is_plain(weights.get(name)) for name in names):
+        raise InputError(f'{path}: not a phi checkpoint: expected a key "Phi" with floats in {", ".join(names)}')
+    hidden, width, out = _phi_widths({name: tuple(weights[name].shape) for name in names}, path)
     if (width, out) != (clip.feature_width, clip.token_width):
         raise MismatchError(
             f"phi {path} turns features of width {width} into words of width {out}, but the CLIP "
@@ -89,13 +88,20 @@ def load_phi(path: str | Path, clip: Clip) -> Inverter:
             f"{clip.token_width}; --clip and --phi come in pairs"
         )
     phi = Phi(width, hidden, out, dropout=0)
-    try:
-        phi.load_state_dict({name: weights[name] for name in names})
-    except RuntimeError as error:
-        raise InputError(f"{path}: the shapes of phi's layers do not follow from each other: {error}") from error
+    phi.load_state_dict({name: weights[name] for name in names})
     if not all(torch.isfinite(parameter).all() for parameter in phi.parameters()):
         raise InputError(f"{path}: phi has weights that are not finite")
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
+
+
+def _phi_widths(shapes: Mapping[str, tuple[int, ...]], path: str | Path) -> tuple[int, int, int]:
+    """(hidden, input, output), checked before a network of that size is made."""
+    hidden, width, out = shapes["layers.0.bias"], shapes["layers.0.weight"][1:], shapes["layers.6.bias"]
+    chain = {"layers.0": hidden + width, "layers.3": hidden + hidden, "layers.6": out + hidden}
+    for layer, shape in chain.items():
+        if len(shape) != 2 or (shapes[f"{layer}.weight"], shapes[f"{layer}.bias"]) != (shape, shape[:1]):
+            raise InputError(f"{path}: the shapes of phi's layers do not follow from each other: {dict(shapes)}")
+    return hidden[0], width[0], out[0]
 
 
 def prompt(caption: str, template: str = PROMPT) -> str:

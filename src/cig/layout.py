@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cig.errors import NotFoundError
+from cig.formats import names_in
 from cig.types import Benchmark
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -20,11 +21,12 @@ def find_home(root: str | Path, name: str, markers: Iterable[str]) -> Path:
         NotFoundError: neither has the annotations; the message says which file was looked for.
     """
     root, markers = Path(root), list(markers)
-    children = [path for path in sorted(root.iterdir()) if path.name.lower() == name] if root.is_dir() else []
+    there = os.path.isdir(root)
+    children = [root / child for child in names_in(root) if child.lower() == name] if there else []
     for home in (root, *children):
-        if any((home / marker).exists() for marker in markers):
+        if any(os.path.exists(home / marker) for marker in markers):
             return home
-    state = f"has none of {', '.join(markers)}" if root.is_dir() else "is not a folder"
+    state = f"has none of {', '.join(markers)}" if there else "is not a folder"
     raise NotFoundError(
         f"no {name} dataset: {root} {state}; give its folder or that folder's parent with --dataset-path"
     )
@@ -34,8 +36,8 @@ def list_pictures(folders: Iterable[Path]) -> dict[str, Path]:
     """Name without suffix -> picture, from folders that exist; earlier folders and suffixes win."""
     pictures: dict[str, Path] = {}
     for folder in dict.fromkeys(folders):
-        if folder.is_dir():
-            entries = [os.path.splitext(entry.name) for entry in os.scandir(folder)]
+        if os.path.isdir(folder):
+            entries = [os.path.splitext(name) for name in names_in(folder)]
             known = [(stem, suffix) for stem, suffix in entries if suffix.lower() in SUFFIXES]
             for stem, suffix in sorted(known, key=lambda entry: (SUFFIXES.index(entry[1].lower()), entry)):
                 pictures.setdefault(stem, folder / f"{stem}{suffix}")
@@ -52,4 +54,4 @@ def part_folder(folder: Path, part: Benchmark) -> Path:
 def existing_part(folder: Path, part: Benchmark, single: bool) -> Path:
     """Where a part's files are read; a flat folder serves a single category only."""
     own = part_folder(folder, part)
-    return folder if single and not own.is_dir() and folder.is_dir() else own
+    return folder if single and not os.path.isdir(own) and os.path.isdir(folder) else own

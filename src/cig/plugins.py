@@ -9,6 +9,8 @@ from types import ModuleType
 
 from cig.errors import NotFoundError, did_you_mean
 
+MARKS = {"benchmarks": "SPLITS", "methods": "VARIANTS", "generators": "load"}  # what a module of each kind has
+
 
 def names(folder: str) -> list[str]:
     """The things in an open folder of this package: names("methods") -> ["image", "lincir", ...]."""
@@ -27,6 +29,9 @@ def load(folder: str, name: str) -> ModuleType:
     if "." not in name:
         raise NotFoundError(f'no "{name}" among the {folder}.{did_you_mean(name, names(folder))}')
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
+        module = importlib.import_module(name)
+    except (ImportError, TypeError, ValueError) as error:  # "..x" is no name, and says so in its own way
         raise NotFoundError(f'"{name}" cannot be imported ({error}); install it, or use {names(folder)}') from error
+    if not hasattr(module, MARKS[folder]):
+        raise NotFoundError(f'"{name}" is not among the {folder}: it has no {MARKS[folder]}; use {names(folder)}')
+    return module

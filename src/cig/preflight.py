@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def need_all(
 
 def need_phi(path: Path, key: str, flag: str) -> None:
     """A phi that composes; key is its default place's."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         name = Path(settings.PLACES[key]).name
         raise NotFoundError(
             f"the phi {path} is not there: get {name} from {settings.CIG_DRIVE} and put it there, or give {flag}"
@@ -42,9 +43,9 @@ def need_phi(path: Path, key: str, flag: str) -> None:
 def need_unet(model_path: str | Path) -> str:
     """A folder with `unet/` in it, or a hub id, as from_pretrained takes it."""
     path, text = Path(model_path), str(model_path)
-    if not path.exists() and text[0] not in "./~" and text.count("/") == 1 and not text.startswith("models/"):
+    if not os.path.exists(path) and text[0] not in "./~" and text.count("/") == 1 and not text.startswith("models/"):
         return text
-    if not (path / "unet" / "config.json").is_file():
+    if not os.path.isfile(path / "unet" / "config.json"):
         raise NotFoundError(
             f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {settings.CIG_DRIVE} and put its "
             f"config.json and diffusion_pytorch_model.safetensors there, or give --model-path"
@@ -53,7 +54,7 @@ def need_unet(model_path: str | Path) -> str:
 
 
 def need_embeddings(path: Path) -> None:
-    if not Path(str(path).split("{category}")[0]).is_dir():
+    if not os.path.isdir(str(path).split("{category}")[0]):
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
 
 

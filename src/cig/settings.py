@@ -78,6 +78,8 @@ def _file() -> dict[str, Any]:
     path = Path("cig.toml")
     if not path.exists():
         return {}
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

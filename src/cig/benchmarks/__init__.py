@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cig import plugins, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
+from cig.formats import place_of, read_entries
 from cig.types import Benchmark, Query
 
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of characters
 
 
 def split_name(name: str, default: str) -> tuple[str, str]:
@@ -60,6 +63,32 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
         names = ", ".join(part.part for part in parts)
         raise UsageError(f'{name} has {len(parts)} parts ({names}); pass categories=["{parts[0].part}"] or load all')
     return parts[0]
+
+
+def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str, Any]], Query]) -> tuple[Query, ...]:
+    """The queries of an annotation file, from its entries; what make refuses is told with file, line and entry."""
+    queries = []
+    for position, entry in enumerate(read_entries(path, keys)):
+        try:
+            queries.append(make(position, entry))
+        except InputError as error:
+            raise InputError(f"{place_of(path, position)}: {error}") from error
+    if not queries:
+        raise InputError(f"{path} has no entries")
+    return unique(queries, path)
+
+
+def name_of(value: Any, what: str) -> str:
+    """The name of a picture or query, which annotations write as a text or a whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or UNSAYABLE.search(str(value)):
+        raise InputError(f"{what} should be a name, found {reprlib.repr(value)}")
+    return str(value)
+
+
+def names_of(value: Any, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{what} should be a list of names, found {reprlib.repr(value)}")
+    return tuple(name_of(item, f"an item of {what}") for item in value)
 
 
 def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:

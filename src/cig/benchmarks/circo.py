@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cig.benchmarks import unique
+from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
-from cig.formats import read_entries, read_json
+from cig.formats import read_object
 from cig.layout import find_home, list_pictures
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking
 
@@ -28,14 +28,13 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     annotations = next(
         path for path in (home / "annotations" / f"{split}.json", home / f"{split}.json") if path.exists()
     )
-    entries = read_entries(annotations, ["id", "reference_img_id", "relative_caption"])
     coco = home / "COCO2017_unlabeled"
     found = list_pictures([coco / "unlabeled2017", home / "unlabeled2017", home / "images", coco])
-    pictures = {str(int(stem)): path for stem, path in found.items() if stem.isdecimal()}
+    pictures = {str(int(stem)): path for stem, path in found.items() if stem.isascii() and stem.isdecimal()}
     gallery, source = _gallery(coco, pictures)
     benchmark = Benchmark(
         name=f"circo/{split}",
-        queries=unique((_query(entry, annotations) for entry in entries), annotations),
+        queries=read_queries(annotations, ["id", "reference_img_id", "relative_caption"], _query),
         images=pictures,
         gallery=gallery,
         measures=(*(f"map@{k}" for k in CUTOFFS), *(f"recall@{k}" for k in CUTOFFS)),
@@ -53,18 +52,18 @@ def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
     return {"": dict(zip(ranking.queries, (list(names[:50]) for names in ranking.ids), strict=True))}
 
 
-def _query(entry: dict[str, Any], source: Path) -> Query:
+def _query(position: int, entry: dict[str, Any]) -> Query:
     if not isinstance(entry["relative_caption"], str):
-        raise InputError(f"{source}, id {entry['id']}: relative_caption is not a text")
-    relevant = {str(name): ALSO_CORRECT for name in entry.get("gt_img_ids", [])}
+        raise InputError("relative_caption is not a text")
+    relevant = dict.fromkeys(names_of(entry.get("gt_img_ids", []), "gt_img_ids"), ALSO_CORRECT)
     if "target_img_id" in entry:
-        relevant[str(entry["target_img_id"])] = TARGET
+        relevant[name_of(entry["target_img_id"], "target_img_id")] = TARGET
     return Query(
-        id=str(entry["id"]),
-        reference=str(entry["reference_img_id"]),
+        id=name_of(entry["id"], "id"),
+        reference=name_of(entry["reference_img_id"], "reference_img_id"),
         captions=(entry["relative_caption"],),
         relevant=relevant,
-        tags=tuple(entry.get("semantic_aspects", [])),
+        tags=names_of(entry.get("semantic_aspects", []), "semantic_aspects"),
     )
 
 
@@ -72,8 +71,8 @@ def _gallery(coco: Path, pictures: dict[str, Path]) -> tuple[tuple[str, ...], st
     info = coco / "annotations" / "image_info_unlabeled2017.json"
     if not info.exists():
         return tuple(sorted(pictures, key=int)), f"the {len(pictures)} pictures found, for lack of {info.name}"
-    listed = read_json(info)
     try:
-        return tuple(str(image["id"]) for image in listed["images"]), f"all images of {info.name}"
+        ids = [image["id"] for image in read_object(info)["images"]]
     except (KeyError, TypeError) as error:
         raise InputError(f'{info}: expected {{"images": [{{"id": ...}}, ...]}}') from error
+    return tuple(dict.fromkeys(names_of(ids, str(info)))), f"all images of {info.name}"

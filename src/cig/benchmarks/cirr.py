@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cig.benchmarks import unique
+from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
-from cig.formats import read_entries, read_json
+from cig.formats import read_object
 from cig.layout import find_home, list_pictures
 from cig.types import TARGET, Benchmark, Query, Ranking
 
@@ -25,7 +25,7 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     home = find_home(root, "cirr", [caption_file, f"cirr/{caption_file}"])
     inner = home if (home / caption_file).exists() else home / "cirr"
     captions = inner / caption_file
-    queries = unique((_query(entry, captions) for entry in read_entries(captions, ["pairid", "reference"])), captions)
+    queries = read_queries(captions, ["pairid", "reference"], _query)
     places = _places(inner / "image_splits" / f"split.rc2.{split}.json")
     weight, source = WEIGHTS.get(split, WEIGHTS["val"])
     benchmark = Benchmark(
@@ -53,21 +53,24 @@ def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
     }
 
 
-def _query(entry: dict[str, Any], source: Path) -> Query:
-    members = (entry.get("img_set") or {}).get("members", [])
-    if not isinstance(entry.get("caption"), str) or not isinstance(members, list):
-        raise InputError(f"{source}, pairid {entry['pairid']}: lacks a caption, or img_set.members is not a list")
-    target = entry.get("target_hard")
-    relevant = {str(target): TARGET} if target else {}
-    return Query(str(entry["pairid"]), str(entry["reference"]), (entry["caption"],), relevant, tuple(members))
+def _query(position: int, entry: dict[str, Any]) -> Query:
+    pair, images, target = name_of(entry["pairid"], "pairid"), entry.get("img_set") or {}, entry.get("target_hard")
+    if not isinstance(entry.get("caption"), str) or not isinstance(images, dict):
+        raise InputError(f"pairid {pair} lacks a caption, or its img_set is not an object")
+    return Query(
+        id=pair,
+        reference=name_of(entry["reference"], "reference"),
+        captions=(entry["caption"],),
+        relevant={name_of(target, "target_hard"): TARGET} if target else {},
+        subset=names_of(images.get("members", []), "img_set.members"),
+    )
 
 
 def _places(path: Path) -> Mapping[str, PurePosixPath]:
     """Name -> the folder that the release names for it."""
-    names = read_json(path)
-    if not isinstance(names, dict):
-        raise InputError(f"{path}: expected an object of names and paths, found {type(names).__name__}")
-    return {name: PurePosixPath(str(place)).parent for name, place in names.items()}
+    places = read_object(path)
+    names_of([*places, *places.values()], f"{path}, an object of names and paths,")
+    return {name: PurePosixPath(str(place)).parent for name, place in places.items()}
 
 
 def _folders(home: Path, inner: Path, split: str, places: Mapping[str, PurePosixPath]) -> list[Path]:

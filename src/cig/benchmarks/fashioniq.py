@@ -5,12 +5,14 @@ A query's id is its 0-based position in the category's caption file. test has no
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cig.benchmarks import unique
+from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError, UsageError, did_you_mean
-from cig.formats import read_entries, read_json
+from cig.formats import read_json
 from cig.layout import find_home, list_pictures
 from cig.types import TARGET, Benchmark, Query
 
@@ -34,11 +36,10 @@ def load(
 
 def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
     captions = home / "captions" / f"cap.{category}.{split}.json"
-    entries = read_entries(captions, ["candidate", "captions"])
-    queries = unique((_query(str(i), entry, captions) for i, entry in enumerate(entries)), captions)
-    names = read_json(home / "image_splits" / f"split.{category}.{split}.json")
+    queries = read_queries(captions, ["candidate", "captions"], _query)
+    names = _names(home / "image_splits" / f"split.{category}.{split}.json")
     if gallery == "val":
-        names = list(dict.fromkeys(name for query in queries for name in (query.reference, *query.relevant)))
+        names = tuple(dict.fromkeys(name for query in queries for name in (query.reference, *query.relevant)))
     images = home / "images"
     pictures = list_pictures([images, images / category, images / "downloaded" / category, images / "downloaded"])
     return Benchmark(
@@ -46,7 +47,7 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
         part=category,
         queries=queries,
         images=pictures,
-        gallery=tuple(names),
+        gallery=names,
         measures=("recall@10", "recall@50"),
         drop_reference=False,
         weight=0.9,
@@ -59,8 +60,13 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
     )
 
 
-def _query(position: str, entry: dict, source: Path) -> Query:
+def _names(path: Path) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names_of(read_json(path), str(path))))
+
+
+def _query(position: int, entry: dict[str, Any]) -> Query:
     captions, target = entry["captions"], entry.get("target")
     if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
-        raise InputError(f"{source}, entry {position}: captions should be a list of texts, found {captions!r}")
-    return Query(position, str(entry["candidate"]), tuple(captions), {str(target): TARGET} if target else {})
+        raise InputError(f"captions should be a list of texts, found {reprlib.repr(captions)}")
+    relevant = {name_of(target, "target"): TARGET} if target else {}
+    return Query(str(position), name_of(entry["candidate"], "candidate"), tuple(captions), relevant)

@@ -5,13 +5,14 @@ Text encoders are not loaded: the condition comes composed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
 from cig.formats import Hashed, file_digest, identity
 from cig.preflight import need_unet
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
@@ -154,7 +155,7 @@ def _identities(
 ) -> dict[str, dict[str, str]]:
     local = Path(model_path) / "unet"
     return {
-        "unet": identity(local if local.is_dir() else model_path, cache_dir, "unet/config.json", hashed),
+        "unet": identity(local if os.path.isdir(local) else model_path, cache_dir, "unet/config.json", hashed),
         "vae": identity(vae_repo, cache_dir, hashed=hashed),
         "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hashed),
     }
@@ -195,11 +196,10 @@ def _load(kind: Any, source: str | Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(str(source), **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        if Path(source).exists():
-            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason}") from error
+        if os.path.exists(source):
+            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error
         raise NotFoundError(
-            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason} "
+            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
 
@@ -207,7 +207,7 @@ def _load(kind: Any, source: str | Path, **options: Any) -> Any:
 def _scheduler(sdxl_repo: str) -> str:
     """Of the base pipeline only the scheduler is used."""
     local = Path(sdxl_repo) / "scheduler"
-    return str(local) if local.is_dir() else sdxl_repo
+    return str(local) if os.path.isdir(local) else sdxl_repo
 
 
 def _place(pipeline: Any, device: torch.device, offload: Offload) -> None:

@@ -5,13 +5,14 @@ A family fixes the prompt, the preprocessing and the kind of phi; a variant only
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.formats import identity, read_json
+from cig.formats import identity, read_object
 from cig.images import Preprocess, Preprocessing
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Source:
     def phi_file(self, weights: Weights) -> Path:
         """Raises NotFoundError, which says which file to get, where, and where to put it."""
         path = self.phi or self.models / weights.phi
-        if path.is_file():
+        if os.path.isfile(path):
             return path
         hint = f"get {weights.phi} from {weights.address} and put it at {path}" if not self.phi else "check --phi"
         raise NotFoundError(f"the phi {path} is not there: {hint}, or give another --clip and --phi")
@@ -117,7 +118,7 @@ def published_experiment(
     if not (exp_name and checkpoint) or phi:
         raise UsageError("--exp-name and --phi-checkpoint-name come together, in the place of --phi")
     folder = Path("data/phi_models") / exp_name
-    openai = read_json(folder / "hyperparameters.json").get("clip_model_name", "")
+    openai = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
     hub = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
     if not clip and openai not in hub:
         raise UsageError(f'{folder}: CLIP "{openai}" is not {" or ".join(hub)}; give --clip')
