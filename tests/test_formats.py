@@ -11,20 +11,9 @@ from hypothesis import strategies as st
 
 from cig import formats
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError
-from cig.formats import (
-    Manifest,
-    digest_of,
-    find_by_id,
-    fingerprints,
-    identity,
-    picture_name,
-    read_embedding,
-    read_json,
-    stack_embeddings,
-    sweep,
-    write_bytes,
-    write_embedding,
-)
+from cig.formats import digest_of, find_by_id, fingerprints, identity, picture_name, read_json, sweep, write_bytes
+from cig.manifest import Manifest
+from cig.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import ComposedEmbedding
 
 

@@ -12,17 +12,17 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "layout", "preflight"},
+    {"formats", "tensors", "manifest", "layout", "preflight"},
     {"images", "benchmarks", "cache"},
     {"encoders"},
     {"inversion"},
     {"composition", "methods", "generators"},
-    {"generation", "retrieval", "metrics"},
+    {"generation", "features", "retrieval", "metrics"},
     {"datasets", "evaluation", "check"},
     {"report", "page", "options"},
     {"searching", "plan"},
     {"pipeline"},
-    {"cli"},
+    {"flags", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

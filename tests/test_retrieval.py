@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cig import Source, load_benchmark, load_method, search
+from cig.features import embed_pictures
 from cig.images import Preprocess
-from cig.retrieval import embed_pictures, fuse, rank, top_k, wanted_pictures
+from cig.retrieval import fuse, rank, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 
 

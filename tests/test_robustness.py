@@ -28,11 +28,13 @@ from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
 from cig.cli import main
 from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
-from cig.formats import Manifest, find_by_id, read_embedding, read_json, read_tensors
+from cig.formats import find_by_id, read_json
 from cig.generation import Shelf
 from cig.images import Preprocess, limit_pixels, read_batches, read_picture
 from cig.inversion import Phi, load_phi
 from cig.layout import find_home, list_pictures
+from cig.manifest import Manifest
+from cig.tensors import read_embedding, read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TIMES = int(os.environ.get("CIG_HOSTILE", "1"))

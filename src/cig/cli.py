@@ -7,15 +7,27 @@ A flag that is not given is looked up by its group's name in the environment and
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, Group, Parameter, Token
+from cyclopts import App, Parameter, Token
 
 from cig import settings
 from cig.errors import CigError, IncompleteError, UsageError
+from cig.flags import (
+    ComposeFlags,
+    ComputeFlags,
+    DataFlags,
+    Flag,
+    GenerateFlags,
+    Name,
+    RunSearchFlags,
+    SearchFlags,
+    TargetFlags,
+    WorkFlags,
+    at_least_1,
+)
 
 app = App(
     name="cig",
@@ -24,141 +36,6 @@ app = App(
     version=lambda: metadata.version("cig"),
     suppress_keyboard_interrupt=False,
 )
-
-Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
-Flag = Parameter(negative="")
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-Preprocess = Literal["clip", "targetpad"]
-# A group is a panel in --help, and a table in cig.toml
-COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class DataFlags:
-    dataset: str | None = None
-    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq."
-    split: str | None = None
-    "The benchmark's split: train, val, test (CIRR: test1)."
-    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
-    "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
-    categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    "FashionIQ: some of dress, shirt, toptee. Default: all."
-
-
-@Parameter(name="*", group=COMPUTE)
-@dataclass(frozen=True)
-class ComputeFlags:
-    device: str = "auto"
-    "cuda, cuda:1, mps, cpu; auto takes a GPU where there is one."
-    dtype: Dtype = "auto"
-    "auto: what the paper used on a GPU, float32 on a CPU."
-    num_workers: Annotated[int, Parameter(alias="--workers")] = 4
-    "Threads that decode pictures."
-    cache_dir: Path | None = None
-    "The hub's cache."
-    max_pixels: int = 2**28
-    "Larger pictures are refused before they are decoded."
-
-
-@Parameter(name="*", group=COMPOSE)
-@dataclass(frozen=True)
-class ComposeFlags:
-    clip: str = "openai/clip-vit-large-patch14"
-    "The first composing CLIP: hub id or folder."
-    clip2: str = "Geonmo/CLIP-Giga-config-fixed"
-    "The second one, whose pooled text the generator reads."
-    phi: Path | None = None
-    "The textual-inversion network of --clip. Default: ./models/phi_best.pt."
-    phi2: Path | None = None
-    "That of --clip2. Default: ./models/phi_best_giga.pt."
-    preprocess_type: Preprocess = "clip"
-    "clip is the published way of this stage."
-
-
-@Parameter(name="*", group=GENERATE)
-@dataclass(frozen=True)
-class GenerateFlags:
-    model_path: Path | None = None
-    "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
-    sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
-    "The base pipeline, for its scheduler: hub id or folder."
-    vae_repo: str = "madebyollin/sdxl-vae-fp16-fix"
-    "A VAE that is safe in fp16: hub id or folder."
-    height: int = 512
-    width: int = 512
-    steps: int = 50
-    guidance_scale: float = 5.0
-    "Classifier-free guidance, towards zero embeddings."
-    seed: int = 1600
-    seeds: Literal["published", "per-query"] = "published"
-    "published: one seed for every query, + 1 a retry; per-query: derived from the query's id."
-    brightness_thresh: float = 10.0
-    "A picture whose mean pixel value (0..255) is not above it is made again."
-    max_retries: int = 5
-    "How often; then the query has no accepted picture, and is listed."
-    offload: Literal["none", "model", "sequential"] = "none"
-    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
-    vae_slicing: Annotated[bool, Flag] = False
-    "Decode one picture of a batch at a time."
-    vae_tiling: Annotated[bool, Flag] = False
-    "Decode large pictures in tiles, which are blended: pixels move."
-    attention_slicing: Annotated[bool, Flag] = False
-    "Less memory in attention, slower."
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class SearchFlags:
-    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
-    clip: str | None = None
-    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
-    phi: Path | None = None
-    "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
-    preprocess_type: Preprocess | None = None
-    "Default: the method's (searle targetpad, others clip)."
-    fusion_weight: float | None = None
-    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
-    feature_cache: Path | None = None
-    "A folder where features are kept: what was embedded once is not embedded again, and models load when needed."
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class TargetFlags:
-    generated_image_dir: Path | None = None
-    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
-    exp_name: str | None = None
-    "With phi, as published: the folder ./data/phi_models/EXP-NAME."
-    phi_checkpoint_name: str | None = None
-    "With --exp-name: the file in its checkpoints folder."
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class RunSearchFlags:
-    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
-    search_clip: str | None = None
-    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
-    search_phi: Path | None = None
-    "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
-    search_preprocess_type: Preprocess | None = None
-    "Default: the method's (searle targetpad, others clip)."
-    fusion_weight: float | None = None
-    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
-    feature_cache: Path | None = None
-    "A folder where features are kept. Default: features/ in --out."
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class WorkFlags:
-    shard: str = "1/1"
-    "I/N: do this share of the batches, counted from 1; shards may run side by side into one folder."
-    overwrite: Annotated[bool, Flag] = False
-    "Make everything again, with other settings if need be."
 
 
 @app.command
@@ -182,8 +59,8 @@ def extract(
     """
     from cig import pipeline
 
-    asked = _data(benchmark, data, "cirr")
-    pipeline.extract(asked, _compute(compute, batch_size), _composing(compose), text_embeddings_dir, _work(work))
+    asked = data.asked(benchmark, "cirr")
+    pipeline.extract(asked, compute.asked(batch_size), compose.asked(), text_embeddings_dir, work.asked())
 
 
 @app.command
@@ -216,12 +93,12 @@ def generate(
     from cig import pipeline
 
     pipeline.generate(
-        _data(benchmark, data, "cirr"),
-        _compute(compute, batch_size),
-        _generation(generator),
+        data.asked(benchmark, "cirr"),
+        compute.asked(batch_size),
+        generator.asked(),
         embeddings=text_embeddings_dir,
         out=save_path,
-        work=_work(work, retry_rejected),
+        work=work.asked(retry_rejected),
     )
 
 
@@ -255,8 +132,8 @@ def evaluate(
     """
     from cig import pipeline
 
-    asked = _data(benchmark, data, None, gallery)
-    pipeline.evaluate(asked, _compute(compute, batch_size), _searching(search, targets), json, rankings, report)
+    asked = data.asked(benchmark, None, gallery)
+    pipeline.evaluate(asked, compute.asked(batch_size), search.asked(targets), json, rankings, report)
 
 
 @app.command
@@ -293,9 +170,9 @@ def submit(
     from cig import pipeline
 
     paths = pipeline.submit(
-        _data(benchmark, data, None),
-        _compute(compute, batch_size),
-        _searching(search, targets),
+        data.asked(benchmark),
+        compute.asked(batch_size),
+        search.asked(targets),
         submission_name,
         output_dir,
         rankings,
@@ -349,13 +226,13 @@ def run(
     from cig import pipeline
     from cig.options import Work
 
-    _at_least_1("--search-batch-size", search_batch_size)
+    at_least_1("--search-batch-size", search_batch_size)
     pipeline.run(
-        _data(benchmark, data, "cirr", gallery),
-        _compute(compute, batch_size),
-        _composing(compose),
-        _generation(generator),
-        _searching(_own(search)),
+        data.asked(benchmark, "cirr", gallery),
+        compute.asked(batch_size),
+        compose.asked(),
+        generator.asked(),
+        search.asked(),
         out,
         submission_name,
         search_batch_size,
@@ -388,8 +265,8 @@ def plan(
     """
     from cig import pipeline
 
-    asked = _data(benchmark, data, "cirr"), _compute(compute, batch_size), _composing(compose), _generation(generator)
-    if not pipeline.plan(*asked, _searching(_own(search)), out):
+    asked = data.asked(benchmark, "cirr"), compute.asked(batch_size), compose.asked(), generator.asked()
+    if not pipeline.plan(*asked, search.asked(), out):
         raise IncompleteError("this run does not fit on this machine as asked")
 
 
@@ -398,7 +275,7 @@ def check(benchmark: Name = None, /, *, data: DataFlags = DataFlags(), compute: 
     """What of a dataset is missing, unreadable or double, and on how many queries an evaluation would stand."""
     from cig import pipeline
 
-    pipeline.check(_data(benchmark, data, None), _compute(compute, 1))
+    pipeline.check(data.asked(benchmark), compute.asked(1))
 
 
 @app.command
@@ -462,71 +339,6 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
 
 
 app.config = (_fill_in,)
-
-
-def _data(benchmark: str | None, flags: DataFlags, default: str | None, gallery: str | None = None):  # type: ignore[no-untyped-def]
-    """Raises UsageError where the benchmark is not named, or named twice and differently."""
-    from cig.options import Data
-
-    family, _, split = (benchmark or flags.dataset or default or "").partition("/")
-    if not family:
-        raise UsageError("which benchmark? Give it as the first argument or by --dataset, e.g. cirr/val")
-    for asked, flag, given in ((family, "--dataset", flags.dataset), (split, "--split", flags.split)):
-        if asked and given and given.partition("/")[0] != asked:
-            raise UsageError(f"{benchmark or flags.dataset} and {flag} {given} disagree; give one of them")
-    name = "/".join(filter(None, (family, split or flags.split)))
-    return Data(name, flags.dataset_path, flags.categories, gallery)
-
-
-def _compute(flags: ComputeFlags, batch_size: int):  # type: ignore[no-untyped-def]
-    from cig.images import limit_pixels
-    from cig.options import Compute
-
-    _at_least_1("--batch-size", batch_size)
-    _at_least_1("--max-pixels", flags.max_pixels)
-    limit_pixels(flags.max_pixels)
-    return Compute(flags.device, flags.dtype, batch_size, flags.num_workers, flags.cache_dir)
-
-
-def _at_least_1(flag: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{flag} {value}: at least 1")
-
-
-def _composing(flags: ComposeFlags):  # type: ignore[no-untyped-def]
-    from cig.options import Composing
-
-    return Composing(flags.clip, flags.clip2, flags.phi, flags.phi2, flags.preprocess_type)
-
-
-def _generation(flags: GenerateFlags):  # type: ignore[no-untyped-def]
-    from cig.options import Generation
-
-    values = dict(vars(flags))
-    return Generation(guidance=values.pop("guidance_scale"), **values)
-
-
-def _own(flags: RunSearchFlags) -> SearchFlags:
-    return SearchFlags(**{name.removeprefix("search_"): value for name, value in vars(flags).items()})
-
-
-def _searching(flags: SearchFlags, targets: TargetFlags = TargetFlags()):  # type: ignore[no-untyped-def]
-    from cig.options import Searching
-
-    clip, phi = flags.clip, flags.phi
-    if targets.exp_name or targets.phi_checkpoint_name:
-        from cig.methods import published_experiment
-
-        clip, phi = published_experiment(targets.exp_name, targets.phi_checkpoint_name, clip, phi)
-    pictures, weight = targets.generated_image_dir, flags.fusion_weight
-    return Searching(flags.method, clip, phi, flags.preprocess_type, pictures, weight, flags.feature_cache)
-
-
-def _work(flags: WorkFlags, retry_rejected: bool = False):  # type: ignore[no-untyped-def]
-    from cig.options import Work
-    from cig.runtime import Shard
-
-    return Work(Shard.parse(flags.shard), flags.overwrite, retry_rejected)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cig.formats import Manifest, find_by_id, fingerprints, read_embedding, remove, stack_embeddings, write_embedding
+from cig.formats import find_by_id, fingerprints, remove
 from cig.images import Batch, read_batches
 from cig.inversion import Composer
+from cig.manifest import Manifest
 from cig.runtime import Shard, batches, progress
+from cig.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import Benchmark, ComposedEmbedding, Query
 
 if TYPE_CHECKING:

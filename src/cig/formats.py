@@ -1,7 +1,4 @@
-"""Files shared with other programs: annotations, composed embeddings, phi checkpoints, manifests.
-
-Every read is checked and never runs a pickle; every write is whole or not there (written aside, then renamed).
-"""
+"""Files: written whole or not at all, read with checks, found by query id, known by their content."""
 
 from __future__ import annotations
 
@@ -10,26 +7,18 @@ import hashlib
 import io
 import json
 import os
-import pickletools
 import platform
 import re
 import stat
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError, reason, some
-from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
-
-EMBEDDING_KEYS = ("conditioning", "conditioning2", "pooled", "pooled2")
-FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
-LONGEST_NAME = 10_000  # in a pickle
 
 
 # Writing
@@ -47,7 +36,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Whole or not at all: a kill leaves the old file or the new one, and perhaps a `.part`, which sweep removes."""
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")  # no two processes write one file
-    with _writing(path):
+    with writing(path):
         try:
             with aside.open("wb") as file:
                 file.write(data)
@@ -83,7 +72,7 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """An OSError in it becomes an OutputError that names the folder."""
     try:
         yield
@@ -276,115 +265,6 @@ def fingerprints(models: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {name: model.get("sha256") or f"{model['source']}@{model['revision']}" for name, model in models.items()}
 
 
-# Tensors
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
-    import torch
-
-    data = read_bytes(path)
-    try:
-        _refuse_bombs(data)
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
-    return loaded
-
-
-def _refuse_bombs(data: bytes) -> None:
-    """Raises ValueError for what would fill the memory, or keep torch busy for hours.
-
-    torch searches what it says of a refused name with a pattern that takes the square of the name's length.
-    """
-    for pickled in _pickles(data):
-        for _, argument, _ in pickletools.genops(pickled):
-            if isinstance(argument, str) and len(argument) > LONGEST_NAME:
-                raise ValueError(f"a name of {len(argument)} characters")
-
-
-def _pickles(data: bytes) -> Iterator[io.BytesIO]:
-    """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
-    if not data.startswith(b"PK\x03\x04"):
-        yield from [io.BytesIO(data)] * 5  # one stream: each is read to its end
-        return
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > len(data):  # torch.save does not compress
-        raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
-    for member in archive.infolist():
-        if member.filename.lower().endswith(".pkl"):
-            yield io.BytesIO(archive.read(member))
-
-
-def is_plain(value: Any) -> bool:
-    """A dense tensor of floats, each in memory: not sparse, quantized, on no device, or one number seen 2^40 times."""
-    import torch
-
-    if not isinstance(value, torch.Tensor) or str(value.dtype) not in FLOATS:
-        return False
-    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_nested:
-        return False
-    return 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
-    """One query's `{id}.pt`, with the published keys; saved through a buffer so that bytes do not depend on a name."""
-    import torch
-
-    tensors = {
-        "conditioning": composed.conditioning[row],
-        "conditioning2": composed.conditioning2[row],
-        "pooled": composed.last[row],
-        "pooled2": composed.pooled2[row],
-    }
-    buffer = io.BytesIO()
-    torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def read_embedding(path: Path) -> dict[str, Tensor]:
-    """conditioning [L, h1], conditioning2 [L, h2], pooled [L, h1], pooled2 [p2]; published files may lead with a 1.
-
-    Raises:
-        InputError: a key is absent (pooled may be: no generator reads it), a shape is wrong, a value is not finite.
-    """
-    loaded = read_tensors(path)
-    dims = {"conditioning": 2, "conditioning2": 2, "pooled2": 1} | ({"pooled": 2} if "pooled" in loaded else {})
-    return {key: _tensor(loaded, key, dim, path) for key, dim in dims.items()}
-
-
-def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor:
-    import torch
-
-    value = loaded.get(key)
-    if not isinstance(value, torch.Tensor):
-        raise InputError(f'{path}: no tensor "{key}"; it has {some(map(str, loaded))}')
-    if not is_plain(value):
-        raise InputError(f'{path}: "{key}" should be a dense tensor of floats, found {value.dtype} on {value.device}')
-    if value.dim() == dim + 1 and value.shape[0] == 1:
-        value = value[0]
-    if value.dim() != dim:
-        raise InputError(f'{path}: "{key}" is {tuple(value.shape)}, expected {dim} dimensions')
-    if not torch.isfinite(value).all():
-        raise InputError(f'{path}: "{key}" has values that are not finite')
-    return value
-
-
-def stack_embeddings(ids: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> ComposedEmbedding:
-    """Files of one run as a batch; raises MismatchError where their shapes differ."""
-    import torch
-
-    shapes = {tuple(tuple(row[key].shape) for key in ("conditioning", "conditioning2", "pooled2")) for row in rows}
-    if len(shapes) > 1:
-        raise MismatchError(f"the embeddings of {some(ids)} differ in shape: {sorted(shapes)}; extract them in one run")
-    stacked = {key: torch.stack([row[key] for row in rows]) for key in ("conditioning", "conditioning2", "pooled2")}
-    last = torch.stack([row.get("pooled", row["conditioning"]) for row in rows])
-    return ComposedEmbedding(tuple(ids), last=last, **stacked)
-
-
 # Names of files by query id
 
 
@@ -414,86 +294,3 @@ def _one_of(query: str, stems: Mapping[str, list[Path]]) -> Path | None:
     if len({file_digest(path) for path in paths} if len(paths) > 1 else ()) > 1:
         raise MismatchError(f"query {query} has files that differ: {some(map(str, paths))}; keep one of them")
     return paths[0] if paths else None
-
-
-# The manifest: one JSON line per query, the last line of an id wins
-
-
-class Manifest:
-    """What a folder of outputs holds, and by which settings it was made.
-
-    `manifest.jsonl` has one line per query; `settings.json` spells out the settings behind each digest, so that a
-    rerun with others can say what differs.
-    """
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        """Raises MismatchError if the folder was made with other settings and overwrite is off."""
-        self.folder = make_folder(folder)
-        sweep(folder)
-        self.path = folder / "manifest.jsonl"
-        self.settings = dict(settings)
-        self.digest = digest_of(self.settings)
-        self.lines = {} if overwrite else self.read(folder)
-        self._refuse_other_settings()
-        known = self._known_settings()
-        if self.digest not in known:
-            write_json(folder / "settings.json", {**known, self.digest: self.settings}, indent=1)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
-        line = {**line, "settings": self.digest}
-        with _writing(self.path):
-            torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if torn else "") + json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        self.lines[line["id"]] = line
-
-    def _ends_in_newline(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() == b"\n"
-
-    @staticmethod
-    def read(folder: Path) -> dict[str, dict[str, Any]]:
-        """Query id -> its last line; empty where there is no manifest."""
-        path = folder / "manifest.jsonl"
-        texts = read_bytes(path).splitlines() if os.path.exists(path) else ()
-        lines = filter(None, map(_manifest_line, texts))
-        return {line["id"]: line for line in lines}
-
-    def _known_settings(self) -> dict[str, Any]:
-        path = self.folder / "settings.json"
-        known = read_object(path) if path.exists() else {}
-        if not all(isinstance(settings, dict) for settings in known.values()):
-            raise InputError(f"{path}: not settings by their digest; use another folder")
-        return known
-
-    def _refuse_other_settings(self) -> None:
-        known = self._known_settings()
-        for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
-            theirs = known.get(str(other), {})
-            keys = sorted(set(theirs) | set(self.settings))
-            differ = [
-                f"{key}: {theirs.get(key)!r} there, {self.settings.get(key)!r} now"
-                for key in keys
-                if theirs.get(key) != self.settings.get(key)
-            ]
-            raise MismatchError(
-                f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
-            )
-
-
-MANIFEST_TYPES: dict[str, type] = {"id": str, "settings": str, "accepted": bool, "attempts": int}
-
-
-def _manifest_line(text: bytes) -> dict[str, Any] | None:
-    """None for a line torn by a kill, or not ours: its query counts as not done and is done again."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(line, dict) or "id" not in line:
-        return None
-    return line if all(isinstance(line.get(key, kind()), kind) for key, kind in MANIFEST_TYPES.items()) else None

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions
-from cig.formats import Manifest, find_by_id, fingerprints, picture_name, remove, write_png
+from cig.formats import find_by_id, fingerprints, picture_name, remove, write_png
 from cig.inversion import Composer
+from cig.manifest import Manifest
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 

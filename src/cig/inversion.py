@@ -15,9 +15,10 @@ from torch import nn
 
 from cig.encoders import Clip, Placement
 from cig.errors import InputError, MismatchError
-from cig.formats import identity, is_plain, read_tensors
+from cig.formats import identity
 from cig.images import Preprocess, Preprocessing
 from cig.runtime import jsonable
+from cig.tensors import is_plain, read_tensors
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError
-from cig.formats import Manifest, find_by_id, picture_name, write_bytes
+from cig.formats import find_by_id, picture_name, write_bytes
 from cig.layout import existing_part
+from cig.manifest import Manifest
 from cig.options import Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
@@ -19,8 +20,8 @@ from cig.types import Benchmark, Method, Ranking, Report
 
 if TYPE_CHECKING:
     from cig.cache import FeatureCache
+    from cig.features import PictureFeatures
     from cig.methods import Source
-    from cig.retrieval import PictureFeatures
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 Targets = dict[str, Path]
@@ -80,8 +81,9 @@ def search_parts(
     allow_missing: bool = False,
 ) -> Found:
     """Embeds, fuses and ranks every part; with pseudo-targets, ranks without them, too."""
+    from cig.features import embed_pictures
     from cig.methods import recall_method
-    from cig.retrieval import embed_pictures, search, wanted_pictures
+    from cig.retrieval import search, wanted_pictures
 
     started = time.monotonic()
     targets = [_pseudo_targets(part, data, searching) for part in parts]

@@ -1,0 +1,141 @@
+"""Features of pictures and queries by a method: each distinct one once, and what is remembered, not at all."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cig.cache import FeatureCache
+from cig.formats import digest, set_digest
+from cig.images import read_batches
+from cig.runtime import batches, progress, versions
+from cig.types import Method, Query
+
+QUERY_BATCH = 256
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """Features of distinct pictures by one method."""
+
+    rows: Mapping[Path, int]
+    features: Tensor  # [N, d] float32, projected, not normalised
+    failed: Mapping[Path, str]  # path -> why it has no feature
+    digests: Mapping[Path, str]  # path -> sha256 of the file
+
+    def of(self, paths: Sequence[Path]) -> Tensor:
+        """[len(paths), d]"""
+        return self.features[[self.rows[path] for path in paths]]
+
+    def have(self, path: Path | None) -> bool:
+        return path in self.rows
+
+    def digest(self, paths: Iterable[Path] | None = None) -> str:
+        """Of these pictures, by default of all: two runs with the same digest saw the same."""
+        return set_digest(self.digests[path] for path in paths or self.digests if path in self.digests)
+
+
+def embed_pictures(
+    method: Method, paths: Iterable[Path], batch_size: int = 32, workers: int = 4, cache: FeatureCache | None = None
+) -> PictureFeatures:
+    """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
+    distinct = list(dict.fromkeys(paths))
+    cache = cache or FeatureCache()
+    space = cache.space(_picture_space(method), f"pictures, {_sources(method)}")
+    digests = cache.digests(distinct)
+    stored = dict(cache.read(space, digests.values()))
+    rows = {path: stored[name] for path, name in digests.items() if name in stored}
+    digests = {path: name for path, name in digests.items() if path in rows}
+    todo = [path for path in distinct if path not in rows]
+    failed: dict[Path, str] = {}
+    read = read_batches(todo, [method.preprocess], batch_size, workers)
+    for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
+        failed |= batch.failed
+        if batch.paths:
+            features = method.embed_images(batch.pixels[0]).numpy()
+            rows |= dict(zip(batch.paths, features, strict=True))
+            own = dict(zip(batch.paths, batch.digests, strict=True))
+            digests |= own
+            if cache.path:
+                cache.write(space, dict(zip(batch.digests, features, strict=True)))
+                cache.remember(own)
+    table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
+    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests)
+
+
+def embed_queries(
+    method: Method,
+    queries: Sequence[Query],
+    paths: Sequence[Path | None],
+    pictures: PictureFeatures,
+    cache: FeatureCache,
+) -> Tensor:
+    """[Q, d] unit rows, each by its captions with the picture at its path, or by its captions alone for None.
+
+    What is in the cache is not encoded again: a query is known by its picture's content and its captions.
+    """
+    keys = [
+        _query_key(pictures.digests[path] if path else "", query) for path, query in zip(paths, queries, strict=True)
+    ]
+    space = cache.space(_query_space(method), f"queries of {method.name}, {_sources(method)}")
+    stored = dict(cache.read(space, keys))
+    todo = list({key: i for i, key in enumerate(keys) if key not in stored}.items())
+    for with_picture in (True, False):
+        mine = [(key, i) for key, i in todo if bool(paths[i]) == with_picture]
+        for chunk in batches(mine, QUERY_BATCH):
+            captions = [queries[i].captions for _, i in chunk]
+            if with_picture:
+                images = pictures.of([path for _, i in chunk if (path := paths[i])])
+                features = method.embed_queries(images, captions)
+            else:
+                features = method.embed_captions(captions)
+            fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
+            cache.write(space, fresh)
+            stored |= fresh
+    return torch.from_numpy(np.stack([stored[key] for key in keys])) if keys else torch.empty(0, 0)
+
+
+def _query_key(picture: str, query: Query) -> str:
+    return digest(json.dumps([picture, query.captions]).encode())
+
+
+def _picture_space(method: Method) -> dict[str, Any]:
+    """What a picture's feature depends on, beside the picture."""
+    model = getattr(method, "picture_model", method.identity)
+    return {"pictures by": _content(model), "preprocessing": _stable(method.preprocess)}
+
+
+def _query_space(method: Method) -> dict[str, Any]:
+    about = {
+        "queries by": method.name,
+        "models": _content(method.identity),
+        "preprocessing": _stable(method.preprocess),
+    }
+    return {**about, "cig": versions()["cig"]}
+
+
+def _sources(method: Method) -> str:
+    """The models' names and the preprocessing, for people."""
+    models = (model["source"] for model in method.identity.values() if isinstance(model, Mapping))
+    return f"{', '.join(map(str, models))}; {method.preprocess}"
+
+
+def _stable(preprocess: Any) -> str:
+    """Its text, unless that tells but an address: then no other run may share what it made."""
+    text = repr(preprocess)
+    return f"{text} {uuid.uuid4()}" if " at 0x" in text else text
+
+
+def _content(model: Any) -> Any:
+    """An identity without the places that its files lie in: weights that were moved are the same."""
+    if not isinstance(model, Mapping):
+        return model
+    return {key: _content(value) for key, value in model.items() if key != "source" or "sha256" not in model}

@@ -1,0 +1,211 @@
+"""The flags of the command line, in the groups that verbs share, and what they ask of the pipeline.
+
+A group is a panel in --help, and a table in cig.toml. The flags of the published scripts are among them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from cig import settings
+from cig.errors import UsageError
+
+if TYPE_CHECKING:
+    from cig.options import Composing, Compute, Data, Generation, Searching, Work
+
+Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
+Flag = Parameter(negative="")
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Preprocess = Literal["clip", "targetpad"]
+COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataFlags:
+    dataset: str | None = None
+    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq."
+    split: str | None = None
+    "The benchmark's split: train, val, test (CIRR: test1)."
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+    "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
+    categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
+    "FashionIQ: some of dress, shirt, toptee. Default: all."
+
+    def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
+        """Raises UsageError where the benchmark is not named, or named twice and differently."""
+        from cig.options import Data
+
+        family, _, split = (benchmark or self.dataset or default or "").partition("/")
+        if not family:
+            raise UsageError("which benchmark? Give it as the first argument or by --dataset, e.g. cirr/val")
+        for asked, flag, given in ((family, "--dataset", self.dataset), (split, "--split", self.split)):
+            if asked and given and given.partition("/")[0] != asked:
+                raise UsageError(f"{benchmark or self.dataset} and {flag} {given} disagree; give one of them")
+        name = "/".join(filter(None, (family, split or self.split)))
+        return Data(name, self.dataset_path, self.categories, gallery)
+
+
+@Parameter(name="*", group=COMPUTE)
+@dataclass(frozen=True)
+class ComputeFlags:
+    device: str = "auto"
+    "cuda, cuda:1, mps, cpu; auto takes a GPU where there is one."
+    dtype: Dtype = "auto"
+    "auto: what the paper used on a GPU, float32 on a CPU."
+    num_workers: Annotated[int, Parameter(alias="--workers")] = 4
+    "Threads that decode pictures."
+    cache_dir: Path | None = None
+    "The hub's cache."
+    max_pixels: int = 2**28
+    "Larger pictures are refused before they are decoded."
+
+    def asked(self, batch_size: int) -> Compute:
+        from cig.images import limit_pixels
+        from cig.options import Compute
+
+        at_least_1("--batch-size", batch_size)
+        at_least_1("--max-pixels", self.max_pixels)
+        limit_pixels(self.max_pixels)
+        return Compute(self.device, self.dtype, batch_size, self.num_workers, self.cache_dir)
+
+
+@Parameter(name="*", group=COMPOSE)
+@dataclass(frozen=True)
+class ComposeFlags:
+    clip: str = "openai/clip-vit-large-patch14"
+    "The first composing CLIP: hub id or folder."
+    clip2: str = "Geonmo/CLIP-Giga-config-fixed"
+    "The second one, whose pooled text the generator reads."
+    phi: Path | None = None
+    "The textual-inversion network of --clip. Default: ./models/phi_best.pt."
+    phi2: Path | None = None
+    "That of --clip2. Default: ./models/phi_best_giga.pt."
+    preprocess_type: Preprocess = "clip"
+    "clip is the published way of this stage."
+
+    def asked(self) -> Composing:
+        from cig.options import Composing
+
+        return Composing(self.clip, self.clip2, self.phi, self.phi2, self.preprocess_type)
+
+
+@Parameter(name="*", group=GENERATE)
+@dataclass(frozen=True)
+class GenerateFlags:
+    model_path: Path | None = None
+    "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
+    sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
+    "The base pipeline, for its scheduler: hub id or folder."
+    vae_repo: str = "madebyollin/sdxl-vae-fp16-fix"
+    "A VAE that is safe in fp16: hub id or folder."
+    height: int = 512
+    width: int = 512
+    steps: int = 50
+    guidance_scale: float = 5.0
+    "Classifier-free guidance, towards zero embeddings."
+    seed: int = 1600
+    seeds: Literal["published", "per-query"] = "published"
+    "published: one seed for every query, + 1 a retry; per-query: derived from the query's id."
+    brightness_thresh: float = 10.0
+    "A picture whose mean pixel value (0..255) is not above it is made again."
+    max_retries: int = 5
+    "How often; then the query has no accepted picture, and is listed."
+    offload: Literal["none", "model", "sequential"] = "none"
+    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
+    vae_slicing: Annotated[bool, Flag] = False
+    "Decode one picture of a batch at a time."
+    vae_tiling: Annotated[bool, Flag] = False
+    "Decode large pictures in tiles, which are blended: pixels move."
+    attention_slicing: Annotated[bool, Flag] = False
+    "Less memory in attention, slower."
+
+    def asked(self) -> Generation:
+        from cig.options import Generation
+
+        values = dict(vars(self))
+        return Generation(guidance=values.pop("guidance_scale"), **values)
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class SearchFlags:
+    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
+    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
+    clip: str | None = None
+    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
+    phi: Path | None = None
+    "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
+    preprocess_type: Preprocess | None = None
+    "Default: the method's (searle targetpad, others clip)."
+    fusion_weight: float | None = None
+    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    feature_cache: Path | None = None
+    "A folder where features are kept: what was embedded once is not embedded again, and models load when needed."
+
+    def asked(self, targets: TargetFlags) -> Searching:
+        from cig.options import Searching
+
+        clip, phi = self.clip, self.phi
+        if targets.exp_name or targets.phi_checkpoint_name:
+            from cig.methods import published_experiment
+
+            clip, phi = published_experiment(targets.exp_name, targets.phi_checkpoint_name, clip, phi)
+        pictures, weight = targets.generated_image_dir, self.fusion_weight
+        return Searching(self.method, clip, phi, self.preprocess_type, pictures, weight, self.feature_cache)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TargetFlags:
+    generated_image_dir: Path | None = None
+    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
+    exp_name: str | None = None
+    "With phi, as published: the folder ./data/phi_models/EXP-NAME."
+    phi_checkpoint_name: str | None = None
+    "With --exp-name: the file in its checkpoints folder."
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class RunSearchFlags:
+    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
+    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
+    search_clip: str | None = None
+    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
+    search_phi: Path | None = None
+    "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
+    search_preprocess_type: Preprocess | None = None
+    "Default: the method's (searle targetpad, others clip)."
+    fusion_weight: float | None = None
+    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    feature_cache: Path | None = None
+    "A folder where features are kept. Default: features/ in --out."
+
+    def asked(self) -> Searching:
+        own = {name.removeprefix("search_"): value for name, value in vars(self).items()}
+        return SearchFlags(**own).asked(TargetFlags())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class WorkFlags:
+    shard: str = "1/1"
+    "I/N: do this share of the batches, counted from 1; shards may run side by side into one folder."
+    overwrite: Annotated[bool, Flag] = False
+    "Make everything again, with other settings if need be."
+
+    def asked(self, retry_rejected: bool = False) -> Work:
+        from cig.options import Work
+        from cig.runtime import Shard
+
+        return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
+
+
+def at_least_1(flag: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{flag} {value}: at least 1")

@@ -1,0 +1,92 @@
+"""What a folder of outputs holds, and by which settings it was made: one JSON line per query, its last line wins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cig.errors import InputError, MismatchError, some
+from cig.formats import digest_of, make_folder, read_bytes, read_object, sweep, write_json, writing
+
+
+class Manifest:
+    """What a folder of outputs holds, and by which settings it was made.
+
+    `manifest.jsonl` has one line per query; `settings.json` spells out the settings behind each digest, so that a
+    rerun with others can say what differs.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Raises MismatchError if the folder was made with other settings and overwrite is off."""
+        self.folder = make_folder(folder)
+        sweep(folder)
+        self.path = folder / "manifest.jsonl"
+        self.settings = dict(settings)
+        self.digest = digest_of(self.settings)
+        self.lines = {} if overwrite else self.read(folder)
+        self._refuse_other_settings()
+        known = self._known_settings()
+        if self.digest not in known:
+            write_json(folder / "settings.json", {**known, self.digest: self.settings}, indent=1)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
+        line = {**line, "settings": self.digest}
+        with writing(self.path):
+            torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self.lines[line["id"]] = line
+
+    def _ends_in_newline(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, dict[str, Any]]:
+        """Query id -> its last line; empty where there is no manifest."""
+        path = folder / "manifest.jsonl"
+        texts = read_bytes(path).splitlines() if os.path.exists(path) else ()
+        lines = filter(None, map(_manifest_line, texts))
+        return {line["id"]: line for line in lines}
+
+    def _known_settings(self) -> dict[str, Any]:
+        path = self.folder / "settings.json"
+        known = read_object(path) if path.exists() else {}
+        if not all(isinstance(settings, dict) for settings in known.values()):
+            raise InputError(f"{path}: not settings by their digest; use another folder")
+        return known
+
+    def _refuse_other_settings(self) -> None:
+        known = self._known_settings()
+        for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
+            theirs = known.get(str(other), {})
+            keys = sorted(set(theirs) | set(self.settings))
+            differ = [
+                f"{key}: {theirs.get(key)!r} there, {self.settings.get(key)!r} now"
+                for key in keys
+                if theirs.get(key) != self.settings.get(key)
+            ]
+            raise MismatchError(
+                f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
+            )
+
+
+MANIFEST_TYPES: dict[str, type] = {"id": str, "settings": str, "accepted": bool, "attempts": int}
+
+
+def _manifest_line(text: bytes) -> dict[str, Any] | None:
+    """None for a line torn by a kill, or not ours: its query counts as not done and is done again."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or "id" not in line:
+        return None
+    return line if all(isinstance(line.get(key, kind()), kind) for key, kind in MANIFEST_TYPES.items()) else None

@@ -1,0 +1,126 @@
+"""`.pt` files of strangers: read without running what they say, checked, and written with the published keys."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cig.errors import InputError, MismatchError, reason, some
+from cig.formats import read_bytes, write_bytes
+from cig.types import ComposedEmbedding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+LONGEST_NAME = 10_000  # in a pickle
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
+    import torch
+
+    data = read_bytes(path)
+    try:
+        _refuse_bombs(data)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
+    return loaded
+
+
+def _refuse_bombs(data: bytes) -> None:
+    """Raises ValueError for what would fill the memory, or keep torch busy for hours.
+
+    torch searches what it says of a refused name with a pattern that takes the square of the name's length.
+    """
+    for pickled in _pickles(data):
+        for _, argument, _ in pickletools.genops(pickled):
+            if isinstance(argument, str) and len(argument) > LONGEST_NAME:
+                raise ValueError(f"a name of {len(argument)} characters")
+
+
+def _pickles(data: bytes) -> Iterator[io.BytesIO]:
+    """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
+    if not data.startswith(b"PK\x03\x04"):
+        yield from [io.BytesIO(data)] * 5  # one stream: each is read to its end
+        return
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > len(data):  # torch.save does not compress
+        raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
+    for member in archive.infolist():
+        if member.filename.lower().endswith(".pkl"):
+            yield io.BytesIO(archive.read(member))
+
+
+def is_plain(value: Any) -> bool:
+    """A dense tensor of floats, each in memory: not sparse, quantized, on no device, or one number seen 2^40 times."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or str(value.dtype) not in FLOATS:
+        return False
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_nested:
+        return False
+    return 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
+    """One query's `{id}.pt`, with the published keys; saved through a buffer so that bytes do not depend on a name."""
+    import torch
+
+    tensors = {
+        "conditioning": composed.conditioning[row],
+        "conditioning2": composed.conditioning2[row],
+        "pooled": composed.last[row],
+        "pooled2": composed.pooled2[row],
+    }
+    buffer = io.BytesIO()
+    torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_embedding(path: Path) -> dict[str, Tensor]:
+    """conditioning [L, h1], conditioning2 [L, h2], pooled [L, h1], pooled2 [p2]; published files may lead with a 1.
+
+    Raises:
+        InputError: a key is absent (pooled may be: no generator reads it), a shape is wrong, a value is not finite.
+    """
+    loaded = read_tensors(path)
+    dims = {"conditioning": 2, "conditioning2": 2, "pooled2": 1} | ({"pooled": 2} if "pooled" in loaded else {})
+    return {key: _tensor(loaded, key, dim, path) for key, dim in dims.items()}
+
+
+def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor:
+    import torch
+
+    value = loaded.get(key)
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f'{path}: no tensor "{key}"; it has {some(map(str, loaded))}')
+    if not is_plain(value):
+        raise InputError(f'{path}: "{key}" should be a dense tensor of floats, found {value.dtype} on {value.device}')
+    if value.dim() == dim + 1 and value.shape[0] == 1:
+        value = value[0]
+    if value.dim() != dim:
+        raise InputError(f'{path}: "{key}" is {tuple(value.shape)}, expected {dim} dimensions')
+    if not torch.isfinite(value).all():
+        raise InputError(f'{path}: "{key}" has values that are not finite')
+    return value
+
+
+def stack_embeddings(ids: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> ComposedEmbedding:
+    """Files of one run as a batch; raises MismatchError where their shapes differ."""
+    import torch
+
+    shapes = {tuple(tuple(row[key].shape) for key in ("conditioning", "conditioning2", "pooled2")) for row in rows}
+    if len(shapes) > 1:
+        raise MismatchError(f"the embeddings of {some(ids)} differ in shape: {sorted(shapes)}; extract them in one run")
+    stacked = {key: torch.stack([row[key] for row in rows]) for key in ("conditioning", "conditioning2", "pooled2")}
+    last = torch.stack([row.get("pooled", row["conditioning"]) for row in rows])
+    return ComposedEmbedding(tuple(ids), last=last, **stacked)
