@@ -44,9 +44,9 @@ def test_each_trouble_is_counted_and_named(home):
     assert finding.evaluable == 8 - len(lost | blind)
     text = to_text(finding)
     assert "58 of 60 pictures" in text
-    assert f"1 pictures missing: {first['reference']}" in text
+    assert f"pictures missing: 1 ({first['reference']})" in text
     assert f"{second['target_hard']}.png: not a whole picture" in text
-    assert "1 groups of pictures with the same content" in text
+    assert "groups of pictures with the same content: 1 (" in text
 
 
 @pytest.mark.parametrize("name", ["circo/val", "cirr/val"])

@@ -182,7 +182,7 @@ def test_missing_references(world, broken, tmp_path, capsys):
     pair = ["--clip", world / "models/clip-small", "--phi", world / "models/phi-small.pt", "--dataset-path", broken]
     code, out, err = run(capsys, "evaluate", "cirr", *pair, "--json", tmp_path / "a.json")
     assert code == 1
-    assert "1 queries could not run and score 0:\n  cirr/val/9996: no picture for the reference" in err
+    assert "queries that could not run and score 0: 1\n  cirr/val/9996: no picture for the reference" in err
     assert "recall@1" in out, "the scores are shown all the same"
     assert (tmp_path / "a.json").exists()
     submit = ["submit", "cirr", *pair, "--submission-name", "x", "--output-dir", tmp_path / "out"]

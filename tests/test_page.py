@@ -116,7 +116,7 @@ def test_a_hidden_split_has_no_scores_and_no_hits():
     assert 'id="scores"' not in text
     assert '<b class="mark' not in text
     told = Report("toy/test", {"gallery": "all"}, {}, {}, {}, {"gallery": {"": ["b"]}}, {})
-    assert "1 gallery pictures missing, not ranked: b" in html(bench=benchmark(hidden=True), report=told)
+    assert "gallery pictures missing, not ranked: 1 (b)" in html(bench=benchmark(hidden=True), report=told)
 
 
 def test_thumbnails_are_small_whole_and_there_once(tmp_path):

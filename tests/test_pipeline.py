@@ -212,7 +212,7 @@ def test_a_missing_pseudo_target_drops_the_branch_not_the_query(world, done, tmp
     (pictures / "09996.png").unlink()
     for folder, name in ((pictures, "some"), (done / "images/cirr", "all")):
         cig("submit", *cirr(world), *searching(world, folder), "--submission-name", name, "--output-dir", tmp_path)
-    assert "1 queries without a pseudo-target, searched by the reference alone: 9996" in capsys.readouterr().err
+    assert "queries without a pseudo-target, searched by the reference alone: 1 (9996)" in capsys.readouterr().err
     some, every = oracle.read(tmp_path / "some.json"), oracle.read(tmp_path / "all.json")
     assert some.keys() == every.keys()
     assert {key for key in some if some[key] != every[key]} == {"9996"}

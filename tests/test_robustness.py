@@ -794,7 +794,7 @@ def test_names_with_dots_are_only_missing(cig, home, tmp_path):
     entries[0]["img_set"]["members"] += ["../secret", str(tmp_path / "secret")]
     annotation(home).write_text(json.dumps(entries))
     code, said = cig("evaluate")
-    assert (code, f"whose target is missing, which score 0: {entries[0]['pairid']}" in said) == (0, True)
+    assert (code, f"whose target is missing, which score 0: 1 ({entries[0]['pairid']})" in said) == (0, True)
 
 
 @pytest.mark.parametrize("texts", [("", "word " * 10_000, "costs $5 $ $$"), ("a\0b", "\ud800", SCRIPTS)], ids=range(2))
@@ -820,7 +820,7 @@ def test_broken_manifests(cig, home, tmp_path):
     assert cig("extract")[0] == 0
     (tmp_path / "embeddings/manifest.jsonl").write_bytes(b'\xff\n{"id": []}\n[]\n' + b"[" * 9999)
     code, said = cig("extract")
-    assert (code, "3 files were there without a line in the manifest" in said) == (0, True)
+    assert (code, "files that were there without a line in the manifest, and are kept: 3" in said) == (0, True)
     (tmp_path / "embeddings/settings.json").write_text("[]")
     code, said = cig("extract")
     assert (code, "settings.json: expected an object" in said) == (1, True)

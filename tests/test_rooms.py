@@ -102,7 +102,7 @@ def test_report_as_text_and_json():
     )
     assert report.to_text(one).splitlines() == ["cirr/val  score", "recall@1   33.33 [0.00, 66.67]"]
     lost = replace(one, missing={"targets": {"": ["7", "9"]}})
-    assert report.to_text(lost).splitlines()[-1] == "2 queries whose target is missing, which score 0: 7, 9"
+    assert report.to_text(lost).splitlines()[-1] == "queries whose target is missing, which score 0: 2 (7, 9)"
     written = report.to_json(one, "searle", [{"name": "reference"}], {"seconds": 1})
     assert " ".join(written) == (
         "benchmark protocol method branches scores intervals per_query missing counts changes provenance"
@@ -128,8 +128,7 @@ def test_report_as_markdown():
         "| --- | --- | --- |",
         "| a \\| b &lt;i>? | 0.70 | as published |",
         "",
-        "- dress: with pseudo-targets the target rose for 2 queries, fell for 1, stayed for 0; 25.0% fell by more than "
-        "10 ranks",
+        "- dress: ranks of targets with pseudo-targets: 2 rose, 1 fell, 0 stayed; 25.0% fell by more than 10 ranks",
         "- gallery: full",
         "- versions: torch 2",
         "- model clip: sha256 ab, licence MIT",

@@ -99,7 +99,7 @@ def to_text(finding: Finding) -> str:
         "queries without a reference": finding.no_reference,
         "queries whose target cannot be found": () if finding.hidden else finding.no_target,
     }
-    told = [f"  {len(names)} {what}: {some(names, 5)}" for what, names in troubles.items() if names]
+    told = [f"  {what}: {len(names)} ({some(names, 5)})" for what, names in troubles.items() if names]
     found = finding.pictures - len(finding.missing) - len(finding.unreadable)
     head = f"{finding.title}: {found} of {finding.pictures} pictures are there and can be read; {able}"
     return "\n".join([head, *told])

@@ -351,14 +351,14 @@ def _imagine(
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
         _say_foreign(done.foreign)
         if done.refused:
-            say(f"{len(done.refused)} queries have no accepted picture: {some(done.refused)}")
+            say(f"queries without an accepted picture: {len(done.refused)} ({some(done.refused)})")
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     return missing
 
 
 def _say_foreign(names: Sequence[str]) -> None:
     if names:
-        say(f"{len(names)} files were there without a line in the manifest, and are kept: {some(names)}")
+        say(f"files that were there without a line in the manifest, and are kept: {len(names)} ({some(names)})")
 
 
 def _complain(missing: Mapping[str, str], what: str) -> None:
@@ -366,4 +366,4 @@ def _complain(missing: Mapping[str, str], what: str) -> None:
     if missing:
         lines = [f"  {query}: {reason}" for query, reason in list(missing.items())[:20]]
         more = [f"  and {len(missing) - 20} more"] if len(missing) > 20 else []
-        raise IncompleteError("\n".join([f"{len(missing)} queries {what}:", *lines, *more]))
+        raise IncompleteError("\n".join([f"queries that {what}: {len(missing)}", *lines, *more]))

@@ -106,8 +106,8 @@ def label(measure: str) -> str:
 def changed(report: Report) -> list[str]:
     """A line a part: whom the pseudo-targets helped, and whom they harmed."""
     return [
-        f"{f'{part}: ' if part else ''}with pseudo-targets the target rose for {own['gained']:.0f} queries, fell for "
-        f"{own['lost']:.0f}, stayed for {own['unchanged']:.0f}; "
+        f"{f'{part}: ' if part else ''}ranks of targets with pseudo-targets: {own['gained']:.0f} rose, "
+        f"{own['lost']:.0f} fell, {own['unchanged']:.0f} stayed; "
         f"{own['worse_by_more_than_10']:.1f}% fell by more than 10 ranks"
         for part, own in report.changes.items()
     ]
@@ -126,5 +126,5 @@ def notes(missing: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, by_part in missing.items():
         for part, names in by_part.items():
-            lines.append(f"{f'{part}: ' if part else ''}{len(names)} {EFFECTS[kind]}: {some(names, 10)}")
+            lines.append(f"{f'{part}: ' if part else ''}{EFFECTS[kind]}: {len(names)} ({some(names, 10)})")
     return lines
