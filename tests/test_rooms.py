@@ -53,6 +53,16 @@ def test_batches_are_fixed_by_position():
     assert [list(chunk) for chunk in runtime.batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
 
 
+def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys):
+    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("imagine: 1 of 2, ")
+    assert second.endswith("s/batch, about 0 min left")
+
+
 # Settings
 
 

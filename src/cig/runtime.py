@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -98,6 +99,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, at the end of a batch; its message says how far the run came."""
 
 
+TELL_EVERY = 60.0  # seconds, where no terminal shows a bar
 _stop_asked: list[int] = []
 _running: list[str] = []  # loops over batches
 
@@ -128,17 +130,23 @@ def stops_between_batches() -> Iterator[None]:
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
-    """A bar with rate and time left, on a terminal only.
+    """With rate and time left: a bar on a terminal, elsewhere a line a minute.
 
     Raises:
         Interrupted: a stop was asked for; the batch in hand was finished.
     """
     from tqdm import tqdm
 
+    bar = tqdm(items, total=total, desc=what, unit=unit, disable=None)
+    started = told = time.monotonic()
     _running.append(what)
     try:
-        for done, item in enumerate(tqdm(items, total=total, desc=what, unit=unit, disable=None), 1):
+        for done, item in enumerate(bar, 1):
             yield item
+            now = time.monotonic()
+            if bar.disable and now - told >= TELL_EVERY:
+                told, pace = now, (now - started) / done
+                say(f"{what}: {done} of {total}, {pace:.2g} s/{unit}, about {pace * (total - done) / 60:.0f} min left")
             if _stop_asked:
                 raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{'es' if unit == 'batch' else 's'}")
     finally:
