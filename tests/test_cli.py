@@ -331,6 +331,13 @@ def test_a_full_disk_keeps_what_was_finished(world, tmp_path, monkeypatch, capsy
     assert (code, "5 queries done, 3 kept" in err) == (0, True)
 
 
+def test_a_method_that_looks_at_no_picture_needs_none_imagined(world, tmp_path, capsys):
+    line = [word for word in run_cirr(world, tmp_path)[:-2]]  # without --search-phi
+    code, _, err = run(capsys, *line, "--method", "text")
+    assert (code, "`cig evaluate --method text` does without" in err) == (2, True)
+    assert not (tmp_path / "pseudo_targets").exists()
+
+
 def test_memory_that_runs_out_names_the_flags(monkeypatch, capsys):
     def full(*args, **options):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")

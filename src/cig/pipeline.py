@@ -218,7 +218,7 @@ def run(
     need_pictures(parts)
     need_pictures(parts, references=True)
     cache = FeatureCache(searching.cache)
-    _load_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
+    _check_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
     composer, generator = _load_composer(composing, compute, cache), _load_sdxl(generation, compute, cache)
     sources = [Composed(part, composer, workers=compute.workers) for part in parts]
     _imagine(parts, sources, generator, generation, images, compute, work or Work())
@@ -322,10 +322,13 @@ def _load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | N
     return recall(cache or FeatureCache(), model_path=generation.unet, **where, **options)
 
 
-def _load_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> None:
+def _check_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> None:
+    """Loads it once, so that what cannot be loaded or used is known."""
     from cig.methods import recall_method
 
-    recall_method(searching.method, source_of(searching, compute), cache)
+    if not recall_method(searching.method, source_of(searching, compute), cache).uses_picture:
+        hint = f"`cig evaluate --method {searching.method}` does without"
+        raise UsageError(f"{searching.method} looks at no picture, so there is nothing to imagine; {hint}")
 
 
 def _imagine(
