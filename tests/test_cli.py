@@ -332,7 +332,7 @@ def test_a_full_disk_keeps_what_was_finished(world, tmp_path, monkeypatch, capsy
 
 
 def test_a_method_that_looks_at_no_picture_needs_none_imagined(world, tmp_path, capsys):
-    line = [word for word in run_cirr(world, tmp_path)[:-2]]  # without --search-phi
+    line = run_cirr(world, tmp_path)[:-2]  # without --search-phi
     code, _, err = run(capsys, *line, "--method", "text")
     assert (code, "`cig evaluate --method text` does without" in err) == (2, True)
     assert not (tmp_path / "pseudo_targets").exists()
