@@ -49,7 +49,7 @@ def embed_pictures(
     """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
-    space = cache.space(_picture_space(method), f"pictures, {_sources(method)}")
+    space = cache.space(_picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
     digests = cache.digests(distinct)
     stored = dict(cache.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
@@ -85,7 +85,9 @@ def embed_queries(
     keys = [
         _query_key(pictures.digests[path] if path else "", query) for path, query in zip(paths, queries, strict=True)
     ]
-    space = cache.space(_query_space(method), f"queries of {method.name}, {_sources(method)}")
+    space = cache.space(
+        _query_space(method), f"queries of {method.name}, {_source(method.identity)}; {method.preprocess}"
+    )
     stored = dict(cache.read(space, keys))
     todo = list({key: i for i, key in enumerate(keys) if key not in stored}.items())
     for with_picture in (True, False):
@@ -109,8 +111,7 @@ def _query_key(picture: str, query: Query) -> str:
 
 def _picture_space(method: Method) -> dict[str, Any]:
     """What a picture's feature depends on, beside the picture."""
-    model = getattr(method, "picture_model", method.identity)
-    return {"pictures by": _content(model), "preprocessing": _stable(method.preprocess)}
+    return {"pictures by": _content(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
 
 
 def _query_space(method: Method) -> dict[str, Any]:
@@ -122,10 +123,15 @@ def _query_space(method: Method) -> dict[str, Any]:
     return {**about, "cig": versions()["cig"]}
 
 
-def _sources(method: Method) -> str:
-    """The models' names and the preprocessing, for people."""
-    models = (model["source"] for model in method.identity.values() if isinstance(model, Mapping))
-    return f"{', '.join(map(str, models))}; {method.preprocess}"
+def _picture_model(method: Method) -> Any:
+    return getattr(method, "picture_model", method.identity)
+
+
+def _source(identity: Any) -> str:
+    """The names of the models in it, for people."""
+    if not isinstance(identity, Mapping):
+        return ""
+    return str(identity.get("source") or ", ".join(filter(None, map(_source, identity.values()))))
 
 
 def _stable(preprocess: Any) -> str:
