@@ -13,7 +13,7 @@ SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
     {"formats", "tensors", "manifest", "layout", "preflight"},
-    {"images", "benchmarks", "cache"},
+    {"images", "benchmarks", "submissions", "cache"},
     {"encoders"},
     {"inversion"},
     {"composition", "methods", "generators"},

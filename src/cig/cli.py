@@ -279,6 +279,24 @@ def check(benchmark: Name = None, /, *, data: DataFlags = DataFlags(), compute: 
 
 
 @app.command
+def validate_submission(
+    file: Path, /, *, dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+) -> None:
+    """Whether the official server would take a file (CIRR test1, CIRCO test and val), and if not, why.
+
+    Parameters
+    ----------
+    file
+        What `cig submit` wrote, or anyone's. Which split and metric it is for is told by its keys.
+    dataset_path
+        The dataset's folder, to check names, references and subset membership, too.
+    """
+    from cig import pipeline
+
+    pipeline.validate_submission(file, dataset_path)
+
+
+@app.command
 def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False) -> None:
     """Shows what a feature cache holds, or empties it.
 

@@ -271,6 +271,22 @@ def check(data: Data, compute: Compute) -> None:
         raise IncompleteError(f"incomplete: {', '.join(lacking)}; results on it say so, and are not comparable")
 
 
+def validate_submission(path: Path, dataset: Path | None = None) -> None:
+    """Prints which submission a file is, and that the official server would take it.
+
+    Raises:
+        IncompleteError: it would not; every problem is named.
+    """
+    from cig.submissions import validate
+
+    form, problems = validate(path, dataset)
+    what = " ".join(filter(None, (form.benchmark, form.metric)))
+    if problems:
+        raise IncompleteError("\n  ".join([f"{path} is no valid submission for {what}:", *_first(problems)]))
+    names = "checked against the dataset" if dataset else "not checked: give the dataset with --dataset-path"
+    print(f"{path} is a valid submission for {what}; names, references and subsets: {names}")
+
+
 # What verbs share
 
 
@@ -367,6 +383,10 @@ def _say_foreign(names: Sequence[str]) -> None:
 def _complain(missing: Mapping[str, str], what: str) -> None:
     """Raises IncompleteError that names the queries and their reasons."""
     if missing:
-        lines = [f"  {query}: {reason}" for query, reason in list(missing.items())[:20]]
-        more = [f"  and {len(missing) - 20} more"] if len(missing) > 20 else []
-        raise IncompleteError("\n".join([f"queries that {what}: {len(missing)}", *lines, *more]))
+        lines = _first([f"{query}: {reason}" for query, reason in missing.items()])
+        raise IncompleteError("\n  ".join([f"queries that {what}: {len(missing)}", *lines]))
+
+
+def _first(lines: Sequence[str], most: int = 20) -> list[str]:
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return [*lines[:most], *more]

@@ -130,6 +130,22 @@ class Report:
     changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
 
 
+@dataclass(frozen=True)
+class SubmissionForm:
+    """A file that an evaluation server takes: {query id: names, best first}, after a header where it has one."""
+
+    benchmark: str  # "cirr/test1"
+    queries: int
+    names: int  # a query
+    metric: str | None = None
+    version: str | None = None
+    subset: bool = False  # names are of the query's own picture set
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {key: own for key, own in (("version", self.version), ("metric", self.metric)) if own}
+
+
 class Method(Protocol):
     """A retrieval method. Pseudo-target retrieval is not a method: it is any method called twice."""
 

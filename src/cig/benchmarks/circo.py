@@ -12,10 +12,11 @@ from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
 from cig.formats import read_object
 from cig.layout import find_home, list_pictures
-from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking
+from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, SubmissionForm
 
 SPLITS = {"val": "val", "test": "test"}
 CUTOFFS = (5, 10, 25, 50)
+SUBMISSIONS = (SubmissionForm("circo/val", 220, 50), SubmissionForm("circo/test", 800, 50))
 WEIGHT_SOURCES = {
     "test": "as published for CIRCO test",
     "val": "that of CIRCO test; the published validation ignores the pseudo-target",

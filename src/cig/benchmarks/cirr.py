@@ -13,9 +13,13 @@ from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
 from cig.formats import read_object
 from cig.layout import find_home, list_pictures
-from cig.types import TARGET, Benchmark, Query, Ranking
+from cig.types import TARGET, Benchmark, Query, Ranking, SubmissionForm
 
 SPLITS = {"train": "train", "val": "val", "test1": "test1", "test": "test1"}
+SUBMISSIONS = (
+    SubmissionForm("cirr/test1", 4148, 50, "recall", "rc2"),
+    SubmissionForm("cirr/test1", 4148, 3, "recall_subset", "rc2", subset=True),
+)
 WEIGHTS = {"test1": (0.5, "as published for CIRR test1"), "val": (0.85, "as published for CIRR val")}
 
 

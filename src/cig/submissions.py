@@ -1,0 +1,129 @@
+"""Whether a file would be accepted by the official evaluation server, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cig import plugins
+from cig.benchmarks import load_benchmark
+from cig.errors import InputError, some
+from cig.formats import read_bytes
+from cig.types import Benchmark, Query, SubmissionForm
+
+HEADER = ("version", "metric")
+
+
+def forms() -> list[SubmissionForm]:
+    """Of every benchmark that a server judges."""
+    modules = (plugins.load("benchmarks", name) for name in plugins.names("benchmarks"))
+    return [form for module in modules for form in getattr(module, "SUBMISSIONS", ())]
+
+
+def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, list[str]]:
+    """Which submission a file is, by its keys, and every problem with it; none if it is valid.
+
+    Args:
+        dataset: the dataset's folder; without it, names, references and subset membership are not checked.
+
+    Raises:
+        InputError: not JSON, or not an object of lists.
+    """
+    content, twice = _read(path)
+    header = {key: content.pop(key) for key in HEADER if key in content}
+    form = _closest(header, len(content))
+    problems = [*_header_problems(header, form), *(f"query {name} occurs twice" for name in twice)]
+    benchmark = load_benchmark(form.benchmark, dataset) if dataset else None
+    problems += _id_problems(content, form, benchmark)
+    queries = {query.id: query for query in benchmark.queries} if benchmark else {}
+    for name, ranked in content.items():
+        found = _list_problems(ranked, form, benchmark, queries.get(name))
+        problems += [f"query {name}: {what}" for what in found]
+    return form, problems
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The object, and the keys that stand in it twice, which JSON readers pass over in silence."""
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    try:
+        content = json.loads(read_bytes(path).decode("utf-8-sig"), object_pairs_hook=unique)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected an object of query ids and lists, found {type(content).__name__}")
+    return content, twice
+
+
+def _closest(header: Mapping[str, Any], queries: int) -> SubmissionForm:
+    """The form of that header, if there is one, and of the nearest number of queries."""
+    known = [form for form in forms() if form.header == header]
+    return min(known or forms(), key=lambda form: abs(form.queries - queries))
+
+
+def _header_problems(header: Mapping[str, Any], form: SubmissionForm) -> Iterator[str]:
+    wanted = form.header
+    for key in HEADER:
+        if header.get(key) == wanted.get(key):
+            continue
+        if key not in wanted:
+            yield f'"{key}" has no place in a file for {form.benchmark}'
+        elif key == "metric":
+            choices = " or ".join(f'"{own.metric}"' for own in forms() if own.benchmark == form.benchmark)
+            yield f'"metric" should be {choices}, found {header.get(key)!r}'
+        else:
+            yield f'"{key}" should be "{wanted[key]}", found {header.get(key)!r}'
+
+
+def _id_problems(content: Mapping[str, Any], form: SubmissionForm, benchmark: Benchmark | None) -> Iterator[str]:
+    expected = len(benchmark.queries) if benchmark else form.queries
+    if len(content) != expected:
+        yield f"{len(content)} queries, expected {expected}"
+    known = {query.id for query in benchmark.queries} if benchmark else set(content)
+    if missing := sorted(known - set(content)):
+        yield f"without queries {some(missing, 5)}"
+    for name in content:
+        if not (name.isascii() and name.isdecimal()):
+            yield f'"{name}" is no query id'
+        elif name not in known:
+            yield f"query {name} is not in {form.benchmark}"
+
+
+def _list_problems(
+    ranked: Any, form: SubmissionForm, benchmark: Benchmark | None, query: Query | None
+) -> Iterator[str]:
+    if not isinstance(ranked, list) or not all(isinstance(own, str | int) and own is not True for own in ranked):
+        yield "should be a list of picture names"
+        return
+    names = [str(own) for own in ranked]
+    expected = _expected(form, benchmark, query)
+    if len(names) != expected:
+        yield f"{len(names)} names, expected {expected}"
+    if twice := [own for own, count in Counter(names).items() if count > 1]:
+        yield f"names {some(twice, 3)} more than once"
+    if benchmark and query:
+        yield from _name_problems(names, form, benchmark, query)
+
+
+def _expected(form: SubmissionForm, benchmark: Benchmark | None, query: Query | None) -> int:
+    """How many names: fewer where the gallery, or the query's own set, holds fewer."""
+    if not benchmark or not query:
+        return form.names
+    pool = set(query.subset) if form.subset else set(benchmark.gallery)
+    return min(form.names, len(pool - ({query.reference} if benchmark.drop_reference else set())))
+
+
+def _name_problems(names: Sequence[str], form: SubmissionForm, benchmark: Benchmark, query: Query) -> Iterator[str]:
+    if unknown := sorted(set(names) - set(benchmark.gallery)):
+        yield f"{some(unknown, 3)} not in the gallery of {benchmark.name}"
+    if benchmark.drop_reference and query.reference in names:
+        yield f"names its own reference {query.reference}"
+    if form.subset and (outside := sorted(set(names) - set(query.subset) - set(unknown))):
+        yield f"{some(outside, 3)} not in its own set"
