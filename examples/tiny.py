@@ -143,6 +143,7 @@ def make_models(home: Path, seed: int, sizes: Sizes) -> None:
     make_phi(home / "phi-small.pt", sizes.features[0], sizes.text[0])
     make_phi(home / "phi-large.pt", sizes.features[1], sizes.text[1])
     make_sdxl(home / "sdxl", sum(sizes.text), sizes.features[1])
+    make_pic2word(home / "pic2word-small.pt", sizes.features[0], sizes.text[0])
 
 
 def make_clip(folder: Path, width: int, features: int, activation: str) -> None:
@@ -168,6 +169,16 @@ def make_phi(path: Path, features: int, width: int) -> None:
     from cig import Phi
 
     torch.save({"Phi": Phi(features, 2 * features, width).state_dict()}, path)
+
+
+def make_pic2word(path: Path, features: int, width: int) -> None:
+    """As the hub's pic2word_large.pt: every name after `module.`."""
+    import torch
+
+    from cig.inversion import Im2Text
+
+    weights = Im2Text(features, 2 * features, width).state_dict()
+    torch.save({"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}, path)
 
 
 def make_sdxl(folder: Path, prompt: int, pooled: int) -> None:

@@ -1,11 +1,13 @@
 """Every method in the folder honours the contract; searle and lincir are the oracle's; bad flags are told."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import oracle
 from cig import Source, load_method, plugins
-from cig.errors import MismatchError, NotFoundError, UsageError
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.images import read_picture
 from cig.methods import ALIASES, check_flags, published_experiment, split_method
 
@@ -19,7 +21,8 @@ def source(world, phi=True):
 
 def method_of(world, name):
     wants_phi = bool(next(iter(plugins.load("methods", name).VARIANTS.values())).phi)
-    return load_method(name, source(world, wants_phi))
+    own = replace(source(world), phi=world / "models/pic2word-small.pt") if name == "pic2word" else None
+    return load_method(name, own or source(world, wants_phi))
 
 
 def features(method, world):
@@ -49,6 +52,31 @@ def test_inversion_methods_are_the_oracles(world, name, pad, first_only):
     for path, captions, query in zip(paths, CAPTIONS, queries, strict=True):
         truth = oracle.query_feature(world / "models", path, captions, first_only, pad)
         assert torch.allclose(query, truth, atol=1e-5)
+
+
+def test_pic2word_is_its_formula(world):
+    """Two blocks of linear and ReLU, then linear; the word stands at the $ of LinCIR's prompt."""
+    method = method_of(world, "pic2word")
+    paths, images = features(method, world)
+    stored = torch.load(world / "models/pic2word-small.pt", weights_only=True)["state_dict_img2text"]
+    words = images
+    for layer in ("layers.0.0", "layers.1.0"):
+        words = (words @ stored[f"module.{layer}.weight"].T + stored[f"module.{layer}.bias"]).clamp(min=0)
+    words = words @ stored["module.fc_out.weight"].T + stored["module.fc_out.bias"]
+    queries = method.embed_queries(images, [("is red",), ("is red",)])
+    for word, query in zip(words, queries, strict=True):
+        ids = torch.tensor([oracle.tokens("a photo of $ that is red")])
+        truth = oracle.text_states(world / "models/clip-small", ids, word[None], False)[2]
+        assert torch.allclose(query, torch.nn.functional.normalize(truth, dim=-1)[0], atol=1e-5)
+    assert len(paths) == 2
+
+
+def test_a_phi_of_another_kind_is_told_by_its_key(world):
+    models = world / "models"
+    with pytest.raises(InputError, match=r'phi-small\.pt: not a phi checkpoint: expected a key "state_dict_img2text"'):
+        load_method("pic2word", source(world))
+    with pytest.raises(InputError, match=r'pic2word-small\.pt: not a phi checkpoint: expected a key "Phi"'):
+        load_method("searle", replace(source(world), phi=models / "pic2word-small.pt"))
 
 
 def test_baselines_by_hand(world):
@@ -93,6 +121,7 @@ def test_flags_that_do_not_fit(name, flags, words):
         ("searle-xl", "SEARLE_ViT-L14.pt", "github.com/miccunifi/SEARLE/releases/download/weights"),
         ("lincir", "lincir_large.pt", "navervision/zeroshot-cir-models"),
         ("lincir/g14", "phi_best_giga.pt", "drive folder"),
+        ("pic2word", "pic2word_large.pt", "navervision/zeroshot-cir-models"),
     ],
 )
 def test_missing_weights_say_which_file_to_put_where(tmp_path, monkeypatch, name, file, address):

@@ -135,7 +135,7 @@ class GenerateFlags:
 @dataclass(frozen=True)
 class SearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
+    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
     clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
@@ -174,7 +174,7 @@ class TargetFlags:
 @dataclass(frozen=True)
 class RunSearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, phi, or a module of your own."
+    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
     search_clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     search_phi: Path | None = None

@@ -56,12 +56,46 @@ class Phi(nn.Module):
         return words
 
 
+class Im2Text(nn.Module):
+    """Pic2Word's textual-inversion network (Saito et al., CVPR 2023): as Phi, but with ReLU, after the dropout."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        widths = (input_dim, hidden_dim)
+        blocks = (nn.Sequential(nn.Linear(width, hidden_dim), nn.Dropout(dropout), nn.ReLU()) for width in widths)
+        self.layers = nn.Sequential(*blocks)
+        self.fc_out = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Picture features [B, input_dim], not normalised -> pseudo-words [B, output_dim]."""
+        words: Tensor = self.fc_out(self.layers(features))
+        return words
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How a kind of network is stored: three linear layers under a key, their names after a prefix."""
+
+    network: type[Phi] | type[Im2Text]
+    key: str
+    layers: tuple[str, str, str]
+    prefix: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{layer}.{kind}" for layer in self.layers for kind in ("weight", "bias")]
+
+
+PHI = Checkpoint(Phi, "Phi", ("layers.0", "layers.3", "layers.6"))
+IM2TEXT = Checkpoint(Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), "module.")
+
+
 @dataclass(frozen=True)
 class Inverter:
     """A phi that fits its CLIP."""
 
     clip: Clip
-    phi: Phi
+    phi: Phi | Im2Text
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
@@ -70,35 +104,41 @@ class Inverter:
         return self.phi(features.to(weight.device, weight.dtype)).float().cpu()
 
 
-def load_phi(path: str | Path, clip: Clip) -> Inverter:
-    """A checkpoint whose key `Phi` holds `layers.{0,3,6}.{weight,bias}`; sizes are read from the weights.
+def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
+    """A checkpoint with three linear layers, such as `layers.{0,3,6}.{weight,bias}` under the key `Phi`.
+
+    Sizes are read from the weights.
 
     Raises:
         InputError: not such a checkpoint, or values that are not finite.
         MismatchError: it does not fit the CLIP; both widths are named.
     """
-    weights = read_tensors(Path(path)).get("Phi")
-    names = [f"layers.{i}.{kind}" for i in (0, 3, 6) for kind in ("weight", "bias")]
-    if not isinstance(weights, dict) or not all(is_plain(weights.get(name)) for name in names):
-        raise InputError(f'{path}: not a phi checkpoint: expected a key "Phi" with floats in {", ".join(names)}')
-    hidden, width, out = _phi_widths({name: tuple(weights[name].shape) for name in names}, path)
+    content = read_tensors(Path(path)).get(kind.key)
+    weights: dict[str, Any] = {}
+    if isinstance(content, dict):
+        weights = {name: content.get(kind.prefix + name) for name in kind.names}
+    if not weights or not all(map(is_plain, weights.values())):
+        wanted = ", ".join(kind.prefix + name for name in kind.names)
+        raise InputError(f'{path}: not a phi checkpoint: expected a key "{kind.key}" with floats in {wanted}')
+    hidden, width, out = _phi_widths({name: tuple(own.shape) for name, own in weights.items()}, kind, path)
     if (width, out) != (clip.feature_width, clip.token_width):
         raise MismatchError(
             f"phi {path} turns features of width {width} into words of width {out}, but the CLIP "
             f"{clip.identity['source']} has features of width {clip.feature_width} and words of width "
             f"{clip.token_width}; --clip and --phi come in pairs"
         )
-    phi = Phi(width, hidden, out, dropout=0)
-    phi.load_state_dict({name: weights[name] for name in names})
+    phi = kind.network(width, hidden, out, dropout=0)
+    phi.load_state_dict(weights)
     if not all(torch.isfinite(parameter).all() for parameter in phi.parameters()):
         raise InputError(f"{path}: phi has weights that are not finite")
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
 
 
-def _phi_widths(shapes: Mapping[str, tuple[int, ...]], path: str | Path) -> tuple[int, int, int]:
+def _phi_widths(shapes: Mapping[str, tuple[int, ...]], kind: Checkpoint, path: str | Path) -> tuple[int, int, int]:
     """(hidden, input, output), checked before a network of that size is made."""
-    hidden, width, out = shapes["layers.0.bias"], shapes["layers.0.weight"][1:], shapes["layers.6.bias"]
-    chain = {"layers.0": hidden + width, "layers.3": hidden + hidden, "layers.6": out + hidden}
+    first, middle, last = kind.layers
+    hidden, width, out = shapes[f"{first}.bias"], shapes[f"{first}.weight"][1:], shapes[f"{last}.bias"]
+    chain = {first: hidden + width, middle: hidden + hidden, last: out + hidden}
     for layer, shape in chain.items():
         if len(shape) != 2 or (shapes[f"{layer}.weight"], shapes[f"{layer}.bias"]) != (shape, shape[:1]):
             raise InputError(f"{path}: the shapes of phi's layers do not follow from each other: {dict(shapes)}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cig.cache import FeatureCache
     from cig.encoders import Clip
-    from cig.inversion import Inverter
+    from cig.inversion import Checkpoint, Inverter
     from cig.types import Method
 
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
@@ -62,11 +62,11 @@ class Source:
         device = torch.device(self.device)
         return load_clip(self.clip or weights.clip, device, resolve_dtype(self.dtype, device, on_gpu), self.cache_dir)
 
-    def load_inverter(self, weights: Weights, on_gpu: str = "float32") -> Inverter:
-        from cig.inversion import load_phi
+    def load_inverter(self, weights: Weights, on_gpu: str = "float32", kind: Checkpoint | None = None) -> Inverter:
+        from cig.inversion import PHI, load_phi
 
         phi = self.phi_file(weights)  # before the CLIP, which may be a long download
-        return load_phi(phi, self.load_clip(weights, on_gpu))
+        return load_phi(phi, self.load_clip(weights, on_gpu), kind or PHI)
 
     def phi_file(self, weights: Weights) -> Path:
         """Raises NotFoundError, which says which file to get, where, and where to put it."""
