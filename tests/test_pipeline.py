@@ -263,6 +263,10 @@ def test_one_run_of_fashioniq(world, done, tmp_path):
     cig("evaluate", *fashioniq(world), *searching(world, done / "images/fashioniq"), *verbs)
     ours, theirs = oracle.read(tmp_path / "scores.json"), oracle.read(tmp_path / "verbs.json")
     assert all(ours[key] == theirs[key] for key in ("scores", "intervals", "per_query", "changes"))
+    imagined = ours["provenance"]["imagined"].values()
+    assert [(own["benchmark"], own["steps"]) for own in imagined] == [
+        (f"fashioniq/val/{part}", 4) for part in ("dress", "shirt", "toptee")
+    ]
     assert (tmp_path / "rankings.json").read_bytes() == (tmp_path / "verbs.rankings.json").read_bytes()
     assert (tmp_path / "report.html").read_text().count("<article") == 24
     assert f"{ours['scores']['shirt']['recall@10']:.2f}" in (tmp_path / "report.md").read_text()

@@ -28,7 +28,7 @@ class Manifest:
         self.digest = digest_of(self.settings)
         self.lines = {} if overwrite else self.read(folder)
         self._refuse_other_settings()
-        known = self._known_settings()
+        known = _known_settings(folder)
         if self.digest not in known:
             write_json(folder / "settings.json", {**known, self.digest: self.settings}, indent=1)
 
@@ -56,15 +56,15 @@ class Manifest:
         lines = filter(None, map(_manifest_line, texts))
         return {line["id"]: line for line in lines}
 
-    def _known_settings(self) -> dict[str, Any]:
-        path = self.folder / "settings.json"
-        known = read_object(path) if path.exists() else {}
-        if not all(isinstance(settings, dict) for settings in known.values()):
-            raise InputError(f"{path}: not settings by their digest; use another folder")
-        return known
+    @staticmethod
+    def made_by(folder: Path) -> dict[str, dict[str, Any]]:
+        """Digest -> the settings that the folder's files were made by; empty for files that came from elsewhere."""
+        used = {line.get("settings") for line in Manifest.read(folder).values()}
+        known = _known_settings(folder) if used else {}  # elsewhere a settings.json may be anything
+        return {name: settings for name, settings in known.items() if name in used}
 
     def _refuse_other_settings(self) -> None:
-        known = self._known_settings()
+        known = _known_settings(self.folder)
         for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
             theirs = known.get(str(other), {})
             keys = sorted(set(theirs) | set(self.settings))
@@ -76,6 +76,14 @@ class Manifest:
             raise MismatchError(
                 f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
             )
+
+
+def _known_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "settings.json"
+    known = read_object(path) if path.exists() else {}
+    if not all(isinstance(settings, dict) for settings in known.values()):
+        raise InputError(f"{path}: not settings by their digest; use another folder")
+    return known
 
 
 MANIFEST_TYPES: dict[str, type] = {"id": str, "settings": str, "accepted": bool, "attempts": int}

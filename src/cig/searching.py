@@ -99,15 +99,20 @@ def search_parts(
         return search(part, method, own, searching.weight, pictures, allow_missing, cache)
 
     fused = targets[0] is not None
+    folders = [_folder(searching.pseudo_targets, part, data) for part in parts] if searching.pseudo_targets else []
+    about = _provenance(parts, method, pictures, searching, compute, started)
     return Found(
         parts=parts,
         method=method,
         rankings=[ranked(part, own) for part, own in zip(parts, targets, strict=True)],
         alone=[ranked(part, None) for part in parts] if fused else None,
         targets=targets,
-        refused=[_refused(part, data, searching) for part in parts],
+        refused=[_refused(folder) for folder in folders] or [set() for _ in parts],
         branches=_branches(parts[0], searching, fused),
-        provenance=_provenance(parts, method, pictures, searching, compute, started),
+        provenance={
+            **about,
+            "imagined": {key: own for folder in folders for key, own in Manifest.made_by(folder).items()},
+        },
     )
 
 
@@ -126,12 +131,9 @@ def _folder(pseudo_targets: Path, part: Benchmark, data: Data) -> Path:
     return existing_part(pseudo_targets, part, len(data.categories) == 1)
 
 
-def _refused(part: Benchmark, data: Data, searching: Searching) -> set[str]:
+def _refused(folder: Path) -> set[str]:
     """By the manifest of our own generation; elsewhere nothing is known of refusals."""
-    if not searching.pseudo_targets:
-        return set()
-    lines = Manifest.read(_folder(searching.pseudo_targets, part, data))
-    return {name for name, line in lines.items() if not line.get("accepted", True)}
+    return {name for name, line in Manifest.read(folder).items() if not line.get("accepted", True)}
 
 
 def _branches(part: Benchmark, searching: Searching, fused: bool) -> list[dict[str, Any]]:
