@@ -45,6 +45,15 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
 
 
+def test_what_made_a_folders_files(tmp_path):
+    """By the settings that lines name; where there is no manifest, settings.json may be anything."""
+    (tmp_path / "settings.json").write_text('{"brightness": 10}')
+    assert Manifest.made_by(tmp_path) == {}
+    Manifest(tmp_path / "ours", {"steps": 4}).add({"id": "7"})
+    Manifest(tmp_path / "ours", {"steps": 5}, overwrite=True)
+    assert list(Manifest.made_by(tmp_path / "ours").values()) == [{"steps": 4}]
+
+
 def test_a_full_disk_is_told_by_the_manifest_too(tmp_path):
     os.symlink("/dev/full", tmp_path / "manifest.jsonl")
     with pytest.raises(OutputError, match=r"manifest.jsonl cannot be written to .*: No space left on device"):

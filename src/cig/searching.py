@@ -100,6 +100,7 @@ def search_parts(
 
     fused = targets[0] is not None
     folders = [_folder(searching.pseudo_targets, part, data) for part in parts] if searching.pseudo_targets else []
+    imagined = {key: own for folder in folders for key, own in Manifest.made_by(folder).items()}
     about = _provenance(parts, method, pictures, searching, compute, started)
     return Found(
         parts=parts,
@@ -109,10 +110,7 @@ def search_parts(
         targets=targets,
         refused=[_refused(folder) for folder in folders] or [set() for _ in parts],
         branches=_branches(parts[0], searching, fused),
-        provenance={
-            **about,
-            "imagined": {key: own for folder in folders for key, own in Manifest.made_by(folder).items()},
-        },
+        provenance={**about, "imagined": imagined},
     )
 
 
