@@ -101,12 +101,14 @@ def search_parts(
     fused = targets[0] is not None
     folders = [_folder(searching.pseudo_targets, part, data) for part in parts] if searching.pseudo_targets else []
     imagined = {key: own for folder in folders for key, own in Manifest.made_by(folder).items()}
+    rankings = [ranked(part, own) for part, own in zip(parts, targets, strict=True)]
+    alone = [ranked(part, None) for part in parts] if fused else None
     about = _provenance(parts, method, pictures, searching, compute, started)
     return Found(
         parts=parts,
         method=method,
-        rankings=[ranked(part, own) for part, own in zip(parts, targets, strict=True)],
-        alone=[ranked(part, None) for part in parts] if fused else None,
+        rankings=rankings,
+        alone=alone,
         targets=targets,
         refused=[_refused(folder) for folder in folders] or [set() for _ in parts],
         branches=_branches(parts[0], searching, fused),
