@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 
 from cig import plugins, report, runtime, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.layout import find_home, list_pictures
+from cig.layout import find_home, list_pictures, walk_pictures
 from cig.types import Report
 
 # Plugins
@@ -145,3 +146,12 @@ def test_report_as_markdown():
     ]
     hidden = replace(one, scores={}, intervals={}, changes={})
     assert "measure" not in report.to_markdown(hidden, "searle", branches, {})
+
+
+def test_pictures_of_a_tree_are_walked_without_hidden_ones_or_links_to_folders(tmp_path):
+    for name in ("b.JPG", "a/z.png", "a/deep/y.webp", ".hidden/x.png", "a/.x.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    walked = [Path(entry.path).relative_to(tmp_path).as_posix() for entry in walk_pictures(tmp_path)]
+    assert walked == ["b.JPG", "a/z.png", "a/deep/y.webp"]

@@ -1,10 +1,10 @@
 """Where files lie: a dataset's home, the pictures in the folders that its releases use, the folders of its parts."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cig.errors import NotFoundError
+from cig.errors import InputError, NotFoundError
 from cig.formats import names_in
 from cig.types import Benchmark
 
@@ -42,6 +42,27 @@ def list_pictures(folders: Iterable[Path]) -> dict[str, Path]:
             for stem, suffix in sorted(known, key=lambda entry: (SUFFIXES.index(entry[1].lower()), entry)):
                 pictures.setdefault(stem, folder / f"{stem}{suffix}")
     return pictures
+
+
+def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Every picture below a folder, by name, folder after folder; hidden ones and links to folders are left out.
+
+    One folder's names are held at a time, and no file is opened.
+    """
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_entry_name)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+        yield from (entry for entry in inside if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
+        waiting += [Path(entry.path) for entry in reversed(inside) if entry.is_dir(follow_symlinks=False)]
+
+
+def _entry_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def part_folder(folder: Path, part: Benchmark) -> Path:

@@ -27,6 +27,8 @@ class Query:
     relevant: Mapping[str, int] = field(default_factory=dict)  # name -> grade; empty where targets are hidden
     subset: tuple[str, ...] = ()  # CIRR: the picture set that the query was written in, reference included
     tags: tuple[str, ...] = ()  # CIRCO: semantic aspects
+    negatives: tuple[str, ...] = ()  # pictures that are known to be wrong, where the annotators say so
+    cluster: str = ""  # queries of one cluster are not independent: statistics resample them together
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,9 @@ class Method(Protocol):
     identity: Mapping[str, Any]  # models, their digests and licences
     uses_picture: bool  # False for text alone: a pseudo-target changes nothing
     # optional: picture_model, the part of identity that picture features depend on (by default all of it)
+    # optional: asks_for_queries = True: embed_queries is also given queries=[Query] and paths=[Path], for what no
+    #   feature tells (a pseudo-word or a caption that is kept by the picture's name)
+    # optional: look_up(paths) -> {path: feature [d]}: picture features that are known without pixels
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, d] projected picture features, not normalised."""
