@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cig import Source, load_benchmark, load_method, search
 from cig.features import embed_pictures
+from cig.fusion import Rows, fuse
 from cig.images import Preprocess
-from cig.retrieval import fuse, rank, top_k, wanted_pictures
+from cig.retrieval import rank, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 
 
@@ -52,7 +53,7 @@ def test_rank_by_hand():
 
 def test_fuse_by_hand():
     reference = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    fused = fuse(reference, {0: torch.tensor([0.0, 1.0])}, 0.75)
+    fused = fuse(reference, [(Rows(torch.tensor([0]), torch.tensor([[0.0, 1.0]])), 0.25)])
     assert torch.allclose(fused[0], torch.tensor([0.75, 0.25]) / 0.625**0.5)
     assert torch.equal(fused[1], reference[1]), "without a pseudo-target the branch is dropped"
 

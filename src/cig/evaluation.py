@@ -125,8 +125,12 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),
         "targets": [query.id for query in benchmark.queries if set(_targets(query)) - searched],
-        "pseudo_targets": list(ranking.notes.get("pseudo_targets", ())),
+        **{_kind(name): queries for name, queries in ranking.notes.get("branches", {}).items()},
     }
+
+
+def _kind(branch: str) -> str:
+    return "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}"
 
 
 def _targets(query: Query) -> list[str]:

@@ -123,6 +123,11 @@ def _query_space(method: Method) -> dict[str, Any]:
     return {**about, "cig": versions()["cig"]}
 
 
+def same_pictures(one: Method, other: Method) -> bool:
+    """Whether two methods make the same features of pictures, so that one gallery serves both."""
+    return one is other or _picture_space(one) == _picture_space(other)
+
+
 def _picture_model(method: Method) -> Any:
     return getattr(method, "picture_model", method.identity)
 

@@ -21,6 +21,7 @@ Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo
 Flag = Parameter(negative="")
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
+BRANCHES = Group("branches", sort_key=9)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -144,10 +145,15 @@ class SearchFlags:
     "Default: the method's (searle targetpad, others clip)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
+    """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
+    The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
+    reference-augmented, reference-vae, shuffled, oracle."""
     feature_cache: Path | None = None
     "A folder where features are kept: what was embedded once is not embedded again, and models load when needed."
 
     def asked(self, targets: TargetFlags) -> Searching:
+        from cig.branches import asked_branches
         from cig.options import Searching
 
         clip, phi = self.clip, self.phi
@@ -155,8 +161,16 @@ class SearchFlags:
             from cig.methods import published_experiment
 
             clip, phi = published_experiment(targets.exp_name, targets.phi_checkpoint_name, clip, phi)
-        pictures, weight = targets.generated_image_dir, self.fusion_weight
-        return Searching(self.method, clip, phi, self.preprocess_type, pictures, weight, self.feature_cache)
+        return Searching(
+            method=self.method,
+            clip=clip,
+            phi=phi,
+            preprocessing=self.preprocess_type,
+            pseudo_targets=targets.generated_image_dir,
+            weight=self.fusion_weight,
+            branches=asked_branches(self.branch),
+            cache=self.feature_cache,
+        )
 
 
 @Parameter(name="*")
@@ -183,6 +197,10 @@ class RunSearchFlags:
     "Default: the method's (searle targetpad, others clip)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
+    """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
+    The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
+    reference-augmented, reference-vae, shuffled, oracle."""
     feature_cache: Path | None = None
     "A folder where features are kept. Default: features/ in --out."
 

@@ -280,16 +280,40 @@ def find_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dic
         NotFoundError: the folder is not there.
         MismatchError: two files claim one id and differ.
     """
+    stems = _by_stem(folder, suffixes)
+    found = {query: _one_of(query, stems, _stems_of(query)) for query in ids}
+    return {query: path for query, path in found.items() if path}
+
+
+def find_several_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """The files of each id: as find_by_id, then `{id}_{j}`, by j, unless that name is itself an id."""
+    stems, ids = _by_stem(folder, suffixes), dict.fromkeys(ids)
+    numbers: dict[str, set[str]] = {}
+    for base, mark, number in (stem.rpartition("_") for stem in stems if stem not in ids):
+        if mark and number.isascii() and number.isdecimal():
+            numbers.setdefault(base, set()).add(number)
+    found = {}
+    for query in ids:
+        own = _stems_of(query)
+        several = sorted({number for stem in own for number in numbers.get(stem, ())}, key=lambda j: (len(j), j))
+        tries = [own, *([f"{stem}_{number}" for stem in own] for number in several)]
+        found[query] = tuple(path for names in tries if (path := _one_of(query, stems, names)))
+    return {query: paths for query, paths in found.items() if paths}
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = {}
     for path in map(folder.joinpath, names_in(folder)):
         if path.suffix.lower() in suffixes:
             stems.setdefault(path.stem, []).append(path)
-    found = {query: _one_of(query, stems) for query in ids}
-    return {query: path for query, path in found.items() if path}
+    return stems
 
 
-def _one_of(query: str, stems: Mapping[str, list[Path]]) -> Path | None:
-    names = dict.fromkeys([Path(picture_name(query)).stem, query])
+def _stems_of(query: str) -> list[str]:
+    return list(dict.fromkeys([Path(picture_name(query)).stem, query]))
+
+
+def _one_of(query: str, stems: Mapping[str, list[Path]], names: Iterable[str]) -> Path | None:
     paths = [path for name in names for path in stems.get(name, [])]
     if len({file_digest(path) for path in paths} if len(paths) > 1 else ()) > 1:
         raise MismatchError(f"query {query} has files that differ: {some(map(str, paths))}; keep one of them")

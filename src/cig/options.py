@@ -97,8 +97,22 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Branching:
+    """A branch as it is asked for: `--branch "name=sketch pictures=DIR method=image caption=no weight=0.3"`."""
+
+    name: str
+    weight: float
+    pictures: str = ""  # a folder, a control's name, or pseudo-target; none for a method that looks at none
+    method: str | None = None  # by default the one that searches
+    phi: Path | None = None  # of that method, where it wants one; its CLIP is the searcher's
+    caption: bool = True
+    copies: int = 4  # of reference-augmented
+    vae: str = "madebyollin/sdxl-vae-fp16-fix"  # of reference-vae
+
+
+@dataclass(frozen=True)
 class Searching:
-    """A method, its weights, and the published recipe of pseudo-targets."""
+    """A method, its weights, and what it searches with beside the reference."""
 
     method: str = "searle"
     clip: str | None = None
@@ -106,4 +120,5 @@ class Searching:
     preprocessing: Preprocessing | None = None  # by default the method's
     pseudo_targets: Path | None = None  # a folder of pictures by query id
     weight: float | None = None  # the reference's share; by default the published one
+    branches: tuple[Branching, ...] = ()  # in the place of the published recipe
     cache: Path | None = None  # a folder where features are remembered

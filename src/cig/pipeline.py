@@ -116,7 +116,6 @@ def evaluate(
     from cig.cache import FeatureCache
     from cig.evaluation import evaluate as score
 
-    _need_targets_to_fuse(searching)
     need_known_forms(reports)
     parts = need_all(lambda: data.load("val"), [lambda: check_searching(searching)])
     if any(part.hidden for part in parts):
@@ -157,7 +156,6 @@ def submit(
     from cig.report import notes
 
     family = _need_server(data, name)
-    _need_targets_to_fuse(searching)
     need_known_forms(reports)
     parts = need_all(lambda: data.load("test"), [lambda: check_searching(searching)])
     cache = FeatureCache(searching.cache)
@@ -293,11 +291,6 @@ def validate_submission(path: Path, dataset: Path | None = None) -> None:
 def _phi_checks(composing: Composing) -> list:
     phi, phi2 = composing.phis
     return [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")]
-
-
-def _need_targets_to_fuse(searching: Searching) -> None:
-    if searching.weight is not None and not searching.pseudo_targets:
-        raise UsageError("--fusion-weight fuses in pseudo-targets; give their folder with --generated-image-dir")
 
 
 def _need_server(data: Data, name: str) -> str:

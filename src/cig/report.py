@@ -121,10 +121,14 @@ EFFECTS = {
 }
 
 
+def _effect(kind: str) -> str:
+    return EFFECTS.get(kind) or f"queries without a picture for {kind}, searched without it"
+
+
 def notes(missing: Mapping[str, Any]) -> list[str]:
     """A line for each kind of missing thing: how many, what follows, and which."""
     lines = []
     for kind, by_part in missing.items():
         for part, names in by_part.items():
-            lines.append(f"{f'{part}: ' if part else ''}{EFFECTS[kind]}: {len(names)} ({some(names, 10)})")
+            lines.append(f"{f'{part}: ' if part else ''}{_effect(kind)}: {len(names)} ({some(names, 10)})")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,22 +10,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.cache import FeatureCache
-from cig.features import PictureFeatures, embed_pictures, embed_queries
+from cig.features import PictureFeatures, embed_pictures
+from cig.fusion import Embedded, embed, pseudo_target_branch
 from cig.runtime import batches
-from cig.types import TARGET, Benchmark, Gallery, Method, Query, Ranking
+from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking
 
 TOP = 50  # what submissions hold and measures need
 QUERY_BATCH = 256
 
 
-def wanted_pictures(
-    benchmark: Benchmark, method: Method, pseudo_targets: Mapping[str, Path] | None = None
-) -> list[Path]:
-    """What a search will look at: the gallery, and, if the method looks at pictures, references and pseudo-targets."""
+def wanted_pictures(benchmark: Benchmark, method: Method, branches: Iterable[Branch] = ()) -> list[Path]:
+    """What a search will look at: the gallery, references if the method looks at pictures, and those of branches."""
     references = [query.reference for query in benchmark.queries] if method.uses_picture else []
     names = dict.fromkeys((*benchmark.gallery, *references))
     found = [benchmark.images[name] for name in names if name in benchmark.images]
-    return found + list((pseudo_targets or {}).values())
+    own = {query.id for query in benchmark.queries}
+    shown = [paths for branch in branches for query, paths in branch.pictures.items() if query in own]
+    return found + [path for paths in shown for path in paths]
 
 
 def search(
@@ -33,6 +34,7 @@ def search(
     method: Method,
     pseudo_targets: Mapping[str, Path] | None = None,
     weight: float | None = None,
+    branches: Sequence[Branch] = (),
     pictures: PictureFeatures | None = None,
     allow_missing: bool = False,
     cache: FeatureCache | None = None,
@@ -40,61 +42,34 @@ def search(
     """The whole third stage for one benchmark: embed, fuse, rank.
 
     Args:
-        pseudo_targets: query id -> picture; None searches with the reference alone.
-        weight: the reference's share; by default the benchmark's published one.
+        pseudo_targets: query id -> picture, the published recipe: the branch that the method makes of them.
+        weight: the reference's share in it; by default the benchmark's published one.
+        branches: any others; without any, the reference searches alone.
         pictures: features that are at hand; by default they are computed here.
         allow_missing: queries without a reference are ranked by their caption alone.
         cache: features of pictures and queries that are at hand, and where new ones go.
+
+    Raises:
+        UsageError: weights that do not sum to 1 at most, or branches of one name.
+        MismatchError: a branch's method whose picture features are not those of the gallery.
     """
-    pseudo_targets = pseudo_targets if method.uses_picture else None
     cache = cache or FeatureCache()
+    if pseudo_targets is not None and method.uses_picture:
+        branches = [pseudo_target_branch(benchmark, pseudo_targets, weight), *branches]
     if pictures is None:
-        pictures = embed_pictures(method, wanted_pictures(benchmark, method, pseudo_targets), cache=cache)
-    missing = missing_references(benchmark, pictures) if method.uses_picture else {}
-    able = [query for query in benchmark.queries if query.id not in missing]
-    references = [benchmark.images[query.reference] for query in able] if method.uses_picture else [None] * len(able)
-    features = embed_queries(method, able, references, pictures, cache)
-    if pseudo_targets is not None:
-        weight = benchmark.weight if weight is None else weight
-        features = fuse(features, _pseudo_features(method, able, pseudo_targets, pictures, cache), weight)
-    if allow_missing and missing:
-        by_text = [query for query in benchmark.queries if query.id in missing]
-        text = embed_queries(method, by_text, [None] * len(by_text), pictures, cache)
-        able, features = _merge(benchmark, able, features, by_text, text)
-    notes = _notes(benchmark, able, pseudo_targets, pictures)
-    return rank(benchmark, able, features, index(benchmark, pictures), missing, notes)
+        pictures = embed_pictures(method, wanted_pictures(benchmark, method, branches), cache=cache)
+    embedded = embed(benchmark, method, branches, pictures, allow_missing, cache)
+    return rank_embedded(benchmark, embedded, pictures, {branch.name: branch.weight for branch in branches})
 
 
-def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[str, str]:
-    """Query id -> why its reference has no feature."""
-    missing = {}
-    for query in benchmark.queries:
-        path = benchmark.images.get(query.reference)
-        if not pictures.have(path):
-            missing[query.id] = pictures.failed[path] if path else f"no picture for the reference {query.reference}"
-    return missing
-
-
-def _pseudo_features(
-    method: Method,
-    queries: Sequence[Query],
-    targets: Mapping[str, Path],
-    pictures: PictureFeatures,
-    cache: FeatureCache,
-) -> dict[int, Tensor]:
-    """Row -> the unit feature [d] by the pseudo-target, with the same method and the same captions."""
-    rows = [i for i, query in enumerate(queries) if pictures.have(targets.get(query.id))]
-    own = [queries[i] for i in rows]
-    features = embed_queries(method, own, [targets[query.id] for query in own], pictures, cache)
-    return dict(zip(rows, features, strict=True))
-
-
-def fuse(reference: Tensor, pseudo: Mapping[int, Tensor], weight: float) -> Tensor:
-    """normalise(w * reference + (1 - w) * pseudo-target), unit rows; a query without the latter keeps the former."""
-    fused = reference.clone()
-    for row, feature in pseudo.items():
-        fused[row] = weight * reference[row] + (1 - weight) * feature
-    return normalize(fused, dim=-1)
+def rank_embedded(
+    benchmark: Benchmark, embedded: Embedded, pictures: PictureFeatures, weights: Mapping[str, float]
+) -> Ranking:
+    """The gallery, ranked by the embedded queries at these weights of their branches."""
+    unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
+    notes = {"unreadable": unreadable, "branches": embedded.lacking(weights)}
+    features = embedded.fused(weights)
+    return rank(benchmark, embedded.queries, features, index(benchmark, pictures), embedded.missing, notes)
 
 
 def index(benchmark: Benchmark, pictures: PictureFeatures) -> Gallery:
@@ -169,21 +144,3 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         above = int((values[row] > last[row]).sum())
         columns[row, above:] = tied[: k - above]
     return values, columns
-
-
-def _merge(
-    benchmark: Benchmark, able: Sequence[Query], features: Tensor, by_text: Sequence[Query], text: Tensor
-) -> tuple[list[Query], Tensor]:
-    """Queries with a feature of their own and queries by text alone, in the benchmark's order."""
-    rows = dict(zip((query.id for query in able), features, strict=True))
-    rows |= dict(zip((query.id for query in by_text), text, strict=True))
-    return list(benchmark.queries), torch.stack([rows[query.id] for query in benchmark.queries])
-
-
-def _notes(
-    benchmark: Benchmark, queries: Sequence[Query], targets: Mapping[str, Path] | None, pictures: PictureFeatures
-) -> dict[str, object]:
-    """Names of pictures that could not be read, and queries whose pseudo-target is missing."""
-    unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
-    lacking = [] if targets is None else [query.id for query in queries if not pictures.have(targets.get(query.id))]
-    return {"unreadable": unreadable, "pseudo_targets": lacking}

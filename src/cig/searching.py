@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import plugins
-from cig.errors import NotFoundError, UsageError
-from cig.formats import find_by_id, picture_name, write_bytes
-from cig.layout import existing_part
+from cig.branches import Branches, describe, refused
+from cig.branches import check as check_branches
+from cig.errors import UsageError
+from cig.formats import write_bytes
 from cig.manifest import Manifest
 from cig.options import Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
-from cig.types import Benchmark, Method, Ranking, Report
+from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:
     from cig.cache import FeatureCache
     from cig.features import PictureFeatures
     from cig.methods import Source
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 Targets = dict[str, Path]
 
 
@@ -32,8 +32,8 @@ class Found:
     parts: tuple[Benchmark, ...]
     method: Method
     rankings: list[Ranking]
-    alone: list[Ranking] | None  # without pseudo-targets, where they were fused
-    targets: list[Targets | None]  # query id -> pseudo-target
+    alone: list[Ranking] | None  # by the reference alone, where branches were fused in
+    targets: list[Targets | None]  # query id -> the picture of its first branch: the pseudo-target
     refused: list[set[str]]  # ids of queries whose pictures were all refused
     branches: list[dict[str, Any]]
     provenance: dict[str, Any]
@@ -58,6 +58,7 @@ def check_searching(searching: Searching) -> None:
     family, variant = split_method(searching.method)
     source = Source(clip=searching.clip, phi=searching.phi)
     check_flags(searching.method, source)
+    check_branches(searching)
     if searching.weight is not None and not 0 <= searching.weight <= 1:
         raise UsageError(f"--fusion-weight {searching.weight} is the reference's share: from 0 to 1")
     weights = plugins.load("methods", family).VARIANTS[variant]
@@ -86,67 +87,39 @@ def search_parts(
     from cig.retrieval import search, wanted_pictures
 
     started = time.monotonic()
-    targets = [_pseudo_targets(part, data, searching) for part in parts]
     need_pictures(parts)
     method = recall_method(searching.method, source_of(searching, compute), cache)
-    if not method.uses_picture and searching.pseudo_targets:
+    if not method.uses_picture and searching.pseudo_targets and not searching.branches:
         say(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
-        targets = [None] * len(parts)
-    wanted = [path for part, own in zip(parts, targets, strict=True) for path in wanted_pictures(part, method, own)]
+        searching = replace(searching, pseudo_targets=None)
+    making = Branches(searching, method, compute, cache, len(data.categories) == 1)
+    branches = [making.of(part) for part in parts]
+    wanted = [path for part, own in zip(parts, branches, strict=True) for path in wanted_pictures(part, method, own)]
     pictures = embed_pictures(method, wanted, compute.batch_size, compute.workers, cache)
 
-    def ranked(part: Benchmark, own: Targets | None) -> Ranking:
-        return search(part, method, own, searching.weight, pictures, allow_missing, cache)
+    def ranked(part: Benchmark, own: Sequence[Branch]) -> Ranking:
+        return search(part, method, branches=own, pictures=pictures, allow_missing=allow_missing, cache=cache)
 
-    fused = targets[0] is not None
-    folders = [_folder(searching.pseudo_targets, part, data) for part in parts] if searching.pseudo_targets else []
-    imagined = {key: own for folder in folders for key, own in Manifest.made_by(folder).items()}
-    rankings = [ranked(part, own) for part, own in zip(parts, targets, strict=True)]
-    alone = [ranked(part, None) for part in parts] if fused else None
+    rankings = [ranked(part, own) for part, own in zip(parts, branches, strict=True)]
+    folders = [making.folders(part) for part in parts]
+    imagined = {key: own for places in folders for folder in places for key, own in Manifest.made_by(folder).items()}
     about = _provenance(parts, method, pictures, searching, compute, started)
     return Found(
         parts=parts,
         method=method,
         rankings=rankings,
-        alone=alone,
-        targets=targets,
-        refused=[_refused(folder) for folder in folders] or [set() for _ in parts],
-        branches=_branches(parts[0], searching, fused),
+        alone=[ranked(part, ()) for part in parts] if branches[0] else None,
+        targets=[_shown(own) for own in branches],
+        refused=[{query for folder in places for query in refused(folder)} for places in folders],
+        branches=describe(parts[0], searching, branches[0]),
         provenance={**about, "imagined": imagined},
     )
 
 
-def _pseudo_targets(part: Benchmark, data: Data, searching: Searching) -> Targets | None:
-    if not searching.pseudo_targets:
-        return None
-    folder = _folder(searching.pseudo_targets, part, data)
-    found = find_by_id(folder, [query.id for query in part.queries], PICTURES)
-    if not found:
-        expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
-        raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
-    return found
-
-
-def _folder(pseudo_targets: Path, part: Benchmark, data: Data) -> Path:
-    return existing_part(pseudo_targets, part, len(data.categories) == 1)
-
-
-def _refused(folder: Path) -> set[str]:
-    """By the manifest of our own generation; elsewhere nothing is known of refusals."""
-    return {name for name, line in Manifest.read(folder).items() if not line.get("accepted", True)}
-
-
-def _branches(part: Benchmark, searching: Searching, fused: bool) -> list[dict[str, Any]]:
-    """Which pictures were searched with, their shares, and where these come from."""
-    if not fused:
-        return [{"name": "reference", "weight": 1.0, "source": "no pseudo-targets"}]
-    weight = part.weight if searching.weight is None else searching.weight
-    source = part.weight_source if searching.weight is None else "--fusion-weight"
-    pictures = str(searching.pseudo_targets)
-    return [
-        {"name": "reference", "weight": weight, "source": source},
-        {"name": "pseudo-target", "weight": 1 - weight, "source": source, "pictures": pictures},
-    ]
+def _shown(branches: Sequence[Branch]) -> Targets | None:
+    """The picture that a page shows beside each query: the first of the first branch that has pictures."""
+    first = next((branch for branch in branches if branch.pictures), None)
+    return {query: paths[0] for query, paths in first.pictures.items()} if first else None
 
 
 def branches_text(branches: Sequence[Mapping[str, Any]]) -> str:

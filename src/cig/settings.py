@@ -3,6 +3,8 @@
 phi_vit = "/weights/phi_best.pt"      # a place; or CIG_PHI_VIT
 [search]                              # a table: the flags of that group in --help
 method = "lincir"                     # or CIG_SEARCH_METHOD
+[[branch]]                            # as --branch
+name = "sketch"
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from cig.errors import InputError, UsageError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
-PLACES = {  # the published configuration's keys and folders, and circo and runs, which it lacks
+PLACES = {  # the published configuration's keys and folders, and circo, runs and controls, which it lacks
     "cirr": "./datasets/CIRR",
     "fashioniq": "./datasets/FashionIQ",
     "circo": "./datasets/CIRCO",
@@ -27,6 +29,7 @@ PLACES = {  # the published configuration's keys and folders, and circo and runs
     "generated_images": "./outputs/generated_images/",
     "submissions": "./outputs/submissions/",
     "runs": "./outputs/runs/",
+    "controls": "./outputs/controls/",
 }
 TABLES = {
     "compute": ("device", "dtype", "num_workers", "cache_dir", "max_pixels"),
@@ -68,6 +71,12 @@ def _set_outside(table: str, key: str) -> Setting | None:
     return Setting(str(own[key]), "cig.toml") if key in own else None
 
 
+def branch_tables() -> list[dict[str, Any]]:
+    """The [[branch]] tables of cig.toml."""
+    tables: list[dict[str, Any]] = _file().get("branch", [])
+    return tables
+
+
 def _file() -> dict[str, Any]:
     """cig.toml, checked.
 
@@ -87,8 +96,11 @@ def _file() -> dict[str, Any]:
     for key, own in content.items():
         if key in TABLES:
             _check_table(path, key, own)
+        elif key == "branch":
+            if not isinstance(own, list) or not all(isinstance(table, dict) for table in own):
+                raise UsageError(f"{path}: branches are tables, each under a line [[branch]], found {own!r}")
         elif key not in PLACES:
-            raise UsageError(f'{path}: unknown key "{key}".{did_you_mean(key, [*PLACES, *TABLES])}')
+            raise UsageError(f'{path}: unknown key "{key}".{did_you_mean(key, [*PLACES, *TABLES, "branch"])}')
         elif not isinstance(own, str):
             raise UsageError(f"{path}: {key} should be a path in quotes, found {own!r}")
     return content

@@ -173,6 +173,20 @@ class Method(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A term of a query's feature: a method's unit feature of some pictures, with the caption or without, at a weight.
+
+    The published recipe is one: the pseudo-target, by the method that searches, with the caption.
+    """
+
+    name: str  # unique in a search
+    pictures: Mapping[str, tuple[Path, ...]]  # query id -> its pictures, whose unit features are averaged
+    weight: float  # 0..1; the reference gets what is left of 1
+    method: Method | None = None  # None: the one that searches. Another must have the same picture features
+    caption: bool = True
+
+
 class Generator(Protocol):
     """Imagines pictures."""
 

@@ -6,7 +6,7 @@ Text encoders are not loaded: the condition comes composed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,6 +125,29 @@ def load(
         pipeline.enable_attention_slicing()
     models = _identities(model_path, sdxl_repo, vae_repo, cache_dir)
     return SDXL(pipeline, height, width, steps, guidance, models)
+
+
+def load_round_trip(vae_repo: str, device: str | torch.device, side: int) -> Callable[[Image], Image]:
+    """A picture -> what the VAE keeps of it: its longer side brought to `side`, encoded (the mean), decoded."""
+    _quiet()
+    from diffusers import AutoencoderKL
+    from diffusers.image_processor import VaeImageProcessor
+
+    place = resolve_device(str(device))
+    vae = _load(AutoencoderKL, vae_repo, dtype=resolve_dtype("auto", place, on_gpu="float16"), use_safetensors=True)
+    vae = vae.to(place).eval()
+    pixels = VaeImageProcessor(vae_scale_factor=8)
+
+    def trip(image: Image) -> Image:
+        scale = side / max(image.size)
+        width, height = (max(8, round(own * scale / 8) * 8) for own in image.size)
+        with torch.no_grad():
+            batch = pixels.preprocess(image.convert("RGB"), height, width).to(place, vae.dtype)
+            decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample
+        kept: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
+        return kept
+
+    return trip
 
 
 def _quiet() -> None:

@@ -94,6 +94,13 @@ def split_method(name: str) -> tuple[str, str]:
     return family, variant
 
 
+def weights_of(name: str) -> Weights:
+    """The default weights of a method's variant."""
+    family, variant = split_method(name)
+    weights: Weights = plugins.load("methods", family).VARIANTS[variant]
+    return weights
+
+
 def check_flags(name: str, source: Source) -> None:
     """Raises UsageError if --clip and --phi do not come as this method wants them."""
     family, variant = split_method(name)

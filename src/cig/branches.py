@@ -1,0 +1,222 @@
+"""Branches: from what people write, by flag or in cig.toml, to the pictures and methods of one part of a benchmark."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cig import controls, settings
+from cig.errors import NotFoundError, UsageError, did_you_mean
+from cig.formats import find_several_by_id, picture_name
+from cig.fusion import PSEUDO_TARGET, REFERENCE, check_branches
+from cig.layout import existing_part
+from cig.manifest import Manifest
+from cig.options import Branching, Compute, Searching
+from cig.runtime import resolve_device
+from cig.types import Benchmark, Branch, Method
+
+if TYPE_CHECKING:
+    from cig.cache import FeatureCache
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
+
+
+# Asking
+
+
+def parse(text: str) -> Branching:
+    """One `--branch`: words of KEY=VALUE, quoted where a value has spaces."""
+    try:
+        words = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise UsageError(f"--branch {text!r}: {error}; {EXAMPLE}") from error
+    bare = next((word for word, mark, _ in words if not mark), None)
+    if bare is not None:
+        raise UsageError(f'--branch {text!r}: "{bare}" is no KEY=VALUE; {EXAMPLE}')
+    return branching({key: value for key, _, value in words}, f"--branch {text!r}")
+
+
+def branching(table: Mapping[str, Any], source: str) -> Branching:
+    """Raises UsageError for an unknown key, a value of the wrong kind, or a lack of name or weight."""
+    known = [field.name for field in fields(Branching)]
+    for key in table:
+        if key not in known:
+            raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, known)}')
+    if "name" not in table or "weight" not in table:
+        raise UsageError(f"{source}: a branch needs a name and a weight, {EXAMPLE}")
+    try:
+        asked = Branching(**{key: _READERS.get(key, str)(value) for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
+    if asked.pictures == "reference-image" and "method" not in table:  # the picture alone, whoever searches
+        return replace(asked, method="image", caption=False)
+    return asked
+
+
+def _yes(value: Any) -> bool:
+    if str(value).lower() not in ("yes", "no", "true", "false"):
+        raise ValueError(f"caption={value} should be yes or no")
+    return str(value).lower() in ("yes", "true")
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "phi": Path, "caption": _yes, "copies": int}
+
+
+def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
+    """Those of the flags; without any, the [[branch]] tables of cig.toml."""
+    if flags:
+        return tuple(map(parse, flags))
+    return tuple(branching(table, "cig.toml, [[branch]]") for table in settings.branch_tables())
+
+
+def check(searching: Searching) -> None:
+    """Raises UsageError for branches that do not go together, NotFoundError for folders that are not there."""
+    asked = searching.branches
+    if asked and searching.weight is not None:
+        raise UsageError("--fusion-weight is of the published recipe; with --branch each branch has its own weight")
+    if searching.weight is not None and not searching.pseudo_targets:
+        raise UsageError("--fusion-weight fuses in pseudo-targets; give their folder with --generated-image-dir")
+    check_branches([Branch(own.name, {}, own.weight) for own in asked])
+    mine = {PSEUDO_TARGET, "shuffled"} & {own.pictures for own in asked}
+    if asked and searching.pseudo_targets and not mine:
+        raise UsageError(
+            f"no branch looks at the pseudo-targets; add one with pictures={PSEUDO_TARGET}, or leave "
+            "--generated-image-dir out"
+        )
+    if mine and not searching.pseudo_targets:
+        raise UsageError(f"pictures={min(mine)} are those of --generated-image-dir; give that folder")
+    for own in asked:
+        if own.pictures and own.pictures not in (PSEUDO_TARGET, *controls.names()) and "{category}" not in own.pictures:
+            _need_folder(own)
+
+
+def _need_folder(asked: Branching) -> None:
+    if not os.path.isdir(asked.pictures):
+        ready = [PSEUDO_TARGET, *controls.names()]
+        raise NotFoundError(
+            f"branch {asked.name}: {asked.pictures} is not a folder; give one, or a ready-made name."
+            f"{did_you_mean(asked.pictures, ready)}"
+        )
+
+
+# Making
+
+
+class Branches:
+    """Makes the branches of each part of a benchmark, each method loaded once."""
+
+    def __init__(
+        self, searching: Searching, searcher: Method, compute: Compute, cache: FeatureCache, single: bool
+    ) -> None:
+        """single: one category was asked for, whose pictures may lie in a flat folder."""
+        self.searching, self.searcher, self.compute = searching, searcher, compute
+        self.cache, self.single = cache, single
+        self.methods: dict[tuple[str, Path | None], Method] = {}
+
+    def asked(self, part: Benchmark) -> tuple[Branching, ...]:
+        """What was asked for, or the published recipe where there are pseudo-targets."""
+        if self.searching.branches or not self.searching.pseudo_targets:
+            return self.searching.branches
+        share = part.weight if self.searching.weight is None else self.searching.weight
+        return (Branching(PSEUDO_TARGET, 1 - share, PSEUDO_TARGET),)
+
+    def of(self, part: Benchmark) -> list[Branch]:
+        """Raises NotFoundError for a folder that holds no picture of this part."""
+        return [
+            Branch(own.name, self._pictures(own, part), own.weight, self._method(own), own.caption)
+            for own in self.asked(part)
+        ]
+
+    def folders(self, part: Benchmark) -> list[Path]:
+        """Where pseudo-targets are read from."""
+        places = [self._folder(own, part) for own in self.asked(part)]
+        return list(dict.fromkeys(place for place in places if place))
+
+    def _folder(self, asked: Branching, part: Benchmark) -> Path | None:
+        if asked.pictures in (PSEUDO_TARGET, "shuffled"):
+            folder = self.searching.pseudo_targets
+        else:
+            folder = Path(asked.pictures) if asked.pictures and asked.pictures not in controls.names() else None
+        return existing_part(folder, part, self.single) if folder else None
+
+    def _pictures(self, asked: Branching, part: Benchmark) -> controls.Pictures:
+        folder = self._folder(asked, part)
+        found = _found(folder, part) if folder else {}
+        if asked.pictures in controls.names():
+            making = controls.Making(settings.place("controls"), asked.copies, 0, asked.vae, self.compute.device)
+            return controls.pictures(asked.pictures, part, found, making)
+        return found
+
+    def _method(self, asked: Branching) -> Method | None:
+        if asked.method is None:
+            self._need_sight(asked, self.searcher)
+            return None
+        key = asked.method, asked.phi
+        if key not in self.methods:
+            self.methods[key] = self._load(asked)
+        self._need_sight(asked, self.methods[key])
+        return self.methods[key]
+
+    def _load(self, asked: Branching) -> Method:
+        """On the searcher's CLIP and preprocessing, so that one gallery serves both."""
+        from cig.methods import Source, check_flags, recall_method, weights_of
+
+        assert asked.method
+        clip = self.searching.clip or weights_of(self.searching.method).clip
+        by_default = weights_of(asked.method).phi and not asked.phi
+        pad = getattr(self.searcher.preprocess, "pad", False)
+        source = Source(
+            clip=None if by_default else clip,
+            phi=asked.phi,
+            device=resolve_device(self.compute.device),
+            dtype=self.compute.dtype,
+            cache_dir=self.compute.cache_dir,
+            preprocessing="targetpad" if pad else "clip",
+        )
+        check_flags(asked.method, source)
+        return recall_method(asked.method, source, self.cache)
+
+    def _need_sight(self, asked: Branching, method: Method) -> None:
+        if asked.pictures and not method.uses_picture:
+            raise UsageError(f"branch {asked.name}: {method.name} looks at no picture; leave pictures out")
+        if not asked.pictures and method.uses_picture:
+            raise UsageError(f"branch {asked.name}: {method.name} looks at pictures; give them with pictures=")
+
+
+def _found(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
+    found = find_several_by_id(folder, [query.id for query in part.queries], PICTURES)
+    if not found:
+        expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
+        raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
+    return found
+
+
+# Telling
+
+
+def describe(part: Benchmark, searching: Searching, branches: Sequence[Branch]) -> list[dict[str, Any]]:
+    """Which pictures were searched with, their shares, and where these come from."""
+    if not branches:
+        return [{"name": REFERENCE, "weight": 1.0, "source": "no pseudo-targets"}]
+    published = part.weight_source if searching.weight is None else "--fusion-weight"
+    source = "--branch" if searching.branches else published
+    asked = {own.name: own for own in searching.branches}
+    rest = round(1 - sum(branch.weight for branch in branches), 12)
+    told = [{"name": REFERENCE, "weight": rest, "source": source}]
+    for branch in branches:
+        own = asked.get(branch.name)
+        pictures = str(searching.pseudo_targets) if not own or own.pictures == PSEUDO_TARGET else own.pictures
+        line = {"name": branch.name, "weight": branch.weight, "source": source, "pictures": pictures}
+        line |= {"method": branch.method.name} if branch.method else {}
+        told.append(line | ({} if branch.caption else {"caption": False}))
+    return told
+
+
+def refused(folder: Path) -> set[str]:
+    """By the manifest of our own generation; elsewhere nothing is known of refusals."""
+    return {name for name, line in Manifest.read(folder).items() if not line.get("accepted", True)}

@@ -1,0 +1,181 @@
+"""Controls: pictures in the place of pseudo-targets that tell what a pseudo-target's gain is made of.
+
+reference-image      the reference itself: is it just more weight on the picture?
+reference-augmented  the reference, cropped, mirrored and tinted: is it just averaging over views?
+reference-vae        the reference after the generator's VAE: is it the look of generated pictures?
+shuffled             another query's pseudo-target, for the same kind of change: does it matter whose it is?
+oracle               the target: what could a perfect generator give?
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from cig.errors import PictureError, UsageError
+from cig.formats import digest_of, identity, write_json, write_png
+from cig.images import read_picture
+from cig.runtime import progress, seed_of
+from cig.types import TARGET, Benchmark, Query
+
+Pictures = Mapping[str, tuple[Path, ...]]  # query id -> pictures
+VAE = "madebyollin/sdxl-vae-fp16-fix"
+SIDE = 512  # of what the VAE sees, as the published generator's pictures
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the pictures of a control are made, and where they are kept."""
+
+    folder: Path
+    copies: int = 4  # augmented references a query
+    seed: int = 0
+    vae: str = VAE
+    device: str = "auto"
+
+
+def names() -> list[str]:
+    return list(_CONTROLS)
+
+
+def pictures(name: str, part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    """The pictures of a control for every query that can have some.
+
+    Raises:
+        UsageError: the oracle of a benchmark whose targets are hidden; shuffled without pseudo-targets.
+    """
+    return _CONTROLS[name](part, pseudo_targets, making)
+
+
+def reference_image(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    return {query.id: (part.images[query.reference],) for query in part.queries if query.reference in part.images}
+
+
+def oracle(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    if part.hidden:
+        raise UsageError(f"the targets of {part.name} are hidden, so there is no oracle")
+    targets = {query.id: [name for name, grade in query.relevant.items() if grade == TARGET] for query in part.queries}
+    found = {query: tuple(part.images[name] for name in own if name in part.images) for query, own in targets.items()}
+    return {query: paths[:1] for query, paths in found.items() if paths}
+
+
+# Shuffled
+
+
+def shuffled(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    """Each query gets the pseudo-target of the query whose change is most alike: by tags, then by words of the caption.
+
+    Never its own, nor that of a query with the same reference or a common target.
+    """
+    givers = [query for query in part.queries if query.id in pseudo_targets]
+    if not givers:
+        raise UsageError("shuffled takes other queries' pseudo-targets; give them with --generated-image-dir")
+    kinds = _kinds([*part.queries, *givers])
+    asked, given = kinds[: len(part.queries)], kinds[len(part.queries) :]
+    rng = np.random.default_rng(making.seed)
+    found = {}
+    for query, row in zip(part.queries, asked, strict=True):
+        likeness = given @ row + 1e-6 * rng.random(len(givers))  # ties fall by chance
+        order = (givers[i] for i in np.argsort(-likeness))
+        other = next((giver for giver in order if _unrelated(query, giver)), None)
+        if other:
+            found[query.id] = pseudo_targets[other.id]
+    return found
+
+
+def _unrelated(query: Query, other: Query) -> bool:
+    return query.id != other.id and query.reference != other.reference and not set(query.relevant) & set(other.relevant)
+
+
+def _kinds(queries: Sequence[Query]) -> np.ndarray:
+    """[Q, words] float32: unit tags weigh twice what unit tf-idf words of the captions do."""
+    words = [Counter(" ".join(query.captions).lower().split()) for query in queries]
+    frequency = Counter(word for own in words for word in own)
+    tags = (("tag", tag) for query in queries for tag in query.tags)  # no word is a pair
+    columns: dict[object, int] = {name: i for i, name in enumerate(dict.fromkeys([*frequency, *tags]))}
+    table = np.zeros((len(queries), len(columns)), np.float32)
+    for row, query, own in zip(table, queries, words, strict=True):
+        weights = {word: count * math.log(1 + len(queries) / frequency[word]) for word, count in own.items()}
+        length = math.hypot(*weights.values()) or 1
+        for word, weight in weights.items():
+            row[columns[word]] = weight / length
+        for tag in query.tags:
+            row[columns["tag", tag]] = math.sqrt(2 / len(query.tags))
+    return table
+
+
+# Made from the reference
+
+
+def reference_augmented(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    """Crops of 50 to 100% of the area, mirrored half of the time, with light and colour up to 20% off."""
+    settings = {"control": "reference-augmented", "copies": making.copies, "seed": making.seed}
+    return _made(part, making.folder, settings, lambda: _augment, making.copies)
+
+
+def _augment(image: Image.Image, rng: random.Random) -> Image.Image:
+    share = math.sqrt(rng.uniform(0.5, 1))
+    width, height = (max(1, round(side * share)) for side in image.size)
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+    image = image.crop((left, top, left + width, top + height))
+    image = ImageOps.mirror(image) if rng.random() < 0.5 else image
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(0.8, 1.2))
+    return image
+
+
+def reference_vae(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
+    """Encoded and decoded by the VAE at the published 512 pixels, the latent's mean taken."""
+    settings = {"control": "reference-vae", "side": SIDE, "vae": {**identity(making.vae), "source": ""}}
+
+    def load() -> Callable[[Image.Image, random.Random], Image.Image]:
+        from cig.generators.sdxl import load_round_trip
+
+        trip = load_round_trip(making.vae, making.device, SIDE)
+        return lambda image, rng: trip(image)
+
+    return _made(part, making.folder, settings, load, 1)
+
+
+def _made(
+    part: Benchmark,
+    folder: Path,
+    settings: Mapping[str, object],
+    load: Callable[[], Callable[[Image.Image, random.Random], Image.Image]],
+    copies: int,
+) -> Pictures:
+    """Each distinct reference once, in a folder of these settings, named by its content: what is there is kept."""
+    home = folder / f"{settings['control']}-{digest_of(settings)}"
+    write_json(home / "settings.json", settings, indent=1)
+    references = reference_image(part, {}, Making(folder))
+    distinct = list(dict.fromkeys(path for (path,) in references.values()))
+    make = functools.cache(load)  # not before something is to be made
+    made: dict[Path, tuple[Path, ...]] = {}
+    for path in progress(distinct, len(distinct), str(settings["control"]), "picture"):
+        try:
+            picture = read_picture(path)
+        except PictureError:
+            continue  # it is counted where it is embedded
+        made[path] = tuple(home / f"{picture.digest[:32]}_{copy}.png" for copy in range(copies))
+        for copy, target in enumerate(made[path]):
+            if not target.exists():
+                seed = seed_of("per-query", int(str(settings.get("seed", 0))), home.name, picture.digest, copy)
+                write_png(target, make()(picture.image.convert("RGB"), random.Random(seed)))
+    return {query: made[path] for query, (path,) in references.items() if path in made}
+
+
+_CONTROLS: dict[str, Callable[[Benchmark, Pictures, Making], Pictures]] = {
+    "reference-image": reference_image,
+    "reference-augmented": reference_augmented,
+    "reference-vae": reference_vae,
+    "shuffled": shuffled,
+    "oracle": oracle,
+}
