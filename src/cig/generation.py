@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions
-from cig.formats import find_by_id, fingerprints, picture_name, remove, write_png
+from cig.formats import find_by_id, fingerprints, picture_name, remove, write_json, write_png
 from cig.inversion import Composer
 from cig.manifest import Manifest
-from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, progress, say, seed_of
+from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 
 if TYPE_CHECKING:
@@ -79,10 +79,13 @@ def imagine(
     todo = [batch for batch in mine if not all(map(shelf.done, batch))]
     conditions.prepare([query for batch in todo for query in batch])
     made = 0
-    for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
-        for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
-            shelf.keep(target, models)
-            made += 1
+    with measured() as cost:
+        for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
+            for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
+                shelf.keep(target, models)
+                made += 1
+    if made:
+        write_json(out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
     refused = (query.id for query in queries if shelf.refused(query.id))
     foreign = tuple(name for name in shelf.pictures if name not in manifest.lines)
     missing = {query.id: conditions.missing[query.id] for query in queries if query.id in conditions.missing}

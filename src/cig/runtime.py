@@ -204,6 +204,47 @@ def jsonable(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
+@dataclass
+class Cost:
+    """What a piece of work took, once it is done."""
+
+    seconds: float = 0.0
+    gigabytes: float | None = None  # the most memory in use: the GPU's where there is one; None: not known here
+    device: str = ""
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[Cost]:
+    """Time and peak memory of what is done in it; a GPU's memory, else that of the whole process."""
+    import torch
+
+    cost, on_gpu = Cost(), torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        _forget_peak()
+    started = time.monotonic()
+    yield cost
+    if on_gpu:
+        torch.cuda.synchronize()
+    cost.seconds = time.monotonic() - started
+    cost.gigabytes = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else _peak()
+    cost.device = device_name(torch.device("cuda" if on_gpu else "cpu"))
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # Linux alone knows this
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
 def free_memory() -> None:
     """Gives back what failed or finished work left on the device."""
     import gc
