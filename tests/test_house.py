@@ -12,12 +12,12 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "tensors", "manifest", "layout", "preflight"},
+    {"formats", "tensors", "manifest", "layout", "preflight", "weights"},
     {"images", "benchmarks", "submissions", "cache"},
     {"encoders"},
     {"inversion"},
     {"composition", "methods", "generators"},
-    {"generation", "features", "fusion", "retrieval", "metrics", "controls"},
+    {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
     {"datasets", "evaluation", "check"},
     {"report", "page", "options"},
     {"branches"},

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, Success
 
-from cig.metrics import average_precision, bootstrap, interval, recall
+from cig.metrics import average_precision, recall
 
 HITS = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
 
@@ -39,13 +39,3 @@ def test_agrees_with_ir_measures(row, unfound, k):
     ours = average_precision(hits, np.array([n]), k)[0]
     assert ours == pytest.approx(theirs[AP @ k] * n / min(k, n))
     assert (recall(hits, np.array([n]), k)[0] > 0) == bool(theirs[Success @ k])
-
-
-def test_bootstrap_means_lie_around_the_mean():
-    values = np.array([[0.0], [1.0], [1.0], [1.0]])
-    means = bootstrap(values)
-    assert means.shape == (2000, 1)
-    assert set(np.unique(means * 4)) <= {0, 1, 2, 3, 4}
-    low, high = interval(means[:, 0])
-    assert (low, high) == (0.25, 1.0)
-    assert np.array_equal(means, bootstrap(values))

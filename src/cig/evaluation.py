@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cig import metrics
+from cig import metrics, statistics
 from cig.errors import UsageError
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
 
@@ -25,7 +25,9 @@ def evaluate(
     rankings: Ranking | Sequence[Ranking],
     alone: Ranking | Sequence[Ranking] | None = None,
 ) -> Report:
-    """Scores in percent, with 95% intervals from 2,000 resamples of queries (within a category, for FashionIQ).
+    """Scores in percent, with 95% intervals from 2,000 resamples of queries or of named clusters.
+
+    FashionIQ's are drawn within a category.
 
     A query that could not run, or whose target is not in the gallery, scores 0; the mean is over all queries.
 
@@ -41,13 +43,13 @@ def evaluate(
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
     measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
-    draws = {part: metrics.bootstrap(table) for part, table in tables.items()}
+    draws = {part.part: statistics.bootstrap(tables[part.part], clusters_of(part)) for part in parts}
     if len(parts) > 1:
         means["average"] = np.mean(list(means.values()), axis=0)
         draws["average"] = np.mean(list(draws.values()), axis=0)
     return Report(
         benchmark=parts[0].name,
-        protocol=parts[0].protocol,
+        protocol={**parts[0].protocol, **_drawn(parts)},
         scores={part: _named(measures, mean) for part, mean in means.items()},
         intervals={part: _intervals(measures, draw) for part, draw in draws.items()},
         per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
@@ -55,6 +57,16 @@ def evaluate(
         counts={part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts},
         changes={part.part: changes(one, two) for part, one, two in zip(parts, before, ranked, strict=bool(before))},
     )
+
+
+def clusters_of(part: Benchmark) -> statistics.Labels | None:
+    return statistics.labels([query.cluster for query in part.queries])
+
+
+def _drawn(parts: Sequence[Benchmark]) -> dict[str, str]:
+    """What intervals rest on, where it is not single queries."""
+    known = [own for own in map(clusters_of, parts) if own is not None]
+    return {"intervals": f"over {sum(int(own.max()) + 1 for own in known)} clusters of queries"} if known else {}
 
 
 def changes(alone: Ranking, fused: Ranking, far: int = 10) -> dict[str, float]:
@@ -101,7 +113,7 @@ def _intervals(measures: Sequence[str], draws: metrics.Values) -> dict[str, tupl
     columns = dict(zip(measures, draws.T, strict=True))
     if {"recall@5", "subset_recall@1"} <= set(columns):
         columns["average"] = (columns["recall@5"] + columns["subset_recall@1"]) / 2
-    return {measure: metrics.interval(column) for measure, column in columns.items()}
+    return {measure: statistics.interval(column) for measure, column in columns.items()}
 
 
 def _per_query(benchmark: Benchmark, table: metrics.Values) -> dict[str, dict[str, float]]:

@@ -27,18 +27,3 @@ def average_precision(hits: Hits, relevant: NDArray[np.int64], k: int) -> Values
     precision = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
     total: Values = (precision * first).sum(axis=1) / np.maximum(np.minimum(relevant, k), 1)
     return total
-
-
-def bootstrap(values: Values, resamples: int = 2000, seed: int = 0) -> Values:
-    """Means [resamples, M] of queries drawn with replacement from values [Q, M]."""
-    count = len(values)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    means: Values = draws @ values / count
-    return means
-
-
-def interval(means: Values, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled means [resamples]."""
-    low, high = np.percentile(means, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
