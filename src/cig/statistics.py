@@ -50,7 +50,8 @@ def paired_p(
     """Two-sided paired randomisation test of no difference (Fisher; for retrieval Smucker et al., CIKM 2007).
 
     Under the null either system could have been the other, so the sign of each query's difference (of a cluster's, as
-    a whole) is flipped by a coin. p = (1 + flips at least as far from 0) / (1 + flips); with few clusters, all flips are tried.
+    a whole) is flipped by a coin. p = (1 + flips at least as far from 0) / (1 + flips). Of few clusters all flips are
+    tried.
 
     Args:
         differences: [Q] a stratum (FashionIQ: a category); the statistic is the mean of their means.
@@ -85,8 +86,7 @@ def _signs(count: int, resamples: int, seed: int) -> Iterator[Values]:
     rng = np.random.default_rng(seed)
     step = max(1, CHUNK // count)
     for start in range(0, resamples, step):
-        coins: Values = 2.0 * rng.integers(0, 2, (min(step, resamples - start), count)) - 1
-        yield coins
+        yield rng.choice(np.array([-1.0, 1.0]), (min(step, resamples - start), count))
 
 
 def holm(values: Sequence[float]) -> list[float]:
