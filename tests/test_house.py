@@ -12,13 +12,13 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "tensors", "manifest", "layout", "preflight", "weights"},
+    {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec"},
     {"images", "benchmarks", "submissions", "cache"},
     {"encoders"},
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
-    {"datasets", "evaluation", "check"},
+    {"datasets", "evaluation", "versus", "check"},
     {"report", "page", "options"},
     {"branches"},
     {"searching", "plan"},

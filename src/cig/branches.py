@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from cig import controls, settings
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.formats import find_several_by_id, picture_name
-from cig.fusion import PSEUDO_TARGET, REFERENCE, check_branches
+from cig.formats import find_several_by_id, picture_name, read_object
+from cig.fusion import PSEUDO_TARGET, REFERENCE, check_branches, reference_share
 from cig.layout import existing_part
 from cig.manifest import Manifest
 from cig.options import Branching, Compute, Searching
 from cig.runtime import resolve_device
 from cig.types import Benchmark, Branch, Method
+from cig.weights import frozen
 
 if TYPE_CHECKING:
     from cig.cache import FeatureCache
@@ -31,26 +32,39 @@ EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no we
 
 def parse(text: str) -> Branching:
     """One `--branch`: words of KEY=VALUE, quoted where a value has spaces."""
+    source = f"--branch {text!r}"
+    return branching(keys_of(text, source), source)
+
+
+def parse_named(text: str) -> Branching:
+    """One of `--branches`: a ready-made name, or the words of a `--branch`, whose weight may be left out."""
+    source = f"--branches {text!r}"
+    table = keys_of(text, source) if "=" in text else {"name": text, "pictures": text}
+    return branching(table, source, needed=("name",))
+
+
+def keys_of(text: str, source: str) -> dict[str, str]:
+    """Raises UsageError for what is no KEY=VALUE."""
     try:
         words = [word.partition("=") for word in shlex.split(text)]
     except ValueError as error:
-        raise UsageError(f"--branch {text!r}: {error}; {EXAMPLE}") from error
+        raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
     bare = next((word for word, mark, _ in words if not mark), None)
     if bare is not None:
-        raise UsageError(f'--branch {text!r}: "{bare}" is no KEY=VALUE; {EXAMPLE}')
-    return branching({key: value for key, _, value in words}, f"--branch {text!r}")
+        raise UsageError(f'{source}: "{bare}" is no KEY=VALUE; {EXAMPLE}')
+    return {key: value for key, _, value in words}
 
 
-def branching(table: Mapping[str, Any], source: str) -> Branching:
-    """Raises UsageError for an unknown key, a value of the wrong kind, or a lack of name or weight."""
+def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("name", "weight")) -> Branching:
+    """Raises UsageError for an unknown key, a value of the wrong kind, or the lack of one that is needed."""
     known = [field.name for field in fields(Branching)]
     for key in table:
         if key not in known:
             raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, known)}')
-    if "name" not in table or "weight" not in table:
-        raise UsageError(f"{source}: a branch needs a name and a weight, {EXAMPLE}")
+    if not set(needed) <= set(table):
+        raise UsageError(f"{source}: a branch needs a {' and a '.join(needed)}, {EXAMPLE}")
     try:
-        asked = Branching(**{key: _READERS.get(key, str)(value) for key, value in table.items()})
+        asked = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
     if asked.pictures == "reference-image" and "method" not in table:  # the picture alone, whoever searches
@@ -81,7 +95,9 @@ def check(searching: Searching) -> None:
         raise UsageError("--fusion-weight is of the published recipe; with --branch each branch has its own weight")
     if searching.weight is not None and not searching.pseudo_targets:
         raise UsageError("--fusion-weight fuses in pseudo-targets; give their folder with --generated-image-dir")
-    check_branches([Branch(own.name, {}, own.weight) for own in asked])
+    if searching.weights:
+        _check_weights(searching)
+    check_branches([Branch(own.name, {}, own.weight or 0) for own in asked])
     mine = {PSEUDO_TARGET, "shuffled"} & {own.pictures for own in asked}
     if asked and searching.pseudo_targets and not mine:
         raise UsageError(
@@ -93,6 +109,14 @@ def check(searching: Searching) -> None:
     for own in asked:
         if own.pictures and own.pictures not in (PSEUDO_TARGET, *controls.names()) and "{category}" not in own.pictures:
             _need_folder(own)
+
+
+def _check_weights(searching: Searching) -> None:
+    read_object(searching.weights or Path())
+    if searching.weight is not None or any(own.weight is not None for own in searching.branches):
+        raise UsageError("--weights freezes the published recipe's weight; leave --fusion-weight and --branch out")
+    if not searching.pseudo_targets and not searching.branches:
+        raise UsageError("--weights fuses in pseudo-targets; give their folder with --generated-image-dir")
 
 
 def _need_folder(asked: Branching) -> None:
@@ -118,23 +142,47 @@ class Branches:
         self.cache, self.single = cache, single
         self.methods: dict[tuple[str, Path | None], Method] = {}
 
-    def asked(self, part: Benchmark) -> tuple[Branching, ...]:
+    def asked(self) -> tuple[Branching, ...]:
         """What was asked for, or the published recipe where there are pseudo-targets."""
         if self.searching.branches or not self.searching.pseudo_targets:
             return self.searching.branches
-        share = part.weight if self.searching.weight is None else self.searching.weight
-        return (Branching(PSEUDO_TARGET, 1 - share, PSEUDO_TARGET),)
+        return (Branching(PSEUDO_TARGET, None, PSEUDO_TARGET),)
+
+    def weigh(self, asked: Branching, part: Benchmark) -> tuple[float, str]:
+        """A branch's weight, and where it comes from."""
+        own = self.searching
+        if asked.weight is not None:
+            return asked.weight, "--branch"
+        if own.weight is not None:
+            return 1 - own.weight, "--fusion-weight"
+        if own.weights:
+            known = frozen(own.weights, part.name.partition("/")[0], self.searcher.name, asked.name)
+            return 1 - known.reference, known.cite(part.name, own.weights)
+        return 1 - part.weight, part.weight_source
 
     def of(self, part: Benchmark) -> list[Branch]:
         """Raises NotFoundError for a folder that holds no picture of this part."""
         return [
-            Branch(own.name, self._pictures(own, part), own.weight, self._method(own), own.caption)
-            for own in self.asked(part)
+            Branch(own.name, self._pictures(own, part), self.weigh(own, part)[0], self._method(own), own.caption)
+            for own in self.asked()
         ]
+
+    def describe(self, part: Benchmark) -> list[dict[str, Any]]:
+        """Which pictures a part is searched with, their shares, and where these come from."""
+        told: list[dict[str, Any]] = []
+        for own in self.asked():
+            weight, source = self.weigh(own, part)
+            where = str(self.searching.pseudo_targets) if own.pictures == PSEUDO_TARGET else own.pictures
+            line = {"name": own.name, "weight": weight, "source": source, "pictures": where}
+            line |= {"method": own.method} if own.method else {}
+            told.append(line | ({} if own.caption else {"caption": False}))
+        rest = reference_share([line["weight"] for line in told])
+        source = told[0]["source"] if told else "no pseudo-targets"
+        return [{"name": REFERENCE, "weight": rest, "source": source}, *told]
 
     def folders(self, part: Benchmark) -> list[Path]:
         """Where pseudo-targets are read from."""
-        places = [self._folder(own, part) for own in self.asked(part)]
+        places = [self._folder(own, part) for own in self.asked()]
         return list(dict.fromkeys(place for place in places if place))
 
     def _folder(self, asked: Branching, part: Benchmark) -> Path | None:
@@ -194,27 +242,6 @@ def _found(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
     return found
-
-
-# Telling
-
-
-def describe(part: Benchmark, searching: Searching, branches: Sequence[Branch]) -> list[dict[str, Any]]:
-    """Which pictures were searched with, their shares, and where these come from."""
-    if not branches:
-        return [{"name": REFERENCE, "weight": 1.0, "source": "no pseudo-targets"}]
-    published = part.weight_source if searching.weight is None else "--fusion-weight"
-    source = "--branch" if searching.branches else published
-    asked = {own.name: own for own in searching.branches}
-    rest = round(1 - sum(branch.weight for branch in branches), 12)
-    told = [{"name": REFERENCE, "weight": rest, "source": source}]
-    for branch in branches:
-        own = asked.get(branch.name)
-        pictures = str(searching.pseudo_targets) if not own or own.pictures == PSEUDO_TARGET else own.pictures
-        line = {"name": branch.name, "weight": branch.weight, "source": source, "pictures": pictures}
-        line |= {"method": branch.method.name} if branch.method else {}
-        told.append(line | ({} if branch.caption else {"caption": False}))
-    return told
 
 
 def refused(folder: Path) -> set[str]:

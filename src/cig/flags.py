@@ -145,6 +145,8 @@ class SearchFlags:
     "Default: the method's (searle targetpad, others clip)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    weights: Path | None = None
+    "Weights that `cig compare --sweep` froze on val, in the place of the published one."
     branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
     """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
     The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
@@ -169,6 +171,7 @@ class SearchFlags:
             pseudo_targets=targets.generated_image_dir,
             weight=self.fusion_weight,
             branches=asked_branches(self.branch),
+            weights=self.weights,
             cache=self.feature_cache,
         )
 
@@ -197,6 +200,8 @@ class RunSearchFlags:
     "Default: the method's (searle targetpad, others clip)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
+    weights: Path | None = None
+    "Weights that `cig compare --sweep` froze on val, in the place of the published one."
     branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
     """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
     The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,

@@ -101,7 +101,7 @@ class Branching:
     """A branch as it is asked for: `--branch "name=sketch pictures=DIR method=image caption=no weight=0.3"`."""
 
     name: str
-    weight: float
+    weight: float | None  # None: the frozen or the published one
     pictures: str = ""  # a folder, a control's name, or pseudo-target; none for a method that looks at none
     method: str | None = None  # by default the one that searches
     phi: Path | None = None  # of that method, where it wants one; its CLIP is the searcher's
@@ -121,4 +121,5 @@ class Searching:
     pseudo_targets: Path | None = None  # a folder of pictures by query id
     weight: float | None = None  # the reference's share; by default the published one
     branches: tuple[Branching, ...] = ()  # in the place of the published recipe
+    weights: Path | None = None  # a file of weights frozen on val
     cache: Path | None = None  # a folder where features are remembered

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import plugins
-from cig.branches import Branches, describe, refused
+from cig.branches import Branches, refused
 from cig.branches import check as check_branches
 from cig.errors import UsageError
 from cig.formats import write_bytes
@@ -111,7 +111,7 @@ def search_parts(
         alone=[ranked(part, ()) for part in parts] if branches[0] else None,
         targets=[_shown(own) for own in branches],
         refused=[{query for folder in places for query in refused(folder)} for places in folders],
-        branches=describe(parts[0], searching, branches[0]),
+        branches=making.describe(parts[0]),
         provenance={**about, "imagined": imagined},
     )
 
