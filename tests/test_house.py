@@ -18,10 +18,12 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
-    {"datasets", "evaluation", "versus", "check"},
+    {"datasets", "evaluation", "versus", "runs", "check"},
     {"report", "page", "options"},
     {"branches"},
     {"searching", "plan"},
+    {"contest"},
+    {"standings"},
     {"pipeline"},
     {"flags", "cli"},
 ]

@@ -9,13 +9,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import controls, settings
+from cig import controls, plugins, settings
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.formats import find_several_by_id, picture_name, read_object
-from cig.fusion import PSEUDO_TARGET, REFERENCE, check_branches, reference_share
+from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.layout import existing_part
 from cig.manifest import Manifest
-from cig.options import Branching, Compute, Searching
+from cig.options import Branching, Comparing, Compute, Searching
 from cig.runtime import resolve_device
 from cig.types import Benchmark, Branch, Method
 from cig.weights import frozen
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cig.cache import FeatureCache
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+OURS = (PSEUDO_TARGET, "shuffled")  # made of the pictures in --generated-image-dir
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
 
 
@@ -41,6 +42,41 @@ def parse_named(text: str) -> Branching:
     source = f"--branches {text!r}"
     table = keys_of(text, source) if "=" in text else {"name": text, "pictures": text}
     return branching(table, source, needed=("name",))
+
+
+def parse_contest(methods: Sequence[str], branches: Sequence[str], clip: str | None, **rest: Any) -> Comparing:
+    """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
+    modest = ["reference-image", "reference-augmented", "oracle"]
+    ready = [PSEUDO_TARGET, *controls.names()] if rest["pseudo_targets"] else modest
+    return Comparing(
+        methods=tuple(parse_method(text, clip) for text in methods or plugins.names("methods")),
+        branches=tuple(map(parse_named, branches or ready)),
+        strict_methods=bool(methods),
+        strict_branches=bool(branches),
+        **rest,
+    )
+
+
+def parse_method(text: str, clip: str | None = None) -> Searching:
+    """One of `--methods`: a name, and perhaps clip=, phi= and preprocessing=; clip is for those without a phi."""
+    from cig.methods import weights_of
+
+    source = f"--methods {text!r}"
+    name, _, rest = text.strip().partition(" ")
+    table = keys_of(rest, source)
+    for key in table:
+        if key not in ("clip", "phi", "preprocessing"):
+            raise UsageError(f'{source}: a method has no "{key}".{did_you_mean(key, ["clip", "phi", "preprocessing"])}')
+    preprocessing = {"": None, "clip": "clip", "targetpad": "targetpad"}
+    if table.get("preprocessing", "") not in preprocessing:
+        raise UsageError(f"{source}: preprocessing is clip or targetpad")
+    asked = {"clip": clip if not weights_of(name).phi else None, **table}
+    return Searching(
+        method=name,
+        clip=asked["clip"],
+        phi=Path(table["phi"]) if "phi" in table else None,
+        preprocessing=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
+    )
 
 
 def keys_of(text: str, source: str) -> dict[str, str]:
@@ -97,18 +133,15 @@ def check(searching: Searching) -> None:
         raise UsageError("--fusion-weight fuses in pseudo-targets; give their folder with --generated-image-dir")
     if searching.weights:
         _check_weights(searching)
-    check_branches([Branch(own.name, {}, own.weight or 0) for own in asked])
-    mine = {PSEUDO_TARGET, "shuffled"} & {own.pictures for own in asked}
-    if asked and searching.pseudo_targets and not mine:
+    check_names([own.name for own in asked])
+    reference_share([own.weight or 0 for own in asked])
+    if asked and searching.pseudo_targets and not any(own.pictures in OURS for own in asked):
         raise UsageError(
             f"no branch looks at the pseudo-targets; add one with pictures={PSEUDO_TARGET}, or leave "
             "--generated-image-dir out"
         )
-    if mine and not searching.pseudo_targets:
-        raise UsageError(f"pictures={min(mine)} are those of --generated-image-dir; give that folder")
     for own in asked:
-        if own.pictures and own.pictures not in (PSEUDO_TARGET, *controls.names()) and "{category}" not in own.pictures:
-            _need_folder(own)
+        need_place(own, searching)
 
 
 def _check_weights(searching: Searching) -> None:
@@ -119,9 +152,13 @@ def _check_weights(searching: Searching) -> None:
         raise UsageError("--weights fuses in pseudo-targets; give their folder with --generated-image-dir")
 
 
-def _need_folder(asked: Branching) -> None:
-    if not os.path.isdir(asked.pictures):
-        ready = [PSEUDO_TARGET, *controls.names()]
+def need_place(asked: Branching, searching: Searching) -> None:
+    """Raises UsageError or NotFoundError where a branch's pictures are nowhere."""
+    if asked.pictures in OURS and not searching.pseudo_targets:
+        raise UsageError(f"pictures={asked.pictures} are those of --generated-image-dir; give that folder")
+    ready = [PSEUDO_TARGET, *controls.names()]
+    elsewhere = asked.pictures and asked.pictures not in ready and "{category}" not in asked.pictures
+    if elsewhere and not os.path.isdir(asked.pictures):
         raise NotFoundError(
             f"branch {asked.name}: {asked.pictures} is not a folder; give one, or a ready-made name."
             f"{did_you_mean(asked.pictures, ready)}"
@@ -182,23 +219,27 @@ class Branches:
 
     def folders(self, part: Benchmark) -> list[Path]:
         """Where pseudo-targets are read from."""
-        places = [self._folder(own, part) for own in self.asked()]
+        places = [self.folder_of(own, part) for own in self.asked()]
         return list(dict.fromkeys(place for place in places if place))
 
-    def _folder(self, asked: Branching, part: Benchmark) -> Path | None:
-        if asked.pictures in (PSEUDO_TARGET, "shuffled"):
+    def folder_of(self, asked: Branching, part: Benchmark) -> Path | None:
+        if asked.pictures in OURS:
             folder = self.searching.pseudo_targets
         else:
             folder = Path(asked.pictures) if asked.pictures and asked.pictures not in controls.names() else None
         return existing_part(folder, part, self.single) if folder else None
 
     def _pictures(self, asked: Branching, part: Benchmark) -> controls.Pictures:
-        folder = self._folder(asked, part)
+        folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
         if asked.pictures in controls.names():
             making = controls.Making(settings.place("controls"), asked.copies, 0, asked.vae, self.compute.device)
             return controls.pictures(asked.pictures, part, found, making)
         return found
+
+    def method_of(self, asked: Branching) -> Method:
+        """The one that looks at a branch's pictures."""
+        return self._method(asked) or self.searcher
 
     def _method(self, asked: Branching) -> Method | None:
         if asked.method is None:

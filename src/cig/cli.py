@@ -18,6 +18,7 @@ from cig.errors import CigError, IncompleteError, UsageError
 from cig.flags import (
     ComposeFlags,
     ComputeFlags,
+    ContestFlags,
     DataFlags,
     Flag,
     GenerateFlags,
@@ -116,6 +117,8 @@ def evaluate(
     json: Path | None = None,
     rankings: Path | None = None,
     report: Annotated[tuple[Path, ...], Flag] = (),
+    run: Path | None = None,
+    qrels: Path | None = None,
 ) -> None:
     """Search a benchmark whose targets are public, and score it by the official protocol.
 
@@ -129,11 +132,58 @@ def evaluate(
         Write the first 50 names of each query here.
     report
         Write a page with pictures (FILE.html) or a Markdown summary (FILE.md) here; may be given twice.
+    run
+        Write the rankings as a TREC run here, for other tools and `cig compare`.
+    qrels
+        Write the judgements as TREC qrels here.
     """
     from cig import pipeline
 
     asked = data.asked(benchmark, None, gallery)
-    pipeline.evaluate(asked, compute.asked(batch_size), search.asked(targets), json, rankings, report)
+    pipeline.evaluate(asked, compute.asked(batch_size), search.asked(targets), json, rankings, report, run, qrels)
+
+
+@app.command
+def compare(
+    *inputs: str,
+    data: DataFlags = DataFlags(),
+    contest: ContestFlags = ContestFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    gallery: Literal["full", "val"] | None = None,
+    batch_size: int = 32,
+    qrels: Path | None = None,
+    json: Path | None = None,
+    report: Annotated[tuple[Path, ...], Flag] = (),
+) -> None:
+    """The table of the field: methods, each alone and with each branch, with intervals, paired p and cost.
+
+    Or TREC runs, each against the first: cig compare A.run B.run --qrels FILE.
+
+    Parameters
+    ----------
+    inputs
+        NAME or NAME/SPLIT of a benchmark; or two and more run files.
+    gallery
+        FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
+    qrels
+        For runs: the judgements.
+    json
+        Write all measures of all rows here.
+    report
+        Write the table as Markdown (FILE.md) here.
+    """
+    from cig import pipeline
+
+    runs = [Path(own) for own in inputs if own.endswith(".run") or Path(own).is_file()]
+    if runs and len(runs) == len(inputs):
+        if not qrels:
+            raise UsageError("runs are compared by judgements: give them with --qrels FILE")
+        pipeline.compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json)
+        return
+    if len(inputs) > 1:
+        raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
+    asked = data.asked(inputs[0] if inputs else None, None, gallery)
+    pipeline.compare(asked, compute.asked(batch_size), contest.asked(), contest.feature_cache, json, report)
 
 
 @app.command
@@ -150,6 +200,7 @@ def submit(
     output_dir: Path | None = None,
     rankings: Path | None = None,
     report: Annotated[tuple[Path, ...], Flag] = (),
+    run: Path | None = None,
     allow_missing: Annotated[bool, Flag] = False,
 ) -> None:
     """Search a benchmark whose targets are hidden, and write the official server's files.
@@ -164,6 +215,8 @@ def submit(
         Write the first 50 names of each query here, too.
     report
         Write a page with pictures (FILE.html) here.
+    run
+        Write the rankings as a TREC run here.
     allow_missing
         Rank queries without a reference by their caption alone, and name them in NAME.missing.json.
     """
@@ -178,6 +231,7 @@ def submit(
         rankings,
         allow_missing,
         report,
+        run,
     )
     print("\n".join(map(str, paths)))
 

@@ -93,11 +93,18 @@ def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:
 def _column(queries: Sequence[Query], ranking: Ranking, name: str, k: int) -> metrics.Values:
     grade = ALSO_CORRECT if name == "map" else TARGET
     lists = ranking.subset if name == "subset_recall" else ranking.ids
-    relevant = [{name for name, own in query.relevant.items() if own >= grade} for query in queries]
-    hits = np.zeros((len(queries), k), dtype=bool)
-    for row, (names, wanted) in enumerate(zip(lists, relevant, strict=True)):
-        hits[row, : len(names)] = [name in wanted for name in names[:k]]
-    counts = np.array([len(wanted) for wanted in relevant])
+    return score_lists(lists, [query.relevant for query in queries], name, k, grade)
+
+
+def score_lists(
+    lists: Sequence[Sequence[str]], relevant: Sequence[Mapping[str, int]], name: str, k: int, grade: int
+) -> metrics.Values:
+    """[Q], 0..1: lists of names, best first, by a measure over the names of at least this grade."""
+    wanted = [{name for name, own in grades.items() if own >= grade} for grades in relevant]
+    hits = np.zeros((len(lists), k), dtype=bool)
+    for row, (names, right) in enumerate(zip(lists, wanted, strict=True)):
+        hits[row, : len(names)] = [name in right for name in names[:k]]
+    counts = np.array([len(right) for right in wanted])
     return metrics.average_precision(hits, counts, k) if name == "map" else metrics.recall(hits, counts, k)
 
 

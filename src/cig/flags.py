@@ -15,7 +15,7 @@ from cig import settings
 from cig.errors import UsageError
 
 if TYPE_CHECKING:
-    from cig.options import Composing, Compute, Data, Generation, Searching, Work
+    from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
 Flag = Parameter(negative="")
@@ -212,6 +212,42 @@ class RunSearchFlags:
     def asked(self) -> Searching:
         own = {name.removeprefix("search_"): value for name, value in vars(self).items()}
         return SearchFlags(**own).asked(TargetFlags())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ContestFlags:
+    methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
+    """Methods, each with its weights if they are yours: searle "lincir clip=DIR phi=FILE". Default: all that can be
+    loaded; the others are named."""
+    branches: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
+    """Ready-made names (pseudo-target, reference-image, reference-augmented, reference-vae, shuffled, oracle), or
+    branches as in `cig evaluate --branch`. Default: those that need nothing more, and with pseudo-targets all."""
+    generated_image_dir: Path | None = None
+    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
+    clip: str | None = None
+    "A CLIP for the methods without a phi: hub id or folder."
+    weights: Path | None = None
+    "Weights frozen on val; written with --sweep, else read. Default: the published weights."
+    sweep: Annotated[bool, Flag] = False
+    "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best in --weights."
+    measure: str | None = None
+    "What weights are chosen by and rows compared by. Default: the benchmark's first measure."
+    feature_cache: Path | None = None
+    "A folder where features are kept."
+
+    def asked(self) -> Comparing:
+        from cig.branches import parse_contest
+
+        return parse_contest(
+            self.methods,
+            self.branches,
+            self.clip,
+            pseudo_targets=self.generated_image_dir,
+            weights=self.weights,
+            sweep=self.sweep,
+            measure=self.measure,
+        )
 
 
 @Parameter(name="*")

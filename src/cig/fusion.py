@@ -58,13 +58,11 @@ def pseudo_target_branch(benchmark: Benchmark, targets: Mapping[str, Path], weig
     return Branch(PSEUDO_TARGET, {query: (path,) for query, path in targets.items()}, 1 - share)
 
 
-def check_branches(branches: Sequence[Branch]) -> None:
-    """Raises UsageError."""
-    names = [branch.name for branch in branches]
+def check_names(names: Sequence[str]) -> None:
+    """Raises UsageError where two branches, or one and the reference, bear one name."""
     twice = [name for name in [REFERENCE, *names] if [REFERENCE, *names].count(name) > 1]
     if twice:
         raise UsageError(f'two branches are called "{twice[0]}"; give one of them another name')
-    reference_share([branch.weight for branch in branches])
 
 
 def reference_share(weights: Sequence[float]) -> float:
@@ -88,7 +86,7 @@ def embed(
 ) -> Embedded:
     """Every query by its reference and by each branch; with allow_missing, by its caption where the reference lacks."""
     cache = cache or FeatureCache()
-    check_branches(branches)
+    check_names([branch.name for branch in branches])
     missing = missing_references(benchmark, pictures) if method.uses_picture else {}
     able = [query for query in benchmark.queries if allow_missing or query.id not in missing]
     seen = [method.uses_picture and query.id not in missing for query in able]
@@ -125,6 +123,8 @@ def _by_branch(
     pairs = [(row, path) for row, path in pairs if pictures.have(path)]
     features = embed_queries(method, [shown[row] for row, _ in pairs], [path for _, path in pairs], pictures, cache)
     rows, place = torch.tensor([row for row, _ in pairs], dtype=torch.long).unique(return_inverse=True)
+    if not pairs:
+        return Rows(rows, torch.empty(0, pictures.features.shape[-1]))
     sums = torch.zeros(len(rows), features.shape[-1]).index_add_(0, place, features)
     return Rows(rows, normalize(sums, dim=-1))
 

@@ -111,6 +111,20 @@ class Branching:
 
 
 @dataclass(frozen=True)
+class Comparing:
+    """A table: methods, each alone and with each of the branches."""
+
+    methods: tuple[Searching, ...]
+    branches: tuple[Branching, ...] = ()
+    pseudo_targets: Path | None = None
+    weights: Path | None = None  # read, or, with sweep, written
+    sweep: bool = False
+    measure: str | None = None  # that weights are chosen by, and rows compared; by default the benchmark's first
+    strict_methods: bool = True  # one that cannot be loaded ends the run; otherwise it is left out and named
+    strict_branches: bool = True  # the same of a branch that lacks its pictures
+
+
+@dataclass(frozen=True)
 class Searching:
     """A method, its weights, and what it searches with beside the reference."""
 

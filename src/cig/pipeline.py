@@ -3,6 +3,7 @@
 extract   reference + caption -> composed embeddings       (CIG, stage 1)
 generate  composed embeddings -> pseudo-targets            (CIG, stage 2)
 evaluate  reference and pseudo-target -> rankings, scores  (CIG, stage 3, where targets are public)
+compare   methods, each alone and with each branch: the table of the field
 submit    reference and pseudo-target -> the official files (where they are not)
 run       all of it in one process, without the files between
 """
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
-from cig.formats import write_json
+from cig.formats import write_bytes, write_json
 from cig.layout import existing_part, part_folder
-from cig.options import Composing, Compute, Data, Generation, Searching, Work
+from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_phi, need_pictures, need_unet
-from cig.runtime import free_memory, resolve_device, resolve_dtype, say
+from cig.runtime import commit, device_name, free_memory, resolve_device, resolve_dtype, say, versions
 from cig.searching import (
     branches_text,
     check_searching,
@@ -29,12 +30,15 @@ from cig.searching import (
     source_of,
     write_reports,
 )
+from cig.trec import write_qrels, write_run
 from cig.types import Benchmark, Generator, Report
 
 if TYPE_CHECKING:
     from cig.cache import FeatureCache
     from cig.composition import Conditions
+    from cig.contest import Contest
     from cig.inversion import Composer
+    from cig.runs import RunsCompared
 
 
 def extract(
@@ -105,6 +109,8 @@ def evaluate(
     json: Path | None = None,
     rankings: Path | None = None,
     reports: Sequence[Path] = (),
+    run: Path | None = None,
+    qrels: Path | None = None,
 ) -> Report:
     """Prints the table of scores and returns it; JSON, rankings, HTML and Markdown are written where asked for.
 
@@ -127,12 +133,65 @@ def evaluate(
         write_json(json, report.to_json(result, found.method.name, found.branches, found.provenance))
     if rankings:
         write_json(rankings, found.names)
+    if run:
+        write_run(run, parts, found.rankings, found.method.name)
+    if qrels:
+        write_qrels(qrels, parts)
     write_reports(found, result, reports, cache)
     say(f"{found.method.name}: {branches_text(found.branches)}")
     say(f"protocol: {', '.join(f'{key}: {value}' for key, value in result.protocol.items())}")
     print(report.to_text(result))
     _complain(found.missing_references, "could not run and score 0")
     return result
+
+
+def compare(
+    data: Data,
+    compute: Compute,
+    comparing: Comparing,
+    cache: Path | None = None,
+    json: Path | None = None,
+    reports: Sequence[Path] = (),
+) -> Contest:
+    """Prints the table of methods, each alone and with each branch; with sweep, freezes weights.
+
+    Raises:
+        UsageError: hidden targets; methods or branches that cannot be.
+    """
+    from cig import standings
+    from cig.cache import FeatureCache
+    from cig.contest import hold
+
+    if any(path.suffix != ".md" for path in reports):
+        raise UsageError("--report of a comparison is Markdown: end it in .md")
+    parts = data.load("val")
+    need_pictures(parts)
+    contest = hold(parts, data, compute, comparing, FeatureCache(cache))
+    if json:
+        where = {"device": device_name(resolve_device(compute.device)), "versions": versions(), "commit": commit()}
+        write_json(json, standings.to_json(contest, where))
+    for path in reports:
+        write_bytes(path, standings.to_markdown(contest).encode())
+    for row in contest.rows if comparing.sweep else ():
+        if row.branch:
+            say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")
+    print(standings.to_text(contest))
+    return contest
+
+
+def compare_runs(
+    runs: Sequence[Path], qrels: Path, measures: Sequence[str] = (), json: Path | None = None
+) -> RunsCompared:
+    """Prints each run against the first."""
+    from dataclasses import asdict
+
+    from cig import runs as rooms
+
+    compared = rooms.compare(runs, qrels, measures or rooms.MEASURES)
+    if json:
+        write_json(json, asdict(compared))
+    print(rooms.to_text(compared))
+    return compared
 
 
 def submit(
@@ -144,6 +203,7 @@ def submit(
     rankings: Path | None = None,
     allow_missing: bool = False,
     reports: Sequence[Path] = (),
+    run: Path | None = None,
 ) -> list[Path]:
     """The official files of a hidden split; returns their paths.
 
@@ -172,6 +232,8 @@ def submit(
         write_json(out / f"{name}.missing.json", found.missing_references, indent=1)
     if rankings:
         write_json(rankings, found.names)
+    if run:
+        write_run(run, parts, found.rankings, found.method.name)
     missing = missing_of(parts, found.rankings)
     counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
     write_reports(found, Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts), reports, cache)

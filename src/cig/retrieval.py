@@ -63,13 +63,18 @@ def search(
 
 
 def rank_embedded(
-    benchmark: Benchmark, embedded: Embedded, pictures: PictureFeatures, weights: Mapping[str, float]
+    benchmark: Benchmark,
+    embedded: Embedded,
+    pictures: PictureFeatures,
+    weights: Mapping[str, float],
+    gallery: Gallery | None = None,
 ) -> Ranking:
-    """The gallery, ranked by the embedded queries at these weights of their branches."""
+    """The gallery (indexed here, unless it is at hand), ranked by the queries at these weights of their branches."""
     unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
     notes = {"unreadable": unreadable, "branches": embedded.lacking(weights)}
     features = embedded.fused(weights)
-    return rank(benchmark, embedded.queries, features, index(benchmark, pictures), embedded.missing, notes)
+    gallery = gallery or index(benchmark, pictures)
+    return rank(benchmark, embedded.queries, features, gallery, embedded.missing, notes)
 
 
 def index(benchmark: Benchmark, pictures: PictureFeatures) -> Gallery:

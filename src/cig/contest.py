@@ -1,0 +1,239 @@
+"""The table of the field: every method alone, and with each branch, on the same queries and from cached features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cig import statistics
+from cig.branches import Branches, need_place
+from cig.cache import FeatureCache
+from cig.errors import CigError, UsageError, did_you_mean
+from cig.evaluation import evaluate, score_queries
+from cig.features import embed_pictures, embed_queries
+from cig.formats import digest_of, read_object
+from cig.fusion import Embedded, embed
+from cig.options import Branching, Comparing, Compute, Data, Searching
+from cig.retrieval import index, rank_embedded, wanted_pictures
+from cig.runtime import Cost, commit, jsonable, measured
+from cig.searching import check_searching, source_of
+from cig.types import Benchmark, Gallery, Method, Ranking, Report
+from cig.versus import Versus, compare_rankings
+from cig.weights import GRID, Frozen, best, freeze
+
+if TYPE_CHECKING:
+    from cig.features import PictureFeatures
+
+SAMPLE = 16  # queries that the cost of a method is measured on
+
+
+@dataclass(frozen=True)
+class Row:
+    method: str
+    branch: str  # "" for the method alone
+    weight: float  # the branch's
+    source: str  # where the weight comes from
+    report: Report
+    versus: Mapping[str, Versus]  # against the method alone, by measure; empty for the method alone
+    cost: Cost  # a query's
+    imagined: bool  # whether the cost has the imagining in it, where there was one
+
+
+@dataclass(frozen=True)
+class Contest:
+    benchmark: str
+    measure: str
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, str]  # method, or method + branch -> why
+
+    @property
+    def corrected(self) -> dict[tuple[str, str], float]:
+        """(method, branch) -> p under the measure, Holm-corrected over all rows of the table."""
+        tested = [row for row in self.rows if row.versus]
+        values = statistics.holm([row.versus[self.measure].p for row in tested])
+        return {(row.method, row.branch): p for row, p in zip(tested, values, strict=True)}
+
+
+def hold(
+    parts: tuple[Benchmark, ...], data: Data, compute: Compute, comparing: Comparing, cache: FeatureCache
+) -> Contest:
+    """Embeds everything once a method, then ranks and scores each row.
+
+    Raises:
+        UsageError: hidden targets, an unknown measure, or a method or branch that cannot be, where comparing is strict.
+    """
+    measure = _measure(parts[0], comparing.measure)
+    rows: list[Row] = []
+    left_out: dict[str, str] = {}
+    for searching in comparing.methods:
+        try:
+            check_searching(searching)
+            rows += _Entrant(parts, data, compute, searching, comparing, measure, cache).rows(left_out)
+        except CigError as error:
+            if comparing.strict_methods:
+                raise
+            left_out[searching.method] = str(error).splitlines()[0]
+    if not rows:
+        raise UsageError("no method could be run:\n  " + "\n  ".join(f"{own}: {why}" for own, why in left_out.items()))
+    return Contest(parts[0].name, measure, tuple(rows), left_out)
+
+
+def _measure(part: Benchmark, asked: str | None) -> str:
+    if part.hidden:
+        raise UsageError(f"the targets of {part.name} are hidden, so nothing can be compared or swept; use val")
+    if asked and asked not in part.measures:
+        raise UsageError(f'{part.name} has no measure "{asked}".{did_you_mean(asked, part.measures)}')
+    return asked or part.measures[0]
+
+
+class _Entrant:
+    """One method, and what it needs for its rows."""
+
+    def __init__(
+        self,
+        parts: tuple[Benchmark, ...],
+        data: Data,
+        compute: Compute,
+        searching: Searching,
+        comparing: Comparing,
+        measure: str,
+        cache: FeatureCache,
+    ) -> None:
+        from cig.methods import recall_method
+
+        self.parts, self.compute, self.comparing, self.measure, self.cache = parts, compute, comparing, measure, cache
+        self.method = recall_method(searching.method, source_of(searching, compute), cache)
+        weights = None if comparing.sweep else comparing.weights
+        self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, weights=weights)
+        self.single = len(data.categories) == 1
+
+    def rows(self, left_out: dict[str, str]) -> Iterator[Row]:
+        asked = self._able(left_out)
+        making = Branches(replace(self.searching, branches=asked), self.method, self.compute, self.cache, self.single)
+        branches = [making.of(part) for part in self.parts]
+        wanted = [
+            path
+            for part, own in zip(self.parts, branches, strict=True)
+            for path in wanted_pictures(part, self.method, own)
+        ]
+        pictures = embed_pictures(self.method, wanted, self.compute.batch_size, self.compute.workers, self.cache)
+        tables = [
+            _Table(part, embed(part, self.method, own, pictures, cache=self.cache), pictures)
+            for part, own in zip(self.parts, branches, strict=True)
+        ]
+        alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
+        yield Row(self.method.name, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
+        for own in asked:
+            shares = self._shares(own, making, tables)
+            fused = [table.ranked({own.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
+            spent, imagined = self._spent(own, making, cost)
+            report = evaluate(self.parts, fused, alone)
+            against = compare_rankings(self.parts, alone, fused)
+            yield Row(self.method.name, own.name, *shares[0], report, against, spent, imagined)
+
+    def _able(self, left_out: dict[str, str]) -> tuple[Branching, ...]:
+        """The branches that this method can have; the others are named."""
+        able = []
+        for own in self.comparing.branches:
+            try:
+                making = Branches(
+                    replace(self.searching, branches=(own,)), self.method, self.compute, self.cache, self.single
+                )
+                need_place(own, self.searching)
+                if own.method is None and not self.method.uses_picture:
+                    raise UsageError(f"{self.method.name} looks at no picture, so {own.name} changes nothing")
+                for part in self.parts:
+                    making.of(part)
+            except CigError as error:
+                if self.comparing.strict_branches and self.method.uses_picture:
+                    raise
+                left_out[f"{self.method.name} + {own.name}"] = str(error).splitlines()[0]
+            else:
+                able.append(own)
+        return tuple(able)
+
+    def _shares(self, asked: Branching, making: Branches, tables: Sequence[_Table]) -> list[tuple[float, str]]:
+        """The branch's weight in each part, and where it comes from; with sweep, the best one, frozen."""
+        if not self.comparing.sweep:
+            return [making.weigh(asked, part) for part in self.parts]
+        scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
+        share, part = best(scores), self.parts[0]
+        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(), commit())
+        if self.comparing.weights:
+            family = part.name.partition("/")[0]
+            freeze(self.comparing.weights, family, self.method.name, asked.name, known)
+        source = known.cite(part.name, self.comparing.weights or Path("not kept: no --weights"))
+        return [(round(1 - share, 12), source)] * len(self.parts)
+
+    def _score(self, name: str, weight: float, tables: Sequence[_Table]) -> float:
+        column = self.parts[0].measures.index(self.measure)
+        scored = (score_queries(table.part, table.ranked({name: weight})) for table in tables)
+        return float(np.mean([own[:, column].mean() for own in scored]))
+
+    def _cost(self, method: Method) -> Cost:
+        """A query's, measured on a few that nothing is remembered of; itself remembered, where features are."""
+        space = self.cache.space({"costs": 1}, "what methods cost")
+        about = {
+            "models": dict(method.identity),
+            "method": method.name,
+            "compute": vars(self.compute),
+        }
+        key = digest_of(jsonable(about))
+        known = dict(self.cache.read_bytes(space, [key]))
+        if key in known:
+            return Cost(**json.loads(known[key]))
+        cost = _measure_cost(method, self.parts[0])
+        self.cache.write_bytes(space, {key: json.dumps(vars(cost)).encode()})
+        return cost
+
+    def _spent(self, asked: Branching, making: Branches, alone: Cost) -> tuple[Cost, bool]:
+        """With a branch: the query twice, and the imagining where its folder tells what that took."""
+        own = self._cost(making.method_of(asked))
+        folders = [folder for part in self.parts if (folder := making.folder_of(asked, part))]
+        costs = [read_object(folder / "cost.json") for folder in folders if (folder / "cost.json").is_file()]
+        queries = sum(each["queries"] for each in costs) or 1
+        imagining = sum(each["seconds"] for each in costs) / queries
+        gigabytes = [each for each in (alone.gigabytes, own.gigabytes, *(c["gigabytes"] for c in costs)) if each]
+        seconds = alone.seconds + own.seconds + imagining
+        return Cost(seconds, max(gigabytes, default=None), alone.device), len(costs) == len(folders)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One part's queries by a method and its branches, before any weight."""
+
+    part: Benchmark
+    embedded: Embedded
+    pictures: PictureFeatures
+
+    def ranked(self, weights: Mapping[str, float]) -> Ranking:
+        return rank_embedded(self.part, self.embedded, self.pictures, weights, self.gallery)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        return index(self.part, self.pictures)
+
+
+def _measure_cost(method: Method, part: Benchmark) -> Cost:
+    queries = [query for query in part.queries if query.reference in part.images]
+    if not queries:
+        return Cost()
+
+    def once(own: Sequence[Any]) -> None:
+        paths = [part.images[query.reference] for query in own]
+        seen = [path if method.uses_picture else None for path in paths]
+        pictures = embed_pictures(method, paths if method.uses_picture else [])
+        able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.have(path)]
+        embed_queries(method, [query for query, _ in able], [path for _, path in able], pictures, FeatureCache())
+
+    once(queries[:1])  # models are loaded now
+    sample = queries[:SAMPLE]
+    with measured() as cost:
+        once(sample)
+    return Cost(cost.seconds / len(sample), cost.gigabytes, cost.device)

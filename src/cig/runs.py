@@ -1,0 +1,106 @@
+"""Two or more TREC runs against one set of judgements: systems that someone else ran, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cig import statistics
+from cig.errors import MismatchError, UsageError, some
+from cig.evaluation import parse, score_lists
+from cig.statistics import Values
+from cig.trec import Qrels, Run, read_qrels, read_run
+from cig.types import ALSO_CORRECT, TARGET
+from cig.versus import Versus, versus
+
+MEASURES = ("recall@1", "recall@5", "recall@10", "recall@50", "map@10")
+
+
+@dataclass(frozen=True)
+class RunsCompared:
+    names: tuple[str, ...]  # of the runs; the first is the base
+    queries: int
+    measures: tuple[str, ...]
+    scores: tuple[Mapping[str, float], ...]  # of each run, percent
+    versus: tuple[Mapping[str, Versus], ...]  # of each other run against the first
+    holm: tuple[Mapping[str, float], ...]  # p of these, corrected over the other runs
+    lacking: tuple[tuple[str, ...], ...]  # queries that a run has no line for; they score 0
+    foreign: tuple[tuple[str, ...], ...]  # queries of a run that nobody judged; they are left out
+
+
+def compare(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASURES) -> RunsCompared:
+    """Raises UsageError for unknown measures or fewer than two runs, MismatchError for a run without a judged query."""
+    if len(paths) < 2:
+        raise UsageError("give at least two runs to compare: cig compare A.run B.run --qrels FILE")
+    for measure in measures:
+        if parse(measure)[0] == "subset_recall":
+            raise UsageError("a run holds no subset rankings; there are recall@k and map@k")
+    judged, runs = read_qrels(qrels), [read_run(path) for path in paths]
+    for path, run in zip(paths, runs, strict=True):
+        if not set(run) & set(judged):
+            raise MismatchError(f"{path} and {qrels} share no query: {some(run, 3)} there, {some(judged, 3)} here")
+    strata = _strata(judged)
+    tables = {measure: [_scores(run, judged, strata, measure) for run in runs] for measure in measures}
+    against = [{name: versus(own[0], own[i]) for name, own in tables.items()} for i in range(1, len(runs))]
+    corrected = {name: statistics.holm([own[name].p for own in against]) for name in measures}
+    return RunsCompared(
+        names=tuple(map(str, paths)),
+        queries=len(judged),
+        measures=tuple(measures),
+        scores=tuple(
+            {name: float(np.mean([own.mean() for own in tables[name][i]])) for name in measures}
+            for i in range(len(runs))
+        ),
+        versus=tuple(against),
+        holm=tuple({name: corrected[name][i] for name in measures} for i in range(len(against))),
+        lacking=tuple(tuple(query for query in judged if query not in run) for run in runs),
+        foreign=tuple(tuple(query for query in run if query not in judged) for run in runs),
+    )
+
+
+def _mean(strata: Sequence[Values]) -> float:
+    return float(np.mean([own.mean() for own in strata]))
+
+
+def _strata(judged: Qrels) -> list[list[str]]:
+    """Queries by the part before the slash, where all have one: FashionIQ's categories."""
+    strata: dict[str, list[str]] = {}
+    for query in judged:
+        strata.setdefault(query.partition("/")[0] if all("/" in own for own in judged) else "", []).append(query)
+    return list(strata.values())
+
+
+def _scores(run: Run, judged: Qrels, strata: Sequence[Sequence[str]], measure: str) -> list[Values]:
+    """[Q] percent a stratum."""
+    name, k = parse(measure)
+    graded = any(grade >= TARGET for own in judged.values() for grade in own.values())
+    grade = TARGET if graded and name == "recall" else ALSO_CORRECT
+    return [
+        100 * score_lists([run.get(query, ()) for query in own], [judged[query] for query in own], name, k, grade)
+        for own in strata
+    ]
+
+
+def to_text(compared: RunsCompared) -> str:
+    """A block of lines for each run after the first: measure, scores, difference, p."""
+    base, lines = compared.names[0], [f"{compared.queries} judged queries; percent [95% interval]"]
+    for name, own, scores, holm in zip(
+        compared.names[1:], compared.versus, compared.scores[1:], compared.holm, strict=True
+    ):
+        lines += ["", f"{name} against {base}"]
+        for measure in compared.measures:
+            each = own[measure]
+            lines.append(
+                f"  {measure:10}  {compared.scores[0][measure]:6.2f} -> {scores[measure]:6.2f}  {each.difference:+.2f} "
+                f"[{each.interval[0]:+.2f}, {each.interval[1]:+.2f}]  p {each.p:.4f} (Holm {holm[measure]:.4f})  "
+                f"{each.gained} gained, {each.lost} lost, {each.equal} equal"
+            )
+    for name, lacking, foreign in zip(compared.names, compared.lacking, compared.foreign, strict=True):
+        if lacking:
+            lines += ["", f"{name}: judged queries without a line, which score 0: {len(lacking)} ({some(lacking, 10)})"]
+        if foreign:
+            lines += ["", f"{name}: queries that nobody judged, left out: {len(foreign)} ({some(foreign, 10)})"]
+    return "\n".join(lines)
