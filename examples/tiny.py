@@ -1,4 +1,4 @@
-"""A whole world in miniature: CIRR, FashionIQ and CIRCO with drawn pictures, and tiny models with random weights.
+"""A whole world in miniature: CIRR, FashionIQ, CIRCO and a folder of one's own, with drawn pictures, and tiny models.
 
     python examples/tiny.py build/tiny      # make it, and run every verb on it
 
@@ -46,6 +46,7 @@ def make(root: Path, seed: int = 0, queries: int = 8, pictures: int = 60, sizes:
     make_cirr(root / "CIRR", rng, queries, pictures)
     make_fashioniq(root / "FashionIQ", rng, queries, pictures)
     make_circo(root / "CIRCO", rng, queries, pictures)
+    make_shop(root / "shop", rng, queries, pictures)
     return root
 
 
@@ -120,6 +121,19 @@ def _circo_entry(rng: random.Random, i: int, ids: Sequence[int], hidden: bool) -
     entry = {"id": i, "reference_img_id": reference, "relative_caption": _caption(i), "shared_concept": "a thing"}
     truth = {"target_img_id": targets[0], "gt_img_ids": targets, "semantic_aspects": ["addition"]}
     return entry if hidden else entry | truth
+
+
+def make_shop(home: Path, rng: random.Random, queries: int, pictures: int) -> None:
+    """Somebody's own pictures, with queries in the form that `folder` reads."""
+    names = [f"{('dresses', 'shirts')[i % 2]}/no {i}.jpg" for i in range(pictures)]
+    for name in names:
+        draw(rng, home / name)
+    pairs = [rng.sample(names, 2) for _ in range(queries)]
+    rows = [
+        {"reference": reference, "caption": _caption(i), "target": target, "tags": ["change"], "cluster": str(i // 2)}
+        for i, (reference, target) in enumerate(pairs)
+    ]
+    _write(home / "queries.json", rows)
 
 
 def _caption(i: int) -> str:

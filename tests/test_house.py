@@ -12,8 +12,8 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec"},
-    {"images", "benchmarks", "submissions", "cache"},
+    {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"images", "fetch", "benchmarks", "submissions", "cache"},
     {"encoders"},
     {"inversion"},
     {"composition", "methods", "generators"},

@@ -17,7 +17,7 @@ from cig.errors import UsageError
 if TYPE_CHECKING:
     from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
 
-Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
+Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
@@ -29,13 +29,15 @@ COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enu
 @dataclass(frozen=True)
 class DataFlags:
     dataset: str | None = None
-    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq."
+    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq, folder."
     split: str | None = None
     "The benchmark's split: train, val, test (CIRR: test1)."
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
     "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
     categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     "FashionIQ: some of dress, shirt, toptee. Default: all."
+    queries: Path | None = None
+    "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
 
     def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
         """Raises UsageError where the benchmark is not named, or named twice and differently."""
@@ -48,7 +50,7 @@ class DataFlags:
             if asked and given and given.partition("/")[0] != asked:
                 raise UsageError(f"{benchmark or self.dataset} and {flag} {given} disagree; give one of them")
         name = "/".join(filter(None, (family, split or self.split)))
-        return Data(name, self.dataset_path, self.categories, gallery)
+        return Data(name, self.dataset_path, self.categories, gallery, self.queries)
 
 
 @Parameter(name="*", group=COMPUTE)

@@ -24,10 +24,11 @@ class Data:
     path: Path | None = None  # the dataset's own folder or its parent; by default the published place
     categories: tuple[str, ...] = ()  # FashionIQ
     gallery: str | None = None  # FashionIQ: full or val
+    queries: Path | None = None  # folder: a file of queries
 
     def load(self, default_split: str) -> tuple[Benchmark, ...]:
         family, split = split_name(self.name, default_split)
-        options = {"categories": self.categories or None, "gallery": self.gallery}
+        options = {"categories": self.categories or None, "gallery": self.gallery, "queries": self.queries}
         given = {key: value for key, value in options.items() if value is not None}
         return load_benchmarks(f"{family}/{split}", self.path, **given)
 
