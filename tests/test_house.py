@@ -18,7 +18,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
-    {"datasets", "evaluation", "versus", "runs", "check"},
+    {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
     {"report", "page", "options"},
     {"branches"},
     {"searching", "plan"},

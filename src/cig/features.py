@@ -49,7 +49,7 @@ def embed_pictures(
     """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
-    space = cache.space(_picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
+    space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
     digests = cache.digests(distinct)
     stored = dict(cache.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
@@ -109,7 +109,7 @@ def _query_key(picture: str, query: Query) -> str:
     return digest(json.dumps([picture, query.captions]).encode())
 
 
-def _picture_space(method: Method) -> dict[str, Any]:
+def picture_space(method: Method) -> dict[str, Any]:
     """What a picture's feature depends on, beside the picture."""
     return {"pictures by": _content(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
 
@@ -125,7 +125,7 @@ def _query_space(method: Method) -> dict[str, Any]:
 
 def same_pictures(one: Method, other: Method) -> bool:
     """Whether two methods make the same features of pictures, so that one gallery serves both."""
-    return one is other or _picture_space(one) == _picture_space(other)
+    return one is other or picture_space(one) == picture_space(other)
 
 
 def _picture_model(method: Method) -> Any:
