@@ -126,7 +126,7 @@ def embed_queries(
 
 def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, asks: bool) -> str:
     known: list[Any] = [pictures.digests[path] if path else "", query.captions]
-    more = [query.id, path.name] if asks and path else []
+    more = [query.id, query.reference, path.name] if asks and path else []
     return digest(json.dumps(known + more).encode())
 
 

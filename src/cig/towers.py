@@ -124,7 +124,7 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, cache_dir:
     if config is None or config.model_type == "clip":
         return load_clip(source, device, dtype, cache_dir)
     kind = _kind(config, source)
-    own = _own_preprocess(source, cache_dir)
+    own = own_preprocess(source, cache_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         model, info = kind.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
@@ -159,19 +159,17 @@ def _kind(config: Any, source: str) -> Any:
     """The model's class."""
     from transformers import MODEL_MAPPING
 
-    kind = MODEL_MAPPING.get(type(config))
+    kind = MODEL_MAPPING.get(type(config), None)
     if not (hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")):
         hint = "give a CLIP, a SigLIP or another model with a picture tower and a text tower"
         raise MismatchError(f'{source} is of no dual tower: its model_type is "{config.model_type}"; {hint}')
     if config.model_type == "siglip2":
         hint = "google/siglip2-base-patch16-224 and its like have a fixed resolution"
-        raise MismatchError(
-            f"{source} is a SigLIP 2 NaFlex, whose pictures vary in size; {hint}"
-        )
+        raise MismatchError(f"{source} is a SigLIP 2 NaFlex, whose pictures vary in size; {hint}")
     return kind
 
 
-def _own_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
+def own_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
     """Tried on two shapes: what it makes of them must fit into one batch."""
     from transformers import AutoImageProcessor
 
@@ -184,7 +182,5 @@ def _own_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
     except Exception as error:
         raise InputError(f"the preprocessing of {source} cannot be used: {reason(error)}") from error
     if len(shapes) > 1:
-        raise MismatchError(
-            f"{source} prepares pictures to sizes that fit into no batch; give another model"
-        )
+        raise MismatchError(f"{source} prepares pictures to sizes that fit into no batch; give another model")
     return own

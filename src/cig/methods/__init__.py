@@ -177,7 +177,8 @@ def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
     """load_method, but where its files were described before, its models are loaded only when they are needed."""
     check_flags(name, source)
     family, variant = split_method(name)
-    if not plugins.is_own("methods", family):  # what a stranger's method is made of, we cannot tell
+    has_models = bool(plugins.load("methods", family).VARIANTS[variant].clip)
+    if not has_models or not plugins.is_own("methods", family):  # what a stranger's is made of, we cannot tell
         return load_method(name, source)
     made_of = _made_of(family, variant, source, cache)
     method: Method = cache.recall({"method": name, **made_of}, lambda: load_method(name, source), _describe, _restore)
@@ -194,7 +195,7 @@ def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> 
 
     phi = content(source.phi_file(weights)) if weights.phi else None
     return {
-        "clip": content(source.clip or weights.clip) if weights.clip else None,
+        "clip": content(source.clip or weights.clip),
         "phi": module.words_identity(source.phi, cache.file_digest) if weights.words else phi,
         "options": {key: content(own) if module.OPTIONS[key].place else own for key, own in source.options.items()},
         "device": str(source.device),
@@ -203,7 +204,7 @@ def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> 
     }
 
 
-_OPTIONAL = ("asks_for_queries", "look_up", "no_query", "names")  # members of types.Method
+_OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method
 
 
 def _describe(method: Method) -> dict[str, Any]:
@@ -211,11 +212,9 @@ def _describe(method: Method) -> dict[str, Any]:
     names = ("name", "uses_picture", "identity", "picture_model")
     lacking = {name: None for name in _OPTIONAL if not hasattr(method, name)}
     own = {name: getattr(method, name) for name in names}
-    return {"preprocess": _describe_preprocess(method.preprocess), **own, **lacking}
-
-
-def _describe_preprocess(preprocess: Any) -> dict[str, Any]:
-    return {"kind": type(preprocess).__name__, **vars(preprocess)}
+    preprocess = {"kind": type(method.preprocess).__name__, **vars(method.preprocess)}
+    asks = getattr(method, "asks_for_queries", False)
+    return {"preprocess": preprocess, "asks_for_queries": asks, **own, **lacking}
 
 
 def _restore(known: dict[str, Any]) -> dict[str, Any]:
