@@ -195,6 +195,49 @@ def make_pic2word(path: Path, features: int, width: int) -> None:
     torch.save({"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}, path)
 
 
+def make_siglip(folder: Path, size: int = 32) -> None:
+    """A SigLIP with its own picture size, context and vocabulary."""
+    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
+
+    shape: dict[str, Any] = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**shape, "hidden_size": 20, "image_size": size, "patch_size": 16}
+    words = len(make_word_tokenizer(folder))
+    text = {**shape, "hidden_size": 16, "projection_size": 20, "vocab_size": words, "max_position_embeddings": 12}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
+
+
+def make_captioner(folder: Path, size: int = 32) -> None:
+    """A ViT that sees and a GPT-2 that tells, as in ViT-GPT2; it says noise."""
+    from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
+    from transformers import ViTImageProcessorPil as Processor
+
+    words = len(make_word_tokenizer(folder))
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision = ViTConfig(**shape, num_attention_heads=2, image_size=size, patch_size=16)
+    text = GPT2Config(vocab_size=words, n_positions=40, n_embd=16, n_layer=1, n_head=2, add_cross_attention=True)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 1, 0, 2
+    VisionEncoderDecoderModel(config).save_pretrained(folder)
+    Processor(size={"height": size, "width": size}).save_pretrained(folder)
+
+
+def make_word_tokenizer(folder: Path) -> Any:
+    """Of the captions' lower-case words, one token each; it pads with 0 and ends with 2."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    fast = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.train_from_iterator([text.lower() for text in CAPTIONS], trainers.WordLevelTrainer(special_tokens=special))
+    fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, **names)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def make_sdxl(folder: Path, prompt: int, pooled: int) -> None:
     """SDXL's architecture (text_time conditioning, two towers wide) with a UNet and a VAE of a few thousand weights."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel

@@ -15,6 +15,8 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
     {"images", "fetch", "benchmarks", "submissions", "cache"},
     {"encoders"},
+    {"towers"},
+    {"captioner"},
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
@@ -72,7 +74,8 @@ def test_every_room_has_a_floor():
 
 
 @pytest.mark.parametrize(
-    ("library", "doors"), [("diffusers", {"generators"}), ("transformers", {"encoders", "runtime"})]
+    ("library", "doors"),
+    [("diffusers", {"generators"}), ("transformers", {"captioner", "encoders", "runtime", "towers"})],
 )
 def test_heavy_libraries_have_their_own_door(library, doors):
     rooms = {room_of(path) for path in files() for module, _, _ in imports(path) if module.split(".")[0] == library}
