@@ -53,9 +53,9 @@ def embed_pictures(
 ) -> PictureFeatures:
     """Every distinct path is decoded once and encoded once; one whose feature is known, not at all."""
     distinct = list(dict.fromkeys(paths))
-    no_query = refuse(distinct) if (refuse := getattr(method, "no_query", None)) else {}
+    refused = no_query(method, distinct)
     if look_up := getattr(method, "look_up", None):
-        return _looked_up(method, distinct, look_up(distinct), no_query)
+        return _looked_up(method, distinct, look_up(distinct), refused)
     cache = cache or FeatureCache()
     space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
     digests = cache.digests(distinct)
@@ -76,17 +76,17 @@ def embed_pictures(
                 cache.write(space, dict(zip(batch.digests, features, strict=True)))
                 cache.remember(own)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
-    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, no_query)
+    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, refused)
 
 
 def _looked_up(
-    method: Method, paths: Sequence[Path], known: Mapping[Path, Tensor], no_query: Mapping[Path, str]
+    method: Method, paths: Sequence[Path], known: Mapping[Path, Tensor], refused: Mapping[Path, str]
 ) -> PictureFeatures:
     where = _source(method.identity)
     failed = {path: f"no feature of {path.stem} in {where}" for path in paths if path not in known}
     table = torch.stack(list(known.values())) if known else torch.empty(0, 0)
     digests = {path: digest(row.numpy().tobytes()) for path, row in known.items()}
-    return PictureFeatures({path: row for row, path in enumerate(known)}, table, failed, digests, no_query)
+    return PictureFeatures({path: row for row, path in enumerate(known)}, table, failed, digests, refused)
 
 
 def embed_queries(
@@ -142,6 +142,12 @@ def _query_space(method: Method) -> dict[str, Any]:
         "preprocessing": _stable(method.preprocess),
     }
     return {**about, "cig": versions()["cig"]}
+
+
+def no_query(method: Method, paths: Sequence[Path]) -> Mapping[Path, str]:
+    """path -> why it may be found, but no query be made of it, by this method."""
+    refuse = getattr(method, "no_query", None)
+    return refuse(paths) if refuse else {}
 
 
 def same_pictures(one: Method, other: Method) -> bool:

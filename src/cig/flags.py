@@ -138,13 +138,16 @@ class GenerateFlags:
 @dataclass(frozen=True)
 class SearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
     clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
     "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
     preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
     weights: Path | None = None
@@ -170,6 +173,7 @@ class SearchFlags:
             clip=clip,
             phi=phi,
             preprocessing=self.preprocess_type,
+            options=dict(map(key_value, self.method_option)),
             pseudo_targets=targets.generated_image_dir,
             weight=self.fusion_weight,
             branches=asked_branches(self.branch),
@@ -193,13 +197,16 @@ class TargetFlags:
 @dataclass(frozen=True)
 class RunSearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
     search_clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     search_phi: Path | None = None
     "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
     search_preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
     weights: Path | None = None
@@ -265,6 +272,13 @@ class WorkFlags:
         from cig.runtime import Shard
 
         return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    key, mark, value = text.partition("=")
+    if not key or not mark:
+        raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
+    return key, value
 
 
 def at_least_1(flag: str, value: int) -> None:

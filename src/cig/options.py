@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,8 +105,7 @@ class Branching:
     name: str
     weight: float | None  # None: the frozen or the published one
     pictures: str = ""  # a folder, a control's name, or pseudo-target; none for a method that looks at none
-    method: str | None = None  # by default the one that searches
-    phi: Path | None = None  # of that method, where it wants one; its CLIP is the searcher's
+    method: str | None = None  # by default the one that searches; "caption captions=FILE" has its weights and options
     caption: bool = True
     copies: int = 4  # of reference-augmented
     vae: str = "madebyollin/sdxl-vae-fp16-fix"  # of reference-vae
@@ -133,6 +133,7 @@ class Searching:
     clip: str | None = None
     phi: Path | None = None
     preprocessing: Preprocessing | None = None  # by default the method's
+    options: Mapping[str, str] = field(default_factory=dict)  # of the method, such as t of slerp
     pseudo_targets: Path | None = None  # a folder of pictures by query id
     weight: float | None = None  # the reference's share; by default the published one
     branches: tuple[Branching, ...] = ()  # in the place of the published recipe

@@ -166,7 +166,6 @@ def compare(
     if any(path.suffix != ".md" for path in reports):
         raise UsageError("--report of a comparison is Markdown: end it in .md")
     parts = data.load("val")
-    need_pictures(parts)
     contest = hold(parts, data, compute, comparing, FeatureCache(cache))
     if json:
         where = {"device": device_name(resolve_device(compute.device)), "versions": versions(), "commit": commit()}
