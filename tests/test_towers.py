@@ -160,7 +160,7 @@ def test_sizes_that_fit_into_no_batch_or_memory(tmp_path, folder):
         load_tower(str(ragged), CPU, FLOAT)
     huge = changed(folder, tmp_path / "huge")
     (huge / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 10**6, "width": 10**6}}))
-    with pytest.raises(InputError, match=r"is over .* pixels"):
+    with pytest.raises(InputError, match=r"is over \d+ pixels"):
         load_tower(str(huge), CPU, FLOAT)
     narrow = OwnPreprocess("SiglipImageProcessorPil", json.dumps({"size": {"shortest_edge": 224}}))
     with pytest.raises(PictureError, match="resized, it would be 224 x 4480000"):

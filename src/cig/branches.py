@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import controls, plugins, settings
-from cig.errors import NotFoundError, UsageError, did_you_mean
+from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean
 from cig.formats import find_several_by_id, picture_name, read_object
 from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.layout import existing_part
@@ -242,7 +242,7 @@ class Branches:
 
     def _method(self, asked: Branching) -> Method | None:
         spec = asked.method
-        if spec == "image" and not asked.caption and hasattr(self.searcher, "look_up"):
+        if spec == "image" and not asked.caption and getattr(self.searcher, "look_up", None):
             spec = None  # it knows pictures' own features, and no CLIP does
         if spec is None:
             self._need_sight(asked, self.searcher)
@@ -257,6 +257,10 @@ class Branches:
         from cig.methods import Source, recall_method, weights_of
 
         asked, mine = parse_method(spec), weights_of(self.searching.method).clip
+        if getattr(self.searcher, "look_up", None):
+            raise MismatchError(
+                f"{spec} has a CLIP's features of pictures, {self.searcher.name} a file's; leave method out"
+            )
         weights = weights_of(asked.method)
         by_default = not weights.clip or (weights.phi and not asked.phi)
         pad = getattr(self.searcher.preprocess, "pad", False)

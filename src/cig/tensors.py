@@ -78,10 +78,11 @@ def read_pickled_names(path: Path) -> list[str]:
     waiting: list[Any] = []  # what was put on the stack and not yet into the list
     memo: dict[Any, Any] = {}
     last: Any = None
+    begun = False
     try:
         for code, argument, _ in pickletools.genops(read_bytes(path)):
-            if code.name in ("EMPTY_LIST", "LIST"):
-                last = names
+            if code.name in ("EMPTY_LIST", "LIST") and not begun:
+                last, begun = names, True
             elif code.name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"):
                 last = argument
                 waiting.append(last)
@@ -98,7 +99,7 @@ def read_pickled_names(path: Path) -> list[str]:
         raise InputError(
             f"{path} is not a pickled list of names, and no other pickle is read: {reason(error)}"
         ) from error
-    if waiting or not all(isinstance(name, str) for name in names):
+    if waiting or not begun or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} is not a pickled list of names, and no other pickle is read")
     return names
 

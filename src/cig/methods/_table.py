@@ -117,12 +117,14 @@ def _read_parquet(data: bytes) -> dict[str, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError("Parquet is read by pyarrow: pip install pyarrow, or give an .npz") from error
-    file = parquet.ParquetFile(io.BytesIO(data), read_dictionary=["name", "query"])
-    _bound(_unpacked(file.metadata), len(data))
-    known = [name for name in ("name", "feature", "query") if name in file.schema_arrow.names]
+    about = parquet.ParquetFile(io.BytesIO(data))
+    _bound(_unpacked(about.metadata), len(data))
+    there = about.schema_arrow.names
+    known = [name for name in ("name", "feature", "query") if name in there]
     if not {"name", "feature"} <= set(known):
-        raise ValueError(f"it has columns {', '.join(file.schema_arrow.names)}, but wants name and feature")
-    table = file.read(columns=known)
+        raise ValueError(f"it has columns {', '.join(there)}, but wants name and feature")
+    texts = [name for name in known if name != "feature"]
+    table = parquet.ParquetFile(io.BytesIO(data), read_dictionary=texts).read(columns=known)
     names, rows = _column(table["name"]), np.concatenate([_matrix(chunk) for chunk in table["feature"].chunks])
     queries = _column(table["query"]) if "query" in known else [None] * len(names)
     asks = np.array([query is not None for query in queries], dtype=bool)
