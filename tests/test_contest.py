@@ -68,7 +68,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
         strict_branches=False,
     )
     parts = load_benchmarks(name, world / BENCHMARKS[name])
-    contest = hold(parts, Data(name, world), Compute("cpu"), comparing, FeatureCache())
+    contest = hold(parts, Data(name, world), Compute("cpu"), comparing, FeatureCache(tmp_path / "features"))
     seen = {row.method for row in contest.rows}
     assert seen == set(plugins.names("methods"))
     every = {"", "caption", PSEUDO_TARGET, *control_names()}
