@@ -20,8 +20,10 @@ from cig.flags import (
     ComputeFlags,
     ContestFlags,
     DataFlags,
+    FindFlags,
     Flag,
     GenerateFlags,
+    ImagineFlags,
     Name,
     RunSearchFlags,
     SearchFlags,
@@ -296,6 +298,72 @@ def run(
 
 
 @app.command
+def search(
+    *,
+    gallery: Path,
+    image: Annotated[tuple[Path, ...], Flag] = (),
+    text: str = "",
+    without: str = "",
+    without_weight: float = 0.3,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
+    name: Annotated[tuple[str, ...], Flag] = (),
+    metadata: Path | None = None,
+    where: Annotated[tuple[str, ...], Flag] = (),
+    keep_reference: Annotated[bool, Flag] = False,
+    imagine: Annotated[bool, Flag] = False,
+    html: Path | None = None,
+    json: Path | None = None,
+    search: FindFlags = FindFlags(),
+    compose: ImagineFlags = ImagineFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    batch_size: int = 32,
+) -> None:
+    """Composed search over a folder of your own: a picture and a sentence find the picture you mean.
+
+    Without --image and --text, searches are read line by line: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT.
+
+    Parameters
+    ----------
+    gallery
+        The folder; pictures in all folders below it are searched.
+    image
+        What it should look like; may be given several times, which is averaged.
+    text
+        What should be different, or, without an image, what it should show.
+    without
+        What should not be in it.
+    without_weight
+        How much of that is taken away; 0 is nothing.
+    k
+        How many are shown.
+    name
+        Only pictures whose path below the folder matches: --name "dresses/*". Several: any of them.
+    metadata
+        A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where.
+    where
+        A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them.
+    keep_reference
+        Show a picture that is asked with, too, if it is in the folder.
+    imagine
+        Imagine a pseudo-target of the first image and the text, and search with it, too: needs SDXL and two phis.
+    html
+        Write a page with the pictures here.
+    json
+        Write the hits here.
+    batch_size
+        Pictures embedded at once, when the folder is new or changed.
+    """
+    from cig import pipeline
+    from cig.options import Finding
+
+    at_least_1("-k", k)
+    asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
+    models = search.asked(), compose.asked(), generator.asked()
+    pipeline.find(asked, compute.asked(batch_size), *models, json, html, sys.stdin if asked.from_lines else ())
+
+
+@app.command
 def plan(
     benchmark: Name = None,
     /,
@@ -400,7 +468,7 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
         if not table or argument.children:
             continue
         flag = argument.names[0]
-        key = flag.removeprefix("--").replace("-", "_").removeprefix("search_")
+        key = flag.removeprefix("--").replace("-", "_").removeprefix("search_").removeprefix("compose_")
         if not argument.tokens and (found := settings.value(table, key)):
             argument.append(Token(keyword=flag, value=found.value, source=found.source))
             _in_force[f"{table}.{key}"] = found

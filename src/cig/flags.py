@@ -223,6 +223,59 @@ class RunSearchFlags:
         return SearchFlags(**own).asked(TargetFlags())
 
 
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class FindFlags:
+    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
+    clip: str | None = None
+    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
+    phi: Path | None = None
+    "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
+    preprocess_type: Preprocess | None = None
+    "Default: the method's (searle targetpad, others clip)."
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+    fusion_weight: float | None = None
+    "With --imagine: the image's share, 0 to 1. Default: 0.7, as published for CIRCO test."
+    feature_cache: Path | None = None
+    "A folder where features are kept. Default: cig in the user's cache folder (~/.cache)."
+
+    def asked(self) -> Searching:
+        from cig.options import Searching
+
+        return Searching(
+            method=self.method,
+            clip=self.clip,
+            phi=self.phi,
+            preprocessing=self.preprocess_type,
+            options=dict(map(key_value, self.method_option)),
+            weight=self.fusion_weight,
+            cache=self.feature_cache,
+        )
+
+
+@Parameter(name="*", group=COMPOSE)
+@dataclass(frozen=True)
+class ImagineFlags:
+    compose_clip: str = "openai/clip-vit-large-patch14"
+    "The first composing CLIP: hub id or folder."
+    compose_clip2: str = "Geonmo/CLIP-Giga-config-fixed"
+    "The second one, whose pooled text the generator reads."
+    compose_phi: Path | None = None
+    "The textual-inversion network of --compose-clip. Default: ./models/phi_best.pt."
+    compose_phi2: Path | None = None
+    "That of --compose-clip2. Default: ./models/phi_best_giga.pt."
+    compose_preprocess_type: Preprocess = "clip"
+    "clip is the published way of this stage."
+
+    def asked(self) -> Composing:
+        from cig.options import Composing
+
+        return Composing(*vars(self).values())
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ContestFlags:

@@ -112,6 +112,28 @@ class Branching:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A search over a folder of pictures: which, and how many of them are wanted."""
+
+    gallery: Path
+    images: tuple[Path, ...] = ()
+    text: str = ""
+    without: str = ""
+    without_weight: float = 0.3  # of the unwanted text; ours, no paper's
+    k: int = 10
+    names: tuple[str, ...] = ()  # patterns that a picture's name must match one of
+    metadata: Path | None = None
+    where: tuple[str, ...] = ()  # conditions on columns of the metadata, all of which must hold
+    keep_reference: bool = False
+    imagine: bool = False
+
+    @property
+    def from_lines(self) -> bool:
+        """Nothing was asked yet: searches come line by line."""
+        return not (self.images or self.text)
+
+
+@dataclass(frozen=True)
 class Comparing:
     """A table: methods, each alone and with each of the branches."""
 

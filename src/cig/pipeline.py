@@ -10,7 +10,7 @@ run       all of it in one process, without the files between
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from cig import plugins, settings
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
 from cig.formats import write_bytes, write_json
 from cig.layout import existing_part, part_folder
-from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
+from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_phi, need_pictures, need_unet
 from cig.runtime import commit, device_name, free_memory, resolve_device, resolve_dtype, say, versions
 from cig.searching import (
@@ -312,6 +312,52 @@ def plan(
     text, fits = planned(data, compute, *asked, out)
     print(text)
     return fits
+
+
+def find(
+    finding: Finding,
+    compute: Compute,
+    searching: Searching | None = None,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+    lines: Iterable[str] = (),
+) -> None:
+    """Prints the nearest pictures of a folder; without an image and a text, those of each line that comes in.
+
+    Raises:
+        NotFoundError: a folder without pictures, a picture or weights that are not there.
+        IncompleteError: no picture passes the filters.
+    """
+    from cig import hits, lookup
+
+    composing, generation = composing or Composing(), generation or Generation()
+    if finding.imagine:
+        need_all(lambda: (), [*_phi_checks(composing), lambda: need_unet(generation.unet)])
+    opened = lookup.Lookup(finding, compute, searching or Searching())
+    for note in opened.notes():
+        say(note)
+    if finding.from_lines:
+        for _, found, seconds in lookup.answers(opened, lines):
+            print(hits.to_text(found), flush=True)
+            say(f"{seconds:.3f} s")
+        return
+    asked = opened.asked
+    if finding.imagine:
+        picture = lookup.imagine(
+            asked,
+            lambda: (_load_composer(composing, compute, opened.cache), _load_sdxl(generation, compute, opened.cache)),
+            (composing, generation),
+            opened.place,
+        )
+        asked = replace(asked, pseudo_target=picture)
+    found = opened.find(asked)
+    if json:
+        write_json(json, hits.to_json(asked, found, opened.about()))
+    if html:
+        write_bytes(html, hits.to_html(asked, found, opened.about(), opened.cache).encode())
+    print(hits.to_text(found))
 
 
 def check(data: Data, compute: Compute) -> None:

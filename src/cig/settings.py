@@ -80,6 +80,11 @@ def _set_outside(table: str, key: str) -> Setting | None:
     return Setting(str(own[key]), "cig.toml") if key in own else None
 
 
+def user_cache() -> Path:
+    """Where things are kept that any of a user's calls may use again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cig"
+
+
 def branch_tables() -> list[dict[str, Any]]:
     """The [[branch]] tables of cig.toml."""
     tables: list[dict[str, Any]] = _file().get("branch", [])
