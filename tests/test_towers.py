@@ -6,7 +6,16 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoTokenizer, BertConfig, Siglip2Config, SiglipImageProcessorPil
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
+    Siglip2Config,
+    SiglipImageProcessorPil,
+)
 
 import tiny
 from cig import Source, load_method
@@ -165,3 +174,24 @@ def test_sizes_that_fit_into_no_batch_or_memory(tmp_path, folder):
     narrow = OwnPreprocess("SiglipImageProcessorPil", json.dumps({"size": {"shortest_edge": 224}}))
     with pytest.raises(PictureError, match="resized, it would be 224 x 4480000"):
         narrow(Image.new("RGB", (20000, 1)))
+
+
+def test_other_towers_read_texts_at_their_real_length(tmp_path):
+    """Chinese CLIP, in a batch with a mask, is what it is for each text alone; its case is its tokenizer's affair."""
+    shape = {"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16}
+    words = len(tiny.make_word_tokenizer(tmp_path))
+    vision = {**shape, "image_size": 32, "patch_size": 16}
+    text = {**shape, "vocab_size": words, "max_position_embeddings": 60}
+    torch.manual_seed(1)
+    model = ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).eval()
+    model.save_pretrained(tmp_path)
+    ChineseCLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(tmp_path)
+    tower = load_tower(str(tmp_path), CPU, FLOAT)
+    texts = ["is red", "shows two dogs instead of one", "is taken from above " * 30]
+    features = tower.embed_texts(texts)
+    for own, feature in zip(texts, features, strict=True):
+        tokens = tower.tokenizer([own], truncation=True, max_length=60, return_tensors="pt")
+        with torch.no_grad():
+            truth = model.get_text_features(tokens["input_ids"]).pooler_output[0]
+        assert torch.allclose(feature, truth, atol=1e-5)
+    assert not torch.allclose(tower.embed_texts(["is RED"]), features[:1])

@@ -1,6 +1,6 @@
 """Any dual tower of transformers, by hub id or folder: CLIP as encoders.py knows it, others as they know themselves.
 
-A dual tower is a model with `get_image_features` and `get_text_features`: SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese
+A dual tower is a model with `get_image_features` and `get_text_features`: SigLIP, SigLIP 2, ALIGN, Chinese
 CLIP, BLIP's... Its pictures are prepared by its own image processor, its texts by its own tokenizer.
 """
 

@@ -108,7 +108,7 @@ def joined(reference: str, captions: Sequence[str]) -> tuple[str, ...]:
 def _captions(source: Source) -> Told | Made:
     given = source.options
     if ("captions" in given) == ("captioner" in given):
-        raise UsageError("caption wants one of two options: captions=FILE or captioner=HUB_ID_OR_FOLDER")
+        raise UsageError("caption wants one of two: --method-option captions=FILE or captioner=HUB_ID_OR_FOLDER")
     if "captions" in given:
         return Told(Path(given["captions"]))
     from cig.captioner import load_captioner

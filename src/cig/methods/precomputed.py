@@ -90,5 +90,5 @@ def _reference(query: Query) -> str:
 
 def load(variant: str, source: Source) -> Precomputed:
     if "features" not in source.options:
-        raise UsageError("precomputed wants an option: features=FILE, an .npz or a Parquet file")
+        raise UsageError("precomputed wants --method-option features=FILE, an .npz or a Parquet file")
     return Precomputed(Path(source.options["features"]))
