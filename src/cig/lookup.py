@@ -38,7 +38,7 @@ class Lookup:
         """Raises NotFoundError or UsageError before anything is embedded."""
         from cig.methods import recall_method
 
-        _check(finding, searching)
+        check_searching(searching)
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
@@ -85,10 +85,8 @@ class Lookup:
             yield f"{self.metadata.path}: {unused} rows name no picture of {gallery.home}"
 
 
-def _check(finding: Finding, searching: Searching) -> None:
-    check_searching(searching)
-    if finding.k < 1:
-        raise UsageError(f"-k {finding.k}: at least 1")
+def check(finding: Finding) -> None:
+    """Raises UsageError for what does not go together, NotFoundError for a picture that is not there."""
     if finding.imagine and not (finding.images and finding.text):
         raise UsageError("--imagine makes a picture of --image and --text: give both")
     for image in finding.images:
@@ -130,6 +128,7 @@ def imagine(
     Raises:
         IncompleteError: the generator's pictures were all refused.
     """
+    from cig.composition import Composed
     from cig.generation import Imagining
     from cig.generation import imagine as imagine_all
 
@@ -141,7 +140,7 @@ def imagine(
     folder = place / "imagined" / digest_of([models, jsonable(vars(generation))])
     trying = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
     composer, generator = load()
-    done = imagine_all(part, composer, generator, folder, trying, batch_size=1)
+    done = imagine_all(part, Composed(part, composer), generator, folder, trying, batch_size=1)
     if query.id not in done.pictures:
         raise IncompleteError("the generator's pictures were all refused; try another --seed, or leave --imagine out")
     return done.pictures[query.id]

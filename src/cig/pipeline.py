@@ -332,6 +332,7 @@ def find(
     """
     from cig import hits, lookup
 
+    lookup.check(finding)
     composing, generation = composing or Composing(), generation or Generation()
     if finding.imagine:
         need_all(lambda: (), [*_phi_checks(composing), lambda: need_unet(generation.unet)])

@@ -1,0 +1,325 @@
+"""Search over a folder: against a search by hand; the index is used while nothing changed; filters; hostile names."""
+
+import io
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cig import Source, load_method
+from cig.cache import FeatureCache
+from cig.cli import main
+from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError
+from cig.filters import Condition, Metadata, allowed
+from cig.finder import Asked, Finder
+from cig.galleries import list_folder
+from cig.hits import printable, to_html
+from cig.images import read_picture
+from cig.lookup import parse_line
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as done:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return done.value.code or 0, shown.out, shown.err
+
+
+@pytest.fixture
+def shop(world, tmp_path):
+    home = tmp_path / "shop"
+    shutil.copytree(world / "shop", home)
+    (home / "queries.json").unlink()
+    return home
+
+
+def method_of(world, name="sum"):
+    return load_method(name, Source(clip=str(world / "models/clip-small")))
+
+
+def unit(row):
+    return torch.nn.functional.normalize(row, dim=-1)
+
+
+def by_hand(method, home, query):
+    """Names by cosine similarity to a unit feature [d], highest first."""
+    names = list_folder(home).names
+    pixels = [method.preprocess(read_picture(home / name).image) for name in names]
+    scores = unit(method.embed_images(torch.stack(pixels))) @ query
+    return [names[i] for i in np.argsort(-scores.numpy(), kind="stable")]
+
+
+# Searching
+
+
+def test_a_picture_and_a_text(world, shop):
+    method = method_of(world)
+    own = shop / "dresses/no 2.jpg"
+    feature = method.embed_images(method.preprocess(read_picture(own).image)[None])
+    query = unit(unit(feature) + method.embed_captions([("is red",)]))[0]
+    expected = [name for name in by_hand(method, shop, query) if name != "dresses/no 2.jpg"]
+    hits = Finder(shop, method).find(Asked((own,), "is red"), k=60)
+    assert [hit.name for hit in hits] == expected
+    assert hits[0].path == shop / expected[0]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    kept = Finder(shop, method).find(Asked((own,)), k=1, keep_reference=True)
+    assert kept[0].name == "dresses/no 2.jpg"
+    assert kept[0].score == pytest.approx(1)
+
+
+def test_a_text_alone_several_pictures_and_what_should_not_be_there(world, shop):
+    method = method_of(world)
+    finder = Finder(shop, method)
+    text, unwanted = (method.embed_captions([(own,)])[0] for own in ("is red", "a dog"))
+    assert torch.allclose(finder.embed(Asked(text="is red")), text, atol=1e-6)
+    without = finder.embed(Asked(text="is red", without="a dog", without_weight=0.5))
+    assert torch.allclose(without, unit(text - 0.5 * unwanted), atol=1e-6)
+    paths = shop / "dresses/no 0.jpg", shop / "shirts/no 1.jpg"
+    both = finder.embed(Asked(paths, "is red"))
+    one, two = (finder.embed(Asked((path,), "is red")) for path in paths)
+    assert torch.allclose(both, unit(one + two), atol=1e-6)
+    found = {hit.name for hit in finder.find(Asked(paths, "is red"), k=100)}
+    assert len(found) == 58, "neither of the pictures that were asked with"
+
+
+def test_a_pseudo_target_is_fused_in(world, shop):
+    finder = Finder(shop, method_of(world))
+    image, imagined = shop / "dresses/no 0.jpg", shop / "shirts/no 1.jpg"
+    fused = finder.embed(Asked((image,), "is red", pseudo_target=imagined, weight=0.7))
+    one, two = (finder.embed(Asked((path,), "is red")) for path in (image, imagined))
+    assert torch.allclose(fused, unit(0.7 * one + 0.3 * two), atol=1e-6)
+
+
+def test_wrong_questions_are_told(world, shop, tmp_path):
+    finder = Finder(shop, method_of(world))
+    with pytest.raises(UsageError, match="what is looked for"):
+        finder.find(Asked())
+    (tmp_path / "bad.png").write_bytes(b"no")
+    with pytest.raises(PictureError, match=r"bad\.png"):
+        finder.find(Asked((tmp_path / "bad.png",)))
+    with pytest.raises(UsageError, match="text looks at no picture"):
+        Finder(shop, method_of(world, "text")).find(Asked((shop / "dresses/no 0.jpg",), "x"))
+
+
+# The index
+
+
+def test_nothing_is_decoded_or_embedded_while_nothing_changes(world, shop, tmp_path, monkeypatch):
+    cache = FeatureCache(tmp_path / "cache")
+    first = Finder(shop, method_of(world), cache).find(Asked(text="is red"))
+    method = method_of(world)
+    monkeypatch.setattr(method, "embed_images", None)
+    monkeypatch.setattr("cig.galleries.embed_pictures", None)
+    again = Finder(shop, method, cache)
+    assert isinstance(again.gallery.features, np.memmap)
+    assert again.find(Asked(text="is red")) == first
+
+
+def test_what_changed_is_embedded_again_and_nothing_else(world, shop, tmp_path):
+    cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
+    Finder(shop, method, cache)
+    (shop / "shirts/no 1.jpg").unlink()
+    shutil.copy(shop / "dresses/no 0.jpg", shop / "new.jpg")
+    Image.new("RGB", (40, 30), "blue").save(shop / "dresses/no 2.jpg")
+    seen, embed = [], method.embed_images
+
+    def counted(pixels):
+        seen.append(len(pixels))
+        return embed(pixels)
+
+    method.embed_images = counted
+    finder = Finder(shop, method, cache)
+    assert sum(seen) <= 2, "the blue one, and perhaps the copy, which is known by its content"
+    assert finder.find(Asked((shop / "dresses/no 2.jpg",)), k=1, keep_reference=True)[0].name == "dresses/no 2.jpg"
+    assert "new.jpg" in finder.gallery.names
+    assert "shirts/no 1.jpg" not in finder.gallery.names
+    assert len(list((tmp_path / "cache/indexes").rglob("*.npy"))) == 1, "the old matrix is gone"
+
+
+@pytest.mark.parametrize("damage", ["index.json", "matrix", "both"])
+def test_a_damaged_index_is_made_again(world, shop, tmp_path, damage):
+    cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
+    first = Finder(shop, method, cache).find(Asked(text="x"))
+    for path in (tmp_path / "cache/indexes").rglob("*.*"):
+        if damage == "both" or (path.name == "index.json") == (damage == "index.json"):
+            path.write_bytes(b'{"listing": 7}' if path.name == "index.json" else b"\x93NUMPY")
+    assert Finder(shop, method, cache).find(Asked(text="x")) == first
+
+
+def test_unreadable_pictures_are_named_and_not_asked_again(world, shop, tmp_path, monkeypatch):
+    (shop / "bad.png").write_bytes(b"no")
+    cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
+    assert list(Finder(shop, method, cache).gallery.unreadable) == ["bad.png"]
+    monkeypatch.setattr("cig.galleries.embed_pictures", None)
+    assert list(Finder(shop, method, cache).gallery.unreadable) == ["bad.png"]
+
+
+def test_folders_without_pictures_are_told(world, tmp_path):
+    with pytest.raises(NotFoundError, match="has no pictures"):
+        Finder(tmp_path, method_of(world))
+    (tmp_path / "bad.png").write_bytes(b"no")
+    with pytest.raises(CigError, match="none of the 1 pictures"):
+        Finder(tmp_path, method_of(world))
+
+
+# Filters
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "holds"),
+    [
+        ("price<50", "7", True),
+        ("price<50", "50", False),
+        ("price<=50", 50, True),
+        ("price>9", "10", True),  # as numbers: as texts "10" < "9"
+        ("price>9", "", False),
+        ("price != 9", "", True),
+        ("colour = red", "red", True),
+        ("colour=red", "Red", False),
+        ("title~SUMMER", "a summer dress", True),
+        ("title~x", None, False),
+    ],
+)
+def test_conditions(text, cell, holds):
+    assert Condition.parse(text).holds(cell) == holds
+
+
+def test_filters_by_hand(tmp_path):
+    names = ["dresses/a.jpg", "dresses/b.jpg", "shirts/a.jpg", "new.jpg"]
+    (tmp_path / "m.csv").write_text("file,price\ndresses/a.jpg,10\ndresses/b,60\nshirts/a,5\nother,1\n")
+    metadata = Metadata(tmp_path / "m.csv")
+    assert allowed(names).tolist() == [True] * 4
+    assert allowed(names, ["dresses/*", "new*"]).tolist() == [True, True, False, True]
+    cheap = [Condition.parse("price<50")]
+    assert allowed(names, (), metadata, cheap).tolist() == [True, False, True, False], "nothing is said of new.jpg"
+    assert (
+        allowed(names, ["dresses/*"], metadata, [*cheap, Condition.parse("price>5")]).tolist() == [True] + [False] * 3
+    )
+    assert metadata.unused(names) == 1
+    with pytest.raises(UsageError, match='Did you mean "price"'):
+        allowed(names, (), metadata, [Condition.parse("prise<5")])
+    with pytest.raises(UsageError, match="--metadata"):
+        allowed(names, (), None, cheap)
+    with pytest.raises(UsageError, match="COLUMN SIGN VALUE"):
+        Condition.parse("price")
+    (tmp_path / "e.csv").write_text("file,price\n,10\n")
+    with pytest.raises(InputError, match="should name the pictures"):
+        Metadata(tmp_path / "e.csv")
+
+
+@given(st.text(max_size=20), st.text(max_size=10))
+def test_any_condition_is_one_or_told(text, cell):
+    try:
+        condition = Condition.parse(text)
+    except UsageError:
+        return
+    assert condition.holds(cell) in (True, False)
+
+
+# Lines, and showing
+
+
+def test_lines():
+    known = Asked(weight=0.5)
+    assert parse_line("is red", known) == Asked((), "is red", weight=0.5)
+    assert [str(path) for path in parse_line("a.jpg, b.jpg | is red", known).images] == ["a.jpg", "b.jpg"]
+    assert parse_line(" | red | dog", known).without == "dog"
+    assert parse_line("a.jpg |", known).text == ""
+    with pytest.raises(UsageError):
+        parse_line("a|b|c|d", known)
+
+
+def test_hostile_names_stay_text(world, shop, tmp_path):
+    hostile = shop / "<img src=x onerror=alert(1)>\x1b[31m.jpg"
+    os.rename(shop / "shirts/no 1.jpg", hostile)
+    finder = Finder(shop, method_of(world))
+    asked = Asked(text='<script>alert("x")</script>')
+    hits = finder.find(asked, k=60)
+    page = to_html(asked, hits, {"method": "<b>"})
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert printable("a\x1b[31m\n") == "a\\x1b[31m\\n"
+
+
+def test_from_the_shell(world, shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    clip = "--method", "sum", "--clip", world / "models/clip-small", "--device", "cpu"
+    line = "search", "--gallery", shop, *clip
+    reference = shop / "dresses/no 2.jpg"
+    code, out, err = run(
+        capsys, *line, "--image", reference, "--text", "red", "-k", 3, "--html", "h.html", "--json", "h.json"
+    )
+    assert (code, len(out.splitlines())) == (0, 3), err
+    assert (tmp_path / "xdg/cig/features.sqlite").exists(), "features are kept where the user's caches are"
+    told = json.loads((tmp_path / "h.json").read_text())
+    assert [hit["name"] for hit in told["hits"]] == [own.split(maxsplit=2)[-1] for own in out.splitlines()]
+    page = (tmp_path / "h.html").read_text()
+    assert page.count("data:image/webp") == 4
+    code, out, err = run(capsys, *line, "--text", "red", "--name", "shirts/*", "-k", 100)
+    assert (code, len(out.splitlines())) == (0, 30), err
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"red\n{reference} | is red\nnone.png | x\n"))
+    code, out, err = run(capsys, *line, "-k", 2)
+    assert (code, len(out.splitlines())) == (0, 4), err
+    assert "none.png is not there" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--text", "x", "-k", "0"], "at least 1"),
+        (["--image", "none.png"], "none.png is not a file"),
+        (["--text", "x", "--where", "price<5"], "give it with --metadata"),
+        (["--text", "x", "--imagine"], "give both"),
+        (["--text", "x", "--gallery", "nowhere"], "is not a folder"),
+    ],
+)
+def test_wrong_calls_exit_2(world, shop, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    gallery = [] if "--gallery" in words else ["--gallery", shop]
+    code, _, err = run(capsys, "search", *gallery, "--method", "sum", "--clip", world / "models/clip-small", *words)
+    assert (code, message in err) == (2, True), err
+    assert "Traceback" not in err
+
+
+def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    models = world / "models"
+    flags = {
+        "--method": "searle",
+        "--clip": models / "clip-small",
+        "--phi": models / "phi-small.pt",
+        "--compose-clip": models / "clip-small",
+        "--compose-clip2": models / "clip-large",
+        "--compose-phi": models / "phi-small.pt",
+        "--compose-phi2": models / "phi-large.pt",
+        "--model-path": models / "sdxl",
+        "--sdxl-repo": models / "sdxl",
+        "--vae-repo": models / "sdxl/vae",
+        "--height": 64,
+        "--width": 64,
+        "--steps": 1,
+        "--feature-cache": "cache",
+        "--device": "cpu",
+    }
+    words = ["search", "--gallery", shop, *(word for pair in flags.items() for word in pair)]
+    asked = "--image", shop / "dresses/no 2.jpg", "--text", "is red", "--imagine", "--json", "h.json"
+    code, out, err = run(capsys, *words, *asked)
+    assert code == 0, err
+    (picture,) = (tmp_path / "cache/imagined").rglob("[!.]*.png")
+    before = picture.stat().st_mtime_ns
+    assert json.loads((tmp_path / "h.json").read_text())["pseudo_target"] == str(picture.relative_to(tmp_path))
+    again = run(capsys, *words, *asked)
+    assert again[1] == out, again[2]
+    assert picture.stat().st_mtime_ns == before
+    code, _, err = run(capsys, *[word if word != models / "phi-large.pt" else "none.pt" for word in words], *asked)
+    assert (code, "none.pt is not there" in err) == (2, True), err
