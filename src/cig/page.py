@@ -155,8 +155,8 @@ def to_html(
     report = report or Report(title, {}, {}, {}, {}, {}, {})
     urls = thumbnails((path for case in cases for path in _paths(case)), cache)
     pictures = {url: place for place, url in enumerate(dict.fromkeys(urls.values()))}
-    page = _template().render(
-        **_own_code(),
+    page = template("report.html").render(
+        **own_code("report.js", "report.css"),
         title=title or report.benchmark,
         report=report,
         cases=cases,
@@ -177,24 +177,31 @@ def to_html(
     return SURROGATES.sub("\ufffd", page)
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """One of ours: everything that is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     house = Environment(loader=PackageLoader("cig"), autoescape=True, undefined=StrictUndefined)
     house.trim_blocks = house.lstrip_blocks = True
-    return house.get_template("report.html")
+    return house.get_template(name)
 
 
-def _own_code() -> dict[str, Any]:
-    """The style and script of the page, and the policy that allows these two and nothing else."""
+def own_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
+    """The script and styles of a page, and the policy that allows these and nothing else.
+
+    Args:
+        more: directives to add to the policy; connect_src="'self'" lets a page ask its own server.
+    """
     from markupsafe import Markup
 
     folder = files("cig") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    code, *rules = ((folder / name).read_text(encoding="utf-8") for name in (script, *styles))
+    style = "".join(rules)
     allowed = {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}
-    allowed |= {"style-src": _source(style), "script-src": _source(script)}
+    allowed |= {"style-src": _source(style), "script-src": _source(code)}
+    allowed |= {name.replace("_", "-"): whence for name, whence in more.items()}
     policy = "; ".join(f"{what} {whence}" for what, whence in allowed.items())
-    return {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return {"style": Markup(style), "script": Markup(code), "policy": policy}
 
 
 def _source(code: str) -> str:
@@ -209,16 +216,22 @@ def _paths(case: Case) -> list[Path]:
     return [path for path in (case.pseudo_target, *(each.path for each in shown)) if path]
 
 
-def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None) -> dict[Path, str]:
-    """path -> data URL of a small WebP, each distinct path once; those that cannot be read are left out."""
+def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: int = SIDE) -> dict[Path, str]:
+    """path -> data URL of a small WebP, each distinct path once; those that cannot be read are left out.
+
+    Args:
+        side: the longest, in pixels.
+    """
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
-    space = cache.space({"thumbnails": [SIDE, QUALITY]}, f"thumbnails of {SIDE} pixels")
+    space = cache.space({"thumbnails": [side, QUALITY]}, f"thumbnails of {side} pixels")
     digests = cache.digests(distinct)
     stored = dict(cache.read_bytes(space, digests.values()))
     small = {path: stored[name] for path, name in digests.items() if name in stored}
     with ThreadPoolExecutor(8) as pool:
-        made = zip(distinct, pool.map(lambda path: None if path in small else _thumbnail(path), distinct), strict=True)
+        made = zip(
+            distinct, pool.map(lambda path: None if path in small else _thumbnail(path, side), distinct), strict=True
+        )
         fresh = {path: own for path, own in made if own}
     cache.write_bytes(space, dict(fresh.values()))
     cache.remember({path: name for path, (name, _) in fresh.items()})
@@ -226,14 +239,14 @@ def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None) -> dict
     return {path: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for path, data in small.items()}
 
 
-def _thumbnail(path: Path) -> tuple[str, bytes] | None:
+def _thumbnail(path: Path, side: int) -> tuple[str, bytes] | None:
     """(digest of the picture, its WebP), upright as stored, as the models saw it."""
     buffer = io.BytesIO()
     try:
         picture = read_picture(path)
         image = picture.image
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        small.thumbnail((SIDE, SIDE))
+        small.thumbnail((side, side))
         small.save(buffer, "WEBP", quality=QUALITY)
     except (PictureError, OSError, ValueError, MemoryError):
         return None

@@ -1,0 +1,299 @@
+"""A blind trial on pictures of one's own: which of two lists answers a query better, base's or that of pseudo-targets?
+
+`trial.json` holds the cases, `votes.jsonl` a line a vote. Which side is base is in the first alone, and leaves it only
+when all is voted on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cig.benchmarks import name_of, unique
+from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.formats import append_json, file_digest, read_bytes, read_object, write_json
+from cig.layout import walk_pictures
+from cig.options import Composing, Generation, Searching
+from cig.runtime import jsonable
+from cig.searching import branches_text
+from cig.types import Benchmark, Query, Ranking
+
+if TYPE_CHECKING:
+    from cig.searching import Found
+
+FILE, VOTES = "trial.json", "votes.jsonl"
+CHOICES = ("left", "right", "tie", "bad")  # bad: neither list has what was asked for
+LONGEST = 86_400.0  # seconds a vote, so that a page left open over night is no outlier of days
+
+
+# The queries
+
+
+def load_folder(root: Path, queries: Path) -> Benchmark:
+    """All pictures below a folder as the gallery, and queries from a CSV file with the columns reference and caption.
+
+    A reference is a picture's path below the folder. The id of a query is its row, counted from 0, or its `id`.
+
+    Raises:
+        NotFoundError: a folder or file that is not there.
+        InputError: a file that is no such CSV, with the line.
+    """
+    if not os.path.isdir(root):
+        raise NotFoundError(f"{root} is not a folder; give the one with your pictures: cig trial DIR --queries FILE")
+    images = {Path(entry.path).relative_to(root).as_posix(): Path(entry.path) for entry in walk_pictures(root)}
+    return Benchmark(
+        name="folder/val",
+        queries=unique(_read_queries(queries), queries),
+        images=images,
+        gallery=tuple(images),
+        measures=(),
+        drop_reference=True,
+        weight=0.7,
+        weight_source="as published for CIRCO test; nothing is published for a folder",
+        hidden=True,
+    )
+
+
+def _read_queries(path: Path) -> list[Query]:
+    try:
+        table = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        rows = [(table.line_num, row) for row in table]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from error
+    lacking = {"reference", "caption"} - set(table.fieldnames or ())
+    if lacking or not rows:
+        what = f"lacks the column {some(sorted(lacking))}" if lacking else "has no queries"
+        raise InputError(f"{path} {what}; write a first line `reference,caption`, then a line a query")
+    return [_query(path, i, *row) for i, row in enumerate(rows)]
+
+
+def _query(path: Path, position: int, line: int, row: Mapping[str | None, Any]) -> Query:
+    reference, caption = (row[key] for key in ("reference", "caption"))
+    if not reference or not caption or None in row:
+        raise InputError(f"{path}, line {line}: expected a reference and a caption; quote a caption that has a comma")
+    try:
+        return Query(row.get("id") or str(position), name_of(reference, "reference"), (caption,))
+    except InputError as error:
+        raise InputError(f"{path}, line {line}: {error}") from error
+
+
+# The trial
+
+
+@dataclass(frozen=True)
+class Trying:
+    """What a trial is asked for."""
+
+    pictures: Path  # a folder
+    queries: Path  # a CSV file
+    searching: Searching = field(default_factory=Searching)  # without pseudo-targets they are made
+    composing: Composing = field(default_factory=Composing)
+    generation: Generation = field(default_factory=Generation)
+    top: int = 6  # pictures a list
+
+    @property
+    def making(self) -> bool:
+        return not self.searching.pseudo_targets
+
+    def searching_in(self, out: Path) -> Searching:
+        """With the places of what is made and remembered in the trial's folder."""
+        own = self.searching
+        images, cache = own.pseudo_targets or out / "pseudo_targets", own.cache or out / "features"
+        return replace(own, pseudo_targets=images, cache=cache)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that moves the lists, as JSON takes it."""
+        queries = {"queries": file_digest(self.queries), "pictures": self.pictures.resolve(), "top": self.top}
+        own: dict[str, Any] = {**queries, "searching": vars(replace(self.searching, cache=None))}
+        made = {"composing": vars(self.composing), "generation": vars(self.generation)} if self.making else {}
+        settings: dict[str, Any] = jsonable({**own, **made})
+        return settings
+
+
+@dataclass(frozen=True)
+class Case:
+    """One query with its two lists, as they are shown."""
+
+    id: str  # the query's
+    reference: str  # a picture's name
+    captions: tuple[str, ...]
+    left: tuple[str, ...]  # [k] names, nearest first
+    right: tuple[str, ...]
+    base: str  # "left" or "right": the side without the pseudo-target
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that is voted on, and how it came about."""
+
+    name: str
+    seed: int  # of the sides and of the order
+    asked: Mapping[str, Any]  # what it was made of; a rerun that asks for something else is refused
+    cases: tuple[Case, ...]  # in the order in which they are shown
+    same: tuple[str, ...]  # queries whose two lists are one: ties that nobody needs to see
+    without: tuple[str, ...]  # queries that have no pseudo-target
+    missing: Mapping[str, str]  # queries that could not run -> why
+    searched: Mapping[str, Any]  # the recipe in words, provenance
+    cost: Mapping[str, Any] | None  # what imagining took: queries, seconds, gigabytes, device; None: not known
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> Trial:
+        """Raises NotFoundError where there is none, InputError for a file that is something else."""
+        path = folder / FILE
+        if not os.path.isfile(path):
+            raise NotFoundError(f"{folder} has no trial ({FILE}); make one with `cig trial DIR --queries FILE`")
+        value = read_object(path)
+        try:
+            _need_kinds(value, KINDS)
+            return cls(**{**value, "cases": tuple(map(_read_case, value["cases"]))})
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no trial of this version ({error}); choose another folder with --out"
+            ) from error
+
+    def need_same(self, asked: Mapping[str, Any], folder: Path) -> None:
+        """Raises MismatchError, naming what differs, if something else is asked for than this was made of."""
+        differ = [
+            f"{key}: {self.asked.get(key)!r} there, {asked.get(key)!r} now"
+            for key in sorted({*self.asked, *asked})
+            if self.asked.get(key) != asked.get(key)
+        ]
+        if differ:
+            raise MismatchError(f"{folder} holds a trial of something else ({some(differ)}); choose another --out")
+
+
+KINDS: dict[str, Any] = {"name": str, "seed": int, "asked": dict, "cases": list, "same": list, "without": list}
+KINDS |= {"missing": dict, "searched": dict, "cost": dict | None}
+CASE_KINDS = {"id": str, "reference": str, "captions": list, "left": list, "right": list, "base": str}
+COST_KINDS = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
+
+
+def _need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError that names the key."""
+    for key, kind in kinds.items():
+        if not isinstance(value[key], kind):
+            raise TypeError(f"{key} is {type(value[key]).__name__}")
+
+
+def _read_case(value: dict[str, Any]) -> Case:
+    _need_kinds(value, CASE_KINDS)
+    if value["base"] not in ("left", "right"):
+        raise TypeError("base is neither left nor right")
+    lists = {key: tuple(map(str, value[key])) for key in ("captions", "left", "right")}
+    return Case(**{**value, **lists})
+
+
+def make(trying: Trying, found: Found, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+    """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
+
+    The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.
+
+    Args:
+        found: a search with pseudo-targets, of one part.
+        cost: as of cost_of.
+    """
+    top, part = trying.top, found.parts[0]
+    fused, alone = found.rankings[0], (found.alone or found.rankings)[0]
+    without, same, differ = _without(fused), [], []
+    for query, base, pseudo in zip(part.queries, alone.ids, fused.ids, strict=True):
+        if query.id not in without and query.id not in fused.missing:
+            differ.append((query, base[:top], pseudo[:top])) if base[:top] != pseudo[:top] else same.append(query.id)
+    coins = random.Random(seed)
+    coins.shuffle(differ)
+    return Trial(
+        name=trying.pictures.resolve().name,
+        seed=seed,
+        asked=trying.settings,
+        cases=tuple(_case(*own, coins.random() < 0.5) for own in differ),
+        same=tuple(same),
+        without=without,
+        missing=fused.missing,
+        searched={"recipe": f"{found.method.name}: {branches_text(found.branches)}", "provenance": found.provenance},
+        cost=cost,
+    )
+
+
+def _case(query: Query, base: tuple[str, ...], pseudo: tuple[str, ...], base_left: bool) -> Case:
+    left, right = (base, pseudo) if base_left else (pseudo, base)
+    return Case(query.id, query.reference, query.captions, left, right, "left" if base_left else "right")
+
+
+def _without(fused: Ranking) -> tuple[str, ...]:
+    """Queries that lack the pictures of every branch: they were searched by their reference alone."""
+    lacking: Any = fused.notes.get("branches", {})
+    return tuple(query for query in fused.queries if lacking and all(query in own for own in lacking.values()))
+
+
+def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
+    """What imagining took, where that is written beside the pictures.
+
+    Raises:
+        InputError: something else is.
+    """
+    path = pseudo_targets / "cost.json"
+    if not os.path.isfile(path):
+        return None
+    cost = read_object(path)
+    try:
+        _need_kinds(cost, COST_KINDS)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say what imagining took ({error}); move it away") from error
+    return cost
+
+
+# Votes
+
+
+class Votes:
+    """What was voted, a line each on the disk; of several votes of a case the last one counts."""
+
+    def __init__(self, folder: Path, trial: Trial) -> None:
+        self.path, self.known = folder / VOTES, {case.id for case in trial.cases}
+        self.choices: dict[str, str] = {}  # case -> choice, in the order of voting
+        self.strange = 0  # lines that a kill tore, or that are no votes of this trial
+        for line in read_bytes(self.path).splitlines() if os.path.exists(self.path) else ():
+            vote = _read_vote(line)
+            if vote and vote["case"] in self.known:
+                self._count(vote)
+            else:
+                self.strange += 1
+
+    def add(self, case: str, choice: str, seconds: float) -> None:
+        """Raises OutputError where the line cannot be written; then the vote does not count."""
+        vote = {"case": case, "choice": choice, "seconds": round(min(seconds, LONGEST), 2)}
+        append_json(self.path, {**vote, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        self._count(vote)
+
+    def _count(self, vote: Mapping[str, Any]) -> None:
+        self.choices.pop(vote["case"], None)
+        self.choices[vote["case"]] = vote["choice"]
+
+
+def _read_vote(line: bytes) -> dict[str, Any] | None:
+    try:
+        return checked_vote(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def checked_vote(vote: Any) -> dict[str, Any]:
+    """A vote from outside; raises ValueError unless it has a case, one of the choices, and seconds."""
+    if not isinstance(vote, dict) or not isinstance(vote.get("case"), str) or vote.get("choice") not in CHOICES:
+        raise ValueError(f"a vote has a case and a choice: {', '.join(CHOICES)}")
+    seconds = vote.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ValueError("a vote has its seconds")
+    return vote
