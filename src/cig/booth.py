@@ -167,7 +167,8 @@ class _Request(BaseHTTPRequestHandler):
         """The path behind the secret."""
         if not HOST.fullmatch(self.headers.get("Host", "")):
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
-        first, secret, *asked = self.path.split("/")
+        first, _, rest = self.path.partition("/")
+        secret, *asked = rest.split("/")
         if first or not secrets.compare_digest(secret.encode(errors="replace"), self.server.booth.secret.encode()):
             raise Refused(HTTPStatus.NOT_FOUND, "the address lacks its secret; copy it whole from the terminal")
         return asked

@@ -158,7 +158,9 @@ class Trial:
         value = read_object(path)
         try:
             _need_kinds(value, KINDS)
-            return cls(**{**value, "cases": tuple(map(_read_case, value["cases"]))})
+            _need_kinds(value["cost"] or NO_COST, COST_KINDS)
+            lists = {key: tuple(map(str, value[key])) for key in ("same", "without")}
+            return cls(**{**value, **lists, "cases": tuple(map(_read_case, value["cases"]))})
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path} is no trial of this version ({error}); choose another folder with --out"
@@ -179,6 +181,7 @@ KINDS: dict[str, Any] = {"name": str, "seed": int, "asked": dict, "cases": list,
 KINDS |= {"missing": dict, "searched": dict, "cost": dict | None}
 CASE_KINDS = {"id": str, "reference": str, "captions": list, "left": list, "right": list, "base": str}
 COST_KINDS = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
+NO_COST: dict[str, Any] = {"queries": 0, "seconds": 0, "gigabytes": None, "device": ""}
 
 
 def _need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

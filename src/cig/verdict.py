@@ -80,7 +80,7 @@ class Verdict:
             return "no query was decided: no evidence either way"
         more, name = max((self.pseudo, "pseudo-targets"), (self.base, "base"))
         many = "query" if self.decided == 1 else "queries"
-        found = f"evidence that {name} did better here" if self.p < ALPHA else "no evidence either way"
+        found = f"evidence that {name} did better" if self.p < ALPHA else "no evidence either way"
         return f"{more} of {self.decided} decided {many} preferred {name}, p = {self.p:.2g}: {found}"
 
     def _share(self) -> str:
