@@ -2,11 +2,15 @@
 that say no more than the votes do.
 """
 
+import csv
 import http.client
 import json
 import math
+import os
 import random
 import re
+import signal
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -18,11 +22,13 @@ from hypothesis import strategies as st
 
 import tiny
 from cig.booth import MOST, Booth, Server
-from cig.errors import InputError, MismatchError, NotFoundError
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.statistics import chance_of, sign_test
 from cig.trial import LONGEST, Case, Trial, Trying, Votes, load_folder, make
 from cig.types import Query, Ranking
 from cig.verdict import Verdict, cost_text
+from test_cli import run
+from test_page import BROWSER, PALE, TOO_WIDE, browser
 
 HOME = Path(__file__).parents[1]
 NAMES = ("a.png", "b.png", "c.png", "d.png")
@@ -281,7 +287,7 @@ def test_everything_that_was_not_shown_is_named():
     found = verdict(1, open_=2, same=("7", "8"), without=("9",), missing={"10": "torn"}, cost=COST)
     text = "\n".join(found.words)
     for words in (
-        "votes: 1 for pseudo-targets, 0 for base, 0 ties, 0 both bad, 2 not voted",
+        "votes: pseudo-targets 1, base 0, ties 0, both bad 0, not voted 2",
         "not shown: 2 that have the same list on both sides (ties) (7, 8)",
         "not shown: 1 that have no pseudo-target (9)",
         "not shown: 1 that could not run (10)",
@@ -511,6 +517,168 @@ def test_the_page_is_served_to_this_machine_alone(tmp_path):
         assert len(server.booth.secret) >= 32
 
 
+# The verb
+
+
+@pytest.fixture(scope="module")
+def album(world, tmp_path_factory):
+    """Sixteen pictures in two folders, and six queries: one has no pseudo-target, one no reference."""
+    home, draw = tmp_path_factory.mktemp("album"), random.Random(3)
+    names = [f"{'home' if i % 2 else 'away'}/{i:02d}.png" for i in range(16)]
+    for name in names:
+        tiny.draw(draw, home / "pictures" / name)
+    for i in (0, 1, 2, 3, 5):
+        tiny.draw(draw, home / "made" / f"{i:05d}.png")
+    with (home / "q.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [(name, tiny.CAPTIONS[i]) for i, name in enumerate([*names[:5], "gone.png"])]
+        csv.writer(file).writerows([("reference", "caption"), *rows])
+    return home
+
+
+def words_of(world, album, out):
+    """A trial by picture features, with pseudo-targets that are there."""
+    line = ["trial", album / "pictures", "--queries", album / "q.csv", "--generated-image-dir", album / "made"]
+    line += ["--method", "image", "--search-clip", world / "models/clip-small", "--fusion-weight", "0.1"]
+    return [*map(str, line), "--device", "cpu", "--out", str(out)]
+
+
+@contextmanager
+def serving(line):
+    """The verb in a process of its own: (process, its page's address)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cig", *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(HOME / "src")},
+    )
+    try:
+        said = next(line for line in process.stderr if line.startswith("vote at "))
+        yield process, said.split()[2]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def send(address, what="", body=None):
+    port, secret = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/(.+)/", address).groups()
+    line = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    origin = {"Origin": f"http://127.0.0.1:{port}"}
+    line.request("POST" if body else "GET", f"/{secret}/{what}", body, origin if body else {})
+    answer = line.getresponse()
+    assert answer.status == 200
+    return json.loads(answer.read())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_trial_ends_with_its_result_and_goes_on_the_next_day(world, album, tmp_path, stop):
+    line = words_of(world, album, tmp_path)
+    with serving(line) as (process, address):
+        cases = send(address, "state")["cases"]
+        assert set(cases) <= {"0", "1", "2", "3"}
+        shown = send(address, f"case/{cases[0]}")
+        assert [len(shown[side]) for side in ("left", "right")] == [6, 6]
+        assert all(each["url"].startswith("data:image/webp") for each in (*shown["left"], shown["reference"]))
+        send(address, "vote", vote(cases[0], "left"))
+        process.send_signal(stop)
+        said, complaints = process.communicate(timeout=20)
+    assert (process.returncode, complaints) == (0, "")
+    assert "not shown: 1 that have no pseudo-target (4)" in said
+    assert "not shown: 1 that could not run (5)" in said
+    assert f"not voted {len(cases) - 1}" in said
+    assert "reference 0.10, pseudo-target 0.90 (--fusion-weight)" in said
+    assert "made elsewhere, not measured" in said
+    written = (tmp_path / "trial.json").read_bytes()
+    with serving(line) as (_, address):
+        assert send(address, "state")["voted"] == [[cases[0], "left"]]
+        for name in cases[1:]:
+            send(address, "vote", vote(name, "tie"))
+        assert send(address, "result")["words"][0].startswith("1 of 1 decided query preferred")
+    assert (tmp_path / "trial.json").read_bytes() == written
+
+
+def test_the_result_at_any_time(world, album, tmp_path, capsys, monkeypatch):
+    trial(case(1, "right"), case(2)).write(tmp_path)
+    voted(tmp_path, Trial.read(tmp_path), ["left"])
+    with (tmp_path / "votes.jsonl").open("a") as file:
+        file.write('{"case": "2", "cho')
+    code, out, err = run(capsys, "trial", album, "--result", "--out", tmp_path)
+    assert (code, out.splitlines()[0][:47]) == (0, "1 of 1 decided query preferred pseudo-targets, ")
+    assert "left out: 1" in err
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["votes"] == {"pseudo_targets": 1, "base": 0, "ties": 0, "both_bad": 0, "not_voted": 1}
+    assert result["words"] == out.splitlines()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "trial", album / "pictures", "--result")
+    assert (code, "outputs/trials/pictures has no trial" in err) == (2, True)
+
+
+def made_here(world, album, out):
+    models = world / "models"
+    line = ["trial", album / "pictures", "--queries", album / "q.csv", "--method", "image", "--out", out]
+    line += ["--clip", models / "clip-small", "--clip2", models / "clip-large", "--phi", models / "phi-small.pt"]
+    line += ["--phi2", models / "phi-large.pt", "--model-path", models / "sdxl", "--sdxl-repo", models / "sdxl"]
+    line += ["--vae-repo", models / "sdxl/vae", "--height", "64", "--width", "64", "--steps", "2", "--device", "cpu"]
+    return [*line, "--search-clip", models / "clip-small", "--fusion-weight", "0"]
+
+
+def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_path, capsys, monkeypatch):
+    served = []
+    monkeypatch.setattr("cig.booth.serve", lambda booth, port, browse: served.append(booth))
+    code, out, err = run(capsys, *made_here(world, album, tmp_path))
+    assert (code, "5 pseudo-targets" in err) == (0, True)
+    assert re.search(r"cost: imagining took [\d.e-]+ s a query, with at most [\d.]+ GB in use \(cpu", out)
+    monkeypatch.setattr("cig.inversion.recall_composer", None)  # nothing is loaded again
+    monkeypatch.setattr("cig.methods.recall_method", None)
+    code, again, _ = run(capsys, *made_here(world, album, tmp_path))
+    assert (code, again) == (0, out)
+    assert [own.trial.cases for own in served[:1]] == [own.trial.cases for own in served[1:]]
+    code, _, err = run(capsys, *made_here(world, album, tmp_path), "--top", "3")
+    assert (code, "top: 6 there, 3 now" in err) == (2, True)
+
+
+def test_where_no_list_differs_there_is_nothing_to_vote_on(world, album, tmp_path, capsys):
+    line = [*words_of(world, album, tmp_path), "--top", "3"]
+    code, out, err = run(capsys, *line[: line.index("--fusion-weight")], "--fusion-weight", "1", *line[-6:])
+    assert (code, "0 of 6 queries have two lists that differ" in err, "vote at" in err) == (0, True, False)
+    assert "not shown: 4 that have the same list on both sides (ties) (0, 1, 2, 3)" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "which queries?"),
+        ("--queries nowhere.csv", "nowhere.csv is not there"),
+        ("--queries q.csv --top 0", "--top 0: at least 1"),
+        ("--queries q.csv", "models/phi_best.pt is not there"),
+        ("--queries q.csv --method text --generated-image-dir made", "looks at no picture"),
+        ("--queries q.csv --method image --generated-image-dir nowhere", "nowhere is not a folder"),
+        ("--queries q.csv --method serle", 'Did you mean "searle"'),
+    ],
+)
+def test_wrong_calls_say_what_to_type(world, album, tmp_path, monkeypatch, capsys, line, words):
+    monkeypatch.chdir(album)
+    line = [*line.split(), *(["--search-clip", world / "models/clip-small"] if "method" in line else [])]
+    code, _, err = run(capsys, "trial", "pictures", *line, "--out", tmp_path)
+    assert (code, words in err, "Traceback" in err) == (2, True, False), err
+    assert not (tmp_path / "trial.json").exists()
+
+
+def test_a_folder_that_is_none(tmp_path, capsys):
+    code, _, err = run(capsys, "trial", tmp_path / "nowhere", "--queries", tmp_path / "q.csv", "--method", "image")
+    assert (code, "nowhere is not a folder" in err) == (2, True)
+
+
+def test_a_port_that_is_taken_is_said(tmp_path, album):
+    with opened(tmp_path, trial(case(1))) as server:
+        port = server.server_address[1]
+        with pytest.raises(UsageError, match=f"--port {port} cannot be had"):
+            Server(server.booth, port)
+    for port in (-1, 65536):
+        with pytest.raises(UsageError, match="cannot be had"):
+            Server(server.booth, port)
+
+
 # The page, in a browser
 
 
@@ -569,6 +737,8 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def ready():
+    if not BROWSER:
+        pytest.skip("no chromium or google-chrome on this machine")
     with browser() as opened_:
         yield opened_
 

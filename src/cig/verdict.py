@@ -50,8 +50,8 @@ class Verdict:
         return [
             self._finding(),
             self._share(),
-            f"votes: {self.pseudo} for pseudo-targets, {self.base} for base, {self.ties} ties, {self.both_bad} both "
-            f"bad, {self.not_voted} not voted",
+            f"votes: pseudo-targets {self.pseudo}, base {self.base}, ties {self.ties}, both bad {self.both_bad}, "
+            f"not voted {self.not_voted}",
             *self._not_shown(),
             *self._stopped_early(),
             f"searched by {self.trial.searched.get('recipe')}; base is the reference alone",

@@ -31,11 +31,14 @@ function fetched(id) {
 
 function frame(picture, what) {
   const place = document.createElement("span");
-  place.className = picture.url ? "frame" : "frame none";
   const inside = document.createElement(picture.url ? "img" : "span");
-  if (picture.url) Object.assign(inside, { src: picture.url, alt: `${what}: ${picture.name}` });
-  else inside.textContent = picture.name;
+  place.className = picture.url ? "frame" : "frame none";
   place.append(inside);
+  if (picture.url) Object.assign(inside, { src: picture.url, alt: `${what}: ${picture.name}` });
+  else {
+    inside.textContent = picture.name;
+    Object.assign(place, { role: "img", ariaLabel: `${what}: ${picture.name}, no picture` });
+  }
   return place;
 }
 
