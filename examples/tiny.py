@@ -1,4 +1,4 @@
-"""A whole world in miniature: CIRR, FashionIQ and CIRCO with drawn pictures, and tiny models with random weights.
+"""A whole world in miniature: CIRR, FashionIQ, CIRCO and a folder of one's own, with drawn pictures, and tiny models.
 
     python examples/tiny.py build/tiny      # make it, and run every verb on it
 
@@ -46,6 +46,7 @@ def make(root: Path, seed: int = 0, queries: int = 8, pictures: int = 60, sizes:
     make_cirr(root / "CIRR", rng, queries, pictures)
     make_fashioniq(root / "FashionIQ", rng, queries, pictures)
     make_circo(root / "CIRCO", rng, queries, pictures)
+    make_shop(root / "shop", rng, queries, pictures)
     return root
 
 
@@ -122,6 +123,19 @@ def _circo_entry(rng: random.Random, i: int, ids: Sequence[int], hidden: bool) -
     return entry if hidden else entry | truth
 
 
+def make_shop(home: Path, rng: random.Random, queries: int, pictures: int) -> None:
+    """Somebody's own pictures, with queries in the form that `folder` reads."""
+    names = [f"{('dresses', 'shirts')[i % 2]}/no {i}.jpg" for i in range(pictures)]
+    for name in names:
+        draw(rng, home / name)
+    pairs = [rng.sample(names, 2) for _ in range(queries)]
+    rows = [
+        {"reference": reference, "caption": _caption(i), "target": target, "tags": ["change"], "cluster": str(i // 2)}
+        for i, (reference, target) in enumerate(pairs)
+    ]
+    _write(home / "queries.json", rows)
+
+
 def _caption(i: int) -> str:
     return CAPTIONS[i % len(CAPTIONS)]
 
@@ -179,6 +193,49 @@ def make_pic2word(path: Path, features: int, width: int) -> None:
 
     weights = Im2Text(features, 2 * features, width).state_dict()
     torch.save({"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}, path)
+
+
+def make_siglip(folder: Path, size: int = 32) -> None:
+    """A SigLIP with its own picture size, context and vocabulary."""
+    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
+
+    shape: dict[str, Any] = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**shape, "hidden_size": 20, "image_size": size, "patch_size": 16}
+    words = len(make_word_tokenizer(folder))
+    text = {**shape, "hidden_size": 16, "projection_size": 20, "vocab_size": words, "max_position_embeddings": 12}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
+
+
+def make_captioner(folder: Path, size: int = 32) -> None:
+    """A ViT that sees and a GPT-2 that tells, as in ViT-GPT2; it says noise."""
+    from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
+    from transformers import ViTImageProcessorPil as Processor
+
+    words = len(make_word_tokenizer(folder))
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision = ViTConfig(**shape, num_attention_heads=2, image_size=size, patch_size=16)
+    text = GPT2Config(vocab_size=words, n_positions=40, n_embd=16, n_layer=1, n_head=2, add_cross_attention=True)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 1, 0, 2
+    VisionEncoderDecoderModel(config).save_pretrained(folder)
+    Processor(size={"height": size, "width": size}).save_pretrained(folder)
+
+
+def make_word_tokenizer(folder: Path) -> Any:
+    """Of the captions' lower-case words, one token each; it pads with 0 and ends with 2."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    fast = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.train_from_iterator([text.lower() for text in CAPTIONS], trainers.WordLevelTrainer(special_tokens=special))
+    fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, **names)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def make_sdxl(folder: Path, prompt: int, pooled: int) -> None:

@@ -30,7 +30,7 @@ def image(path):
 @pytest.mark.parametrize("name", plugins.names("benchmarks"))
 def test_contract(name, world):
     module = plugins.load("benchmarks", name)
-    root = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ"}[name]
+    root = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ", "folder": "shop"}[name]
     assert module.SPLITS
     for part in load_benchmarks(f"{name}/val", world / root):
         assert isinstance(part, Benchmark)

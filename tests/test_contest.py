@@ -21,7 +21,7 @@ from cig.runs import compare
 from cig.versus import versus
 from cig.weights import GRID, Frozen, best, freeze, frozen
 
-BENCHMARKS = ("cirr/val", "circo/val", "fashioniq/val")
+BENCHMARKS = {"cirr/val": ".", "circo/val": ".", "fashioniq/val": ".", "folder/val": "shop"}  # where each lies
 
 
 def run(capsys, *words):
@@ -44,7 +44,7 @@ def imagined(world, tmp_path_factory):
     """benchmark -> a folder with pictures of the gallery in the place of pseudo-targets, two for each query."""
     home = tmp_path_factory.mktemp("imagined")
     for name in BENCHMARKS:
-        for part in load_benchmarks(name, world):
+        for part in load_benchmarks(name, world / BENCHMARKS[name]):
             folder = home / name / part.part
             folder.mkdir(parents=True)
             paths = list(part.images.values())
@@ -66,7 +66,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
         tuple(map(parse_named, branches)),
         imagined / name,
     )
-    parts = load_benchmarks(name, world)
+    parts = load_benchmarks(name, world / BENCHMARKS[name])
     contest = hold(parts, Data(name, world), Compute("cpu"), comparing, FeatureCache())
     seen = {row.method for row in contest.rows}
     assert seen == set(plugins.names("methods"))

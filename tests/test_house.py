@@ -12,13 +12,15 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec"},
-    {"images", "benchmarks", "submissions", "cache"},
+    {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"images", "fetch", "benchmarks", "submissions", "cache"},
     {"encoders"},
+    {"towers"},
+    {"captioner"},
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
-    {"datasets", "evaluation", "versus", "runs", "check"},
+    {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
     {"report", "page", "options"},
     {"branches"},
     {"searching", "plan"},
@@ -75,7 +77,8 @@ def test_every_room_has_a_floor():
 
 
 @pytest.mark.parametrize(
-    ("library", "doors"), [("diffusers", {"generators"}), ("transformers", {"encoders", "runtime"})]
+    ("library", "doors"),
+    [("diffusers", {"generators"}), ("transformers", {"captioner", "encoders", "runtime", "towers"})],
 )
 def test_heavy_libraries_have_their_own_door(library, doors):
     rooms = {room_of(path) for path in files() for module, _, _ in imports(path) if module.split(".")[0] == library}

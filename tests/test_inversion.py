@@ -6,9 +6,9 @@ import torch
 import oracle
 from cig import Phi, load_composer
 from cig.encoders import load_clip
-from cig.errors import InputError, MismatchError, NotFoundError
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.images import Preprocess, read_picture
-from cig.inversion import join_captions, load_phi, over_orders, prompt
+from cig.inversion import join_captions, load_phi, over_orders, prompt, prompts
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,16 @@ def test_prompts():
     assert prompt("is {red} $5") == "a photo of $ that is {red} $5"
     assert join_captions([" Is red. "]) == (" Is red. ",)
     assert join_captions(["is red.", " longer?, "]) == ("is red and longer", "longer and is red")
+    assert prompts(["is red.", "longer"])[1] == "a photo of $ that longer and is red"
+    assert prompts([]) == ("a photo of $",)
+    assert prompts([""]) == ("a photo of $ that ",), "an empty caption is a caption, as published"
+    with pytest.raises(UsageError, match="leaves nothing to search with"):
+        prompts([], bare=None)
 
 
 def test_orders_are_averaged_as_unit_vectors():
     table = {"a and b": [2.0, 0.0], "b and a": [0.0, 5.0], "c": [3.0, 4.0]}
-    features = over_orders([("a", "b"), ("c",)], lambda texts, words: torch.tensor([table[t] for t in texts]), None)
+    features = over_orders([("a and b", "b and a"), ("c",)], lambda texts: torch.tensor([table[t] for t in texts]))
     assert torch.allclose(features, torch.tensor([[0.5**0.5, 0.5**0.5], [0.6, 0.8]]))
 
 

@@ -10,6 +10,7 @@ from cig import Source, load_method, plugins
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.images import read_picture
 from cig.methods import ALIASES, check_flags, published_experiment, split_method
+from cig.methods.slerp import slerp
 
 CAPTIONS = [("is red", "is longer."), ("costs $5 & $6",)]
 
@@ -86,6 +87,62 @@ def test_baselines_by_hand(world):
     words = text.embed_queries(pixels, CAPTIONS)
     assert torch.allclose(image.embed_queries(pixels, CAPTIONS), unit)
     assert torch.allclose(both.embed_queries(pixels, CAPTIONS), torch.nn.functional.normalize(unit + words, dim=-1))
+
+
+def test_slerp_by_hand():
+    """Between the axes, the angle is a right one: a third of the way is 30 degrees."""
+    east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert torch.allclose(slerp(east, north, 1 / 3), torch.tensor([[0.75**0.5, 0.5]]))
+    assert torch.equal(slerp(east, north, 0.0), east)
+    assert torch.allclose(slerp(east, east, 0.3), east), "parallel rows are interpolated linearly"
+
+
+def test_slerp_half_way_is_the_sum(world):
+    half, both = load_method("slerp", replace(source(world, False), options={"t": "0.5"})), method_of(world, "sum")
+    _, images = features(half, world)
+    assert torch.allclose(half.embed_queries(images, CAPTIONS), both.embed_queries(images, CAPTIONS), atol=1e-6)
+    assert (half.identity["t"], method_of(world, "slerp").identity["t"]) == (0.5, 0.8)
+
+
+@pytest.mark.parametrize("name", ["image", "sum", "slerp"])
+def test_without_a_caption_image_like_methods_search_with_the_picture(world, name):
+    method = method_of(world, name)
+    _, images = features(method, world)
+    unit = torch.nn.functional.normalize(images, dim=-1)
+    assert torch.allclose(method.embed_queries(images, [(), ()]), unit, atol=1e-6)
+    mixed = method.embed_queries(images, [(), ("is red",)])
+    assert torch.allclose(mixed[0], unit[0], atol=1e-6)
+    assert torch.allclose(mixed[1:], method.embed_queries(images[1:], [("is red",)]), atol=1e-6)
+
+
+def test_without_a_caption_the_text_method_has_nothing_left(world):
+    method = method_of(world, "text")
+    with pytest.raises(UsageError, match="leaves nothing to search with"):
+        method.embed_queries(torch.zeros(1, 40), [()])
+
+
+@pytest.mark.parametrize("name", ["searle", "lincir", "pic2word"])
+def test_without_a_caption_the_prompt_is_the_word_alone(world, name):
+    method = method_of(world, name)
+    _, images = features(method, world)
+    ids = torch.tensor([oracle.tokens("a photo of $")] * 2)
+    truth = oracle.text_states(world / "models/clip-small", ids, method.inverter(images), True)[2]
+    queries = method.embed_queries(images, [(), ()])
+    assert torch.allclose(queries, torch.nn.functional.normalize(truth, dim=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("slerp", {"T": "1"}, r'slerp has no option "T"\. Choose from: t\.'),
+        ("sum", {"t": "1"}, 'sum has no options; leave "t" out'),
+        ("slerp", {"t": "nan"}, "give a number from 0"),
+        ("slerp", {"t": "1,5"}, "give a number from 0"),
+    ],
+)
+def test_options_that_do_not_fit(name, options, words):
+    with pytest.raises(UsageError, match=words):
+        load_method(name, Source(options=options))
 
 
 def test_names():

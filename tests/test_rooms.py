@@ -17,7 +17,9 @@ from cig.types import Report
 
 
 def test_a_folder_is_the_registry(tmp_path, monkeypatch):
-    assert plugins.names("methods") == ["image", "lincir", "pic2word", "searle", "sum", "text"]
+    baselines = ["caption", "image", "slerp", "sum", "text"]
+    inversions = ["lincir", "oti", "pic2word", "searle"]
+    assert plugins.names("methods") == sorted([*baselines, *inversions, "precomputed"])
     (tmp_path / "third_party").mkdir()
     (tmp_path / "third_party/toy.py").write_text("SPLITS = {'val': 'val'}")
     monkeypatch.syspath_prepend(tmp_path)

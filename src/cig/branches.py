@@ -58,23 +58,22 @@ def parse_contest(methods: Sequence[str], branches: Sequence[str], clip: str | N
 
 
 def parse_method(text: str, clip: str | None = None) -> Searching:
-    """One of `--methods`: a name, and perhaps clip=, phi= and preprocessing=; clip is for those without a phi."""
+    """One of `--methods`: a name, perhaps clip=, phi=, preprocessing= and options; clip is for those without a phi."""
     from cig.methods import weights_of
 
     source = f"--methods {text!r}"
     name, _, rest = text.strip().partition(" ")
     table = keys_of(rest, source)
-    for key in table:
-        if key not in ("clip", "phi", "preprocessing"):
-            raise UsageError(f'{source}: a method has no "{key}".{did_you_mean(key, ["clip", "phi", "preprocessing"])}')
     preprocessing = {"": None, "clip": "clip", "targetpad": "targetpad"}
     if table.get("preprocessing", "") not in preprocessing:
         raise UsageError(f"{source}: preprocessing is clip or targetpad")
-    asked = {"clip": clip if not weights_of(name).phi else None, **table}
+    weights = weights_of(name)
+    shared = clip if weights.clip and not weights.phi and not weights.words else None
     return Searching(
         method=name,
-        clip=asked["clip"],
+        clip=table.get("clip", shared),
         phi=Path(table["phi"]) if "phi" in table else None,
+        options={key: own for key, own in table.items() if key not in ("clip", "phi", "preprocessing")},
         preprocessing=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
     )
 
@@ -114,7 +113,7 @@ def _yes(value: Any) -> bool:
     return str(value).lower() in ("yes", "true")
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "phi": Path, "caption": _yes, "copies": int}
+_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int}
 
 
 def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
@@ -177,7 +176,7 @@ class Branches:
         """single: one category was asked for, whose pictures may lie in a flat folder."""
         self.searching, self.searcher, self.compute = searching, searcher, compute
         self.cache, self.single = cache, single
-        self.methods: dict[tuple[str, Path | None], Method] = {}
+        self.methods: dict[str, Method] = {}
 
     def asked(self) -> tuple[Branching, ...]:
         """What was asked for, or the published recipe where there are pseudo-targets."""
@@ -242,32 +241,34 @@ class Branches:
         return self._method(asked) or self.searcher
 
     def _method(self, asked: Branching) -> Method | None:
-        if asked.method is None:
+        spec = asked.method
+        if spec == "image" and not asked.caption and hasattr(self.searcher, "look_up"):
+            spec = None  # it knows pictures' own features, and no CLIP does
+        if spec is None:
             self._need_sight(asked, self.searcher)
             return None
-        key = asked.method, asked.phi
-        if key not in self.methods:
-            self.methods[key] = self._load(asked)
-        self._need_sight(asked, self.methods[key])
-        return self.methods[key]
+        if spec not in self.methods:
+            self.methods[spec] = self._load(spec)
+        self._need_sight(asked, self.methods[spec])
+        return self.methods[spec]
 
-    def _load(self, asked: Branching) -> Method:
+    def _load(self, spec: str) -> Method:
         """On the searcher's CLIP and preprocessing, so that one gallery serves both."""
-        from cig.methods import Source, check_flags, recall_method, weights_of
+        from cig.methods import Source, recall_method, weights_of
 
-        assert asked.method
-        clip = self.searching.clip or weights_of(self.searching.method).clip
-        by_default = weights_of(asked.method).phi and not asked.phi
+        asked, mine = parse_method(spec), weights_of(self.searching.method).clip
+        weights = weights_of(asked.method)
+        by_default = not weights.clip or (weights.phi and not asked.phi)
         pad = getattr(self.searcher.preprocess, "pad", False)
         source = Source(
-            clip=None if by_default else clip,
+            clip=asked.clip or (None if by_default else self.searching.clip or mine or None),
             phi=asked.phi,
             device=resolve_device(self.compute.device),
             dtype=self.compute.dtype,
             cache_dir=self.compute.cache_dir,
             preprocessing="targetpad" if pad else "clip",
+            options=asked.options,
         )
-        check_flags(asked.method, source)
         return recall_method(asked.method, source, self.cache)
 
     def _need_sight(self, asked: Branching, method: Method) -> None:

@@ -20,7 +20,8 @@ from cig.features import embed_pictures, embed_queries
 from cig.formats import digest_of, read_object
 from cig.fusion import Embedded, embed
 from cig.options import Branching, Comparing, Compute, Data, Searching
-from cig.retrieval import index, rank_embedded, wanted_pictures
+from cig.preflight import need_pictures
+from cig.retrieval import index, rank_embedded, seen_by, wanted_pictures
 from cig.runtime import Cost, commit, jsonable, measured
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
@@ -107,8 +108,10 @@ class _Entrant:
     ) -> None:
         from cig.methods import recall_method
 
-        self.parts, self.compute, self.comparing, self.measure, self.cache = parts, compute, comparing, measure, cache
+        self.compute, self.comparing, self.measure, self.cache = compute, comparing, measure, cache
         self.method = recall_method(searching.method, source_of(searching, compute), cache)
+        self.parts = tuple(seen_by(self.method, part) for part in parts)
+        need_pictures(self.parts)
         weights = None if comparing.sweep else comparing.weights
         self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, weights=weights)
         self.single = len(data.categories) == 1

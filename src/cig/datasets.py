@@ -35,7 +35,7 @@ class _References(Dataset):
         image = read_picture(part.images[query.reference]).image.convert("RGB")
         return {
             "reference_image": _preprocessed(image, self.preprocess),
-            "relative_caption": join_captions(query.captions)[0],
+            "relative_caption": next(iter(join_captions(query.captions)), ""),
             "pairid": int(query.id) if query.id.isdecimal() else query.id,
         }
 

@@ -20,6 +20,7 @@ import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, reason, some
 from cig.formats import identity, read_json
+from cig.images import Preprocess
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
 
@@ -119,6 +120,9 @@ class Clip:
         self.token_width: int = text.config.hidden_size
         self.device: torch.device = next(text.parameters()).device
         self.dtype: torch.dtype = next(text.parameters()).dtype
+
+    def preprocess(self, pad: bool) -> Preprocess:
+        return Preprocess(self.size, pad)
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class PictureFeatures:
     rows: Mapping[Path, int]
     features: Tensor  # [N, d] float32, projected, not normalised
     failed: Mapping[Path, str]  # path -> why it has no feature
-    digests: Mapping[Path, str]  # path -> sha256 of the file
+    digests: Mapping[Path, str]  # path -> sha256 of the file, or of the feature where no file was read
+    no_query: Mapping[Path, str] = field(default_factory=dict)  # path -> why it may be found, but not asked with
 
     def of(self, paths: Sequence[Path]) -> Tensor:
         """[len(paths), d]"""
@@ -37,6 +38,10 @@ class PictureFeatures:
 
     def have(self, path: Path | None) -> bool:
         return path in self.rows
+
+    def can_ask(self, path: Path | None) -> bool:
+        """Whether a query can be made of it."""
+        return path in self.rows and path not in self.no_query
 
     def digest(self, paths: Iterable[Path] | None = None) -> str:
         """Of these pictures, by default of all: two runs with the same digest saw the same."""
@@ -46,10 +51,13 @@ class PictureFeatures:
 def embed_pictures(
     method: Method, paths: Iterable[Path], batch_size: int = 32, workers: int = 4, cache: FeatureCache | None = None
 ) -> PictureFeatures:
-    """Every distinct path is decoded once and encoded once; one whose feature is in the cache, not at all."""
+    """Every distinct path is decoded once and encoded once; one whose feature is known, not at all."""
     distinct = list(dict.fromkeys(paths))
+    refused = no_query(method, distinct)
+    if look_up := getattr(method, "look_up", None):
+        return _looked_up(method, distinct, look_up(distinct), refused)
     cache = cache or FeatureCache()
-    space = cache.space(_picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
+    space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
     digests = cache.digests(distinct)
     stored = dict(cache.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
@@ -68,7 +76,17 @@ def embed_pictures(
                 cache.write(space, dict(zip(batch.digests, features, strict=True)))
                 cache.remember(own)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
-    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests)
+    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, refused)
+
+
+def _looked_up(
+    method: Method, paths: Sequence[Path], known: Mapping[Path, Tensor], refused: Mapping[Path, str]
+) -> PictureFeatures:
+    where = _source(method.identity)
+    failed = {path: f"no feature of {path.stem} in {where}" for path in paths if path not in known}
+    table = torch.stack(list(known.values())) if known else torch.empty(0, 0)
+    digests = {path: digest(row.numpy().tobytes()) for path, row in known.items()}
+    return PictureFeatures({path: row for row, path in enumerate(known)}, table, failed, digests, refused)
 
 
 def embed_queries(
@@ -80,11 +98,11 @@ def embed_queries(
 ) -> Tensor:
     """[Q, d] unit rows, each by its captions with the picture at its path, or by its captions alone for None.
 
-    What is in the cache is not encoded again: a query is known by its picture's content and its captions.
+    What is in the cache is not encoded again: a query is known by its picture's content and its captions, and, where
+    the method asks for more than these, by its id and its picture's name.
     """
-    keys = [
-        _query_key(pictures.digests[path] if path else "", query) for path, query in zip(paths, queries, strict=True)
-    ]
+    asks = bool(getattr(method, "asks_for_queries", False))
+    keys = [_query_key(pictures, path, query, asks) for path, query in zip(paths, queries, strict=True)]
     space = cache.space(
         _query_space(method), f"queries of {method.name}, {_source(method.identity)}; {method.preprocess}"
     )
@@ -95,8 +113,9 @@ def embed_queries(
         for chunk in batches(mine, QUERY_BATCH):
             captions = [queries[i].captions for _, i in chunk]
             if with_picture:
-                images = pictures.of([path for _, i in chunk if (path := paths[i])])
-                features = method.embed_queries(images, captions)
+                own = [path for _, i in chunk if (path := paths[i])]
+                more = {"queries": [queries[i] for _, i in chunk], "paths": own} if asks else {}
+                features = method.embed_queries(pictures.of(own), captions, **more)
             else:
                 features = method.embed_captions(captions)
             fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
@@ -105,11 +124,13 @@ def embed_queries(
     return torch.from_numpy(np.stack([stored[key] for key in keys])) if keys else torch.empty(0, 0)
 
 
-def _query_key(picture: str, query: Query) -> str:
-    return digest(json.dumps([picture, query.captions]).encode())
+def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, asks: bool) -> str:
+    known: list[Any] = [pictures.digests[path] if path else "", query.captions]
+    more = [query.id, query.reference, path.name] if asks and path else []
+    return digest(json.dumps(known + more).encode())
 
 
-def _picture_space(method: Method) -> dict[str, Any]:
+def picture_space(method: Method) -> dict[str, Any]:
     """What a picture's feature depends on, beside the picture."""
     return {"pictures by": _content(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
 
@@ -123,9 +144,15 @@ def _query_space(method: Method) -> dict[str, Any]:
     return {**about, "cig": versions()["cig"]}
 
 
+def no_query(method: Method, paths: Sequence[Path]) -> Mapping[Path, str]:
+    """path -> why it may be found, but no query be made of it, by this method."""
+    refuse = getattr(method, "no_query", None)
+    return refuse(paths) if refuse else {}
+
+
 def same_pictures(one: Method, other: Method) -> bool:
     """Whether two methods make the same features of pictures, so that one gallery serves both."""
-    return one is other or _picture_space(one) == _picture_space(other)
+    return one is other or picture_space(one) == picture_space(other)
 
 
 def _picture_model(method: Method) -> Any:

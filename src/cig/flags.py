@@ -17,7 +17,7 @@ from cig.errors import UsageError
 if TYPE_CHECKING:
     from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
 
-Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq.")]
+Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
@@ -29,13 +29,15 @@ COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enu
 @dataclass(frozen=True)
 class DataFlags:
     dataset: str | None = None
-    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq."
+    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq, folder."
     split: str | None = None
     "The benchmark's split: train, val, test (CIRR: test1)."
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
     "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
     categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     "FashionIQ: some of dress, shirt, toptee. Default: all."
+    queries: Path | None = None
+    "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
 
     def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
         """Raises UsageError where the benchmark is not named, or named twice and differently."""
@@ -48,7 +50,7 @@ class DataFlags:
             if asked and given and given.partition("/")[0] != asked:
                 raise UsageError(f"{benchmark or self.dataset} and {flag} {given} disagree; give one of them")
         name = "/".join(filter(None, (family, split or self.split)))
-        return Data(name, self.dataset_path, self.categories, gallery)
+        return Data(name, self.dataset_path, self.categories, gallery, self.queries)
 
 
 @Parameter(name="*", group=COMPUTE)
@@ -136,13 +138,16 @@ class GenerateFlags:
 @dataclass(frozen=True)
 class SearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
     clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
     "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
     preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
     weights: Path | None = None
@@ -168,6 +173,7 @@ class SearchFlags:
             clip=clip,
             phi=phi,
             preprocessing=self.preprocess_type,
+            options=dict(map(key_value, self.method_option)),
             pseudo_targets=targets.generated_image_dir,
             weight=self.fusion_weight,
             branches=asked_branches(self.branch),
@@ -191,13 +197,16 @@ class TargetFlags:
 @dataclass(frozen=True)
 class RunSearchFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    "FAMILY[/VARIANT]: image, text, sum, searle, searle-xl, lincir, pic2word, phi, or a module of your own."
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
     search_clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     search_phi: Path | None = None
     "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
     search_preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
     weights: Path | None = None
@@ -263,6 +272,13 @@ class WorkFlags:
         from cig.runtime import Shard
 
         return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    key, mark, value = text.partition("=")
+    if not key or not mark:
+        raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
+    return key, value
 
 
 def at_least_1(flag: str, value: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from cig.cache import FeatureCache
 from cig.errors import MismatchError, UsageError
-from cig.features import PictureFeatures, embed_queries, same_pictures
+from cig.features import PictureFeatures, embed_queries, no_query, same_pictures
 from cig.types import Benchmark, Branch, Method, Query
 
 PSEUDO_TARGET = "pseudo-target"  # the published recipe's only branch
@@ -101,8 +101,10 @@ def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[
     missing = {}
     for query in benchmark.queries:
         path = benchmark.images.get(query.reference)
-        if not pictures.have(path):
-            missing[query.id] = pictures.failed[path] if path else f"no picture for the reference {query.reference}"
+        if path is None:
+            missing[query.id] = f"no picture for the reference {query.reference}"
+        elif path in pictures.failed or path in pictures.no_query:
+            missing[query.id] = pictures.failed.get(path) or pictures.no_query[path]
     return missing
 
 
@@ -120,7 +122,8 @@ def _by_branch(
     if not method.uses_picture:
         return Rows(torch.arange(len(shown)), embed_queries(method, shown, [None] * len(shown), pictures, cache))
     pairs = [(row, path) for row, query in enumerate(queries) for path in branch.pictures.get(query.id, ())]
-    pairs = [(row, path) for row, path in pairs if pictures.have(path)]
+    refused = no_query(method, [path for _, path in pairs])
+    pairs = [(row, path) for row, path in pairs if pictures.have(path) and path not in refused]
     features = embed_queries(method, [shown[row] for row, _ in pairs], [path for _, path in pairs], pictures, cache)
     rows, place = torch.tensor([row for row, _ in pairs], dtype=torch.long).unique(return_inverse=True)
     if not pairs:

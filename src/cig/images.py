@@ -43,17 +43,24 @@ class Picture:
 def read_picture(path: Path) -> Picture:
     """Raises PictureError, naming the file, if it cannot be decoded whole or has too many pixels."""
     try:
-        data = read_bytes(path)
-        image = Image.open(io.BytesIO(data), formats=_formats())
-        check_pixels(*image.size)
-        image.load()
-        check_pixels(*image.size)  # an icon may hold another size than it says
+        return decode_picture(read_bytes(path))
     except PictureError as error:
         raise PictureError(f"{path}: {error}") from error
     except CigError as error:
         raise PictureError(str(error)) from error
+
+
+def decode_picture(data: bytes) -> Picture:
+    """The content of a file; raises PictureError."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        check_pixels(*image.size)
+        image.load()
+        check_pixels(*image.size)  # an icon may hold another size than it says
+    except PictureError:
+        raise
     except Exception as error:  # decoders raise whatever a damaged file makes them
-        raise PictureError(f"{path}: not a whole picture: {reason(error)}") from error
+        raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))
 
 

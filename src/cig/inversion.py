@@ -5,7 +5,7 @@ Used twice: to condition the generator (two CLIPs, two phis) and to search (one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cig.encoders import Clip, Placement
-from cig.errors import InputError, MismatchError
+from cig.errors import InputError, MismatchError, UsageError
 from cig.formats import identity
 from cig.images import Preprocess, Preprocessing
 from cig.runtime import jsonable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cig.cache import FeatureCache
 
 PROMPT = "a photo of $ that {caption}"
+BARE_PROMPT = "a photo of $"  # of a query without a caption
 
 
 class Phi(nn.Module):
@@ -150,11 +151,23 @@ def prompt(caption: str, template: str = PROMPT) -> str:
 
 
 def join_captions(captions: Sequence[str]) -> tuple[str, ...]:
-    """How several captions become one: `c1 and c2` and, reversed, `c2 and c1`; a single caption is left as it is."""
-    if len(captions) == 1:
-        return (captions[0],)
+    """How several captions become one: `c1 and c2` and, reversed, `c2 and c1`; one is left as it is, none is none."""
+    if len(captions) < 2:
+        return tuple(captions)
     stripped = [caption.strip(".?, ") for caption in captions]
     return " and ".join(stripped), " and ".join(reversed(stripped))
+
+
+def prompts(captions: Sequence[str], template: str = PROMPT, bare: str | None = BARE_PROMPT) -> tuple[str, ...]:
+    """The prompt of each order of a query's captions; `bare` where it has none.
+
+    Raises:
+        UsageError: there is no caption and no bare prompt.
+    """
+    made = tuple(prompt(text, template) for text in join_captions(captions))
+    if not made and bare is None:
+        raise UsageError("a query without a caption leaves nothing to search with; ask a method that looks at pictures")
+    return made or (bare or "",)
 
 
 class Composer:
@@ -182,9 +195,9 @@ class Composer:
         self, ids: Sequence[str], features: tuple[Tensor, Tensor], captions: Sequence[Sequence[str]]
     ) -> ComposedEmbedding:
         """Features ([B, p1], [B, p2]) and the captions of B queries -> their composed embeddings."""
-        prompts = [prompt(join_captions(own)[0]) for own in captions]
-        states = self.first.clip.text_states(prompts, self.first(features[0]))
-        states2 = self.second.clip.text_states(prompts, self.second(features[1]))
+        texts = [prompts(own)[0] for own in captions]
+        states = self.first.clip.text_states(texts, self.first(features[0]))
+        states2 = self.second.clip.text_states(texts, self.second(features[1]))
         return ComposedEmbedding(
             ids=tuple(ids),
             conditioning=states.hidden,
@@ -229,10 +242,36 @@ def recall_composer(
     return composer
 
 
-class InversionMethod:
-    """Search by T(prompt with phi(picture)): SEARLE, LinCIR, and whatever shares their form."""
+class WordMethod:
+    """Search by T(prompt with a pseudo-word), however the word was found."""
 
     uses_picture = True
+
+    def __init__(
+        self, name: str, clip: Clip, preprocess: Preprocess, placement: Placement, identity: Mapping[str, Any]
+    ) -> None:
+        self.name, self.clip, self.preprocess = name, clip, preprocess
+        self.placement, self.identity = placement, identity
+        self.picture_model = clip.identity
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        return self.clip.embed_images(pixels)
+
+    def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """Raises UsageError for a query without a caption."""
+        return over_orders([prompts(own, "{caption}", None) for own in captions], self.clip.embed_texts)
+
+    def embed_words(self, words: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """Pseudo-words [B, h] and captions -> [B, d] unit rows: `a photo of $ that {caption}`, or `a photo of $`."""
+
+        def embed(texts: Sequence[str], own: Tensor) -> Tensor:
+            return self.clip.embed_texts(texts, own, self.placement)
+
+        return over_orders([prompts(own) for own in captions], embed, words)
+
+
+class InversionMethod(WordMethod):
+    """The word is phi(picture): SEARLE, LinCIR, Pic2Word, and whatever shares their form."""
 
     def __init__(
         self,
@@ -242,34 +281,23 @@ class InversionMethod:
         placement: Placement,
         identity: Mapping[str, Any],
     ) -> None:
-        self.name, self.inverter, self.preprocess = name, inverter, preprocess
-        self.placement, self.identity = placement, identity
-        self.picture_model = inverter.clip.identity
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        return self.inverter.clip.embed_images(pixels)
+        super().__init__(name, inverter.clip, preprocess, placement, identity)
+        self.inverter = inverter
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Every order of the captions is encoded; unit features are averaged and normalised."""
-        return over_orders(captions, self._embed, self.inverter(image_features))
-
-    def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        return over_orders(captions, lambda texts, _: self.inverter.clip.embed_texts(texts), None)
-
-    def _embed(self, texts: Sequence[str], words: Tensor | None) -> Tensor:
-        return self.inverter.clip.embed_texts([prompt(text) for text in texts], words, self.placement)
+        return self.embed_words(self.inverter(image_features), captions)
 
 
-def over_orders(captions: Sequence[tuple[str, ...]], embed: Any, words: Tensor | None) -> Tensor:
-    """[B, d] unit rows: the mean over the orders of each query's captions.
+def over_orders(texts: Sequence[tuple[str, ...]], embed: Callable[..., Tensor], words: Tensor | None = None) -> Tensor:
+    """[B, d] unit rows: every order of a query's captions is encoded, unit features are averaged and normalised.
 
     Args:
-        embed: (texts, the words of their queries or None) -> [N, d].
+        texts: for each query, its texts in every order.
+        embed: (texts) -> [N, d], or (texts, the words of their queries).
         words: [B, h], or None.
     """
-    orders = [join_captions(own) for own in captions]
-    owner = [i for i, own in enumerate(orders) for _ in own]
-    features = embed([text for own in orders for text in own], None if words is None else words[owner])
-    features = nn.functional.normalize(features, dim=-1)
-    total = torch.zeros(len(orders), features.shape[-1]).index_add_(0, torch.tensor(owner, dtype=torch.long), features)
+    owner = [i for i, own in enumerate(texts) for _ in own]
+    flat = [text for own in texts for text in own]
+    features = nn.functional.normalize(embed(flat) if words is None else embed(flat, words[owner]), dim=-1)
+    total = torch.zeros(len(texts), features.shape[-1]).index_add_(0, torch.tensor(owner, dtype=torch.long), features)
     return nn.functional.normalize(total, dim=-1)

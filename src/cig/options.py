@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,11 @@ class Data:
     path: Path | None = None  # the dataset's own folder or its parent; by default the published place
     categories: tuple[str, ...] = ()  # FashionIQ
     gallery: str | None = None  # FashionIQ: full or val
+    queries: Path | None = None  # folder: a file of queries
 
     def load(self, default_split: str) -> tuple[Benchmark, ...]:
         family, split = split_name(self.name, default_split)
-        options = {"categories": self.categories or None, "gallery": self.gallery}
+        options = {"categories": self.categories or None, "gallery": self.gallery, "queries": self.queries}
         given = {key: value for key, value in options.items() if value is not None}
         return load_benchmarks(f"{family}/{split}", self.path, **given)
 
@@ -103,8 +105,7 @@ class Branching:
     name: str
     weight: float | None  # None: the frozen or the published one
     pictures: str = ""  # a folder, a control's name, or pseudo-target; none for a method that looks at none
-    method: str | None = None  # by default the one that searches
-    phi: Path | None = None  # of that method, where it wants one; its CLIP is the searcher's
+    method: str | None = None  # by default the one that searches; "caption captions=FILE" has its weights and options
     caption: bool = True
     copies: int = 4  # of reference-augmented
     vae: str = "madebyollin/sdxl-vae-fp16-fix"  # of reference-vae
@@ -132,6 +133,7 @@ class Searching:
     clip: str | None = None
     phi: Path | None = None
     preprocessing: Preprocessing | None = None  # by default the method's
+    options: Mapping[str, str] = field(default_factory=dict)  # of the method, such as t of slerp
     pseudo_targets: Path | None = None  # a folder of pictures by query id
     weight: float | None = None  # the reference's share; by default the published one
     branches: tuple[Branching, ...] = ()  # in the place of the published recipe

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cig import plugins, settings
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
@@ -129,7 +129,8 @@ def evaluate(
     need_known_forms(reports)
     parts = need_all(lambda: data.load("val"), [lambda: check_searching(searching)])
     if any(part.hidden for part in parts):
-        raise UsageError(f"the targets of {parts[0].name} are hidden; use `cig submit`, or evaluate val")
+        instead = "use `cig submit`, or evaluate val" if _has_server(data) else "`cig run` searches without scores"
+        raise UsageError(f"the targets of {parts[0].name} are hidden; {instead}")
     cache = FeatureCache(searching.cache)
     found = search_parts(parts, data, compute, searching, cache)
     result = score(parts, found.rankings, found.alone)
@@ -169,7 +170,6 @@ def compare(
     if any(path.suffix != ".md" for path in reports):
         raise UsageError("--report of a comparison is Markdown: end it in .md")
     parts = data.load("val")
-    need_pictures(parts)
     contest = hold(parts, data, compute, comparing, FeatureCache(cache))
     if json:
         where = {"device": device_name(resolve_device(compute.device)), "versions": versions(), "commit": commit()}
@@ -239,8 +239,7 @@ def submit(
     if run:
         write_run(run, parts, found.rankings, found.method.name)
     missing = missing_of(parts, found.rankings)
-    counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
-    write_reports(found, Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts), reports, cache)
+    write_reports(found, _without_scores(parts, missing), reports, cache)
     for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(missing)):
         say(line)
     return paths
@@ -276,7 +275,7 @@ def run(
     checks = [*_phi_checks(composing), lambda: need_unet(generation.unet), lambda: check_searching(searching)]
     parts = need_all(lambda: data.load("val"), checks)
     name = name or "_".join(parts[0].name.split("/"))
-    if parts[0].hidden:
+    if parts[0].hidden and _has_server(data):
         _need_server(data, name)
     need_pictures(parts)
     need_pictures(parts, references=True)
@@ -287,8 +286,10 @@ def run(
     cache.close()
     data, compute = replace(data, name=parts[0].name), replace(compute, batch_size=search_batch)
     rankings, reports = out / "rankings.json", (out / "report.html", out / "report.md")
-    if parts[0].hidden:
+    if parts[0].hidden and _has_server(data):
         submit(data, compute, searching, name, out / "submission", rankings, allow_missing, reports[:1])
+    elif parts[0].hidden:
+        _search_only(parts, data, compute, searching, rankings, reports[:1])
     else:
         evaluate(data, compute, searching, out / "scores.json", rankings, reports)
     say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
@@ -438,10 +439,39 @@ def _phi_checks(composing: Composing) -> list:
     return [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")]
 
 
+def _search_only(
+    parts: tuple[Benchmark, ...],
+    data: Data,
+    compute: Compute,
+    searching: Searching,
+    rankings: Path,
+    reports: Sequence[Path],
+) -> None:
+    """For queries without known targets, which no server judges: rankings and the page."""
+    from cig.cache import FeatureCache
+    from cig.evaluation import missing_of
+
+    cache = FeatureCache(searching.cache)
+    found = search_parts(parts, data, compute, searching, cache)
+    write_json(rankings, found.names)
+    write_reports(found, _without_scores(parts, missing_of(parts, found.rankings)), reports, cache)
+    say(f"{found.method.name}: {branches_text(found.branches)}; nobody gave targets, so nothing is scored")
+    _complain(found.missing_references, "could not run")
+
+
+def _without_scores(parts: Sequence[Benchmark], missing: Mapping[str, Any]) -> Report:
+    counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
+    return Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts)
+
+
+def _has_server(data: Data) -> bool:
+    return hasattr(plugins.load("benchmarks", data.name.partition("/")[0]), "submission")
+
+
 def _need_server(data: Data, name: str) -> str:
     """The benchmark's family, if a server judges it and the submission's name can name files."""
     family = data.name.partition("/")[0]
-    if not hasattr(plugins.load("benchmarks", family), "submission"):
+    if not _has_server(data):
         raise UsageError(f"{family} has no evaluation server; use `cig evaluate`")
     if Path(name).name != name or name.startswith("."):
         raise UsageError(f'--submission-name "{name}" names a file: no folders and no leading dot')

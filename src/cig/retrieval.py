@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,16 @@ def wanted_pictures(benchmark: Benchmark, method: Method, branches: Iterable[Bra
     return found + [path for paths in shown for path in paths]
 
 
+def seen_by(method: Method, benchmark: Benchmark) -> Benchmark:
+    """The benchmark with pictures that have no file, but whose features the method knows by name."""
+    look_up = getattr(method, "look_up", None)
+    if not look_up:
+        return benchmark
+    paths = {name: Path(name) for name in benchmark.missing_images}
+    known = look_up(list(paths.values()))
+    return replace(benchmark, images={**benchmark.images, **{name: own for name, own in paths.items() if own in known}})
+
+
 def search(
     benchmark: Benchmark,
     method: Method,
@@ -53,7 +64,7 @@ def search(
         UsageError: weights that do not sum to 1 at most, or branches of one name.
         MismatchError: a branch's method whose picture features are not those of the gallery.
     """
-    cache = cache or FeatureCache()
+    cache, benchmark = cache or FeatureCache(), seen_by(method, benchmark)
     if pseudo_targets is not None and method.uses_picture:
         branches = [pseudo_target_branch(benchmark, pseudo_targets, weight), *branches]
     if pictures is None:

@@ -56,7 +56,7 @@ def check_searching(searching: Searching) -> None:
     from cig.methods import Source, check_flags, split_method
 
     family, variant = split_method(searching.method)
-    source = Source(clip=searching.clip, phi=searching.phi)
+    source = Source(clip=searching.clip, phi=searching.phi, options=searching.options)
     check_flags(searching.method, source)
     check_branches(searching)
     if searching.weight is not None and not 0 <= searching.weight <= 1:
@@ -70,7 +70,15 @@ def source_of(searching: Searching, compute: Compute) -> Source:
     from cig.methods import Source
 
     device = resolve_device(compute.device)
-    return Source(searching.clip, searching.phi, device, compute.dtype, compute.cache_dir, searching.preprocessing)
+    return Source(
+        clip=searching.clip,
+        phi=searching.phi,
+        device=device,
+        dtype=compute.dtype,
+        cache_dir=compute.cache_dir,
+        preprocessing=searching.preprocessing,
+        options=searching.options,
+    )
 
 
 def search_parts(
@@ -84,11 +92,12 @@ def search_parts(
     """Embeds, fuses and ranks every part; with pseudo-targets, ranks without them, too."""
     from cig.features import embed_pictures
     from cig.methods import recall_method
-    from cig.retrieval import search, wanted_pictures
+    from cig.retrieval import search, seen_by, wanted_pictures
 
     started = time.monotonic()
-    need_pictures(parts)
     method = recall_method(searching.method, source_of(searching, compute), cache)
+    parts = tuple(seen_by(method, part) for part in parts)
+    need_pictures(parts)
     if not method.uses_picture and searching.pseudo_targets and not searching.branches:
         say(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
         searching = replace(searching, pseudo_targets=None)

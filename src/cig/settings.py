@@ -38,7 +38,16 @@ TABLES = {
         *("model_path", "sdxl_repo", "vae_repo", "height", "width", "steps", "guidance_scale", "seed", "seeds"),
         *("brightness_thresh", "max_retries", "offload", "vae_slicing", "vae_tiling", "attention_slicing"),
     ),
-    "search": ("method", "clip", "phi", "preprocess_type", "fusion_weight", "weights", "feature_cache"),
+    "search": (
+        "method",
+        "clip",
+        "phi",
+        "preprocess_type",
+        "method_option",
+        "fusion_weight",
+        "weights",
+        "feature_cache",
+    ),
 }
 
 

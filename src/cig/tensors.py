@@ -22,17 +22,85 @@ LONGEST_NAME = 10_000  # in a pickle
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
+    loaded = _load(path)
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
+    return loaded
+
+
+def read_matrix(path: Path) -> Tensor:
+    """[N, d] floats from a `.pt` or `.safetensors` file: a tensor, a list of rows, or a dict with nothing else in it.
+
+    Raises:
+        InputError: it holds something else, or a value is not finite.
+    """
+    import torch
+
+    loaded = _load(path)
+    if isinstance(loaded, dict) and len(loaded) == 1:
+        loaded = next(iter(loaded.values()))
+    if isinstance(loaded, list | tuple) and loaded and all(map(is_plain, loaded)):
+        rows = [row.flatten() for row in loaded]
+        loaded = torch.stack(rows) if len({row.shape for row in rows}) == 1 else None
+    if not is_plain(loaded) or loaded.dim() != 2:
+        raise InputError(f"{path}: expected one tensor of floats [N, d], found {_shape_of(loaded)}")
+    if not torch.isfinite(loaded).all():
+        raise InputError(f"{path} has values that are not finite")
+    return loaded.float()
+
+
+def _shape_of(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} {tuple(shape)}" if shape is not None else type(value).__name__
+
+
+def _load(path: Path) -> Any:
+    import safetensors.torch
     import torch
 
     data = read_bytes(path)
     try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(data)
         _refuse_bombs(data)
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
-    return loaded
+
+
+def read_pickled_names(path: Path) -> list[str]:
+    """A pickled flat list of str, read instruction by instruction; nothing in it is run.
+
+    Raises:
+        InputError: it holds an instruction that such a list does not need.
+    """
+    names: list[str] = []
+    waiting: list[Any] = []  # what was put on the stack and not yet into the list
+    memo: dict[Any, Any] = {}
+    last: Any = None
+    try:
+        for code, argument, _ in pickletools.genops(read_bytes(path)):
+            if code.name in ("EMPTY_LIST", "LIST"):
+                last = names
+            elif code.name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"):
+                last = argument
+                waiting.append(last)
+            elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                memo[len(memo) if argument is None else argument] = last
+            elif code.name in ("GET", "BINGET", "LONG_BINGET"):
+                waiting.append(memo[argument])
+            elif code.name in ("APPEND", "APPENDS"):
+                names += waiting
+                waiting = []
+            elif code.name not in ("PROTO", "FRAME", "MARK", "STOP"):
+                raise ValueError(f"it has the instruction {code.name}")
+    except (ValueError, KeyError, IndexError) as error:
+        raise InputError(
+            f"{path} is not a pickled list of names, and no other pickle is read: {reason(error)}"
+        ) from error
+    if waiting or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is not a pickled list of names, and no other pickle is read")
+    return names
 
 
 def _refuse_bombs(data: bytes) -> None:

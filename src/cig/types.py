@@ -159,6 +159,8 @@ class Method(Protocol):
     # optional: asks_for_queries = True: embed_queries is also given queries=[Query] and paths=[Path], for what no
     #   feature tells (a pseudo-word or a caption that is kept by the picture's name)
     # optional: look_up(paths) -> {path: feature [d]}: picture features that are known without pixels
+    # optional: no_query(paths) -> {path: why}: pictures that may be found, but of which no query can be made
+    # optional: names, the pictures that look_up knows: a gallery that needs no files
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, d] projected picture features, not normalised."""

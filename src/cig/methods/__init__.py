@@ -1,11 +1,13 @@
 """Retrieval methods, one file each: `VARIANTS` (name -> default weights) and `load(variant, source) -> Method`.
 
-A family fixes the prompt, the preprocessing and the kind of phi; a variant only names default weights.
+A family fixes the prompt, the preprocessing and the kind of phi; a variant only names default weights. What else a
+family can be told is in its `OPTIONS` (name -> Option).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cig.cache import FeatureCache
     from cig.encoders import Clip
     from cig.inversion import Checkpoint, Inverter
+    from cig.towers import Tower
     from cig.types import Method
 
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
@@ -35,10 +38,19 @@ CLIPS = {
 class Weights:
     """What a variant searches with unless flags say otherwise."""
 
-    clip: str  # hub id or folder
+    clip: str  # hub id or folder; empty for a method that has none
     phi: str = ""  # file, in ./models by default
     address: str = ""  # where to get that file
     licence: str = "unknown"
+    words: bool = False  # instead of a phi, a folder of pseudo-words, which is always the user's
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a family may be told beside its weights, as text."""
+
+    about: str
+    place: bool = False  # a file, a folder or a hub id: its content counts, not its name
 
 
 @dataclass(frozen=True)
@@ -52,15 +64,25 @@ class Source:
     cache_dir: Path | None = None
     preprocessing: Preprocessing | None = None
     models: Path = field(default=Path("models"))  # the folder for files that come without an address we may fetch
+    options: Mapping[str, str] = field(default_factory=dict)  # of the method, e.g. {"t": "0.5"} of slerp
 
     def load_clip(self, weights: Weights, on_gpu: str = "float32") -> Clip:
+        from cig.encoders import load_clip
+
+        return load_clip(self.clip or weights.clip, *self.compute(on_gpu), self.cache_dir)
+
+    def load_tower(self, weights: Weights) -> Tower:
+        from cig.towers import load_tower
+
+        return load_tower(self.clip or weights.clip, *self.compute(), self.cache_dir)
+
+    def compute(self, on_gpu: str = "float32") -> tuple[torch.device, torch.dtype]:
         import torch
 
-        from cig.encoders import load_clip
         from cig.runtime import resolve_dtype
 
         device = torch.device(self.device)
-        return load_clip(self.clip or weights.clip, device, resolve_dtype(self.dtype, device, on_gpu), self.cache_dir)
+        return device, resolve_dtype(self.dtype, device, on_gpu)
 
     def load_inverter(self, weights: Weights, on_gpu: str = "float32", kind: Checkpoint | None = None) -> Inverter:
         from cig.inversion import PHI, load_phi
@@ -102,15 +124,32 @@ def weights_of(name: str) -> Weights:
 
 
 def check_flags(name: str, source: Source) -> None:
-    """Raises UsageError if --clip and --phi do not come as this method wants them."""
+    """Raises UsageError if --clip, --phi and options do not come as this method wants them."""
     family, variant = split_method(name)
-    wants_phi = bool(plugins.load("methods", family).VARIANTS[variant].phi)
+    module = plugins.load("methods", family)
+    weights = module.VARIANTS[variant]
+    _check_options(family, getattr(module, "OPTIONS", {}), source.options)
+    if source.clip and not weights.clip:
+        raise UsageError(f"{name} has no CLIP; leave --clip out")
+    if weights.words:
+        if not source.phi:
+            raise UsageError(f"{name}: give a folder of pseudo-words with --phi")
+        return
+    wants_phi = bool(weights.phi)
     if not wants_phi and source.phi:
         raise UsageError(f"{name} has no phi; leave --phi out")
     if wants_phi and bool(source.clip) != bool(source.phi):
         raise UsageError(f"{name}: --clip and --phi come together, or neither for the default weights")
     if name == "phi" and not source.phi:
         raise UsageError("--method phi is searle with weights of yours: give --clip and --phi")
+
+
+def _check_options(family: str, known: Mapping[str, Option], given: Mapping[str, str]) -> None:
+    for key in given:
+        if not known:
+            raise UsageError(f'{family} has no options; leave "{key}" out')
+        if key not in known:
+            raise UsageError(f'{family} has no option "{key}".{did_you_mean(key, known)}')
 
 
 def published_experiment(
@@ -143,22 +182,52 @@ def load_method(name: str, source: Source | None = None) -> Method:
 
 def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
     """load_method, but where its files were described before, its models are loaded only when they are needed."""
+    check_flags(name, source)
     family, variant = split_method(name)
-    weights = plugins.load("methods", family).VARIANTS[variant]
-    clip = identity(source.clip or weights.clip, source.cache_dir, hashed=cache.file_digest)
-    phi = identity(source.phi_file(weights), hashed=cache.file_digest) if weights.phi else None
-    if "." in family:  # what a stranger's method is made of, we cannot tell
+    has_models = bool(plugins.load("methods", family).VARIANTS[variant].clip)
+    if not has_models or not plugins.is_own("methods", family):  # what a stranger's is made of, we cannot tell
         return load_method(name, source)
-    how = {"device": str(source.device), "dtype": source.dtype, "preprocessing": source.preprocessing}
-    made_of = {"method": name, "clip": clip, "phi": phi, **how}
-    method: Method = cache.recall(made_of, lambda: load_method(name, source), _describe, _restore)
+    made_of = _made_of(family, variant, source, cache)
+    method: Method = cache.recall({"method": name, **made_of}, lambda: load_method(name, source), _describe, _restore)
     return method
 
 
+def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> dict[str, Any]:
+    """Every file by its content, every option by its value."""
+    module = plugins.load("methods", family)
+    weights: Weights = module.VARIANTS[variant]
+
+    def content(place: str | Path) -> dict[str, str]:
+        return identity(place, source.cache_dir, hashed=cache.file_digest)
+
+    phi = content(source.phi_file(weights)) if weights.phi else None
+    return {
+        "clip": content(source.clip or weights.clip),
+        "phi": module.words_identity(source.phi, cache.file_digest) if weights.words else phi,
+        "options": {key: content(own) if module.OPTIONS[key].place else own for key, own in source.options.items()},
+        "device": str(source.device),
+        "dtype": source.dtype,
+        "preprocessing": source.preprocessing,
+    }
+
+
+_OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method
+
+
 def _describe(method: Method) -> dict[str, Any]:
+    """What is asked of a method before it has work; an optional member that it lacks is known to be lacking."""
     names = ("name", "uses_picture", "identity", "picture_model")
-    return {"preprocess": vars(method.preprocess), **{name: getattr(method, name) for name in names}}
+    lacking = {name: None for name in _OPTIONAL if not hasattr(method, name)}
+    own = {name: getattr(method, name) for name in names}
+    preprocess = {"kind": type(method.preprocess).__name__, **vars(method.preprocess)}
+    asks = getattr(method, "asks_for_queries", False)
+    return {"preprocess": preprocess, "asks_for_queries": asks, **own, **lacking}
 
 
 def _restore(known: dict[str, Any]) -> dict[str, Any]:
-    return {**known, "preprocess": Preprocess(**known["preprocess"])}
+    settings = dict(known["preprocess"])
+    if settings.pop("kind") == "Preprocess":
+        return {**known, "preprocess": Preprocess(**settings)}
+    from cig.towers import OwnPreprocess
+
+    return {**known, "preprocess": OwnPreprocess(**settings)}

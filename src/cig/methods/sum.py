@@ -13,7 +13,8 @@ class Baseline(DualTower):
     family = "sum"
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        return unit(unit(image_features) + self.embed_captions(captions))
+        """Without a caption, the picture's feature."""
+        return unit(unit(image_features) + self.embed_captions_or(image_features, captions))
 
 
 def load(variant: str, source: Source) -> Baseline:

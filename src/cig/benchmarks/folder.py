@@ -1,0 +1,224 @@
+"""Pictures of your own: a folder, and a CSV, JSON, JSONL or Parquet file of queries. docs/folder.md.
+
+A picture's name is its path below the folder; a queries file may leave the suffix out. References may be https
+addresses, which are fetched into the hidden folder `.fetched`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cig.benchmarks import UNSAYABLE, name_of, unique
+from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
+from cig.fetch import fetch_pictures, is_url
+from cig.formats import read_bytes
+from cig.layout import walk_pictures
+from cig.tables import FORMS, Row, read_rows
+from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query
+
+SPLITS = {"val": "val", "train": "train", "test": "test"}
+COLUMNS = ("id", "reference", "caption", "target", "also_correct", "negatives", "tags", "cluster")
+ALIASES = {"captions": "caption", "targets": "target", "negative": "negatives", "tag": "tags"}
+
+
+def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Benchmark]:
+    """Pictures in `root/images`, else in `root`; queries in `root/{split}.csv`, say, or for val in `root/queries.csv`.
+
+    Args:
+        queries: another file of queries.
+
+    Raises:
+        NotFoundError: no such folder or file.
+        InputError: a file of another form; the message names the row.
+    """
+    if not os.path.isdir(root):
+        raise NotFoundError(f"{root} is not a folder; give that of your pictures with --dataset-path")
+    home = root / "images" if os.path.isdir(root / "images") else root
+    pictures = Pictures(home)
+    source = Path(queries) if queries else _find_queries(root, split)
+    rows = _rows(source)
+    parsed = unique([_query(i, row, pictures, source) for i, row in enumerate(rows)], source)
+    hidden = _hidden(parsed, source)
+    failed = pictures.fetch([query.reference for query in parsed], root / ".fetched")
+    gallery = _listed(root / "gallery.txt", pictures) or tuple(pictures.names)
+    own = any(query.reference in query.relevant for query in parsed)
+    several = any(len(query.relevant) > 1 for query in parsed)
+    benchmark = Benchmark(
+        name=f"folder/{split}",
+        queries=parsed,
+        images=pictures,
+        gallery=gallery,
+        measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(("map@10",) if several else ())),
+        drop_reference=not own,
+        weight=0.7,
+        weight_source="no published value for pictures of your own; that of CIRCO test",
+        hidden=hidden,
+        protocol={
+            "gallery": f"{len(gallery)} pictures of {home}" + ("" if own else ", without the query's reference"),
+            **({"names left out": f"{pictures.unsayable} with control characters"} if pictures.unsayable else {}),
+            **_ignored(rows),
+            **({"references not fetched": some(failed.values(), 3)} if failed else {}),
+        },
+    )
+    return (benchmark,)
+
+
+class Pictures(Mapping[str, Path]):
+    """Name -> path, of every picture below a folder, and of what was fetched; a path is made when it is asked for."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.fetched, self._by_stem = home, dict[str, Path](), dict[str, list[str]]()
+        self.names: dict[str, None] = {}
+        self.unsayable, start = 0, len(os.path.join(home, ""))
+        for entry in walk_pictures(home):
+            name = entry.path[start:].replace(os.sep, "/")
+            if UNSAYABLE.search(name):
+                self.unsayable += 1
+            else:
+                self.names[name] = None
+
+    def __getitem__(self, name: str) -> Path:
+        if name in self.names:
+            return self.home / name
+        return self.fetched[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.names
+        yield from self.fetched
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self.fetched)
+
+    def resolve(self, name: str) -> str:
+        """The name as the gallery has it; one without a suffix may stand for it where that is unambiguous."""
+        if name in self.names or is_url(name):
+            return name
+        if not self._by_stem:
+            for own in self.names:
+                self._by_stem.setdefault(str(PurePosixPath(own).with_suffix("")), []).append(own)
+        known = self._by_stem.get(name, [])
+        if len(known) > 1:
+            raise InputError(f"{name} may be {some(known)}; write the suffix")
+        return known[0] if known else name
+
+    def fetch(self, names: Iterable[str], folder: Path) -> dict[str, str]:
+        """Those that are addresses; returns why some could not be had."""
+        found, failed = fetch_pictures([name for name in names if is_url(name)], folder)
+        self.fetched |= found
+        return failed
+
+
+def _find_queries(root: Path, split: str) -> Path:
+    stems = [split, *(["queries"] if split == "val" else [])]
+    found = [path for stem in stems for form in FORMS if (path := root / f"{stem}.{form}").is_file()]
+    if len(found) > 1:
+        raise UsageError(f"{root} has {some(map(str, found))}; say which with --queries")
+    if not found:
+        wanted = " or ".join(f"{stem}.csv" for stem in stems)
+        raise NotFoundError(f"{root} has no {wanted} (or {', '.join(FORMS[1:])}); give the queries with --queries FILE")
+    return found[0]
+
+
+def _hidden(queries: Sequence[Query], source: Path) -> bool:
+    """Whether no query has a target; some with and some without would make a mean of nothing."""
+    without = [query.id for query in queries if not query.relevant]
+    if without and len(without) < len(queries):
+        raise InputError(
+            f"{source}: {len(without)} of {len(queries)} queries have no target ({some(without, 5)}); give them one, "
+            f"or put them into a file of their own"
+        )
+    return bool(without)
+
+
+def _listed(path: Path, pictures: Pictures) -> tuple[str, ...]:
+    """gallery.txt: one name a line; empty without that file."""
+    if not path.exists():
+        return ()
+    try:
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}") from error
+    return tuple(dict.fromkeys(pictures.resolve(name_of(line.strip(), str(path))) for line in lines if line.strip()))
+
+
+# Queries
+
+
+def _query(position: int, row: Row, pictures: Pictures, source: Path) -> Query:
+    place = f"{source}, query {position} (counting from 0)"
+    try:
+        own = {key: _names(value, key) for key, value in row.items() if key in COLUMNS and key != "caption"}
+        single = {key: own.get(key, ()) for key in ("id", "reference", "cluster")}
+        several = next((key for key, names in single.items() if len(names) > 1), None)
+        if several:
+            raise InputError(f"one {several} a query, found {some(single[several])}")
+        if not single["reference"]:
+            raise InputError("no reference")
+        grades = {"also_correct": ALSO_CORRECT, "target": TARGET}
+        return Query(
+            id=single["id"][0] if single["id"] else str(position),
+            reference=pictures.resolve(single["reference"][0]),
+            captions=_captions(row.get("caption")),
+            relevant={pictures.resolve(name): grade for key, grade in grades.items() for name in own.get(key, ())},
+            negatives=tuple(map(pictures.resolve, own.get("negatives", ()))),
+            tags=own.get("tags", ()),
+            cluster=single["cluster"][0] if single["cluster"] else "",
+        )
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _captions(value: Any) -> tuple[str, ...]:
+    listed = value if isinstance(value, list) else [value]
+    texts = [text.strip() for text in listed if isinstance(text, str) and text.strip()]
+    if not texts or len(texts) < len([text for text in listed if text is not None]):
+        raise InputError(f"the caption should be a text, or several, found {str(value)[:80]!r}")
+    return tuple(texts)
+
+
+def _names(value: Any, what: str) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    return tuple(name_of(item, what) for item in (value if isinstance(value, list) else [value]))
+
+
+def _ignored(rows: Sequence[Row]) -> dict[str, str]:
+    unknown = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
+    return {"columns not used": some(unknown, 5)} if unknown else {}
+
+
+def _rows(path: Path) -> list[Row]:
+    """The rows, with columns under their own names and lists where there are several values."""
+    rows = [{ALIASES.get(str(key), str(key)): own for key, own in row.items()} for row in read_rows(path)]
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows = [_cells(row) for row in rows]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    for column in ("reference", "caption"):
+        if column not in columns:
+            raise InputError(f"{path} has no column {column}.{did_you_mean(column, columns)}")
+    return rows
+
+
+def _cells(row: Row) -> Row:
+    """Texts that stand for several values taken apart; caption, caption2, ... are the captions of one query."""
+    further = [key for key in row if key.startswith("caption") and key[7:].isdecimal()]
+    cells: Row = {key: _cell(key, text) for key, text in row.items() if key not in further}
+    if further:
+        cells["caption"] = [text for text in (cells.get("caption"), *(row[key] for key in further)) if text]
+    return cells
+
+
+def _cell(column: str, text: str) -> Any:
+    """A list in JSON or between bars, where the column may hold several."""
+    if text.startswith("["):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        return value if isinstance(value, list) else text
+    several = column in ("target", "also_correct", "negatives", "tags")
+    return [own.strip() for own in text.split("|") if own.strip()] if several else text

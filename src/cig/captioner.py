@@ -1,0 +1,68 @@
+"""Pictures -> captions, by any image-to-text model of transformers that needs no prompt: BLIP, GIT, ViT-GPT2..."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cig.errors import InputError, NotFoundError, reason, some
+from cig.formats import identity
+from cig.runtime import batches, quiet_transformers
+from cig.towers import OwnPreprocess, own_preprocess
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LONGEST_CAPTION = 30  # new tokens
+BATCH = 16
+
+
+class Captioner:
+    """Greedy decoding, so a picture has one caption."""
+
+    def __init__(self, model: Any, tokenizer: Any, preprocess: OwnPreprocess, identity: dict[str, Any]) -> None:
+        self.model, self.tokenizer, self.preprocess, self.identity = model, tokenizer, preprocess, identity
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Image]) -> list[str]:
+        captions: list[str] = []
+        for chunk in batches(pictures, BATCH):
+            pixels = torch.stack([self.preprocess(picture) for picture in chunk]).to(
+                self.model.device, self.model.dtype
+            )
+            made = self.model.generate(
+                pixel_values=pixels, max_new_tokens=LONGEST_CAPTION, do_sample=False, num_beams=1
+            )
+            captions += self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return [" ".join(caption.split()) for caption in captions]
+
+
+def load_captioner(source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Captioner:
+    """A captioner by hub id or folder.
+
+    Raises:
+        NotFoundError: neither a folder nor a hub id that can be reached.
+        InputError: the files cannot be read, are of no captioner, or lack weights.
+    """
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    quiet_transformers()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True, trust_remote_code=False
+        )
+    except Exception as error:
+        if os.path.exists(source):
+            raise InputError(f"the captioner in {source} cannot be loaded: {reason(error)}") from error
+        hint = "give the folder of a copy, or check --cache-dir"
+        raise NotFoundError(f"no captioner {source}: it is not a folder, and {reason(error)}; {hint}") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise InputError(f"{source} lacks weights of a captioner: {some(map(str, info['missing_keys']), 5)}")
+    model = model.eval().requires_grad_(False).to(device)
+    known = {**identity(source, cache_dir), "dtype": str(dtype)}
+    return Captioner(model, tokenizer, own_preprocess(source, cache_dir), known)

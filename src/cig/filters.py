@@ -1,0 +1,113 @@
+"""Which pictures of a gallery may be found: by name, and by the columns of a table that somebody keeps about them."""
+
+from __future__ import annotations
+
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cig.errors import InputError, UsageError, did_you_mean
+from cig.tables import read_rows
+
+CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+NAMES = ("name", "file", "filename", "image", "path")  # columns that may say which picture a row is about
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`price<50`, `colour=red`, `title~summer` (contains, in any case)."""
+
+    column: str
+    sign: str
+    value: str
+
+    @staticmethod
+    def parse(text: str) -> Condition:
+        """Raises UsageError."""
+        match = CONDITION.fullmatch(text)
+        if not match:
+            raise UsageError(
+                f'--where {text!r}: write COLUMN SIGN VALUE, such as "price<50"; signs are = != < <= > >= ~'
+            )
+        return Condition(*match.groups())
+
+    def holds(self, cell: Any) -> bool:
+        """Numbers are compared as numbers where both are; an empty cell fulfils nothing but !=."""
+        text = "" if cell is None else str(cell)
+        if self.sign == "~":
+            return self.value.casefold() in text.casefold()
+        if not text and self.sign != "!=":
+            return False
+        try:
+            return COMPARE[self.sign](float(text), float(self.value))
+        except ValueError:
+            return COMPARE[self.sign](text, self.value)
+
+
+class Metadata:
+    """A table about pictures."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError for a table that does not say which picture a row is about."""
+        self.path, self.rows = path, read_rows(path)
+        self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        self.key = next((column for column in self.columns if column.lower() in NAMES), self.columns[0])
+        named = [str(row.get(self.key) or "") for row in self.rows]
+        if not any(named):
+            raise InputError(f"{path}: the column {self.key} should name the pictures, and is empty")
+        self.by_name = dict(zip(named, self.rows, strict=True))
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Of a picture, by its name with or without suffix; empty where nothing is said of it."""
+        return self.by_name.get(name) or self.by_name.get(str(PurePosixPath(name).with_suffix(""))) or {}
+
+    def check(self, conditions: Sequence[Condition]) -> None:
+        for condition in conditions:
+            if condition.column not in self.columns:
+                raise UsageError(
+                    f'{self.path} has no column "{condition.column}".{did_you_mean(condition.column, self.columns)}'
+                )
+
+    def unused(self, names: Sequence[str]) -> int:
+        """Rows that name no picture of these."""
+        known = {*names, *(str(PurePosixPath(name).with_suffix("")) for name in names)}
+        return sum(name not in known for name in self.by_name)
+
+
+def allowed(
+    names: Sequence[str],
+    patterns: Sequence[str] = (),
+    metadata: Metadata | None = None,
+    where: Sequence[Condition] = (),
+) -> NDArray[np.bool_]:
+    """[N]: names that match any of the patterns (`dresses/*`) and whose row fulfils all of the conditions.
+
+    Raises:
+        UsageError: conditions without a table, or on a column that it lacks.
+    """
+    if where and metadata is None:
+        raise UsageError("--where looks at the columns of a table: give it with --metadata FILE.csv")
+    keep = np.ones(len(names), dtype=bool)
+    if patterns:
+        tests = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
+        keep &= [any(test.match(name) for test in tests) for name in names]
+    if where and metadata is not None:
+        metadata.check(where)
+        rows = [metadata.row(name) for name in names]
+        keep &= [bool(row) and all(own.holds(row.get(own.column)) for own in where) for row in rows]
+    return keep

@@ -1,0 +1,30 @@
+"""Names of pictures in strangers' files: as a benchmark writes them, as file names, with zeros in front or without."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from cig.errors import InputError, some
+from cig.layout import SUFFIXES
+
+
+def plain_name(name: str) -> str:
+    """ "dev-1-0-img0" from "dev-1-0-img0.png"; "42" from COCO's "000000000042"."""
+    path = PurePosixPath(name)
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return (stem.lstrip("0") or "0") if stem.isdecimal() else stem
+
+
+def index_names(names: Iterable[str], path: Path, repeats: bool = False) -> dict[str, int]:
+    """Plain name -> row.
+
+    Args:
+        repeats: a picture may be named again, and its first row counts.
+
+    Raises:
+        InputError: two rows claim one picture.
+    """
+    rows: dict[str, int] = {}
+    twice = [name for row, name in enumerate(names) if rows.setdefault(plain_name(name), row) != row]
+    if twice and not repeats:
+        raise InputError(f"{path} has names that stand for one picture: {some(twice, 5)}; keep one row for each")
+    return rows

@@ -1,0 +1,144 @@
+"""The reference's own caption, joined with the relative caption: text features of `a photo of {it} that {caption}`.
+
+This is SEARLE's prompt with a caption in the place of the pseudo-word, as in the baseline "Captioning" of its paper
+(Baldrati et al., ICCV 2023). The captions come from a file or from a captioner.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from cig.errors import InputError, UsageError, reason, some
+from cig.formats import identity, read_bytes, read_object
+from cig.images import read_picture
+from cig.inversion import join_captions, over_orders
+from cig.methods import Option, Source
+from cig.methods._dual import VARIANTS as VARIANTS
+from cig.methods._dual import DualTower
+from cig.methods._names import index_names, plain_name
+from cig.types import Query
+
+if TYPE_CHECKING:
+    from cig.captioner import Captioner
+
+OPTIONS = {
+    "captions": Option("a file of captions: a JSON object {name: caption}, or a CSV of two columns", place=True),
+    "captioner": Option("an image-to-text model of transformers, by hub id or folder", place=True),
+}
+TEMPLATE, BARE = "a photo of {} that {}", "a photo of {}"
+
+
+class Told:
+    """Captions that a file tells."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.identity = path, identity(path)
+        pairs = [(name, text) for name, text in _pairs(path) if text.strip()]
+        rows = index_names([name for name, _ in pairs], path)
+        self.captions = {name: pairs[row][1] for name, row in rows.items()}
+
+    def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
+        unknown = [path for path in paths if plain_name(path.name) not in self.captions]
+        return {path: f"no caption of {path.stem} in {self.path}" for path in unknown}
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """Raises InputError that names every picture without a caption."""
+        if lacking := self.lacking(paths):
+            names = some(path.stem for path in lacking)
+            raise InputError(f"{self.path} has no caption of {len(lacking)} pictures: {names}; caption them, too")
+        return [self.captions[plain_name(path.name)] for path in paths]
+
+
+class Made:
+    """Captions that a captioner makes, once a picture."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.captioner, self.identity = captioner, captioner.identity
+        self.captions: dict[Path, str] = {}
+
+    def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
+        return {}
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """Raises PictureError for one that cannot be decoded."""
+        new = [path for path in dict.fromkeys(paths) if path not in self.captions]
+        made = self.captioner([read_picture(path).image for path in new])
+        self.captions |= dict(zip(new, made, strict=True))
+        return [self.captions[path] for path in paths]
+
+
+class Baseline(DualTower):
+    """A picture without a caption can be found, but not asked with."""
+
+    family = "caption"
+    asks_for_queries = True
+
+    def __init__(self, variant: str, source: Source) -> None:
+        self.captions = _captions(source)
+        super().__init__(variant, source)
+        self.identity: Mapping[str, Any] = {**self.identity, "captions": self.captions.identity}
+
+    def no_query(self, paths: Sequence[Path]) -> dict[Path, str]:
+        return self.captions.lacking(paths)
+
+    def embed_queries(
+        self,
+        image_features: Tensor,
+        captions: Sequence[tuple[str, ...]],
+        queries: Sequence[Query],
+        paths: Sequence[Path],
+    ) -> Tensor:
+        texts = [joined(own, caption) for own, caption in zip(self.captions.of(paths), captions, strict=True)]
+        return over_orders(texts, self.tower.embed_texts)
+
+
+def joined(reference: str, captions: Sequence[str]) -> tuple[str, ...]:
+    """The texts of a query, one for each order of its relative captions; without these, the reference's alone."""
+    reference = reference.strip(".?, ")
+    texts = tuple(TEMPLATE.format(reference, caption) for caption in join_captions(captions))
+    return texts or (BARE.format(reference),)
+
+
+def _captions(source: Source) -> Told | Made:
+    given = source.options
+    if ("captions" in given) == ("captioner" in given):
+        raise UsageError("caption wants one of two options: captions=FILE or captioner=HUB_ID_OR_FOLDER")
+    if "captions" in given:
+        return Told(Path(given["captions"]))
+    from cig.captioner import load_captioner
+
+    return Made(load_captioner(given["captioner"], *source.compute(), source.cache_dir))
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    """(name, caption); raises InputError that names what is neither."""
+    if path.suffix.lower() == ".csv":
+        yield from _rows(path)
+        return
+    for name, caption in read_object(path).items():
+        if not isinstance(caption, str):
+            raise InputError(f'{path}: the caption of "{name}" should be a text, found {type(caption).__name__}')
+        yield name, caption
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str]]:
+    reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig", "replace")), strict=True)
+    try:
+        for row in reader:
+            if len(row) != 2:
+                raise InputError(
+                    f"{path}, line {reader.line_num}: expected a name and a caption, found {len(row)} fields"
+                )
+            yield row[0], row[1]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not CSV: {reason(error)}") from error
+
+
+def load(variant: str, source: Source) -> Baseline:
+    return Baseline(variant, source)

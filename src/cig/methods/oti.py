@@ -1,0 +1,126 @@
+"""SEARLE-OTI (Baldrati et al., ICCV 2023): a pseudo-word was optimised for each picture; targetpad, at the first $.
+
+`--phi` is a folder as SEARLE's `oti_inversion.py` writes it: `ema_oti_pseudo_tokens.pt` [N, h], `image_names.pkl` and
+`hyperparameters.json`. Ours may have `.safetensors` and `image_names.json`, a list, instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.formats import Hashed, file_digest, read_json, read_object, set_digest
+from cig.images import Preprocess
+from cig.inversion import WordMethod
+from cig.methods import CLIPS, Source, Weights
+from cig.methods._names import index_names, plain_name
+from cig.tensors import read_matrix, read_pickled_names
+from cig.types import Query
+
+VARIANTS = {name: Weights(CLIPS[name], words=True) for name in ("b32", "l14")}
+OPENAI = {"b32": "ViT-B/32", "l14": "ViT-L/14"}  # their names in hyperparameters.json
+WORDS = ("ema_oti_pseudo_tokens.pt", "ema_oti_pseudo_tokens.safetensors")
+NAMES = ("image_names.json", "image_names.pkl")
+
+
+@dataclass(frozen=True)
+class PseudoWords:
+    """Words of pictures, by name."""
+
+    folder: Path
+    rows: Mapping[str, int]  # plain name -> row
+    words: Tensor  # [N, h] float32
+
+    def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
+        return {
+            path: f"no pseudo-word of {path.stem} in {self.folder}"
+            for path in paths
+            if plain_name(path.name) not in self.rows
+        }
+
+    def of(self, paths: Sequence[Path]) -> Tensor:
+        """[len(paths), h]; raises InputError that names every picture without a word."""
+        if lacking := self.lacking(paths):
+            names = some(path.stem for path in lacking)
+            raise InputError(f"{self.folder} has no pseudo-word of {len(lacking)} pictures: {names}; invert them, too")
+        return self.words[[self.rows[plain_name(path.name)] for path in paths]]
+
+
+class Oti(WordMethod):
+    """A picture without a word can be found, but not asked with."""
+
+    asks_for_queries = True
+    words: PseudoWords
+
+    def no_query(self, paths: Sequence[Path]) -> dict[Path, str]:
+        return self.words.lacking(paths)
+
+    def embed_queries(
+        self,
+        image_features: Tensor,
+        captions: Sequence[tuple[str, ...]],
+        queries: Sequence[Query],
+        paths: Sequence[Path],
+    ) -> Tensor:
+        return self.embed_words(self.words.of(paths), captions)
+
+
+def load(variant: str, source: Source) -> Oti:
+    assert source.phi is not None  # as check_flags made sure
+    words = read_words(source.phi)
+    if not source.clip:
+        _check_clip(source.phi, variant)
+    clip = source.load_clip(VARIANTS[variant])
+    if words.words.shape[1] != clip.token_width:
+        raise MismatchError(
+            f"the pseudo-words in {source.phi} have width {words.words.shape[1]}, but the words of the CLIP "
+            f"{clip.identity['source']} have width {clip.token_width}; give the CLIP that they were optimised with"
+        )
+    preprocess = Preprocess(clip.size, pad=source.preprocessing != "clip")
+    models = {"clip": clip.identity, "phi": words_identity(source.phi), "licence": "unknown"}
+    method = Oti("oti" if source.clip else f"oti/{variant}", clip, preprocess, "first", models)
+    method.words = words
+    return method
+
+
+def read_words(folder: Path) -> PseudoWords:
+    """Raises NotFoundError or InputError."""
+    tensor, listed = _files(folder)
+    names = read_pickled_names(listed) if listed.suffix == ".pkl" else read_json(listed)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{listed}: expected a list of names")
+    words = read_matrix(tensor)
+    if len(names) != len(words):
+        raise InputError(f"{folder}: {tensor.name} has {len(words)} rows, but {listed.name} {len(names)} names")
+    return PseudoWords(folder, index_names(names, listed, repeats=True), words)  # as published, for FashionIQ's parts
+
+
+def words_identity(folder: Path, hashed: Hashed = file_digest) -> dict[str, str]:
+    """What stands behind a folder of pseudo-words: the digest of its words and names."""
+    return {"source": str(folder), "sha256": set_digest(map(hashed, _files(folder)))}
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    """(words, names)."""
+    return _first(folder, WORDS), _first(folder, NAMES)
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise NotFoundError(f"{folder} has neither {' nor '.join(names)}; give a folder of pseudo-words with --phi")
+
+
+def _check_clip(folder: Path, variant: str) -> None:
+    """Raises MismatchError where the folder says that its words are of another CLIP."""
+    path = folder / "hyperparameters.json"
+    said = read_object(path).get("clip_model_name") if path.is_file() else None
+    if said not in (None, OPENAI[variant]):
+        known = {name: f"--method oti/{own}" for own, name in OPENAI.items()}
+        hint = known.get(str(said), "give that one with --clip")
+        raise MismatchError(f'{path} says "{said}", but oti/{variant} is {OPENAI[variant]}: {hint}')

@@ -1,0 +1,94 @@
+"""Features that anyone's encoder computed, from a file: no model is loaded and no picture is opened.
+
+A query is made of its own feature where the file has one by its id, and of its picture's feature where the file has
+none of queries: then this is image-only retrieval, and its name says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cig.errors import InputError, UsageError, some
+from cig.formats import identity
+from cig.methods import Option, Source, Weights
+from cig.methods._dual import unit
+from cig.methods._names import index_names, plain_name
+from cig.methods._table import read_table
+from cig.types import Query
+
+VARIANTS = {"file": Weights("")}
+OPTIONS = {"features": Option("an .npz or a Parquet file of names and features", place=True)}
+
+
+@dataclass(frozen=True)
+class NoPreprocess:
+    """No pixels are looked at."""
+
+    def __call__(self, image: Any) -> Tensor:
+        raise UsageError("precomputed looks at no pixels; use a method with an encoder for new pictures")
+
+
+class Precomputed:
+    uses_picture = True
+    asks_for_queries = True
+
+    def __init__(self, path: Path) -> None:
+        table = read_table(path)
+        self.path, self.names = path, table.names
+        self.rows = index_names(table.names, path)
+        self.features = torch.from_numpy(table.features)
+        self.query_rows = {query: row for row, query in enumerate(table.queries)}
+        if len(self.query_rows) < len(table.queries):
+            raise InputError(f"{path} has {len(table.queries)} queries, but only {len(self.query_rows)} different ids")
+        self.query_features = torch.from_numpy(table.query_features)
+        self.name = "precomputed" if self.query_rows else "precomputed, pictures alone"
+        self.preprocess = NoPreprocess()
+        self.identity: Mapping[str, Any] = {"features": identity(path)}
+
+    def look_up(self, paths: Sequence[Path]) -> dict[Path, Tensor]:
+        """Features [d] of the pictures that the file names, as it has them: not normalised."""
+        rows = {path: self.rows.get(plain_name(path.name)) for path in paths}
+        return {path: self.features[row] for path, row in rows.items() if row is not None}
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        raise UsageError("precomputed has no picture tower; use a method with an encoder for new pictures")
+
+    def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        raise UsageError("precomputed has no text tower, so captions alone cannot be searched with")
+
+    def embed_queries(
+        self,
+        image_features: Tensor,
+        captions: Sequence[tuple[str, ...]],
+        queries: Sequence[Query],
+        paths: Sequence[Path],
+    ) -> Tensor:
+        """A query's own feature is of its reference and its caption: it stands for no other picture, nor without one.
+
+        Raises:
+            InputError: the file has features of queries, but not of these.
+        """
+        rows = unit(image_features)
+        own = [i for i, query in enumerate(queries) if captions[i] and plain_name(paths[i].name) == _reference(query)]
+        if self.query_rows and own:
+            ids = [queries[i].id for i in own]
+            if lacking := [query for query in ids if query not in self.query_rows]:
+                raise InputError(f"{self.path} has no feature of {len(lacking)} queries: {some(lacking)}")
+            rows[own] = unit(self.query_features[[self.query_rows[query] for query in ids]])
+        return rows
+
+
+def _reference(query: Query) -> str:
+    return plain_name(query.reference)
+
+
+def load(variant: str, source: Source) -> Precomputed:
+    if "features" not in source.options:
+        raise UsageError("precomputed wants an option: features=FILE, an .npz or a Parquet file")
+    return Precomputed(Path(source.options["features"]))

@@ -1,0 +1,157 @@
+"""Pictures from the web: https, public addresses, bounded, whole, and each once; no network is used."""
+
+import io
+from unittest import mock
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cig import fetch
+from cig.fetch import fetch_pictures
+
+
+def png(side=8):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PUBLIC = "93.184.215.14"
+
+
+class Web:
+    """Answers by path, notes what was asked."""
+
+    def __init__(self, monkeypatch, **answers):
+        self.answers, self.asked = answers, []
+        self.hosts = {"a.org": [PUBLIC], "inside.org": ["10.0.0.7"], "both.org": [PUBLIC, "127.0.0.1"]}
+        monkeypatch.setattr(fetch, "WAITS", (0.0, 0.0))
+
+    def answer(self, request):
+        self.asked.append(request)
+        own = self.answers[request.url.path.strip("/")]
+        return own(request) if callable(own) else own
+
+    def resolve(self, host, port):
+        if host not in self.hosts:
+            raise OSError("no such host")
+        return self.hosts[host]
+
+    def get(self, folder, *urls):
+        client = httpx.Client(transport=httpx.MockTransport(self.answer))
+        return fetch_pictures(urls, folder, client, self.resolve)
+
+
+def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, monkeypatch):
+    web = Web(monkeypatch, x=httpx.Response(200, content=png()))
+    found, failed = web.get(tmp_path, "https://a.org/x?size=2")
+    (request,) = web.asked
+    assert not failed
+    assert request.url.host == PUBLIC, "not the name, which could change its address"
+    assert request.headers["host"] == "a.org"
+    assert request.extensions["sni_hostname"] == "a.org"
+    assert "authorization" not in request.headers
+    assert found["https://a.org/x?size=2"].read_bytes() == png()
+    assert found["https://a.org/x?size=2"].suffix == ".png"
+    again, _ = web.get(tmp_path, "https://a.org/x?size=2")
+    assert (again, len(web.asked)) == (found, 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://a.org/x", "only https"),
+        ("file:///etc/passwd", "only https"),
+        ("https://user:secret@a.org/x", "without a user name"),
+        ("https://inside.org/x", "10.0.0.7, not on the public internet"),
+        ("https://both.org/x", "127.0.0.1, not on the public internet"),
+        ("https://nowhere.org/x", "no address of nowhere.org"),
+        ("https://[::1/x", "no address"),
+        ("https://a.org:99999/x", "no address"),
+        ("https://a.org/html", "not a whole picture"),
+        ("https://a.org/half", "not a whole picture"),
+        ("https://a.org/gone", "answers 404"),
+        ("https://a.org/endless", "over 32 MB"),
+        ("https://a.org/round", "more than 3 redirects"),
+        ("https://a.org/down", "only https"),
+        ("https://a.org/in", "10.0.0.7, not on"),
+        ("https://a.org/file", "only https"),
+        ("https://a.org/large", "pixels"),
+        ("https://a.org/packed", "packed"),
+    ],
+)
+def test_what_is_refused_is_named_and_leaves_nothing(tmp_path, monkeypatch, url, words):
+    monkeypatch.setattr("cig.images._max_pixels", 100)
+    to = {name: httpx.Response(302, headers={"location": place}) for name, place in REDIRECTS.items()}
+    endless = httpx.Response(200, stream=Endless())
+    packed = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Endless())
+    pages = {"html": b"<html>", "half": png()[:40], "large": png(20)}
+    answers = {name: httpx.Response(200, content=data) for name, data in pages.items()}
+    web = Web(monkeypatch, **to, **answers, endless=endless, gone=httpx.Response(404), packed=packed)
+    found, failed = web.get(tmp_path, url)
+    assert not found
+    assert words in failed[url]
+    assert not list(tmp_path.iterdir())
+
+
+REDIRECTS = {"round": "/round", "down": "http://a.org/x", "in": "https://inside.org/x", "file": "file:///etc/passwd"}
+
+
+class Endless(httpx.SyncByteStream):
+    def __iter__(self):
+        while True:
+            yield bytes(2**20)
+
+
+def test_a_tired_server_is_asked_again_and_a_refusal_is_not(tmp_path, monkeypatch):
+    answers = iter([httpx.Response(503), httpx.ConnectError("no route"), httpx.Response(200, content=png())])
+
+    def tired(request):
+        own = next(answers)
+        if isinstance(own, Exception):
+            raise own
+        return own
+
+    web = Web(monkeypatch, x=tired, gone=httpx.Response(404), down=httpx.Response(503))
+    found, failed = web.get(tmp_path, "https://a.org/x", "https://a.org/gone", "https://a.org/down")
+    assert list(found) == ["https://a.org/x"]
+    assert [request.url.path for request in web.asked] == ["/x"] * 3 + ["/gone"] + ["/down"] * 3
+    assert "answers 503" in failed["https://a.org/down"]
+
+
+def test_redirects_are_followed_to_public_places(tmp_path, monkeypatch):
+    there = httpx.Response(301, headers={"location": "https://a.org/x"})
+    web = Web(monkeypatch, old=there, x=httpx.Response(200, content=png()))
+    found, _ = web.get(tmp_path, "https://a.org/old")
+    assert list(found) == ["https://a.org/old"]
+
+
+def test_a_slow_server_is_left(tmp_path, monkeypatch):
+    web = Web(monkeypatch, x=httpx.Response(200, content=png()))
+    monkeypatch.setattr(fetch, "PATIENCE", -1.0)
+    assert "not done after" in web.get(tmp_path, "https://a.org/x")[1]["https://a.org/x"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"],
+)
+def test_private_addresses(address):
+    assert not fetch._is_public(address)
+    assert fetch._is_public(PUBLIC)
+
+
+def nobody(host, port):
+    raise OSError("no such host")
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_answer_not_a_crash(tmp_path_factory, text):
+    client = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(404)))
+    with mock.patch.object(fetch, "WAITS", ()):
+        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), client, nobody)
+    assert not found
+    assert list(failed) == [f"https://{text}"]

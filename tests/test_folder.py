@@ -1,0 +1,264 @@
+"""Pictures of your own: names, the forms of queries files, and what is wrong with them told by row."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cig import load_benchmark
+from cig.benchmarks import folder as room
+from cig.cli import main
+from cig.errors import CigError, InputError, NotFoundError, UsageError
+from cig.tables import read_rows
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as done:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return done.value.code or 0, shown.out, shown.err
+
+
+@pytest.fixture
+def shop(world, tmp_path):
+    """Twelve pictures, ten of them in two folders, and no queries yet."""
+    pictures = sorted((world / "CIRR/dev").glob("*.png"))[:12]
+    for i, path in enumerate(pictures):
+        place = tmp_path / "shop" / ("dresses" if i < 6 else "shirts" if i < 10 else ".") / f"p {i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return tmp_path / "shop"
+
+
+ROWS = [
+    {
+        "reference": "dresses/p 0.png",
+        "caption": ["is red", "is longer"],
+        "target": ["dresses/p 1.png"],
+        "tags": ["colour"],
+    },
+    {
+        "id": "mine",
+        "reference": "shirts/p 6",
+        "caption": "has a collar",
+        "target": ["shirts/p 7", "shirts/p 8"],
+        "also_correct": ["shirts/p 9"],
+        "negatives": ["p 10"],
+        "cluster": "collars",
+    },
+]
+
+
+def write(shop, form):
+    path = shop / f"queries.{form}"
+    if form == "json":
+        path.write_text(json.dumps(ROWS))
+    elif form == "jsonl":
+        path.write_text("\n\n".join(map(json.dumps, ROWS)))
+    elif form == "parquet":
+        arrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+        from pyarrow import parquet
+
+        rows = [
+            {**row, "caption": row["caption"] if isinstance(row["caption"], list) else [row["caption"]]} for row in ROWS
+        ]
+        keys = dict.fromkeys(key for row in rows for key in row)
+        parquet.write_table(arrow.table({key: [row.get(key) for row in rows] for key in keys}), path)
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[form]
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file, delimiter=mark)
+            writer.writerow(
+                ["id", "reference", "caption", "caption2", "targets", "also_correct", "negatives", "tags", "cluster"]
+            )
+            writer.writerow(["", "dresses/p 0.png", "is red", "is longer", "dresses/p 1.png", "", "", "colour", ""])
+            several = '["shirts/p 7", "shirts/p 8"]' if form == "csv" else "shirts/p 7 | shirts/p 8"
+            writer.writerow(["mine", "shirts/p 6", "has a collar", "", several, "shirts/p 9", "p 10", "", "collars"])
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_form_says_the_same(shop, form):
+    write(shop, form)
+    bench = load_benchmark("folder", shop)
+    first, second = bench.queries
+    assert (first.id, first.reference, first.captions) == ("0", "dresses/p 0.png", ("is red", "is longer"))
+    assert (first.relevant, first.tags, first.cluster) == ({"dresses/p 1.png": 2}, ("colour",), "")
+    assert (second.id, second.reference, second.captions) == ("mine", "shirts/p 6.png", ("has a collar",))
+    assert second.relevant == {"shirts/p 7.png": 2, "shirts/p 8.png": 2, "shirts/p 9.png": 1}
+    assert (second.negatives, second.cluster) == (("p 10.png",), "collars")
+    dresses, shirts = [f"dresses/p {i}.png" for i in range(6)], [f"shirts/p {i}.png" for i in range(6, 10)]
+    assert bench.gallery == ("p 10.png", "p 11.png", *dresses, *shirts)
+    assert bench.measures[-1] == "map@10"
+    assert not bench.hidden
+    assert bench.images["shirts/p 7.png"] == shop / "shirts/p 7.png"
+    assert "nothing" not in bench.images
+
+
+def test_names_that_may_be_two_pictures_are_told(shop):
+    shutil.copy(shop / "p 10.png", shop / "p 10.webp")
+    write(shop, "json")
+    with pytest.raises(InputError, match=r"query 1 .*p 10 may be p 10\.png, p 10\.webp; write the suffix"):
+        load_benchmark("folder", shop)
+
+
+def test_an_images_folder_and_a_gallery_file_narrow_the_gallery(shop):
+    write(shop, "json")
+    (shop / "images").mkdir()
+    for name in ("dresses", "shirts", "p 10.png", "p 11.png"):
+        (shop / name).rename(shop / "images" / name)
+    (shop / "gallery.txt").write_text("shirts/p 7\ndresses/p 1.png\nnot there\n")
+    bench = load_benchmark("folder/val", shop)
+    assert bench.gallery == ("shirts/p 7.png", "dresses/p 1.png", "not there")
+    assert bench.missing_images == ("not there",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("reference,captoin\na,b\n", 'no column caption. Did you mean "captoin"'),
+        ("caption\nb\n", "no column reference"),
+        ("reference,caption\na\n", "another number of cells"),
+        ("reference,caption\na,b,c\n", "another number of cells"),
+        ("reference,caption\na,\n", "query 0 (counting from 0): the caption should be"),
+        ("reference,caption\n,b\n", "no reference"),
+        ("id,reference,caption\nx/y,a,b\n", "cannot name a file"),
+        ("id,reference,caption\nx,a,b\nx,a,b\n", "occurs twice"),
+        ("reference,caption,target\na,b,t\na,b,\n", "1 of 2 queries have no target (1)"),
+        ("reference,caption\n", "has no rows"),
+        ('reference,caption\n"a,b\n', "not CSV"),
+    ],
+)
+def test_bad_queries_are_told(shop, text, words):
+    (shop / "queries.csv").write_text(text)
+    with pytest.raises(CigError) as told:
+        load_benchmark("folder", shop)
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("q.json", b"{}", "expected a list of objects"),
+        ("q.jsonl", b'{"reference": "a", "caption": "b"}\n\n[1]\n', "line 3: expected an object"),
+        ("q.jsonl", b"{", "line 1: not JSON"),
+        ("q.csv", b"reference,caption\n\xff,b\n", "not UTF-8"),
+        ("q.parquet", b"PAR1", "not Parquet"),
+        ("q.xlsx", b"", "a table comes as csv"),
+        ("none.csv", None, "is not there"),
+    ],
+)
+def test_files_of_another_form_are_told(shop, name, data, words):
+    if data is not None:
+        (shop / name).write_bytes(data)
+    with pytest.raises(CigError) as told:
+        load_benchmark("folder", shop, queries=shop / name)
+    assert words in str(told.value)
+
+
+def test_where_queries_are_looked_for(shop, tmp_path):
+    with pytest.raises(NotFoundError, match=r"has no val\.csv or queries\.csv \(or tsv.*--queries FILE"):
+        load_benchmark("folder", shop)
+    write(shop, "json")
+    assert load_benchmark("folder", shop).name == "folder/val"
+    with pytest.raises(NotFoundError, match=r"no test\.csv"):
+        load_benchmark("folder/test", shop)
+    write(shop, "csv")
+    with pytest.raises(UsageError, match="say which with --queries"):
+        load_benchmark("folder", shop)
+    with pytest.raises(NotFoundError, match="is not a folder"):
+        load_benchmark("folder", tmp_path / "none")
+
+
+@given(st.binary(max_size=200), st.sampled_from(["csv", "json", "jsonl"]))
+def test_any_bytes_are_rows_or_an_error(tmp_path_factory, data, form):
+    path = tmp_path_factory.mktemp("rows") / f"q.{form}"
+    path.write_bytes(data)
+    try:
+        assert all(isinstance(row, dict) for row in read_rows(path))
+    except CigError as error:
+        told = str(error)
+    else:
+        told = str(path)
+    assert str(path) in told
+
+
+@given(st.text(max_size=120))
+def test_any_csv_is_queries_or_an_error(shop_of, text):
+    (shop_of / "queries.csv").write_bytes(("reference,caption,target,tags\n" + text).encode("utf-8", "replace"))
+    try:
+        load_benchmark("folder", shop_of)
+    except CigError as error:
+        told = str(error)
+    else:
+        told = "queries.csv"
+    assert "queries.csv" in told
+
+
+@pytest.fixture(scope="module")
+def shop_of(tmp_path_factory):
+    return tmp_path_factory.mktemp("shop")
+
+
+def test_references_by_address(shop, monkeypatch):
+    """One is had, one is not: its query is counted and named, and the run goes on."""
+    rows = [{"reference": f"https://a.org/{name}", "caption": "c", "target": "p 10"} for name in ("one", "two")]
+    (shop / "queries.json").write_text(json.dumps(rows))
+
+    def stand_in(urls, folder):
+        assert folder == shop / ".fetched"
+        return {urls[0]: shop / "p 11.png"}, {urls[1]: "https://a.org/two: the server answers 404"}
+
+    monkeypatch.setattr(room, "fetch_pictures", stand_in)
+    bench = load_benchmark("folder", shop)
+    assert bench.images["https://a.org/one"] == shop / "p 11.png"
+    assert bench.missing_images == ("https://a.org/two",)
+    assert "answers 404" in bench.protocol["references not fetched"]
+    assert len(bench.gallery) == 12, "what is fetched is not searched"
+
+
+def test_from_the_shell(shop, world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(shop, "csv")
+    line = "--dataset-path", shop, "--method", "sum", "--clip", world / "models/clip-small", "--device", "cpu"
+    code, out, err = run(capsys, "evaluate", "folder", *line, "--json", "s.json")
+    assert (code, "recall@10" in out) == (0, True), err
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert told["protocol"]["gallery"] == f"12 pictures of {shop}, without the query's reference"
+    assert told["protocol"]["intervals"] == "over 2 clusters of queries"
+    assert run(capsys, "check", "folder", "--dataset-path", shop)[0] == 0
+    (shop / "mine.jsonl").write_text('{"reference": "p 10", "caption": "c"}')
+    code, _, err = run(capsys, "evaluate", "folder", *line, "--queries", shop / "mine.jsonl")
+    assert (code, "`cig run` searches without scores" in err) == (2, True), err
+    code, _, err = run(capsys, "evaluate", "cirr", "--dataset-path", world, "--method", "image", "--queries", "x")
+    assert (code, "cirr takes no --queries" in err) == (2, True), err
+
+
+def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red"}')
+    models = world / "models"
+    flags = {
+        "--clip": models / "clip-small",
+        "--clip2": models / "clip-large",
+        "--phi": models / "phi-small.pt",
+        "--phi2": models / "phi-large.pt",
+        "--model-path": models / "sdxl",
+        "--sdxl-repo": models / "sdxl",
+        "--vae-repo": models / "sdxl/vae",
+        "--search-clip": models / "clip-small",
+        "--search-phi": models / "phi-small.pt",
+        "--height": 64,
+        "--width": 64,
+        "--steps": 1,
+    }
+    words = [word for pair in flags.items() for word in pair]
+    code, _, err = run(capsys, "run", "folder", "--dataset-path", shop, "--device", "cpu", "--out", "out", *words)
+    assert code == 0, err
+    assert "nothing is scored" in err
+    assert len(json.loads((tmp_path / "out/rankings.json").read_text())[""]["0"]) == 11
+    assert (tmp_path / "out/report.html").exists()
+    assert not (tmp_path / "out/scores.json").exists()
