@@ -24,7 +24,7 @@ import tiny
 from cig.booth import MOST, Booth, Server
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.statistics import chance_of, sign_test
-from cig.trial import LONGEST, Case, Trial, Trying, Votes, load_folder, make
+from cig.trial import LONGEST, Case, Trial, Trying, Votes, make
 from cig.types import Query, Ranking
 from cig.verdict import Verdict, cost_text
 from test_cli import run
@@ -140,57 +140,6 @@ def test_a_file_that_is_no_trial_is_refused_by_name(tmp_path, key, value):
     (tmp_path / "trial.json").write_text(json.dumps({**content, key: value}))
     with pytest.raises(InputError, match=r"trial\.json is no trial of this version"):
         Trial.read(tmp_path)
-
-
-# The queries
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for name in ("a.png", "holiday/b.jpg"):
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pictures" / name).touch()
-    return tmp_path / "pictures"
-
-
-def queries(folder, text, encoding="utf-8"):
-    (folder.parent / "q.csv").write_bytes(text.encode(encoding))
-    return load_folder(folder, folder.parent / "q.csv").queries
-
-
-def test_a_folder_is_a_gallery_and_a_table_its_queries(folder):
-    one, two = queries(
-        folder, 'caption,reference\n"is red, and larger",a.png\n\nà la plage,holiday/b.jpg\n', "utf-8-sig"
-    )
-    assert (one.id, one.reference, one.captions) == ("0", "a.png", ("is red, and larger",))
-    assert (two.id, two.reference, two.captions) == ("1", "holiday/b.jpg", ("à la plage",))
-    assert queries(folder, "id,reference,caption\nq7,a.png,is red\n")[0].id == "q7"
-    assert load_folder(folder, folder.parent / "q.csv").gallery == ("a.png", "holiday/b.jpg")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "lacks the column caption, reference"),
-        ("reference,text\na.png,is red\n", "lacks the column caption"),
-        ("reference,caption\n", "has no queries"),
-        ("reference,caption\na.png,\n", "line 2: expected a reference and a caption"),
-        ("reference,caption\na.png\n", "line 2: expected"),
-        ("reference,caption\na.png,is red\na.png,is red, and larger\n", "line 3: .*quote a caption"),
-        ("id,reference,caption\n../x,a.png,is red\n", "cannot name a file"),
-        ("id,reference,caption\n1,a.png,is red\n1,a.png,is blue\n", "query id 1 occurs twice"),
-        ('reference,caption\n"a.png,is red', "no CSV file"),
-        ("reference,caption\na.png," + "x" * 200_000, "no CSV file"),
-    ],
-)
-def test_a_table_that_is_none_is_refused_with_its_line(folder, text, words):
-    with pytest.raises(InputError, match=words):
-        queries(folder, text)
-
-
-def test_a_table_in_another_encoding_is_refused(folder):
-    with pytest.raises(InputError, match="no CSV file in UTF-8"):
-        queries(folder, "reference,caption\na.png,à la plage\n", "latin-1")
 
 
 # Votes
@@ -647,7 +596,7 @@ def test_where_no_list_differs_there_is_nothing_to_vote_on(world, album, tmp_pat
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "which queries?"),
+        ("", "give the queries with --queries FILE"),
         ("--queries nowhere.csv", "nowhere.csv is not there"),
         ("--queries q.csv --top 0", "--top 0: at least 1"),
         ("--queries q.csv", "models/phi_best.pt is not there"),
@@ -662,6 +611,17 @@ def test_wrong_calls_say_what_to_type(world, album, tmp_path, monkeypatch, capsy
     code, _, err = run(capsys, "trial", "pictures", *line, "--out", tmp_path)
     assert (code, words in err, "Traceback" in err) == (2, True, False), err
     assert not (tmp_path / "trial.json").exists()
+
+
+def test_what_is_made_is_not_searched(album, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(album / "pictures")
+    code, _, err = run(capsys, "trial", ".", "--queries", "../q.csv", "--method", "image")
+    assert (code, "outputs/trials/pictures is among the pictures" in err) == (2, True)
+    assert not (album / "pictures/outputs").exists()
+    (tmp_path / "images").mkdir()
+    Trying(tmp_path).need_outside(tmp_path / "trial")  # a folder whose pictures are in images/
+    with pytest.raises(UsageError, match="give a folder outside of"):
+        Trying(tmp_path).need_outside(tmp_path / "images/trial")
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):

@@ -350,9 +350,9 @@ def trial(
     Parameters
     ----------
     pictures
-        The folder that is searched, with everything below it.
+        The folder that is searched, with everything below it (see docs/folder.md).
     queries
-        A CSV file with the columns reference (a picture's path in that folder) and caption.
+        A CSV file with the columns reference and caption. Default: queries.csv in the folder.
     generated_image_dir
         Pseudo-targets that exist, by the query's id. Default: they are made, with the flags of `cig run`.
     out
@@ -379,8 +379,6 @@ def trial(
     if result:
         pipeline.trial_result(out or pipeline.trial_folder(pictures))
         return
-    if queries is None:
-        raise UsageError("which queries? Give a CSV file with the columns reference and caption: --queries FILE")
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
     searching = replace(search.asked(), pseudo_targets=generated_image_dir)

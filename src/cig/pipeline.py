@@ -311,19 +311,20 @@ def trial(
 
     Raises:
         NotFoundError: pictures, queries or weights that are not there, all named at once.
+        UsageError: `out` is among the pictures.
         MismatchError: `out` holds a trial of something else.
     """
     from cig.booth import Booth, serve
-    from cig.trial import FILE, Trial, Votes, load_folder
+    from cig.trial import FILE, Trial, Votes
 
     out = out or trial_folder(trying.pictures)
+    trying.need_outside(out)
     fresh = not (out / FILE).exists()
-    checks = _trial_checks(trying, out) if fresh else []
-    part, *_ = need_all(lambda: (load_folder(trying.pictures, trying.queries),), checks)
+    (part,) = need_all(lambda: trying.data.load("val"), _trial_checks(trying, out) if fresh else [])
     if fresh:
         _make_trial(trying, part, compute, out, search_batch, work or Work()).write(out)
     made = Trial.read(out)
-    made.need_same(trying.settings, out)
+    made.need_same(trying.settings(part.queries), out)
     say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
     if made.cases:
         serve(Booth(made, Votes(out, made), part.images), port, browse)
@@ -429,7 +430,7 @@ def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, se
     if trying.making:
         _make_targets([part], trying.composing, trying.generation, images, compute, work, cache)
         free_memory()
-    found = search_parts((part,), Data(part.name), replace(compute, batch_size=search_batch), searching, cache)
+    found = search_parts((part,), trying.data, replace(compute, batch_size=search_batch), searching, cache)
     cache.close()
     return make(trying, found, secrets.randbits(32), cost_of(images))
 

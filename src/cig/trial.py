@@ -6,26 +6,22 @@ when all is voted on.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig.benchmarks import name_of, unique
-from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.formats import append_json, file_digest, read_bytes, read_object, write_json
-from cig.layout import walk_pictures
-from cig.options import Composing, Generation, Searching
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError, some
+from cig.formats import append_json, digest_of, read_bytes, read_object, write_json
+from cig.options import Composing, Data, Generation, Searching
 from cig.runtime import jsonable
 from cig.searching import branches_text
-from cig.types import Benchmark, Query, Ranking
+from cig.types import Query, Ranking
 
 if TYPE_CHECKING:
     from cig.searching import Found
@@ -35,57 +31,6 @@ CHOICES = ("left", "right", "tie", "bad")  # bad: neither list has what was aske
 LONGEST = 86_400.0  # seconds a vote, so that a page left open over night is no outlier of days
 
 
-# The queries
-
-
-def load_folder(root: Path, queries: Path) -> Benchmark:
-    """All pictures below a folder as the gallery, and queries from a CSV file with the columns reference and caption.
-
-    A reference is a picture's path below the folder. The id of a query is its row, counted from 0, or its `id`.
-
-    Raises:
-        NotFoundError: a folder or file that is not there.
-        InputError: a file that is no such CSV, with the line.
-    """
-    if not os.path.isdir(root):
-        raise NotFoundError(f"{root} is not a folder; give the one with your pictures: cig trial DIR --queries FILE")
-    images = {Path(entry.path).relative_to(root).as_posix(): Path(entry.path) for entry in walk_pictures(root)}
-    return Benchmark(
-        name="folder/val",
-        queries=unique(_read_queries(queries), queries),
-        images=images,
-        gallery=tuple(images),
-        measures=(),
-        drop_reference=True,
-        weight=0.7,
-        weight_source="as published for CIRCO test; nothing is published for a folder",
-        hidden=True,
-    )
-
-
-def _read_queries(path: Path) -> list[Query]:
-    try:
-        table = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
-        rows = [(table.line_num, row) for row in table]
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from error
-    lacking = {"reference", "caption"} - set(table.fieldnames or ())
-    if lacking or not rows:
-        what = f"lacks the column {some(sorted(lacking))}" if lacking else "has no queries"
-        raise InputError(f"{path} {what}; write a first line `reference,caption`, then a line a query")
-    return [_query(path, i, *row) for i, row in enumerate(rows)]
-
-
-def _query(path: Path, position: int, line: int, row: Mapping[str | None, Any]) -> Query:
-    reference, caption = (row[key] for key in ("reference", "caption"))
-    if not reference or not caption or None in row:
-        raise InputError(f"{path}, line {line}: expected a reference and a caption; quote a caption that has a comma")
-    try:
-        return Query(row.get("id") or str(position), name_of(reference, "reference"), (caption,))
-    except InputError as error:
-        raise InputError(f"{path}, line {line}: {error}") from error
-
-
 # The trial
 
 
@@ -93,12 +38,16 @@ def _query(path: Path, position: int, line: int, row: Mapping[str | None, Any]) 
 class Trying:
     """What a trial is asked for."""
 
-    pictures: Path  # a folder
-    queries: Path  # a CSV file
+    pictures: Path  # a folder, as the benchmark of that name takes it
+    queries: Path | None = None  # a file; by default the one in the folder
     searching: Searching = field(default_factory=Searching)  # without pseudo-targets they are made
     composing: Composing = field(default_factory=Composing)
     generation: Generation = field(default_factory=Generation)
     top: int = 6  # pictures a list
+
+    @property
+    def data(self) -> Data:
+        return Data("folder/val", self.pictures, queries=self.queries)
 
     @property
     def making(self) -> bool:
@@ -110,11 +59,18 @@ class Trying:
         images, cache = own.pseudo_targets or out / "pseudo_targets", own.cache or out / "features"
         return replace(own, pseudo_targets=images, cache=cache)
 
-    @property
-    def settings(self) -> dict[str, Any]:
+    def need_outside(self, out: Path) -> None:
+        """Raises UsageError where what is made would be searched, too."""
+        inside = self.pictures / "images"
+        home = (inside if inside.is_dir() else self.pictures).resolve()
+        if out.resolve().is_relative_to(home):
+            raise UsageError(f"--out {out} is among the pictures, which are searched; give a folder outside of {home}")
+
+    def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
         """All that moves the lists, as JSON takes it."""
-        queries = {"queries": file_digest(self.queries), "pictures": self.pictures.resolve(), "top": self.top}
-        own: dict[str, Any] = {**queries, "searching": vars(replace(self.searching, cache=None))}
+        asked = digest_of([(query.id, query.reference, query.captions) for query in queries])
+        own: dict[str, Any] = {"queries": asked, "pictures": self.pictures.resolve(), "top": self.top}
+        own |= {"searching": vars(replace(self.searching, cache=None))}
         made = {"composing": vars(self.composing), "generation": vars(self.generation)} if self.making else {}
         settings: dict[str, Any] = jsonable({**own, **made})
         return settings
@@ -219,7 +175,7 @@ def make(trying: Trying, found: Found, seed: int, cost: Mapping[str, Any] | None
     return Trial(
         name=trying.pictures.resolve().name,
         seed=seed,
-        asked=trying.settings,
+        asked=trying.settings(part.queries),
         cases=tuple(_case(*own, coins.random() < 0.5) for own in differ),
         same=tuple(same),
         without=without,
