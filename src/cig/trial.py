@@ -67,12 +67,13 @@ class Trying:
             raise UsageError(f"--out {out} is among the pictures, which are searched; give a folder outside of {home}")
 
     def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
-        """All that moves the lists, as JSON takes it."""
+        """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""
         asked = digest_of([(query.id, query.reference, query.captions) for query in queries])
-        own: dict[str, Any] = {"queries": asked, "pictures": self.pictures.resolve(), "top": self.top}
-        own |= {"searching": vars(replace(self.searching, cache=None))}
-        made = {"composing": vars(self.composing), "generation": vars(self.generation)} if self.making else {}
-        settings: dict[str, Any] = jsonable({**own, **made})
+        tables: dict[str, Any] = {"search": replace(self.searching, cache=None)}
+        tables |= {"compose": self.composing, "generate": self.generation} if self.making else {}
+        own = {f"{name}.{key}": value for name, table in tables.items() for key, value in vars(table).items()}
+        pictures = self.pictures.resolve()
+        settings: dict[str, Any] = jsonable({"queries": asked, "pictures": pictures, "top": self.top, **own})
         return settings
 
 
