@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cig.statistics import bootstrap, holm, interval, labels, paired_p, sign_test
+from cig.statistics import bootstrap, chance_of, holm, interval, labels, paired_p, share_interval, sign_test
 
 # Intervals
 
@@ -137,6 +137,19 @@ def test_sign_test_by_hand():
     assert sign_test(0, 0) == 1
     assert sign_test(3, 3) == 1
     assert sign_test(12, 5) == pytest.approx(scipy.stats.binomtest(12, 17).pvalue)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(12, 5), (5, 0), (0, 5), (1, 1), (600, 400)])
+def test_the_interval_of_a_share_is_scipys(wins, losses):
+    own = scipy.stats.binomtest(wins, wins + losses)
+    assert share_interval(wins, losses) == pytest.approx(own.proportion_ci(method="exact"), abs=1e-9)
+    assert chance_of(wins, wins + losses, 0.4) == pytest.approx(
+        scipy.stats.binomtest(wins, wins + losses, 0.4, "greater").pvalue
+    )
+
+
+def test_nothing_is_known_of_a_share_without_votes():
+    assert share_interval(0, 0) == (0, 1)
 
 
 def test_holm_by_hand():

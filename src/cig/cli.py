@@ -7,6 +7,7 @@ A flag that is not given is looked up by its group's name in the environment and
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -390,6 +391,68 @@ def plan(
     asked = data.asked(benchmark, "cirr"), compute.asked(batch_size), compose.asked(), generator.asked()
     if not pipeline.plan(*asked, search.asked(), out):
         raise IncompleteError("this run does not fit on this machine as asked")
+
+
+@app.command
+def trial(
+    pictures: Path,
+    /,
+    *,
+    queries: Path | None = None,
+    generated_image_dir: Path | None = None,
+    compose: ComposeFlags = ComposeFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    search: RunSearchFlags = RunSearchFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    out: Path | None = None,
+    top: int = 6,
+    batch_size: int = 4,
+    search_batch_size: int = 32,
+    retry_rejected: Annotated[bool, Flag] = False,
+    port: int = 0,
+    browse: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    result: Annotated[bool, Flag] = False,
+) -> None:
+    """Do pseudo-targets help on your pictures? A blind vote on a local page: lists with them and without. Resumable.
+
+    Parameters
+    ----------
+    pictures
+        The folder that is searched, with everything below it (see docs/folder.md).
+    queries
+        A CSV file with the columns reference and caption. Default: queries.csv in the folder.
+    generated_image_dir
+        Pseudo-targets that exist, by the query's id. Default: they are made, with the flags of `cig run`.
+    out
+        trial.json, votes.jsonl, result.json; pseudo_targets/, features/. Default: ./outputs/trials/NAME.
+    top
+        Pictures a list.
+    batch_size
+        Pictures imagined at once; halved where they do not fit into memory.
+    search_batch_size
+        Pictures embedded at once.
+    retry_rejected
+        Go on with the next seeds for queries without an accepted picture.
+    port
+        Of the page. Default: any that is free.
+    browse
+        Open the page in this machine's browser.
+    result
+        Print what was voted so far, and serve no page.
+    """
+    from cig import pipeline
+    from cig.options import Work
+    from cig.trial import Trying
+
+    if result:
+        pipeline.trial_result(out or pipeline.trial_folder(pictures))
+        return
+    at_least_1("--top", top)
+    at_least_1("--search-batch-size", search_batch_size)
+    searching = replace(search.asked(), pseudo_targets=generated_image_dir)
+    trying = Trying(pictures, queries, searching, compose.asked(), generator.asked(), top)
+    asked, work = compute.asked(batch_size), Work(retry_rejected=retry_rejected)
+    pipeline.trial(trying, asked, out, search_batch_size, work, port, browse)
 
 
 @app.command

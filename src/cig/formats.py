@@ -89,6 +89,22 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
+def append_json(path: Path, value: Any) -> None:
+    """One more line, on the disk when this returns; a line that a kill tore stays a line of its own."""
+    with writing(path):
+        torn = path.exists() and path.stat().st_size and not _ends_in_newline(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + json.dumps(value) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def write_png(path: Path, image: Image) -> None:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, MismatchError, some
-from cig.formats import digest_of, make_folder, read_bytes, read_object, sweep, write_json, writing
+from cig.formats import append_json, digest_of, make_folder, read_bytes, read_object, sweep, write_json
 
 
 class Manifest:
@@ -35,18 +35,8 @@ class Manifest:
     def add(self, line: Mapping[str, Any]) -> None:
         """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
         line = {**line, "settings": self.digest}
-        with writing(self.path):
-            torn = self.path.exists() and self.path.stat().st_size and not self._ends_in_newline()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if torn else "") + json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        append_json(self.path, line)
         self.lines[line["id"]] = line
-
-    def _ends_in_newline(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() == b"\n"
 
     @staticmethod
     def read(folder: Path) -> dict[str, dict[str, Any]]:

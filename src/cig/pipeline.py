@@ -6,10 +6,12 @@ evaluate  reference and pseudo-target -> rankings, scores  (CIG, stage 3, where 
 compare   methods, each alone and with each branch: the table of the field
 submit    reference and pseudo-target -> the official files (where they are not)
 run       all of it in one process, without the files between
+trial     pictures of one's own -> a blind vote between base and pseudo-targets
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from cig.contest import Contest
     from cig.inversion import Composer
     from cig.runs import RunsCompared
+    from cig.trial import Trial, Trying
+    from cig.verdict import Verdict
 
 
 def extract(
@@ -263,7 +267,6 @@ def run(
         IncompleteError: queries that could not run; the others were done.
     """
     from cig.cache import FeatureCache
-    from cig.composition import Composed
 
     composing, generation = composing or Composing(), generation or Generation()
     out = out or data.default_folder("runs", "val")
@@ -278,10 +281,7 @@ def run(
     need_pictures(parts, references=True)
     cache = FeatureCache(searching.cache)
     _check_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
-    composer, generator = _load_composer(composing, compute, cache), _load_sdxl(generation, compute, cache)
-    sources = [Composed(part, composer, workers=compute.workers) for part in parts]
-    _imagine(parts, sources, generator, generation, images, compute, work or Work())
-    del composer, generator, sources
+    _make_targets(parts, composing, generation, images, compute, work or Work(), cache)
     free_memory()
     cache.close()
     data, compute = replace(data, name=parts[0].name), replace(compute, batch_size=search_batch)
@@ -294,6 +294,65 @@ def run(
         evaluate(data, compute, searching, out / "scores.json", rankings, reports)
     say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
     return out
+
+
+def trial(
+    trying: Trying,
+    compute: Compute,
+    out: Path | None = None,
+    search_batch: int = 32,
+    work: Work | None = None,
+    port: int = 0,
+    browse: bool = False,
+) -> Verdict:
+    """A blind vote between base and pseudo-targets on a folder of pictures; serves its page until Ctrl-C.
+
+    A rerun goes on with what is not voted on, and loads no model.
+
+    Raises:
+        NotFoundError: pictures, queries or weights that are not there, all named at once.
+        UsageError: `out` is among the pictures.
+        MismatchError: `out` holds a trial of something else.
+    """
+    from cig.booth import Booth, serve
+    from cig.trial import FILE, Trial, Votes
+
+    out = out or trial_folder(trying.pictures)
+    trying.need_outside(out)
+    fresh = not (out / FILE).exists()
+    (part,) = need_all(lambda: trying.data.load("val"), _trial_checks(trying, out) if fresh else [])
+    if fresh:
+        _make_trial(trying, part, compute, out, search_batch, work or Work()).write(out)
+    made = Trial.read(out)
+    made.need_same(trying.settings(part.queries), out)
+    say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
+    if made.cases:
+        serve(Booth(made, Votes(out, made), part.images), port, browse)
+    return trial_result(out)
+
+
+def trial_folder(pictures: Path) -> Path:
+    """Where the trial of a folder is kept by default."""
+    return Path("outputs/trials") / (pictures.resolve().name or "root")
+
+
+def trial_result(out: Path) -> Verdict:
+    """Prints what was voted so far and writes it to result.json; returns it.
+
+    Raises:
+        NotFoundError: there is no trial.
+    """
+    from cig.trial import Trial, Votes
+    from cig.verdict import Verdict
+
+    made = Trial.read(out)
+    votes = Votes(out, made)
+    if votes.strange:
+        say(f"lines of {votes.path} that were torn by a kill, or are no votes of this trial, left out: {votes.strange}")
+    verdict = Verdict.of(made, votes)
+    write_json(out / "result.json", verdict.to_json(), indent=1)
+    print("\n".join(verdict.words))
+    return verdict
 
 
 def plan(
@@ -398,6 +457,31 @@ def validate_submission(path: Path, dataset: Path | None = None) -> None:
 # What verbs share
 
 
+def _trial_checks(trying: Trying, out: Path) -> list:
+    searching = [lambda: check_searching(trying.searching_in(out))]
+    if not trying.making:
+        return searching
+    return [*searching, *_phi_checks(trying.composing), lambda: need_unet(trying.generation.unet)]
+
+
+def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work) -> Trial:
+    """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
+    from cig.cache import FeatureCache
+    from cig.trial import cost_of, make
+
+    need_pictures([part])
+    need_pictures([part], references=True)
+    searching = trying.searching_in(out)
+    images, cache = searching.pseudo_targets or out, FeatureCache(searching.cache)
+    _check_searcher(searching, compute, cache)
+    if trying.making:
+        _make_targets([part], trying.composing, trying.generation, images, compute, work, cache)
+        free_memory()
+    found = search_parts((part,), trying.data, replace(compute, batch_size=search_batch), searching, cache)
+    cache.close()
+    return make(trying, found, secrets.randbits(32), cost_of(images))
+
+
 def _phi_checks(composing: Composing) -> list:
     phi, phi2 = composing.phis
     return [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")]
@@ -468,6 +552,23 @@ def _load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | N
     options = {key: value for key, value in vars(generation).items() if key not in acceptance}
     where = {"device": compute.device, "dtype": compute.dtype, "cache_dir": compute.cache_dir}
     return recall(cache or FeatureCache(), model_path=generation.unet, **where, **options)
+
+
+def _make_targets(
+    parts: Sequence[Benchmark],
+    composing: Composing,
+    generation: Generation,
+    out: Path,
+    compute: Compute,
+    work: Work,
+    cache: FeatureCache,
+) -> None:
+    """Composes and imagines every part into `out`; embeddings stay in memory, a batch at a time."""
+    from cig.composition import Composed
+
+    composer, generator = _load_composer(composing, compute, cache), _load_sdxl(generation, compute, cache)
+    sources = [Composed(part, composer, workers=compute.workers) for part in parts]
+    _imagine(parts, sources, generator, generation, out, compute, work)
 
 
 def _check_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> None:

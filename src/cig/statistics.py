@@ -106,6 +106,29 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / 2**count)
 
 
+def share_interval(wins: int, losses: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of wins / (wins + losses) (Clopper and Pearson, 1934): it leaves 0.5 out where the sign test's
+    p is below 1 - level, and only there. (0, 1) without either."""
+    tail = (1 - level) / 2
+    return _least_share(wins, wins + losses, tail), 1 - _least_share(losses, wins + losses, tail)
+
+
+def _least_share(wins: int, count: int, tail: float) -> float:
+    """The share of wins at which that many or more have the chance `tail`, by halving."""
+    low, high = 0.0, 1.0 if wins else 0.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (low, middle) if chance_of(wins, count, middle) > tail else (middle, high)
+    return low
+
+
+def chance_of(wins: int, count: int, share: float) -> float:
+    """Of that many wins or more in `count` tries that are each won with the chance `share`, above 0 and below 1."""
+    ways = (math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in range(wins, count + 1))
+    win, lose = math.log(share), math.log1p(-share)
+    return math.fsum(math.exp(own + i * win + (count - i) * lose) for i, own in enumerate(ways, wins))
+
+
 def labels(names: Sequence[str]) -> Labels | None:
     """Cluster names of queries -> labels 0..C-1; "" is a cluster of its own. None where nobody names one."""
     if not any(names):

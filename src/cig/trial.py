@@ -1,0 +1,259 @@
+"""A blind trial on pictures of one's own: which of two lists answers a query better, base's or that of pseudo-targets?
+
+`trial.json` holds the cases, `votes.jsonl` a line a vote. Which side is base is in the first alone, and leaves it only
+when all is voted on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError, some
+from cig.formats import append_json, digest_of, read_bytes, read_object, write_json
+from cig.options import Composing, Data, Generation, Searching
+from cig.runtime import jsonable
+from cig.searching import branches_text
+from cig.types import Query, Ranking
+
+if TYPE_CHECKING:
+    from cig.searching import Found
+
+FILE, VOTES = "trial.json", "votes.jsonl"
+CHOICES = ("left", "right", "tie", "bad")  # bad: neither list has what was asked for
+LONGEST = 86_400.0  # seconds a vote, so that a page left open over night is no outlier of days
+
+
+# The trial
+
+
+@dataclass(frozen=True)
+class Trying:
+    """What a trial is asked for."""
+
+    pictures: Path  # a folder, as the benchmark of that name takes it
+    queries: Path | None = None  # a file; by default the one in the folder
+    searching: Searching = field(default_factory=Searching)  # without pseudo-targets they are made
+    composing: Composing = field(default_factory=Composing)
+    generation: Generation = field(default_factory=Generation)
+    top: int = 6  # pictures a list
+
+    @property
+    def data(self) -> Data:
+        return Data("folder/val", self.pictures, queries=self.queries)
+
+    @property
+    def making(self) -> bool:
+        return not self.searching.pseudo_targets
+
+    def searching_in(self, out: Path) -> Searching:
+        """With the places of what is made and remembered in the trial's folder."""
+        own = self.searching
+        images, cache = own.pseudo_targets or out / "pseudo_targets", own.cache or out / "features"
+        return replace(own, pseudo_targets=images, cache=cache)
+
+    def need_outside(self, out: Path) -> None:
+        """Raises UsageError where what is made would be searched, too."""
+        inside = self.pictures / "images"
+        home = (inside if inside.is_dir() else self.pictures).resolve()
+        if out.resolve().is_relative_to(home):
+            raise UsageError(f"--out {out} is among the pictures, which are searched; give a folder outside of {home}")
+
+    def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
+        """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""
+        asked = digest_of([(query.id, query.reference, query.captions) for query in queries])
+        tables: dict[str, Any] = {"search": replace(self.searching, cache=None)}
+        tables |= {"compose": self.composing, "generate": self.generation} if self.making else {}
+        own = {f"{name}.{key}": value for name, table in tables.items() for key, value in vars(table).items()}
+        pictures = self.pictures.resolve()
+        settings: dict[str, Any] = jsonable({"queries": asked, "pictures": pictures, "top": self.top, **own})
+        return settings
+
+
+@dataclass(frozen=True)
+class Case:
+    """One query with its two lists, as they are shown."""
+
+    id: str  # the query's
+    reference: str  # a picture's name
+    captions: tuple[str, ...]
+    left: tuple[str, ...]  # [k] names, nearest first
+    right: tuple[str, ...]
+    base: str  # "left" or "right": the side without the pseudo-target
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that is voted on, and how it came about."""
+
+    name: str
+    seed: int  # of the sides and of the order
+    asked: Mapping[str, Any]  # what it was made of; a rerun that asks for something else is refused
+    cases: tuple[Case, ...]  # in the order in which they are shown
+    same: tuple[str, ...]  # queries whose two lists are one: ties that nobody needs to see
+    without: tuple[str, ...]  # queries that have no pseudo-target
+    missing: Mapping[str, str]  # queries that could not run -> why
+    searched: Mapping[str, Any]  # the recipe in words, provenance
+    cost: Mapping[str, Any] | None  # what imagining took: queries, seconds, gigabytes, device; None: not known
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> Trial:
+        """Raises NotFoundError where there is none, InputError for a file that is something else."""
+        path = folder / FILE
+        if not os.path.isfile(path):
+            raise NotFoundError(f"{folder} has no trial ({FILE}); make one with `cig trial DIR --queries FILE`")
+        value = read_object(path)
+        try:
+            _need_kinds(value, KINDS)
+            _need_kinds(value["cost"] or NO_COST, COST_KINDS)
+            lists = {key: tuple(map(str, value[key])) for key in ("same", "without")}
+            return cls(**{**value, **lists, "cases": tuple(map(_read_case, value["cases"]))})
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no trial of this version ({error}); choose another folder with --out"
+            ) from error
+
+    def need_same(self, asked: Mapping[str, Any], folder: Path) -> None:
+        """Raises MismatchError, naming what differs, if something else is asked for than this was made of."""
+        differ = [
+            f"{key}: {self.asked.get(key)!r} there, {asked.get(key)!r} now"
+            for key in sorted({*self.asked, *asked})
+            if self.asked.get(key) != asked.get(key)
+        ]
+        if differ:
+            raise MismatchError(f"{folder} holds a trial of something else ({some(differ)}); choose another --out")
+
+
+KINDS: dict[str, Any] = {"name": str, "seed": int, "asked": dict, "cases": list, "same": list, "without": list}
+KINDS |= {"missing": dict, "searched": dict, "cost": dict | None}
+CASE_KINDS = {"id": str, "reference": str, "captions": list, "left": list, "right": list, "base": str}
+COST_KINDS = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
+NO_COST: dict[str, Any] = {"queries": 0, "seconds": 0, "gigabytes": None, "device": ""}
+
+
+def _need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError that names the key."""
+    for key, kind in kinds.items():
+        if not isinstance(value[key], kind):
+            raise TypeError(f"{key} is {type(value[key]).__name__}")
+
+
+def _read_case(value: dict[str, Any]) -> Case:
+    _need_kinds(value, CASE_KINDS)
+    if value["base"] not in ("left", "right"):
+        raise TypeError("base is neither left nor right")
+    lists = {key: tuple(map(str, value[key])) for key in ("captions", "left", "right")}
+    return Case(**{**value, **lists})
+
+
+def make(trying: Trying, found: Found, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+    """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
+
+    The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.
+
+    Args:
+        found: a search with pseudo-targets, of one part.
+        cost: as of cost_of.
+    """
+    top, part = trying.top, found.parts[0]
+    fused, alone = found.rankings[0], (found.alone or found.rankings)[0]
+    without, same, differ = _without(fused), [], []
+    for query, base, pseudo in zip(part.queries, alone.ids, fused.ids, strict=True):
+        if query.id not in without and query.id not in fused.missing:
+            differ.append((query, base[:top], pseudo[:top])) if base[:top] != pseudo[:top] else same.append(query.id)
+    coins = random.Random(seed)
+    coins.shuffle(differ)
+    return Trial(
+        name=trying.pictures.resolve().name,
+        seed=seed,
+        asked=trying.settings(part.queries),
+        cases=tuple(_case(*own, coins.random() < 0.5) for own in differ),
+        same=tuple(same),
+        without=without,
+        missing=fused.missing,
+        searched={"recipe": f"{found.method.name}: {branches_text(found.branches)}", "provenance": found.provenance},
+        cost=cost,
+    )
+
+
+def _case(query: Query, base: tuple[str, ...], pseudo: tuple[str, ...], base_left: bool) -> Case:
+    left, right = (base, pseudo) if base_left else (pseudo, base)
+    return Case(query.id, query.reference, query.captions, left, right, "left" if base_left else "right")
+
+
+def _without(fused: Ranking) -> tuple[str, ...]:
+    """Queries that lack the pictures of every branch: they were searched by their reference alone."""
+    lacking: Any = fused.notes.get("branches", {})
+    return tuple(query for query in fused.queries if lacking and all(query in own for own in lacking.values()))
+
+
+def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
+    """What imagining took, where that is written beside the pictures.
+
+    Raises:
+        InputError: something else is.
+    """
+    path = pseudo_targets / "cost.json"
+    if not os.path.isfile(path):
+        return None
+    cost = read_object(path)
+    try:
+        _need_kinds(cost, COST_KINDS)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say what imagining took ({error}); move it away") from error
+    return cost
+
+
+# Votes
+
+
+class Votes:
+    """What was voted, a line each on the disk; of several votes of a case the last one counts."""
+
+    def __init__(self, folder: Path, trial: Trial) -> None:
+        self.path, self.known = folder / VOTES, {case.id for case in trial.cases}
+        self.choices: dict[str, str] = {}  # case -> choice, in the order of voting
+        self.strange = 0  # lines that a kill tore, or that are no votes of this trial
+        for line in read_bytes(self.path).splitlines() if os.path.exists(self.path) else ():
+            vote = _read_vote(line)
+            if vote and vote["case"] in self.known:
+                self._count(vote)
+            else:
+                self.strange += 1
+
+    def add(self, case: str, choice: str, seconds: float) -> None:
+        """Raises OutputError where the line cannot be written; then the vote does not count."""
+        vote = {"case": case, "choice": choice, "seconds": round(min(seconds, LONGEST), 2)}
+        append_json(self.path, {**vote, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        self._count(vote)
+
+    def _count(self, vote: Mapping[str, Any]) -> None:
+        self.choices.pop(vote["case"], None)
+        self.choices[vote["case"]] = vote["choice"]
+
+
+def _read_vote(line: bytes) -> dict[str, Any] | None:
+    try:
+        return checked_vote(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def checked_vote(vote: Any) -> dict[str, Any]:
+    """A vote from outside; raises ValueError unless it has a case, one of the choices, and seconds."""
+    if not isinstance(vote, dict) or not isinstance(vote.get("case"), str) or vote.get("choice") not in CHOICES:
+        raise ValueError(f"a vote has a case and a choice: {', '.join(CHOICES)}")
+    seconds = vote.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ValueError("a vote has its seconds")
+    return vote
