@@ -29,8 +29,10 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"booth"},
     {"contest", "lookup"},
     {"standings"},
-    {"pipeline"},
-    {"flags", "cli"},
+    {"workshop"},
+    {"pipeline", "errands"},
+    {"flags", "verbs"},
+    {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

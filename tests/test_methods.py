@@ -31,7 +31,7 @@ from cig.retrieval import search
 from cig.tensors import read_matrix, read_pickled_names
 from cig.types import Query
 
-PARTS = ("CIRR", "FashionIQ", "CIRCO")
+PARTS = ("CIRR", "FashionIQ", "CIRCO", "shop")
 CAPTIONS = [("is red", "is longer."), ("costs $5 & $6",)]
 
 

@@ -232,7 +232,7 @@ def _measure_cost(method: Method, part: Benchmark) -> Cost:
         paths = [part.images[query.reference] for query in own]
         seen = [path if method.uses_picture else None for path in paths]
         pictures = embed_pictures(method, paths if method.uses_picture else [])
-        able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.have(path)]
+        able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.can_ask(path)]
         embed_queries(method, [query for query, _ in able], [path for _, path in able], pictures, FeatureCache())
 
     once(queries[:1])  # models are loaded now

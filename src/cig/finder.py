@@ -101,8 +101,8 @@ class Finder:
         """[d] the normalised mean over the images, each with the text; None is the text alone."""
         own = [image for image in images if image]
         pictures = embed_pictures(self.method, own, cache=self.cache)
-        if pictures.failed:
-            raise PictureError(next(iter(pictures.failed.values())))
+        if troubles := {**pictures.failed, **pictures.no_query}:
+            raise PictureError(next(iter(troubles.values())))
         queries = [Query(str(i), str(image or ""), (text,) if text else ()) for i, image in enumerate(images)]
         features = embed_queries(self.method, queries, list(images), pictures, self.cache)
         return normalize(features.mean(dim=0), dim=-1)

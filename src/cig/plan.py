@@ -173,7 +173,8 @@ def plan(
     sdxl = sdxl_costs(str(generation.unet), generation.vae_repo, dtypes[1], batch, size, compute.cache_dir)
     family, variant = split_method(searching.method)
     clip = searching.clip or plugins.load("methods", family).VARIANTS[variant].clip
-    searcher = clip_costs(clip, dtypes[0], batch, compute.cache_dir)
+    nothing = Cost(0, 0, 0.0)  # a method may have no model
+    searcher = clip_costs(clip, dtypes[0], batch, compute.cache_dir) if clip else (nothing, nothing)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE
     memory = _memory(pair, sdxl, searcher, generation.offload)
     reached = REACHED * rate(device, dtypes[1])

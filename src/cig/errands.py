@@ -1,0 +1,262 @@
+"""What one does beside the walk, a function a verb: compare, search, ask people, plan, check.
+
+compare   methods, each alone and with each branch: the table of the field; or runs against runs
+find      a picture and a sentence -> the nearest pictures of anyone's folder (`cig search`)
+trial     pictures of one's own -> a blind vote between base and pseudo-targets
+plan      what a run would take
+check     what a dataset is good for; validate_submission, whether a server would take a file
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cig.errors import IncompleteError, UsageError
+from cig.formats import write_bytes, write_json
+from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
+from cig.preflight import need_all, need_pictures, need_unet
+from cig.runtime import commit, device_name, free_memory, resolve_device, say, versions
+from cig.searching import check_searching, search_parts
+from cig.types import Benchmark
+from cig.workshop import check_searcher, first_of, load_composer, load_sdxl, make_targets, phi_checks
+
+if TYPE_CHECKING:
+    from cig.contest import Contest
+    from cig.runs import RunsCompared
+    from cig.trial import Trial, Trying
+    from cig.verdict import Verdict
+
+
+def compare(
+    data: Data,
+    compute: Compute,
+    comparing: Comparing,
+    cache: Path | None = None,
+    json: Path | None = None,
+    reports: Sequence[Path] = (),
+) -> Contest:
+    """Prints the table of methods, each alone and with each branch; with sweep, freezes weights.
+
+    Raises:
+        UsageError: hidden targets; methods or branches that cannot be.
+    """
+    from cig import standings
+    from cig.cache import FeatureCache
+    from cig.contest import hold
+
+    if any(path.suffix != ".md" for path in reports):
+        raise UsageError("--report of a comparison is Markdown: end it in .md")
+    parts = data.load("val")
+    contest = hold(parts, data, compute, comparing, FeatureCache(cache))
+    if json:
+        where = {"device": device_name(resolve_device(compute.device)), "versions": versions(), "commit": commit()}
+        write_json(json, standings.to_json(contest, where))
+    for path in reports:
+        write_bytes(path, standings.to_markdown(contest).encode())
+    for row in contest.rows if comparing.sweep else ():
+        if row.branch:
+            say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")
+    print(standings.to_text(contest))
+    return contest
+
+
+def compare_runs(
+    runs: Sequence[Path], qrels: Path, measures: Sequence[str] = (), json: Path | None = None
+) -> RunsCompared:
+    """Prints each run against the first."""
+    from dataclasses import asdict
+
+    from cig import runs as rooms
+
+    compared = rooms.compare(runs, qrels, measures or rooms.MEASURES)
+    if json:
+        write_json(json, asdict(compared))
+    print(rooms.to_text(compared))
+    return compared
+
+
+def find(
+    finding: Finding,
+    compute: Compute,
+    searching: Searching | None = None,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+    lines: Iterable[str] = (),
+) -> None:
+    """Prints the nearest pictures of a folder; without an image and a text, those of each line that comes in.
+
+    Raises:
+        NotFoundError: a folder without pictures, a picture or weights that are not there.
+        IncompleteError: no picture passes the filters.
+    """
+    from cig import hits, lookup
+
+    lookup.check(finding)
+    composing, generation = composing or Composing(), generation or Generation()
+    if finding.imagine:
+        need_all(lambda: (), [*phi_checks(composing), lambda: need_unet(generation.unet)])
+    opened = lookup.Lookup(finding, compute, searching or Searching())
+    for note in opened.notes():
+        say(note)
+    if finding.from_lines:
+        for _, found, seconds in lookup.answers(opened, lines):
+            print(hits.to_text(found), flush=True)
+            say(f"{seconds:.3f} s")
+        return
+    asked = opened.asked
+    if finding.imagine:
+        picture = lookup.imagine(
+            asked,
+            lambda: (load_composer(composing, compute, opened.cache), load_sdxl(generation, compute, opened.cache)),
+            (composing, generation),
+            opened.place,
+        )
+        asked = replace(asked, pseudo_target=picture)
+    found = opened.find(asked)
+    if json:
+        write_json(json, hits.to_json(asked, found, opened.about()))
+    if html:
+        write_bytes(html, hits.to_html(asked, found, opened.about(), opened.cache).encode())
+    print(hits.to_text(found))
+
+
+def trial(
+    trying: Trying,
+    compute: Compute,
+    out: Path | None = None,
+    search_batch: int = 32,
+    work: Work | None = None,
+    port: int = 0,
+    browse: bool = False,
+) -> Verdict:
+    """A blind vote between base and pseudo-targets on a folder of pictures; serves its page until Ctrl-C.
+
+    A rerun goes on with what is not voted on, and loads no model.
+
+    Raises:
+        NotFoundError: pictures, queries or weights that are not there, all named at once.
+        UsageError: `out` is among the pictures.
+        MismatchError: `out` holds a trial of something else.
+    """
+    from cig.booth import Booth, serve
+    from cig.trial import FILE, Trial, Votes
+
+    out = out or trial_folder(trying.pictures)
+    trying.need_outside(out)
+    fresh = not (out / FILE).exists()
+    (part,) = need_all(lambda: trying.data.load("val"), _trial_checks(trying, out) if fresh else [])
+    if fresh:
+        _make_trial(trying, part, compute, out, search_batch, work or Work()).write(out)
+    made = Trial.read(out)
+    made.need_same(trying.settings(part.queries), out)
+    say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
+    if made.cases:
+        serve(Booth(made, Votes(out, made), part.images), port, browse)
+    return trial_result(out)
+
+
+def trial_folder(pictures: Path) -> Path:
+    """Where the trial of a folder is kept by default."""
+    return Path("outputs/trials") / (pictures.resolve().name or "root")
+
+
+def trial_result(out: Path) -> Verdict:
+    """Prints what was voted so far and writes it to result.json; returns it.
+
+    Raises:
+        NotFoundError: there is no trial.
+    """
+    from cig.trial import Trial, Votes
+    from cig.verdict import Verdict
+
+    made = Trial.read(out)
+    votes = Votes(out, made)
+    if votes.strange:
+        say(f"lines of {votes.path} that were torn by a kill, or are no votes of this trial, left out: {votes.strange}")
+    verdict = Verdict.of(made, votes)
+    write_json(out / "result.json", verdict.to_json(), indent=1)
+    print("\n".join(verdict.words))
+    return verdict
+
+
+def plan(
+    data: Data,
+    compute: Compute,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    searching: Searching | None = None,
+    out: Path | None = None,
+) -> bool:
+    """Prints what `run` with the same arguments would take; returns whether disk and memory suffice."""
+    from cig.plan import plan as planned
+
+    out = out or data.default_folder("runs", "val")
+    asked = composing or Composing(), generation or Generation(), searching or Searching()
+    text, fits = planned(data, compute, *asked, out)
+    print(text)
+    return fits
+
+
+def check(data: Data, compute: Compute) -> None:
+    """Prints what is missing or unreadable, and on how many queries an evaluation would stand.
+
+    Raises:
+        IncompleteError: not all of them.
+    """
+    from cig.check import check as examine
+    from cig.check import picture_set, to_text
+
+    findings = [examine(part, compute.workers) for part in data.load("val")]
+    for finding in findings:
+        print(to_text(finding))
+    print(f"picture set {picture_set(findings)}")
+    lacking = [finding.title for finding in findings if not finding.whole]
+    if lacking:
+        raise IncompleteError(f"incomplete: {', '.join(lacking)}; results on it say so, and are not comparable")
+
+
+def validate_submission(path: Path, dataset: Path | None = None) -> None:
+    """Prints which submission a file is, and that the official server would take it.
+
+    Raises:
+        IncompleteError: it would not; every problem is named.
+    """
+    from cig.submissions import validate
+
+    form, problems = validate(path, dataset)
+    what = " ".join(filter(None, (form.benchmark, form.metric)))
+    if problems:
+        raise IncompleteError("\n  ".join([f"{path} is no valid submission for {what}:", *first_of(problems)]))
+    names = "checked against the dataset" if dataset else "not checked: give the dataset with --dataset-path"
+    print(f"{path} is a valid submission for {what}; names, references and subsets: {names}")
+
+
+def _trial_checks(trying: Trying, out: Path) -> list:
+    searching = [lambda: check_searching(trying.searching_in(out))]
+    if not trying.making:
+        return searching
+    return [*searching, *phi_checks(trying.composing), lambda: need_unet(trying.generation.unet)]
+
+
+def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work) -> Trial:
+    """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
+    from cig.cache import FeatureCache
+    from cig.trial import cost_of, make
+
+    need_pictures([part])
+    need_pictures([part], references=True)
+    searching = trying.searching_in(out)
+    images, cache = searching.pseudo_targets or out, FeatureCache(searching.cache)
+    check_searcher(searching, compute, cache)
+    if trying.making:
+        make_targets([part], trying.composing, trying.generation, images, compute, work, cache)
+        free_memory()
+    found = search_parts((part,), trying.data, replace(compute, batch_size=search_batch), searching, cache)
+    cache.close()
+    return make(trying, found, secrets.randbits(32), cost_of(images))

@@ -1,0 +1,245 @@
+"""The verbs beside the walk: compare, search, trial, plan, check, validate-submission."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from cig.errors import IncompleteError, UsageError
+from cig.flags import (
+    ComposeFlags,
+    ComputeFlags,
+    ContestFlags,
+    DataFlags,
+    FindFlags,
+    Flag,
+    GenerateFlags,
+    ImagineFlags,
+    Name,
+    RunSearchFlags,
+    at_least_1,
+)
+
+
+def compare(
+    *inputs: str,
+    data: DataFlags = DataFlags(),
+    contest: ContestFlags = ContestFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    gallery: Literal["full", "val"] | None = None,
+    batch_size: int = 32,
+    qrels: Path | None = None,
+    json: Path | None = None,
+    report: Annotated[tuple[Path, ...], Flag] = (),
+) -> None:
+    """The table of the field: methods, each alone and with each branch, with intervals, paired p and cost.
+
+    Or TREC runs, each against the first: cig compare A.run B.run --qrels FILE.
+
+    Parameters
+    ----------
+    inputs
+        NAME or NAME/SPLIT of a benchmark; or two and more run files.
+    gallery
+        FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
+    qrels
+        For runs: the judgements.
+    json
+        Write all measures of all rows here.
+    report
+        Write the table as Markdown (FILE.md) here.
+    """
+    from cig import errands
+
+    runs = [Path(own) for own in inputs if own.endswith(".run") or Path(own).is_file()]
+    if runs and len(runs) == len(inputs):
+        if not qrels:
+            raise UsageError("runs are compared by judgements: give them with --qrels FILE")
+        errands.compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json)
+        return
+    if len(inputs) > 1:
+        raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
+    asked = data.asked(inputs[0] if inputs else None, None, gallery)
+    errands.compare(asked, compute.asked(batch_size), contest.asked(), contest.feature_cache, json, report)
+
+
+def search(
+    *,
+    gallery: Path,
+    image: Annotated[tuple[Path, ...], Flag] = (),
+    text: str = "",
+    without: str = "",
+    without_weight: float = 0.3,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
+    name: Annotated[tuple[str, ...], Flag] = (),
+    metadata: Path | None = None,
+    where: Annotated[tuple[str, ...], Flag] = (),
+    keep_reference: Annotated[bool, Flag] = False,
+    imagine: Annotated[bool, Flag] = False,
+    html: Path | None = None,
+    json: Path | None = None,
+    search: FindFlags = FindFlags(),
+    compose: ImagineFlags = ImagineFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    batch_size: int = 32,
+) -> None:
+    """Composed search over a folder of your own: a picture and a sentence find the picture you mean.
+
+    Without --image and --text, searches are read line by line: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT.
+
+    Parameters
+    ----------
+    gallery
+        The folder; pictures in all folders below it are searched.
+    image
+        What it should look like; may be given several times, which is averaged.
+    text
+        What should be different, or, without an image, what it should show.
+    without
+        What should not be in it.
+    without_weight
+        How much of that is taken away; 0 is nothing.
+    k
+        How many are shown.
+    name
+        Only pictures whose path below the folder matches: --name "dresses/*". Several: any of them.
+    metadata
+        A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where.
+    where
+        A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them.
+    keep_reference
+        Show a picture that is asked with, too, if it is in the folder.
+    imagine
+        Imagine a pseudo-target of the first image and the text, and search with it, too: needs SDXL and two phis.
+    html
+        Write a page with the pictures here.
+    json
+        Write the hits here.
+    batch_size
+        Pictures embedded at once, when the folder is new or changed.
+    """
+    from cig import errands
+    from cig.options import Finding
+
+    at_least_1("-k", k)
+    asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
+    models = search.asked(), compose.asked(), generator.asked()
+    errands.find(asked, compute.asked(batch_size), *models, json, html, sys.stdin if asked.from_lines else ())
+
+
+def plan(
+    benchmark: Name = None,
+    /,
+    *,
+    data: DataFlags = DataFlags(),
+    compose: ComposeFlags = ComposeFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    search: RunSearchFlags = RunSearchFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    out: Path | None = None,
+    batch_size: int = 4,
+) -> None:
+    """What `cig run` with the same flags would take: pictures, disk, memory, hours, and whether the device fits.
+
+    Parameters
+    ----------
+    out
+        Where the run would write. Default: ./outputs/runs/NAME_SPLIT.
+    batch_size
+        Pictures imagined at once.
+    """
+    from cig import errands
+
+    asked = data.asked(benchmark, "cirr"), compute.asked(batch_size), compose.asked(), generator.asked()
+    if not errands.plan(*asked, search.asked(), out):
+        raise IncompleteError("this run does not fit on this machine as asked")
+
+
+def trial(
+    pictures: Path,
+    /,
+    *,
+    queries: Path | None = None,
+    generated_image_dir: Path | None = None,
+    compose: ComposeFlags = ComposeFlags(),
+    generator: GenerateFlags = GenerateFlags(),
+    search: RunSearchFlags = RunSearchFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    out: Path | None = None,
+    top: int = 6,
+    batch_size: int = 4,
+    search_batch_size: int = 32,
+    retry_rejected: Annotated[bool, Flag] = False,
+    port: int = 0,
+    browse: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    result: Annotated[bool, Flag] = False,
+) -> None:
+    """Do pseudo-targets help on your pictures? A blind vote on a local page: lists with them and without. Resumable.
+
+    Parameters
+    ----------
+    pictures
+        The folder that is searched, with everything below it (see docs/folder.md).
+    queries
+        A CSV file with the columns reference and caption. Default: queries.csv in the folder.
+    generated_image_dir
+        Pseudo-targets that exist, by the query's id. Default: they are made, with the flags of `cig run`.
+    out
+        trial.json, votes.jsonl, result.json; pseudo_targets/, features/. Default: ./outputs/trials/NAME.
+    top
+        Pictures a list.
+    batch_size
+        Pictures imagined at once; halved where they do not fit into memory.
+    search_batch_size
+        Pictures embedded at once.
+    retry_rejected
+        Go on with the next seeds for queries without an accepted picture.
+    port
+        Of the page. Default: any that is free.
+    browse
+        Open the page in this machine's browser.
+    result
+        Print what was voted so far, and serve no page.
+    """
+    from cig import errands
+    from cig.options import Work
+    from cig.trial import Trying
+
+    if result:
+        errands.trial_result(out or errands.trial_folder(pictures))
+        return
+    at_least_1("--top", top)
+    at_least_1("--search-batch-size", search_batch_size)
+    searching = replace(search.asked(), pseudo_targets=generated_image_dir)
+    trying = Trying(pictures, queries, searching, compose.asked(), generator.asked(), top)
+    asked, work = compute.asked(batch_size), Work(retry_rejected=retry_rejected)
+    errands.trial(trying, asked, out, search_batch_size, work, port, browse)
+
+
+def check(benchmark: Name = None, /, *, data: DataFlags = DataFlags(), compute: ComputeFlags = ComputeFlags()) -> None:
+    """What of a dataset is missing, unreadable or double, and on how many queries an evaluation would stand."""
+    from cig import errands
+
+    errands.check(data.asked(benchmark), compute.asked(1))
+
+
+def validate_submission(
+    file: Path, /, *, dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+) -> None:
+    """Whether the official server would take a file (CIRR test1, CIRCO test and val), and if not, why.
+
+    Parameters
+    ----------
+    file
+        What `cig submit` wrote, or anyone's. Which split and metric it is for is told by its keys.
+    dataset_path
+        The dataset's folder, to check names, references and subset membership, too.
+    """
+    from cig import errands
+
+    errands.validate_submission(file, dataset_path)

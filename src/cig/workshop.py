@@ -1,0 +1,124 @@
+"""What verbs share: models loaded as they are asked for, pseudo-targets made, what is missing said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cig.errors import IncompleteError, UsageError, some
+from cig.layout import part_folder
+from cig.options import Composing, Compute, Generation, Searching, Work
+from cig.preflight import need_phi
+from cig.runtime import resolve_device, resolve_dtype, say
+from cig.searching import source_of
+from cig.types import Benchmark, Generator
+
+if TYPE_CHECKING:
+    from cig.cache import FeatureCache
+    from cig.composition import Conditions
+    from cig.inversion import Composer
+
+
+def phi_checks(composing: Composing) -> list:
+    phi, phi2 = composing.phis
+    return [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")]
+
+
+def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
+    from cig.cache import FeatureCache
+    from cig.inversion import recall_composer
+
+    device = resolve_device(compute.device)
+    dtype = resolve_dtype(compute.dtype, device)
+    return recall_composer(
+        composing.clip,
+        composing.clip2,
+        *composing.phis,
+        device=device,
+        dtype=dtype,
+        cache_dir=compute.cache_dir,
+        preprocessing=composing.preprocessing,
+        cache=cache or FeatureCache(),
+    )
+
+
+def load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | None = None) -> Generator:
+    from cig.cache import FeatureCache
+    from cig.generators.sdxl import recall
+
+    acceptance = ("model_path", "seed", "seeds", "brightness_thresh", "max_retries")
+    options = {key: value for key, value in vars(generation).items() if key not in acceptance}
+    where = {"device": compute.device, "dtype": compute.dtype, "cache_dir": compute.cache_dir}
+    return recall(cache or FeatureCache(), model_path=generation.unet, **where, **options)
+
+
+def make_targets(
+    parts: Sequence[Benchmark],
+    composing: Composing,
+    generation: Generation,
+    out: Path,
+    compute: Compute,
+    work: Work,
+    cache: FeatureCache,
+) -> None:
+    """Composes and imagines every part into `out`; embeddings stay in memory, a batch at a time."""
+    from cig.composition import Composed
+
+    composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
+    sources = [Composed(part, composer, workers=compute.workers) for part in parts]
+    imagine_parts(parts, sources, generator, generation, out, compute, work)
+
+
+def imagine_parts(
+    parts: Sequence[Benchmark],
+    sources: Sequence[Conditions],
+    generator: Generator,
+    generation: Generation,
+    out: Path,
+    compute: Compute,
+    work: Work,
+) -> dict[str, str]:
+    """Imagines every part and says how it went; returns queries that could not be composed, and why."""
+    from cig.generation import Imagining, imagine
+
+    how = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
+    missing: dict[str, str] = {}
+    for part, source in zip(parts, sources, strict=True):
+        folder = part_folder(out, part)
+        done = imagine(
+            part, source, generator, folder, how, compute.batch_size, work.overwrite, work.retry_rejected, work.shard
+        )
+        kept = len(done.pictures) + len(done.refused) - done.made
+        say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
+        say_foreign(done.foreign)
+        if done.refused:
+            say(f"queries without an accepted picture: {len(done.refused)} ({some(done.refused)})")
+        missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
+    return missing
+
+
+def check_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> None:
+    """Loads it once, so that what cannot be loaded or used is known."""
+    from cig.methods import recall_method
+
+    if not recall_method(searching.method, source_of(searching, compute), cache).uses_picture:
+        hint = f"`cig evaluate --method {searching.method}` does without"
+        raise UsageError(f"{searching.method} looks at no picture, so there is nothing to imagine; {hint}")
+
+
+def say_foreign(names: Sequence[str]) -> None:
+    if names:
+        say(f"files that were there without a line in the manifest, and are kept: {len(names)} ({some(names)})")
+
+
+def complain(missing: Mapping[str, str], what: str) -> None:
+    """Raises IncompleteError that names the queries and their reasons."""
+    if missing:
+        lines = first_of([f"{query}: {reason}" for query, reason in missing.items()])
+        raise IncompleteError("\n  ".join([f"queries that {what}: {len(missing)}", *lines]))
+
+
+def first_of(lines: Sequence[str], most: int = 20) -> list[str]:
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return [*lines[:most], *more]
