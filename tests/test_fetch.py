@@ -41,8 +41,7 @@ class Web:
         return self.hosts[host]
 
     def get(self, folder, *urls):
-        client = httpx.Client(transport=httpx.MockTransport(self.answer))
-        return fetch_pictures(urls, folder, client, self.resolve)
+        return fetch_pictures(urls, folder, httpx.MockTransport(self.answer), self.resolve)
 
 
 def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, monkeypatch):
@@ -135,10 +134,11 @@ def test_a_slow_server_is_left(tmp_path, monkeypatch):
     assert "not done after" in web.get(tmp_path, "https://a.org/x")[1]["https://a.org/x"]
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"],
-)
+PRIVATE = ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"]
+PRIVATE += ["64:ff9b::7f00:1", "2002:7f00:1::1", "::127.0.0.1", "fec0::1", "2001:0:7f00:1::", "240.0.0.1"]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses(address):
     assert not fetch._is_public(address)
     assert fetch._is_public(PUBLIC)
@@ -150,8 +150,8 @@ def nobody(host, port):
 
 @given(st.text(max_size=30))
 def test_any_text_is_an_answer_not_a_crash(tmp_path_factory, text):
-    client = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(404)))
+    web = httpx.MockTransport(lambda request: httpx.Response(404))
     with mock.patch.object(fetch, "WAITS", ()):
-        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), client, nobody)
+        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), web, nobody)
     assert not found
     assert list(failed) == [f"https://{text}"]

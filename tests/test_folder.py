@@ -164,8 +164,9 @@ def test_where_queries_are_looked_for(shop, tmp_path):
         load_benchmark("folder", shop)
     write(shop, "json")
     assert load_benchmark("folder", shop).name == "folder/val"
-    with pytest.raises(NotFoundError, match=r"no test\.csv"):
-        load_benchmark("folder/test", shop)
+    assert load_benchmark("folder/test", shop).name == "folder/test", "queries.json serves every split"
+    (shop / "test.jsonl").write_text('{"reference": "p 10", "caption": "c"}')
+    assert len(load_benchmark("folder/test", shop).queries) == 1, "unless it has its own"
     write(shop, "csv")
     with pytest.raises(UsageError, match="say which with --queries"):
         load_benchmark("folder", shop)
@@ -237,28 +238,59 @@ def test_from_the_shell(shop, world, tmp_path, monkeypatch, capsys):
     assert (code, "cirr takes no --queries" in err) == (2, True), err
 
 
-def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red"}')
+def models_of(world):
     models = world / "models"
     flags = {
         "--clip": models / "clip-small",
         "--clip2": models / "clip-large",
         "--phi": models / "phi-small.pt",
         "--phi2": models / "phi-large.pt",
-        "--model-path": models / "sdxl",
-        "--sdxl-repo": models / "sdxl",
-        "--vae-repo": models / "sdxl/vae",
-        "--search-clip": models / "clip-small",
-        "--search-phi": models / "phi-small.pt",
-        "--height": 64,
-        "--width": 64,
-        "--steps": 1,
     }
-    words = [word for pair in flags.items() for word in pair]
+    sdxl = {"--model-path": models / "sdxl", "--sdxl-repo": models / "sdxl", "--vae-repo": models / "sdxl/vae"}
+    size = {"--height": 64, "--width": 64, "--steps": 1}
+    search = {"--search-clip": models / "clip-small", "--search-phi": models / "phi-small.pt"}
+    return [[word for pair in own.items() for word in pair] for own in (flags, {**sdxl, **size}, search)]
+
+
+def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red"}')
+    words = [word for own in models_of(world) for word in own]
     code, _, err = run(capsys, "run", "folder", "--dataset-path", shop, "--device", "cpu", "--out", "out", *words)
     assert code == 0, err
     assert "nothing is scored" in err
     assert len(json.loads((tmp_path / "out/rankings.json").read_text())[""]["0"]) == 11
     assert (tmp_path / "out/report.html").exists()
     assert not (tmp_path / "out/scores.json").exists()
+
+
+def test_an_edited_query_is_made_again_and_no_other(shop, world, tmp_path, monkeypatch, capsys):
+    """Its old embedding and picture are not used meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    compose, imagine, _ = models_of(world)
+    where = "folder", "--dataset-path", shop, "--device", "cpu"
+    extract = "extract", *where, *compose, "--text-embeddings-dir", "e"
+    generate = "generate", *where, *imagine, "--text-embeddings-dir", "e", "--save-path", "g", "--seeds", "per-query"
+    own = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g"
+    rows = [{"reference": f"p {i}", "caption": "is red", "target": f"p {21 - i}"} for i in (10, 11)]
+    (shop / "queries.json").write_text(json.dumps(rows))
+    assert [run(capsys, *line)[0] for line in (extract, generate)] == [0, 0]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "g").glob("*.png")}
+    (shop / "queries.json").write_text(json.dumps([rows[0], {**rows[1], "caption": "is as blue as the sea"}]))
+    code, _, err = run(capsys, *generate)
+    assert (code, "is of another caption; run `cig extract` again" in err) == (1, True), err
+    code, _, err = run(capsys, "evaluate", *where, *own)
+    assert "queries that ask something else now, not used: 1 (1)" in err
+    assert "1 embeddings written" in run(capsys, *extract)[2]
+    assert run(capsys, *generate)[0] == 0
+    after = {path.name: path.read_bytes() for path in (tmp_path / "g").glob("*.png")}
+    assert after["00000.png"] == before["00000.png"]
+    assert after["00001.png"] != before["00001.png"]
+    assert "something else" not in run(capsys, "evaluate", *where, *own)[2]
+
+
+def test_ids_that_would_share_a_file_are_told(shop):
+    rows = [{"id": name, "reference": "p 10", "caption": "c"} for name in ("7", "007")]
+    (shop / "queries.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"the ids 7 and 007 would share the file 00007\.png"):
+        load_benchmark("folder", shop)

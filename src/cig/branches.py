@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import controls, plugins, settings
-from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean
+from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean, some
 from cig.formats import find_several_by_id, picture_name, read_object
 from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.layout import existing_part
-from cig.manifest import Manifest
+from cig.manifest import Manifest, is_stale
 from cig.options import Branching, Comparing, Compute, Searching
-from cig.runtime import resolve_device
+from cig.runtime import resolve_device, say
 from cig.types import Benchmark, Branch, Method
 from cig.weights import frozen
 
@@ -283,7 +283,11 @@ class Branches:
 
 
 def _found(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
-    found = find_several_by_id(folder, [query.id for query in part.queries], PICTURES)
+    lines = Manifest.read(folder)
+    stale = [query.id for query in part.queries if is_stale(lines.get(query.id), query)]
+    if stale:
+        say(f"{folder}: pictures of queries that ask something else now, not used: {len(stale)} ({some(stale)})")
+    found = find_several_by_id(folder, [query.id for query in part.queries if query.id not in stale], PICTURES)
     if not found:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cig.formats import find_by_id, fingerprints, remove
 from cig.images import Batch, read_batches
 from cig.inversion import Composer
-from cig.manifest import Manifest
+from cig.manifest import Manifest, asked_by, is_stale
 from cig.runtime import Shard, batches, progress
 from cig.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import Benchmark, ComposedEmbedding, Query
@@ -100,9 +100,14 @@ class EmbeddingFolder:
 
     def __init__(self, benchmark: Benchmark, folder: Path) -> None:
         self.folder = folder
-        self.files = find_by_id(folder, [query.id for query in benchmark.queries], [".pt"])
+        lines = Manifest.read(folder)
+        stale = [query.id for query in benchmark.queries if is_stale(lines.get(query.id), query)]
+        self.files = find_by_id(folder, [query.id for query in benchmark.queries if query.id not in stale], [".pt"])
         absent = (query.id for query in benchmark.queries if query.id not in self.files)
         self.missing = dict.fromkeys(absent, f"no embedding in {folder}")
+        self.missing |= dict.fromkeys(
+            stale, f"the embedding in {folder} is of another caption; run `cig extract` again"
+        )
         self.settings: Mapping[str, Any] = {"embeddings": _made_by(folder)}
 
     def prepare(self, queries: Sequence[Query]) -> None:
@@ -144,17 +149,20 @@ def extract(
     models = fingerprints(composer.identity)
     manifest = Manifest(out, {**composer.settings, "benchmark": benchmark.title, "models": models}, overwrite)
     mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    there = {} if overwrite else find_by_id(out, [query.id for batch in mine for query in batch], [".pt"])
+    fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
+    there = {} if overwrite else find_by_id(out, fresh, [".pt"])
     todo = [batch for batch in mine if any(query.id not in there for query in batch)]
     source = Composed(benchmark, composer, workers=workers)
     source.prepare([query for batch in todo for query in batch])
     made = 0
     for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
         composed = source(batch)
+        queries = {query.id: query for query in batch}
         for row, name in enumerate(composed.ids if composed else ()):
             if composed and name not in there:
-                remove(out / f"{name}.pt")  # one that --overwrite replaces
-                manifest.add({"id": name, "file": f"{name}.pt", "models": models})
+                remove(out / f"{name}.pt")  # one that --overwrite replaces, or that was made for another caption
+                line = {"id": name, "file": f"{name}.pt", "query": asked_by(queries[name]), "models": models}
+                manifest.add(line)
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1
     foreign = tuple(name for name in there if name not in manifest.lines)

@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from cig.errors import PictureError, UsageError, reason
@@ -28,6 +29,9 @@ MOST = 32 * 2**20  # bytes
 PATIENCE = 60.0  # seconds, for all of one picture
 REDIRECTS = 3
 WAITS = (0.5, 2.0)  # seconds before the second and the third try
+CARRYING = [  # IPv6 addresses that lead to an IPv4 address, or to a site
+    *map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
+]
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -44,12 +48,12 @@ def is_url(name: str) -> bool:
 
 
 def fetch_pictures(
-    urls: Iterable[str], folder: Path, client: httpx.Client | None = None, resolve: Resolve | None = None
+    urls: Iterable[str], folder: Path, transport: httpx.BaseTransport | None = None, resolve: Resolve | None = None
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Each https address once, into a file named by it; what is there is not fetched again.
 
     Args:
-        client: by default one that follows no redirect by itself and sends no cookies or credentials.
+        transport: httpx's, by default; no redirect is followed by it, and no cookies or credentials are sent.
         resolve: (host, port) -> its addresses.
 
     Returns:
@@ -60,27 +64,35 @@ def fetch_pictures(
     found = {url: there[name] for url, name in names.items() if name in there}
     failed: dict[str, str] = {}
     todo = [url for url in names if url not in found]
-    if not todo:
-        return found, failed
-    with client or _client() as own:
-        for url in progress(todo, len(todo), "fetch references", "picture"):
-            try:
-                data = _patiently(url, own, resolve or _addresses)
-                path = make_folder(folder) / f"{names[url]}{_suffix(url, data)}"
-            except FetchError as error:
-                failed[url] = str(error)
-                continue
-            write_bytes(path, data)
-            found[url] = path
+    for url in progress(todo, len(todo), "fetch references", "picture"):
+        try:
+            with _limited(transport) as client:
+                data = _patiently(url, client, resolve or _addresses)
+            path = make_folder(folder) / f"{names[url]}{_suffix(url, data)}"
+        except FetchError as error:
+            failed[url] = str(error)
+            continue
+        write_bytes(path, data)
+        found[url] = path
     return found, failed
 
 
-def _client() -> httpx.Client:
+@contextlib.contextmanager
+def _limited(transport: httpx.BaseTransport | None) -> Iterator[httpx.Client]:
+    """A client that is closed when the time is over, whatever it waits for then: a slow drip of headers, too."""
     try:
         import httpx
     except ImportError as error:
         raise UsageError("references by URL need httpx: pip install 'cig[data]'") from error
-    return httpx.Client(timeout=15, follow_redirects=False, trust_env=False)  # a proxy would choose the address
+    options: dict[str, Any] = {"transport": transport, "timeout": 15, "follow_redirects": False}
+    with httpx.Client(**options, trust_env=False) as client:  # a proxy would choose the address
+        bell = threading.Timer(PATIENCE, client.close)
+        bell.daemon = True
+        bell.start()
+        try:
+            yield client
+        finally:
+            bell.cancel()
 
 
 def _patiently(url: str, client: httpx.Client, resolve: Resolve) -> bytes:
@@ -89,6 +101,8 @@ def _patiently(url: str, client: httpx.Client, resolve: Resolve) -> bytes:
         try:
             return _follow(url, client, resolve, deadline)
         except FetchError as error:
+            if time.monotonic() > deadline:
+                raise FetchError(f"{url}: not done after {PATIENCE:.0f} seconds") from error
             if wait is None or not error.again or time.monotonic() + wait > deadline:
                 raise
         time.sleep(wait)
@@ -123,7 +137,7 @@ def _asked(url: str, client: httpx.Client, resolve: Resolve) -> Iterator[httpx.R
     try:
         with client.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as response:
             yield response
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, RuntimeError) as error:
         raise FetchError(f"{url} cannot be fetched: {reason(error)}", again=True) from error
 
 
@@ -154,8 +168,10 @@ def _addresses(host: str, port: int) -> list[str]:
 
 def _is_public(address: str) -> bool:
     own = ipaddress.ip_address(address.partition("%")[0])
+    if own.version == 6 and any(own in network for network in CARRYING):
+        return False
     own = getattr(own, "ipv4_mapped", None) or own
-    return own.is_global and not own.is_multicast
+    return own.is_global and not own.is_multicast and not own.is_reserved
 
 
 def _read(url: str, response: httpx.Response, deadline: float) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from cig.composition import Composed, Conditions
 from cig.formats import find_by_id, fingerprints, picture_name, remove, write_json, write_png
 from cig.inversion import Composer
-from cig.manifest import Manifest
+from cig.manifest import Manifest, asked_by
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 
@@ -79,10 +79,11 @@ def imagine(
     todo = [batch for batch in mine if not all(map(shelf.done, batch))]
     conditions.prepare([query for batch in todo for query in batch])
     made = 0
+    known = {query.id: query for query in queries}
     with measured() as cost:
         for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
             for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
-                shelf.keep(target, models)
+                shelf.keep(target, asked_by(known[target.id]), models)
                 made += 1
     if made:
         write_json(out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
@@ -99,6 +100,8 @@ class Shelf:
         self.out, self.manifest, self.pictures, self.retry_rejected = out, manifest, pictures, retry_rejected
 
     def done(self, query: Query) -> bool:
+        if self.manifest.is_stale(query):  # its caption or reference is another now
+            return False
         if self.refused(query.id):
             return not self.retry_rejected
         return query.id in self.pictures
@@ -106,18 +109,18 @@ class Shelf:
     def refused(self, query: str) -> bool:
         return not self.manifest.lines.get(query, {}).get("accepted", True)
 
-    def attempts(self, query: str) -> int:
+    def attempts(self, query: Query) -> int:
         """Pictures made for it before this run, to be added to."""
-        line = self.manifest.lines.get(query, {})
-        return line.get("attempts", 0) if self.retry_rejected and self.refused(query) else 0
+        goes_on = self.retry_rejected and self.refused(query.id) and not self.manifest.is_stale(query)
+        return self.manifest.lines[query.id].get("attempts", 0) if goes_on else 0
 
-    def keep(self, target: PseudoTarget, models: Mapping[str, Any]) -> None:
+    def keep(self, target: PseudoTarget, asked: str, models: Mapping[str, Any]) -> None:
         """In an order that a kill cannot hurt: a line that says accepted is believed only with its picture beside it,
         one that says refused is believed as it is, so there the picture goes first."""
         name = picture_name(target.id)
         accepted, refused = self.out / name, self.out / "rejected" / name
         file = accepted if target.accepted else refused
-        line = {"id": target.id, "file": str(file.relative_to(self.out)), "seed": target.seed}
+        line = {"id": target.id, "file": str(file.relative_to(self.out)), "query": asked, "seed": target.seed}
         line |= {"attempts": target.attempts, "accepted": target.accepted, "models": models}
         remove(accepted)  # one that --overwrite replaces
         if target.accepted:
@@ -137,11 +140,11 @@ def _try(
     Retried queries alone go on from their last seed; what was done is not returned.
     """
     fresh = [query for query in batch if not shelf.done(query)]
-    retried = [query for query in fresh if shelf.attempts(query.id)]
+    retried = [query for query in fresh if shelf.attempts(query)]
     targets: list[PseudoTarget] = []
     for queries in ([query for query in batch if query not in retried], retried):
         if any(query in fresh for query in queries) and (composed := conditions(queries)):
-            starts = {query.id: shelf.attempts(query.id) for query in queries}
+            starts = {query.id: shelf.attempts(query) for query in queries}
             targets += make_pictures(composed, generator, how, benchmark, starts)
     wanted = {query.id for query in fresh}
     return [target for target in targets if target.id in wanted]

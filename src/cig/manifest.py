@@ -10,6 +10,7 @@ from typing import Any
 
 from cig.errors import InputError, MismatchError, some
 from cig.formats import append_json, digest_of, make_folder, read_bytes, read_object, sweep, write_json
+from cig.types import Query
 
 
 class Manifest:
@@ -37,6 +38,9 @@ class Manifest:
         line = {**line, "settings": self.digest}
         append_json(self.path, line)
         self.lines[line["id"]] = line
+
+    def is_stale(self, query: Query) -> bool:
+        return is_stale(self.lines.get(query.id), query)
 
     @staticmethod
     def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -76,7 +80,17 @@ def _known_settings(folder: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
-MANIFEST_TYPES: dict[str, type] = {"id": str, "settings": str, "accepted": bool, "attempts": int}
+def asked_by(query: Query) -> str:
+    """What a query asks, in a digest: a file that was made for another reference or caption is not its own."""
+    return digest_of([query.reference, query.captions])
+
+
+def is_stale(line: Mapping[str, Any] | None, query: Query) -> bool:
+    """Whether a manifest's line says that its file was made for something else than this query asks now."""
+    return line is not None and line.get("query", asked_by(query)) != asked_by(query)
+
+
+MANIFEST_TYPES: dict[str, type] = {"query": str, "id": str, "settings": str, "accepted": bool, "attempts": int}
 
 
 def _manifest_line(text: bytes) -> dict[str, Any] | None:

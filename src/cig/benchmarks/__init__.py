@@ -14,7 +14,7 @@ from typing import Any
 
 from cig import plugins, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
-from cig.formats import place_of, read_entries
+from cig.formats import picture_name, place_of, read_entries
 from cig.types import Benchmark, Query
 
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -100,4 +100,11 @@ def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
         if query.id in seen:
             raise InputError(f"{source}: query id {query.id} occurs twice; remove one of its entries")
         seen[query.id] = query
+    files: dict[str, str] = {}
+    for name in seen:
+        other = files.setdefault(picture_name(name), name)
+        if other != name:
+            raise InputError(
+                f"{source}: the ids {other} and {name} would share the file {picture_name(name)}; change one"
+            )
     return tuple(seen.values())

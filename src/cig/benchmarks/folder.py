@@ -26,7 +26,7 @@ ALIASES = {"captions": "caption", "targets": "target", "negative": "negatives", 
 
 
 def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Benchmark]:
-    """Pictures in `root/images`, else in `root`; queries in `root/{split}.csv`, say, or for val in `root/queries.csv`.
+    """Pictures in `root/images`, else in `root`; queries in `root/{split}.csv`, say, or else in `root/queries.csv`.
 
     Args:
         queries: another file of queries.
@@ -113,8 +113,10 @@ class Pictures(Mapping[str, Path]):
 
 
 def _find_queries(root: Path, split: str) -> Path:
-    stems = [split, *(["queries"] if split == "val" else [])]
+    stems = [split, "queries"]
     found = [path for stem in stems for form in FORMS if (path := root / f"{stem}.{form}").is_file()]
+    own = [path for path in found if path.stem == split]
+    found = own or found
     if len(found) > 1:
         raise UsageError(f"{root} has {some(map(str, found))}; say which with --queries")
     if not found:
