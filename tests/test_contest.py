@@ -170,6 +170,13 @@ def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkey
     told = run(capsys, "evaluate", "cirr/val", *where, *weights, *pictures, "--weights", "w.json", "--json", "s.json")
     assert told[0] == 0, told[2]
     told = json.loads((tmp_path / "s.json").read_text())
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "w.json").rename(tmp_path / "outputs/weights.json")
+    published = run(capsys, "evaluate", "cirr/val", *where, *weights, *pictures)[2]
+    beside = (
+        f"as published for CIRR val; on cirr/val, {share:g} was frozen by recall@10 (--weights outputs/weights.json)"
+    )
+    assert beside in published
     assert told["scores"][""]["recall@10"] == max(curve.values())
     assert told["branches"][0]["weight"] == share
     assert told["branches"][0]["source"].startswith("frozen on cirr/val by recall@10, w.json")

@@ -35,6 +35,7 @@ from cig.inversion import Phi, load_phi
 from cig.layout import find_home, list_pictures
 from cig.manifest import Manifest
 from cig.tensors import read_embedding, read_tensors
+from cig.types import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TIMES = int(os.environ.get("CIG_HOSTILE", "1"))
@@ -576,7 +577,7 @@ def _use_manifest(folder):
     manifest = Manifest(folder, {"steps": 4})
     shelf = Shelf(folder, manifest, {}, retry_rejected=True)
     for name in ("1", "2", *manifest.lines):
-        assert type(shelf.attempts(name)) in (int, bool)
+        assert type(shelf.attempts(Query(name, "r", ("c",)))) in (int, bool)
         assert type(shelf.refused(name)) is bool
 
 

@@ -194,7 +194,16 @@ class Branches:
         if own.weights:
             known = frozen(own.weights, part.name.partition("/")[0], self.searcher.name, asked.name)
             return 1 - known.reference, known.cite(part.name, own.weights)
-        return 1 - part.weight, part.weight_source
+        return 1 - part.weight, part.weight_source + self._beside(asked, part)
+
+    def _beside(self, asked: Branching, part: Benchmark) -> str:
+        """What a sweep on val froze for it, where its file lies in the default place."""
+        path = settings.place("weights")
+        try:
+            known = frozen(path, part.name.partition("/")[0], self.searcher.name, asked.name)
+        except NotFoundError:
+            return ""
+        return f"; on {known.split}, {known.reference:g} was frozen by {known.measure} (--weights {path})"
 
     def of(self, part: Benchmark) -> list[Branch]:
         """Raises NotFoundError for a folder that holds no picture of this part."""

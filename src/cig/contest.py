@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig import statistics
+from cig import settings, statistics
 from cig.branches import Branches, need_place
 from cig.cache import FeatureCache
 from cig.errors import CigError, UsageError, did_you_mean
@@ -168,10 +167,9 @@ class _Entrant:
         scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
         share, part = best(scores), self.parts[0]
         known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(), commit())
-        if self.comparing.weights:
-            family = part.name.partition("/")[0]
-            freeze(self.comparing.weights, family, self.method.name, asked.name, known)
-        source = known.cite(part.name, self.comparing.weights or Path("not kept: no --weights"))
+        path = self.comparing.weights or settings.place("weights")
+        freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
+        source = known.cite(part.name, path)
         return [(round(1 - share, 12), source)] * len(self.parts)
 
     def _score(self, name: str, weight: float, tables: Sequence[_Table]) -> float:

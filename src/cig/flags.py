@@ -290,9 +290,9 @@ class ContestFlags:
     clip: str | None = None
     "A CLIP for the methods without a phi: hub id or folder."
     weights: Path | None = None
-    "Weights frozen on val; written with --sweep, else read. Default: the published weights."
+    "Weights frozen on val. With --sweep, where they go (default: ./outputs/weights.json); else read, if given."
     sweep: Annotated[bool, Flag] = False
-    "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best in --weights."
+    "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best."
     measure: str | None = None
     "What weights are chosen by and rows compared by. Default: the benchmark's first measure."
     feature_cache: Path | None = None

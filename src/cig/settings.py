@@ -18,7 +18,7 @@ from typing import Any
 from cig.errors import InputError, UsageError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
-PLACES = {  # the published configuration's keys and folders, and circo, runs and controls, which it lacks
+PLACES = {  # the published configuration's keys and folders, and those that it lacks
     "cirr": "./datasets/CIRR",
     "fashioniq": "./datasets/FashionIQ",
     "circo": "./datasets/CIRCO",
@@ -30,6 +30,7 @@ PLACES = {  # the published configuration's keys and folders, and circo, runs an
     "submissions": "./outputs/submissions/",
     "runs": "./outputs/runs/",
     "controls": "./outputs/controls/",
+    "weights": "./outputs/weights.json",
 }
 TABLES = {
     "compute": ("device", "dtype", "num_workers", "cache_dir", "max_pixels"),
