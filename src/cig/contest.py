@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from cig.cache import FeatureCache
 from cig.errors import CigError, UsageError, did_you_mean
 from cig.evaluation import evaluate, score_queries
 from cig.features import embed_pictures, embed_queries
-from cig.formats import digest_of, read_object
+from cig.formats import digest_of
 from cig.fusion import Embedded, embed
+from cig.manifest import cost_of
 from cig.options import Branching, Comparing, Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.retrieval import index, rank_embedded, seen_by, wanted_pictures
@@ -134,7 +136,8 @@ class _Entrant:
         for own in asked:
             shares = self._shares(own, making, tables)
             fused = [table.ranked({own.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
-            spent, imagined = self._spent(own, making, cost)
+            shown = [branch.pictures for part in branches for branch in part if branch.name == own.name]
+            spent, imagined = self._spent(own, making, cost, shown)
             report = evaluate(self.parts, fused, alone)
             against = compare_rankings(self.parts, alone, fused)
             yield Row(self.method.name, own.name, *shares[0], report, against, spent, imagined)
@@ -166,7 +169,8 @@ class _Entrant:
             return [making.weigh(asked, part) for part in self.parts]
         scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
         share, part = best(scores), self.parts[0]
-        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(), commit())
+        searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
+        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit())
         path = self.comparing.weights or settings.place("weights")
         freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
         source = known.cite(part.name, path)
@@ -193,15 +197,18 @@ class _Entrant:
         self.cache.write_bytes(space, {key: json.dumps(vars(cost)).encode()})
         return cost
 
-    def _spent(self, asked: Branching, making: Branches, alone: Cost) -> tuple[Cost, bool]:
-        """With a branch: the query twice, and the imagining where its folder tells what that took."""
+    def _spent(
+        self, asked: Branching, making: Branches, alone: Cost, shown: Sequence[Mapping[str, Sequence[Path]]]
+    ) -> tuple[Cost, bool]:
+        """With a branch: the query once more a picture, and the imagining where its folder tells what that took."""
         own = self._cost(making.method_of(asked))
+        pictures = [len(paths) for part in shown for paths in part.values()] or [1]
         folders = [folder for part in self.parts if (folder := making.folder_of(asked, part))]
-        costs = [read_object(folder / "cost.json") for folder in folders if (folder / "cost.json").is_file()]
+        costs = [cost for folder in folders if (cost := cost_of(folder))]
         queries = sum(each["queries"] for each in costs) or 1
         imagining = sum(each["seconds"] for each in costs) / queries
         gigabytes = [each for each in (alone.gigabytes, own.gigabytes, *(c["gigabytes"] for c in costs)) if each]
-        seconds = alone.seconds + own.seconds + imagining
+        seconds = alone.seconds + own.seconds * float(np.mean(pictures)) + imagining
         return Cost(seconds, max(gigabytes, default=None), alone.device), len(costs) == len(folders)
 
 

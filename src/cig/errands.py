@@ -247,7 +247,8 @@ def _trial_checks(trying: Trying, out: Path) -> list:
 def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work) -> Trial:
     """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
     from cig.cache import FeatureCache
-    from cig.trial import cost_of, make
+    from cig.manifest import cost_of
+    from cig.trial import make
 
     need_pictures([part])
     need_pictures([part], references=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -136,18 +136,33 @@ class GenerateFlags:
 
 @Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True)
-class SearchFlags:
+class MethodFlags:
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
     """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
     or a module of your own."""
+    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+
+    def searching(self, **rest: Any) -> Searching:
+        from cig.options import Searching
+
+        return Searching(method=self.method, options=dict(map(key_value, self.method_option)), **rest)
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class ModelFlags:
     clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
     "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
     preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
-    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class RecipeFlags:
     fusion_weight: float | None = None
     "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
     weights: Path | None = None
@@ -156,30 +171,28 @@ class SearchFlags:
     """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
     The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
     reference-augmented, reference-vae, shuffled, oracle."""
+
+    def recipe(self) -> dict[str, Any]:
+        from cig.branches import asked_branches
+
+        return {"weight": self.fusion_weight, "weights": self.weights, "branches": asked_branches(self.branch)}
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class SearchFlags(RecipeFlags, ModelFlags, MethodFlags):
     feature_cache: Path | None = None
     "A folder where features are kept: what was embedded once is not embedded again, and models load when needed."
 
     def asked(self, targets: TargetFlags) -> Searching:
-        from cig.branches import asked_branches
-        from cig.options import Searching
-
         clip, phi = self.clip, self.phi
         if targets.exp_name or targets.phi_checkpoint_name:
             from cig.methods import published_experiment
 
             clip, phi = published_experiment(targets.exp_name, targets.phi_checkpoint_name, clip, phi)
-        return Searching(
-            method=self.method,
-            clip=clip,
-            phi=phi,
-            preprocessing=self.preprocess_type,
-            options=dict(map(key_value, self.method_option)),
-            pseudo_targets=targets.generated_image_dir,
-            weight=self.fusion_weight,
-            branches=asked_branches(self.branch),
-            weights=self.weights,
-            cache=self.feature_cache,
-        )
+        models = {"clip": clip, "phi": phi, "preprocessing": self.preprocess_type}
+        pictures = targets.generated_image_dir
+        return self.searching(**models, **self.recipe(), pseudo_targets=pictures, cache=self.feature_cache)
 
 
 @Parameter(name="*")
@@ -195,65 +208,32 @@ class TargetFlags:
 
 @Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True)
-class RunSearchFlags:
-    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
-    or a module of your own."""
+class RunSearchFlags(RecipeFlags, MethodFlags):
     search_clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     search_phi: Path | None = None
     "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
     search_preprocess_type: Preprocess | None = None
     "Default: the method's (searle targetpad, others clip)."
-    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
-    fusion_weight: float | None = None
-    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
-    weights: Path | None = None
-    "Weights that `cig compare --sweep` froze on val, in the place of the published one."
-    branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
-    """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
-    The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
-    reference-augmented, reference-vae, shuffled, oracle."""
     feature_cache: Path | None = None
     "A folder where features are kept. Default: features/ in --out."
 
     def asked(self) -> Searching:
-        own = {name.removeprefix("search_"): value for name, value in vars(self).items()}
-        return SearchFlags(**own).asked(TargetFlags())
+        models = {"clip": self.search_clip, "phi": self.search_phi, "preprocessing": self.search_preprocess_type}
+        return self.searching(**models, **self.recipe(), cache=self.feature_cache)
 
 
 @Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True)
-class FindFlags:
-    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
-    or a module of your own."""
-    clip: str | None = None
-    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
-    phi: Path | None = None
-    "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
-    preprocess_type: Preprocess | None = None
-    "Default: the method's (searle targetpad, others clip)."
-    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+class FindFlags(ModelFlags, MethodFlags):
     fusion_weight: float | None = None
     "With --imagine: the image's share, 0 to 1. Default: 0.7, as published for CIRCO test."
     feature_cache: Path | None = None
     "A folder where features are kept. Default: cig in the user's cache folder (~/.cache)."
 
     def asked(self) -> Searching:
-        from cig.options import Searching
-
-        return Searching(
-            method=self.method,
-            clip=self.clip,
-            phi=self.phi,
-            preprocessing=self.preprocess_type,
-            options=dict(map(key_value, self.method_option)),
-            weight=self.fusion_weight,
-            cache=self.feature_cache,
-        )
+        models = {"clip": self.clip, "phi": self.phi, "preprocessing": self.preprocess_type}
+        return self.searching(**models, weight=self.fusion_weight, cache=self.feature_cache)
 
 
 @Parameter(name="*", group=COMPOSE)

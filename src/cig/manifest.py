@@ -102,3 +102,32 @@ def _manifest_line(text: bytes) -> dict[str, Any] | None:
     if not isinstance(line, dict) or "id" not in line:
         return None
     return line if all(isinstance(line.get(key, kind()), kind) for key, kind in MANIFEST_TYPES.items()) else None
+
+
+# What it took
+
+COST_KINDS: dict[str, Any] = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
+
+
+def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
+    """What imagining took, where that is written beside the pictures.
+
+    Raises:
+        InputError: something else is.
+    """
+    path = pseudo_targets / "cost.json"
+    if not os.path.isfile(path):
+        return None
+    cost = read_object(path)
+    try:
+        need_kinds(cost, COST_KINDS)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say what imagining took ({error}); move it away") from error
+    return cost
+
+
+def need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError that names the key."""
+    for key, kind in kinds.items():
+        if not isinstance(value[key], kind):
+            raise TypeError(f"{key} is {type(value[key]).__name__}")

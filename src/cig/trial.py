@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, some
 from cig.formats import append_json, digest_of, read_bytes, read_object, write_json
+from cig.manifest import COST_KINDS, need_kinds
 from cig.options import Composing, Data, Generation, Searching
 from cig.runtime import jsonable
 from cig.searching import branches_text
@@ -114,8 +115,8 @@ class Trial:
             raise NotFoundError(f"{folder} has no trial ({FILE}); make one with `cig trial DIR --queries FILE`")
         value = read_object(path)
         try:
-            _need_kinds(value, KINDS)
-            _need_kinds(value["cost"] or NO_COST, COST_KINDS)
+            need_kinds(value, KINDS)
+            need_kinds(value["cost"] or NO_COST, COST_KINDS)
             lists = {key: tuple(map(str, value[key])) for key in ("same", "without")}
             return cls(**{**value, **lists, "cases": tuple(map(_read_case, value["cases"]))})
         except (KeyError, TypeError) as error:
@@ -137,19 +138,11 @@ class Trial:
 KINDS: dict[str, Any] = {"name": str, "seed": int, "asked": dict, "cases": list, "same": list, "without": list}
 KINDS |= {"missing": dict, "searched": dict, "cost": dict | None}
 CASE_KINDS = {"id": str, "reference": str, "captions": list, "left": list, "right": list, "base": str}
-COST_KINDS = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
 NO_COST: dict[str, Any] = {"queries": 0, "seconds": 0, "gigabytes": None, "device": ""}
 
 
-def _need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Raises KeyError or TypeError that names the key."""
-    for key, kind in kinds.items():
-        if not isinstance(value[key], kind):
-            raise TypeError(f"{key} is {type(value[key]).__name__}")
-
-
 def _read_case(value: dict[str, Any]) -> Case:
-    _need_kinds(value, CASE_KINDS)
+    need_kinds(value, CASE_KINDS)
     if value["base"] not in ("left", "right"):
         raise TypeError("base is neither left nor right")
     lists = {key: tuple(map(str, value[key])) for key in ("captions", "left", "right")}
@@ -195,23 +188,6 @@ def _without(fused: Ranking) -> tuple[str, ...]:
     """Queries that lack the pictures of every branch: they were searched by their reference alone."""
     lacking: Any = fused.notes.get("branches", {})
     return tuple(query for query in fused.queries if lacking and all(query in own for own in lacking.values()))
-
-
-def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
-    """What imagining took, where that is written beside the pictures.
-
-    Raises:
-        InputError: something else is.
-    """
-    path = pseudo_targets / "cost.json"
-    if not os.path.isfile(path):
-        return None
-    cost = read_object(path)
-    try:
-        _need_kinds(cost, COST_KINDS)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} does not say what imagining took ({error}); move it away") from error
-    return cost
 
 
 # Votes
