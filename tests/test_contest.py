@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_the_best_weight_is_in_the_middle_of_the_best():
 
 def test_frozen_weights_are_read_and_cited(tmp_path):
     path = tmp_path / "w.json"
-    one = Frozen(0.4, "recall@1", {"0.4": 9.0}, "cirr/val", "digest", None)
+    one = Frozen(0.4, "recall@1", {"0.4": 9.0}, "cirr/val", "digest", None, "models")
     freeze(path, "cirr", "searle", PSEUDO_TARGET, one)
     freeze(path, "cirr", "searle", "oracle", one)
     assert frozen(path, "cirr", "searle", PSEUDO_TARGET) == one
@@ -177,6 +178,12 @@ def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkey
         f"as published for CIRR val; on cirr/val, {share:g} was frozen by recall@10 (--weights outputs/weights.json)"
     )
     assert beside in published
+    other = "--clip", world / "models/clip-small", "--phi", world / "models/phi-other.pt"
+    shutil.copy(world / "models/phi-small.pt", other[-1])
+    with other[-1].open("ab") as file:
+        file.write(b"\0")
+    frozen_with = run(capsys, "evaluate", "cirr/val", *where, *other, *pictures, "--weights", "outputs/weights.json")
+    assert (frozen_with[0], "frozen with other models or options" in frozen_with[2]) == (2, True), frozen_with[2]
     assert told["scores"][""]["recall@10"] == max(curve.values())
     assert told["branches"][0]["weight"] == share
     assert told["branches"][0]["source"].startswith("frozen on cirr/val by recall@10, w.json")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cig import controls, plugins, settings
 from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean, some
+from cig.features import models_digest
 from cig.formats import find_several_by_id, picture_name, read_object
 from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.layout import existing_part
@@ -193,6 +194,11 @@ class Branches:
             return 1 - own.weight, "--fusion-weight"
         if own.weights:
             known = frozen(own.weights, part.name.partition("/")[0], self.searcher.name, asked.name)
+            if known.models != models_digest(self.searcher):
+                raise MismatchError(
+                    f"{own.weights}: the weight of {self.searcher.name} + {asked.name} was frozen with other models or "
+                    f"options; sweep again with these"
+                )
             return 1 - known.reference, known.cite(part.name, own.weights)
         return 1 - part.weight, part.weight_source + self._beside(asked, part)
 
@@ -202,6 +208,8 @@ class Branches:
         try:
             known = frozen(path, part.name.partition("/")[0], self.searcher.name, asked.name)
         except NotFoundError:
+            return ""
+        if known.models != models_digest(self.searcher):
             return ""
         return f"; on {known.split}, {known.reference:g} was frozen by {known.measure} (--weights {path})"
 

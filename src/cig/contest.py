@@ -16,7 +16,7 @@ from cig.branches import Branches, need_place
 from cig.cache import FeatureCache
 from cig.errors import CigError, UsageError, did_you_mean
 from cig.evaluation import evaluate, score_queries
-from cig.features import embed_pictures, embed_queries
+from cig.features import embed_pictures, embed_queries, models_digest
 from cig.formats import digest_of
 from cig.fusion import Embedded, embed
 from cig.manifest import cost_of
@@ -169,8 +169,9 @@ class _Entrant:
             return [making.weigh(asked, part) for part in self.parts]
         scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
         share, part = best(scores), self.parts[0]
+        models = models_digest(self.method)
         searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
-        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit())
+        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit(), models)
         path = self.comparing.weights or settings.place("weights")
         freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
         source = known.cite(part.name, path)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cig.cache import FeatureCache
-from cig.formats import digest, set_digest
+from cig.formats import digest, digest_of, set_digest
 from cig.images import read_batches
-from cig.runtime import batches, progress, versions
+from cig.runtime import batches, jsonable, progress, versions
 from cig.types import Method, Query
 
 QUERY_BATCH = 256
@@ -142,6 +142,11 @@ def _query_space(method: Method) -> dict[str, Any]:
         "preprocessing": _stable(method.preprocess),
     }
     return {**about, "cig": versions()["cig"]}
+
+
+def models_digest(method: Method) -> str:
+    """Of a method's models and options, wherever their files lie."""
+    return digest_of(jsonable(_content(method.identity)))
 
 
 def no_query(method: Method, paths: Sequence[Path]) -> Mapping[Path, str]:

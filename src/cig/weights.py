@@ -25,6 +25,7 @@ class Frozen:
     split: str  # "cirr/val"
     picture_set: str  # the digest of its pictures
     commit: str | None
+    models: str  # the digest of the method's models and options
 
     def cite(self, benchmark: str, path: Path) -> str:
         """Where a weight comes from, for people; a weight chosen on the very split it is used on flatters."""
