@@ -116,3 +116,16 @@ def test_whom_pseudo_targets_helped_and_harmed():
         "worse_by_more_than_10": pytest.approx(100 / 3),
     }
     assert changes(Ranking((), (), (), ()), Ranking((), (), (), ()))["worse_by_more_than_10"] == 0
+
+
+def test_categories_are_drawn_independently():
+    """Two categories with the same answers: were they drawn alike, their mean would vary as one of them does."""
+    queries = tuple(Query(str(i), "r", ("c",), {"t": 2}) for i in range(100))
+    rows = tuple(("t",) if i % 2 else ("x",) for i in range(100))
+    parts = [
+        Benchmark("toy/val", queries, {}, ("t", "x"), ("recall@1",), False, 0.5, "", part=name) for name in ("a", "b")
+    ]
+    ranking = Ranking(tuple(query.id for query in queries), rows, ((0.0,),) * 100, ((),) * 100)
+    report = evaluate(parts, [ranking, ranking])
+    widths = {part: own["recall@1"][1] - own["recall@1"][0] for part, own in report.intervals.items()}
+    assert widths["average"] == pytest.approx(widths["a"] / 2**0.5, rel=0.15)

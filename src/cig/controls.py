@@ -75,14 +75,15 @@ def shuffled(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictu
 
     Never its own, nor that of a query with the same reference or a common target.
     """
-    givers = [query for query in part.queries if query.id in pseudo_targets]
+    rows = [i for i, query in enumerate(part.queries) if query.id in pseudo_targets]
+    givers = [part.queries[i] for i in rows]
     if not givers:
         raise UsageError("shuffled takes other queries' pseudo-targets; give them with --generated-image-dir")
-    kinds = _kinds([*part.queries, *givers])
-    asked, given = kinds[: len(part.queries)], kinds[len(part.queries) :]
+    kinds = _kinds(part.queries)
+    given = kinds[rows]
     rng = np.random.default_rng(making.seed)
     found = {}
-    for query, row in zip(part.queries, asked, strict=True):
+    for query, row in zip(part.queries, kinds, strict=True):
         likeness = given @ row + 1e-6 * rng.random(len(givers))  # ties fall by chance
         order = (givers[i] for i in np.argsort(-likeness))
         other = next((giver for giver in order if _unrelated(query, giver)), None)

@@ -43,7 +43,8 @@ def evaluate(
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
     measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
-    draws = {part.part: statistics.bootstrap(tables[part.part], clusters_of(part)) for part in parts}
+    rng = np.random.default_rng(0)
+    draws = {part.part: statistics.bootstrap(tables[part.part], clusters_of(part), seed=rng) for part in parts}
     if len(parts) > 1:
         means["average"] = np.mean(list(means.values()), axis=0)
         draws["average"] = np.mean(list(draws.values()), axis=0)

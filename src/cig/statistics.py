@@ -17,11 +17,14 @@ Labels = NDArray[np.int64]
 CHUNK = 2**24  # signs at once
 
 
-def bootstrap(values: Values, clusters: Labels | None = None, resamples: int = 2000, seed: int = 0) -> Values:
+def bootstrap(
+    values: Values, clusters: Labels | None = None, resamples: int = 2000, seed: int | np.random.Generator = 0
+) -> Values:
     """Means [resamples, M] of queries drawn with replacement from values [Q, M] (Efron, 1979).
 
     Args:
         clusters: [Q] labels 0..C-1; whole clusters are drawn, and the mean is over the queries that they hold.
+        seed: for several strata one generator, from 0, so that their draws have nothing to do with each other.
     """
     rng = np.random.default_rng(seed)
     if clusters is None:

@@ -35,7 +35,9 @@ def versus(base: Sequence[Values], other: Sequence[Values], clusters: Sequence[L
     """Scores of the same queries, [Q] a stratum (FashionIQ: a category); the mean of the strata's means is compared."""
     labels = clusters or [None] * len(base)
     differences = [two - one for one, two in zip(base, other, strict=True)]
-    draws = [statistics.bootstrap(own[:, None], which) for own, which in zip(differences, labels, strict=True)]
+    rng = np.random.default_rng(0)
+    pairs = zip(differences, labels, strict=True)
+    draws = [statistics.bootstrap(own[:, None], which, seed=rng) for own, which in pairs]
     every = np.concatenate(differences)
     return Versus(
         difference=float(np.mean([own.mean() for own in differences])),
