@@ -104,6 +104,8 @@ def test_a_branch_is_words_of_key_and_value():
     assert asked == Branching("sketch", 0.3, "my pictures/x", "image", caption=False)
     control = parse("name=control pictures=reference-image weight=0.3")
     assert (control.method, control.caption) == ("image", False), "the picture alone, whoever searches"
+    asked = parse("name=control pictures=reference-image caption=yes weight=0.3")
+    assert (asked.method, asked.caption) == (None, True), "unless something else is asked for"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,7 @@ def test_a_branch_is_words_of_key_and_value():
         ("name=a weight=x", "could not convert"),
         ("name=a weight=.1 captoin=no", 'Did you mean "caption"'),
         ("name=a weight=.1 caption=perhaps", "yes or no"),
+        ("name=a weight=.1 pictures=reference-augmented copies=0", "at least 1"),
         ("name=a weight", '"weight" is no KEY=VALUE'),
         ("name='a weight=.1", "No closing quotation"),
     ],

@@ -19,6 +19,7 @@ from cig.evaluation import clusters_of
 from cig.fusion import PSEUDO_TARGET
 from cig.options import Comparing, Compute, Data
 from cig.runs import compare
+from cig.statistics import holm
 from cig.versus import versus
 from cig.weights import GRID, Frozen, best, freeze, frozen
 from test_methods import source_of
@@ -101,6 +102,38 @@ def test_the_oracle_alone_finds_the_target(world, tmp_path, monkeypatch):
     own = found.versus["recall@1"]
     assert own.gained == sum(score["recall@1"] == 0 for score in alone.report.per_query[""].values())
     assert (own.lost, own.difference) == (0, 100 - alone.report.scores[""]["recall@1"])
+
+
+def test_a_method_that_is_there_twice(world, tmp_path, monkeypatch, capsys):
+    """Each row its own name and p; a sweep, which keeps one weight a method, is refused."""
+    monkeypatch.chdir(tmp_path)
+    clip = world / "models/clip-small"
+    line = "compare", "cirr/val", "--dataset-path", world, "--clip", clip, "--device", "cpu", "--branches", "oracle"
+    code, out, err = run(capsys, *line, "--methods", "slerp t=0.05", "slerp t=0.9", "--json", "t.json")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["slerp t=0.05"] * 2 + ["slerp t=0.9"] * 2
+    assert [row["holm"] is None for row in rows] == [True, False, True, False]
+    p, q = (row["versus"]["recall@1"]["p"] for row in rows[1::2])
+    assert sorted(row["holm"] for row in rows[1::2]) == pytest.approx(sorted(holm([p, q])))
+    assert "weights: as published for CIRR val" in out
+    code, _, err = run(capsys, *line, "--methods", "slerp t=0.05", "slerp t=0.9", "--sweep")
+    assert (code, "slerp is there twice" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("content", ['{"folder": 7}', '{"cirr": {"sum": {"oracle": {"reference": "0.4"}}}}', "[]"])
+def test_a_weights_file_of_another_form(world, tmp_path, monkeypatch, capsys, content):
+    """It is refused where it is asked for, and in nobody's way where it is not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs/weights.json").write_text(content)
+    clip = world / "models/clip-small"
+    line = "compare", "cirr/val", "--dataset-path", world, "--clip", clip, "--methods", "sum", "--branches", "oracle"
+    assert run(capsys, *line)[0] == 0
+    code, _, err = run(capsys, *line, "--weights", "outputs/weights.json")
+    assert (code in (1, 2), "Traceback" in err) == (True, False), err
+    code, _, err = run(capsys, *line, "--sweep")
+    assert code == (0 if "sum" in content else 1), err
 
 
 # Differences

@@ -74,6 +74,7 @@ def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, mon
         ("https://a.org/half", "not a whole picture"),
         ("https://a.org/gone", "answers 404"),
         ("https://a.org/endless", "over 32 MB"),
+        ("https://a.org/nowhere", "leads to no address"),
         ("https://a.org/round", "more than 3 redirects"),
         ("https://a.org/down", "only https"),
         ("https://a.org/in", "10.0.0.7, not on"),
@@ -96,7 +97,13 @@ def test_what_is_refused_is_named_and_leaves_nothing(tmp_path, monkeypatch, url,
     assert not list(tmp_path.iterdir())
 
 
-REDIRECTS = {"round": "/round", "down": "http://a.org/x", "in": "https://inside.org/x", "file": "file:///etc/passwd"}
+REDIRECTS = {
+    "nowhere": "https://[bad/x",
+    "round": "/round",
+    "down": "http://a.org/x",
+    "in": "https://inside.org/x",
+    "file": "file:///etc/passwd",
+}
 
 
 class Endless(httpx.SyncByteStream):

@@ -180,6 +180,9 @@ def test_folders_without_pictures_are_told(world, tmp_path):
         ("price<=50", 50, True),
         ("price>9", "10", True),  # as numbers: as texts "10" < "9"
         ("price>9", "", False),
+        ("price<50", "1,200", False),  # no number: neither less nor more
+        ("price>50", "$300", False),
+        ("sale=true", True, True),
         ("price != 9", "", True),
         ("colour = red", "red", True),
         ("colour=red", "Red", False),
@@ -270,6 +273,13 @@ def test_from_the_shell(world, shop, tmp_path, monkeypatch, capsys):
     code, out, err = run(capsys, *line, "-k", 2)
     assert (code, len(out.splitlines())) == (0, 4), err
     assert "none.png is not there" in err
+    assert run(capsys, *line, "--text", "red", "--fusion-weight", "0.4")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("red\n"))
+    without = run(capsys, *line, "--without", "a dog")[1]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" | red | a dog\n"))
+    assert run(capsys, *line)[1] == without, "what should not be there holds for every line"
+    code, _, err = run(capsys, *line, "--json", "l.json")
+    assert (code, "of one search" in err) == (2, True), err
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_an_images_folder_and_a_gallery_file_narrow_the_gallery(shop):
         ("id,reference,caption\nx,a,b\nx,a,b\n", "occurs twice"),
         ("reference,caption,target\na,b,t\na,b,\n", "1 of 2 queries have no target (1)"),
         ("reference,caption\n", "has no rows"),
+        ("reference,caption,also_correct\na,b,c\n", "goes with a target"),
         ('reference,caption\n"a,b\n', "not CSV"),
     ],
 )
@@ -294,3 +295,18 @@ def test_ids_that_would_share_a_file_are_told(shop):
     (shop / "queries.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=r"the ids 7 and 007 would share the file 00007\.png"):
         load_benchmark("folder", shop)
+
+
+def test_a_stale_picture_is_no_copy_for_another_query(shop, tmp_path):
+    """red_1 is a query, so red_1.png is never red's second picture: not even where it is not used."""
+    from cig.branches import _found
+    from cig.manifest import Manifest, asked_by
+
+    rows = [{"id": name, "reference": "p 10", "caption": "c"} for name in ("red", "red_1")]
+    (shop / "queries.json").write_text(json.dumps(rows))
+    part = load_benchmark("folder", shop)
+    manifest = Manifest(tmp_path / "out", {})
+    for name, asked in (("red", asked_by(part.queries[0])), ("red_1", "of another caption")):
+        manifest.add({"id": name, "file": f"{name}.png", "query": asked})
+        shutil.copy(shop / "p 10.png", tmp_path / "out" / f"{name}.png")
+    assert _found(tmp_path / "out", part) == {"red": (tmp_path / "out/red.png",)}

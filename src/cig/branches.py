@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import controls, plugins, settings
-from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean, some
+from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
 from cig.features import models_digest
 from cig.formats import find_several_by_id, picture_name, read_object
 from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
@@ -103,8 +103,10 @@ def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("n
         asked = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
-    if asked.pictures == "reference-image" and "method" not in table:  # the picture alone, whoever searches
-        return replace(asked, method="image", caption=False)
+    if asked.copies < 1:
+        raise UsageError(f"{source}: copies={asked.copies} should be at least 1")
+    if asked.pictures == "reference-image" and not {"method", "caption"} & set(table):
+        return replace(asked, method="image", caption=False)  # the picture alone, whoever searches
     return asked
 
 
@@ -207,7 +209,7 @@ class Branches:
         path = settings.place("weights")
         try:
             known = frozen(path, part.name.partition("/")[0], self.searcher.name, asked.name)
-        except NotFoundError:
+        except CigError:  # nobody asked for that file
             return ""
         if known.models != models_digest(self.searcher):
             return ""
@@ -304,7 +306,11 @@ def _found(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
     stale = [query.id for query in part.queries if is_stale(lines.get(query.id), query)]
     if stale:
         say(f"{folder}: pictures of queries that ask something else now, not used: {len(stale)} ({some(stale)})")
-    found = find_several_by_id(folder, [query.id for query in part.queries if query.id not in stale], PICTURES)
+    ids = dict.fromkeys(query.id for query in part.queries)
+    every = find_several_by_id(
+        folder, [*ids, *(name for name in lines if name not in ids)], PICTURES
+    )  # no id is a copy
+    found = {query: every[query] for query in ids if query in every and query not in stale}
     if not found:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")

@@ -23,11 +23,11 @@ from cig.manifest import cost_of
 from cig.options import Branching, Comparing, Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.retrieval import index, rank_embedded, seen_by, wanted_pictures
-from cig.runtime import Cost, commit, jsonable, measured
+from cig.runtime import Cost, commit, device_name, jsonable, measured, resolve_device
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 from cig.versus import Versus, compare_rankings
-from cig.weights import GRID, Frozen, best, freeze
+from cig.weights import GRID, Frozen, best, check_form, freeze
 
 if TYPE_CHECKING:
     from cig.features import PictureFeatures
@@ -55,11 +55,10 @@ class Contest:
     left_out: Mapping[str, str]  # method, or method + branch -> why
 
     @property
-    def corrected(self) -> dict[tuple[str, str], float]:
-        """(method, branch) -> p under the measure, Holm-corrected over all rows of the table."""
-        tested = [row for row in self.rows if row.versus]
-        values = statistics.holm([row.versus[self.measure].p for row in tested])
-        return {(row.method, row.branch): p for row, p in zip(tested, values, strict=True)}
+    def corrected(self) -> list[float | None]:
+        """For each row its p under the measure, Holm-corrected over all rows of the table; None for a method alone."""
+        values = iter(statistics.holm([row.versus[self.measure].p for row in self.rows if row.versus]))
+        return [next(values) if row.versus else None for row in self.rows]
 
 
 def hold(
@@ -71,6 +70,7 @@ def hold(
         UsageError: hidden targets, an unknown measure, or a method or branch that cannot be, where comparing is strict.
     """
     measure = _measure(parts[0], comparing.measure)
+    _need_one_place_each(comparing)
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     for searching in comparing.methods:
@@ -84,6 +84,16 @@ def hold(
     if not rows:
         raise UsageError("no method could be run:\n  " + "\n  ".join(f"{own}: {why}" for own, why in left_out.items()))
     return Contest(parts[0].name, measure, tuple(rows), left_out)
+
+
+def _need_one_place_each(comparing: Comparing) -> None:
+    """Raises UsageError for a sweep whose weights would overwrite each other; InputError for a file of another form."""
+    names = [searching.method for searching in comparing.methods]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if comparing.sweep and twice:
+        raise UsageError(f"--sweep keeps one weight a method, and {twice} is there twice; sweep them one by one")
+    if comparing.sweep:
+        check_form(comparing.weights or settings.place("weights"))
 
 
 def _measure(part: Benchmark, asked: str | None) -> str:
@@ -116,6 +126,9 @@ class _Entrant:
         weights = None if comparing.sweep else comparing.weights
         self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, weights=weights)
         self.single = len(data.categories) == 1
+        twice = [own.method for own in comparing.methods].count(searching.method) > 1
+        told = [f"{key}={own}" for key, own in searching.options.items()] if twice else []
+        self.label = " ".join([self.method.name, *told])
 
     def rows(self, left_out: dict[str, str]) -> Iterator[Row]:
         asked = self._able(left_out)
@@ -132,7 +145,7 @@ class _Entrant:
             for part, own in zip(self.parts, branches, strict=True)
         ]
         alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
-        yield Row(self.method.name, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
+        yield Row(self.label, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
         for own in asked:
             shares = self._shares(own, making, tables)
             fused = [table.ranked({own.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
@@ -140,7 +153,7 @@ class _Entrant:
             spent, imagined = self._spent(own, making, cost, shown)
             report = evaluate(self.parts, fused, alone)
             against = compare_rankings(self.parts, alone, fused)
-            yield Row(self.method.name, own.name, *shares[0], report, against, spent, imagined)
+            yield Row(self.label, own.name, *shares[0], report, against, spent, imagined)
 
     def _able(self, left_out: dict[str, str]) -> tuple[Branching, ...]:
         """The branches that this method can have; the others are named."""
@@ -189,6 +202,8 @@ class _Entrant:
             "models": dict(method.identity),
             "method": method.name,
             "compute": vars(self.compute),
+            "device": device_name(resolve_device(self.compute.device)),
+            "benchmark": self.parts[0].title,
         }
         key = digest_of(jsonable(about))
         known = dict(self.cache.read_bytes(space, [key]))

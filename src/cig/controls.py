@@ -71,7 +71,7 @@ def oracle(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Picture
 
 
 def shuffled(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
-    """Each query gets the pseudo-target of the query whose change is most alike: by tags, then by words of the caption.
+    """Each query gets the pseudo-target of the query whose change is most alike, by tags and by words of the caption.
 
     Never its own, nor that of a query with the same reference or a common target.
     """

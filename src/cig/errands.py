@@ -98,6 +98,8 @@ def find(
     from cig import hits, lookup
 
     lookup.check(finding)
+    if finding.from_lines and (json or html):
+        raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
     composing, generation = composing or Composing(), generation or Generation()
     if finding.imagine:
         need_all(lambda: (), [*phi_checks(composing), lambda: need_unet(generation.unet)])

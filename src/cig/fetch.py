@@ -115,8 +115,15 @@ def _follow(url: str, client: httpx.Client, resolve: Resolve, deadline: float) -
         with _asked(at, client, resolve) as response:
             if not response.is_redirect:
                 return _read(url, response, deadline)
-            at = urljoin(at, response.headers.get("location", ""))
+            at = _next(url, at, response.headers.get("location", ""))
     raise FetchError(f"{url}: more than {REDIRECTS} redirects")
+
+
+def _next(url: str, at: str, location: str) -> str:
+    try:
+        return urljoin(at, location)
+    except ValueError as error:
+        raise FetchError(f"{url} leads to no address: {reason(error)}") from error
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class Condition:
         return Condition(*match.groups())
 
     def holds(self, cell: Any) -> bool:
-        """Numbers are compared as numbers where both are; an empty cell fulfils nothing but !=."""
+        """Numbers are compared as numbers; where one of two is none, neither is less. An empty cell fulfils only !=."""
         text = "" if cell is None else str(cell)
         if self.sign == "~":
             return self.value.casefold() in text.casefold()
@@ -56,7 +56,20 @@ class Condition:
         try:
             return COMPARE[self.sign](float(text), float(self.value))
         except ValueError:
-            return COMPARE[self.sign](text, self.value)
+            numeric = _is_number(text) or _is_number(self.value)
+            if self.sign in ("<", "<=", ">", ">=") and numeric:
+                return False
+        if isinstance(cell, bool):
+            return COMPARE[self.sign](text.lower(), self.value.lower())
+        return COMPARE[self.sign](text, self.value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Metadata:
@@ -66,6 +79,8 @@ class Metadata:
         """Raises InputError for a table that does not say which picture a row is about."""
         self.path, self.rows = path, read_rows(path)
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        if not self.columns:
+            raise InputError(f"{path} has no columns")
         self.key = next((column for column in self.columns if column.lower() in NAMES), self.columns[0])
         named = [str(row.get(self.key) or "") for row in self.rows]
         if not any(named):

@@ -117,7 +117,9 @@ class Finder:
         return torch.from_numpy(scores)
 
     def _without_asked(self, rows: NDArray[np.int64], images: Sequence[Path]) -> NDArray[np.int64]:
-        real = {os.path.realpath(image) for image in images}
-        home = os.path.realpath(self.gallery.home)
-        inside = {os.path.relpath(path, home).replace(os.sep, "/") for path in real if path.startswith(home)}
+        inside = set()
+        for same in (os.path.realpath, os.path.abspath):  # as it is, and as it is called
+            home = os.path.join(same(self.gallery.home), "")
+            paths = (same(image) for image in images)
+            inside |= {path.removeprefix(home).replace(os.sep, "/") for path in paths if path.startswith(home)}
         return np.array([row for row in rows if self.gallery.names[row] not in inside]) if inside else rows

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +119,7 @@ def _read(place: Path, home: Path, listing: Listing) -> Indexed | None:
             return None
         features = np.load(place / f"{listing.digest}.npy", mmap_mode="r", allow_pickle=False)
         names, unreadable = tuple(map(str, about["names"])), dict(about["unreadable"])
-    except (CigError, OSError, ValueError, KeyError, TypeError, json.JSONDecodeError):
+    except (CigError, OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     sound = features.ndim == 2 and features.dtype == np.float32 and len(features) == len(names)
     return Indexed(home, names, features, unreadable) if sound else None

@@ -57,8 +57,15 @@ def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
                 inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_entry_name)
         except OSError as error:
             raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-        yield from (entry for entry in inside if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
+        yield from (entry for entry in inside if entry.name.lower().endswith(SUFFIXES) and _is_file(entry))
         waiting += [Path(entry.path) for entry in reversed(inside) if entry.is_dir(follow_symlinks=False)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _entry_name(entry: os.DirEntry[str]) -> str:

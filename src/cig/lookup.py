@@ -38,7 +38,9 @@ class Lookup:
         """Raises NotFoundError or UsageError before anything is embedded."""
         from cig.methods import recall_method
 
-        check_searching(searching)
+        check_searching(replace(searching, weight=None))
+        if searching.weight is not None and not 0 <= searching.weight <= 1:
+            raise UsageError(f"--fusion-weight {searching.weight} is the image's share: from 0 to 1")
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
@@ -101,7 +103,7 @@ def parse_line(line: str, asked: Asked) -> Asked:
         raise UsageError("a line is TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT")
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
     paths = tuple(Path(own.strip()) for own in images.split(",") if own.strip())
-    return replace(asked, images=paths, text=text, without=without)
+    return replace(asked, images=paths, text=text, without=without or asked.without)
 
 
 def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[Asked, list[Hit], float]]:
@@ -136,7 +138,7 @@ def imagine(
     reference = asked.images[0]
     query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))
     part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
-    models = [str(composing.clip), str(composing.clip2), *map(file_digest, composing.phis)]
+    models = [composing.clip, composing.clip2, composing.preprocessing, *map(file_digest, composing.phis)]
     folder = place / "imagined" / digest_of([models, jsonable(vars(generation))])
     trying = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
     composer, generator = load()

@@ -16,6 +16,7 @@ from cig.trec import Qrels, Run, read_qrels, read_run
 from cig.types import ALSO_CORRECT, TARGET
 from cig.versus import Versus, versus
 
+SMALLEST = 5  # queries a part
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@50", "map@10")
 
 
@@ -70,7 +71,8 @@ def _strata(judged: Qrels) -> list[list[str]]:
     strata: dict[str, list[str]] = {}
     for query in judged:
         strata.setdefault(query.partition("/")[0] if all("/" in own for own in judged) else "", []).append(query)
-    return list(strata.values())
+    few = any(len(own) < SMALLEST for own in strata.values())  # then the slash is of something else
+    return [list(judged)] if few else list(strata.values())
 
 
 def _scores(run: Run, judged: Qrels, strata: Sequence[Sequence[str]], measure: str) -> list[Values]:

@@ -10,9 +10,8 @@ from cig.contest import Contest, Row
 
 def to_text(contest: Contest) -> str:
     """A line a row, under the measure that rows are compared by."""
-    corrected = contest.corrected
     header = ["method", "with", "weight", contest.measure, "difference", "p", "Holm", "gained", "lost", "s/query", "GB"]
-    lines = [header, *(_cells(contest, row, corrected) for row in contest.rows)]
+    lines = [header, *(_cells(contest, row, p) for row, p in zip(contest.rows, contest.corrected, strict=True))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([f"{contest.benchmark}, percent [95% interval]", *table, "", *footnotes(contest)])
@@ -20,12 +19,14 @@ def to_text(contest: Contest) -> str:
 
 def footnotes(contest: Contest) -> list[str]:
     notes = ["difference, p (paired, two-sided), gained and lost (share of queries): against the method alone"]
+    sources = dict.fromkeys(row.source for row in contest.rows if row.branch)
+    notes += [f"weights: {source}" for source in sources]
     if any(not row.imagined for row in contest.rows):
         notes.append("s/query with +?: nobody measured what imagining its pictures took")
     return [*notes, *(f"left out: {name}: {why}" for name, why in contest.left_out.items())]
 
 
-def _cells(contest: Contest, row: Row, corrected: Mapping[tuple[str, str], float]) -> list[str]:
+def _cells(contest: Contest, row: Row, corrected: float | None) -> list[str]:
     part = "average" if "average" in row.report.scores else ""
     part = part if part in row.report.scores else next(iter(row.report.scores))
     low, high = row.report.intervals[part][contest.measure]
@@ -37,12 +38,11 @@ def _cells(contest: Contest, row: Row, corrected: Mapping[tuple[str, str], float
     own = row.versus[contest.measure]
     shares = [f"{share:.1f}%" for share in own.shares]
     difference = f"{own.difference:+.2f} [{own.interval[0]:+.2f}, {own.interval[1]:+.2f}]"
-    p = [f"{value:.4f}" for value in (own.p, corrected[row.method, row.branch])]
+    p = [f"{value:.4f}" for value in (own.p, corrected or 0.0)]
     return [row.method, row.branch, f"{row.weight:.2f}", score, difference, *p, *shares, seconds, memory]
 
 
 def to_json(contest: Contest, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    corrected = contest.corrected
     return {
         "benchmark": contest.benchmark,
         "measure": contest.measure,
@@ -56,11 +56,11 @@ def to_json(contest: Contest, provenance: Mapping[str, Any]) -> dict[str, Any]:
                 "scores": row.report.scores,
                 "intervals": row.report.intervals,
                 "versus": {name: vars(own) for name, own in row.versus.items()},
-                "holm": corrected.get((row.method, row.branch)),
+                "holm": corrected,
                 "cost": {**vars(row.cost), "imagining_included": row.imagined},
                 "missing": row.report.missing,
             }
-            for row in contest.rows
+            for row, corrected in zip(contest.rows, contest.corrected, strict=True)
         ],
         "left_out": dict(contest.left_out),
         "provenance": dict(provenance),

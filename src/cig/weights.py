@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def best(scores: Mapping[str, float]) -> float:
 
 def freeze(path: Path, family: str, method: str, branch: str, frozen: Frozen) -> None:
     """Adds one to the file, which may hold others."""
-    known = read_object(path) if os.path.exists(path) else {}
+    known = check_form(path)
     own = known.setdefault(family, {}).setdefault(method, {})
     own[branch] = asdict(frozen)
     write_json(path, known, indent=1)
@@ -53,7 +53,10 @@ def frozen(path: Path, family: str, method: str, branch: str) -> Frozen:
     known = read_object(path)
     try:
         own = known.get(family, {}).get(method, {}).get(branch)
-        return Frozen(**own) if own else _absent(path, known, family, method, branch)
+        made = Frozen(**own) if own else _absent(path, known, family, method, branch)
+        if not isinstance(made.reference, int | float) or not 0 <= made.reference <= 1:
+            raise TypeError(made.reference)
+        return made
     except (AttributeError, TypeError) as error:
         raise InputError(f"{path} holds no frozen weights; `cig compare ... --sweep` writes such a file") from error
 
@@ -66,8 +69,10 @@ def _absent(path: Path, known: dict[str, Any], family: str, method: str, branch:
     )
 
 
-def check_known(paths: Sequence[Path | None]) -> None:
-    """Raises NotFoundError before anything is loaded."""
-    for path in paths:
-        if path:
-            read_object(path)
+def check_form(path: Path) -> dict[str, Any]:
+    """What a file holds that another weight can be added to; raises InputError for one of another form."""
+    known = read_object(path) if os.path.exists(path) else {}
+    inner = [own for methods in known.values() for own in (methods.values() if isinstance(methods, dict) else [None])]
+    if not all(isinstance(own, dict) for own in inner):
+        raise InputError(f"{path} holds no frozen weights, and is not overwritten; choose another with --weights")
+    return known

@@ -127,7 +127,9 @@ def _find_queries(root: Path, split: str) -> Path:
 
 def _hidden(queries: Sequence[Query], source: Path) -> bool:
     """Whether no query has a target; some with and some without would make a mean of nothing."""
-    without = [query.id for query in queries if not query.relevant]
+    without = [query.id for query in queries if TARGET not in query.relevant.values()]
+    if len(without) == len(queries) and any(query.relevant for query in queries):
+        raise InputError(f"{source}: also_correct goes with a target; call the first of them target")
     if without and len(without) < len(queries):
         raise InputError(
             f"{source}: {len(without)} of {len(queries)} queries have no target ({some(without, 5)}); give them one, "
