@@ -13,7 +13,9 @@ SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
     {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
-    {"images", "fetch", "benchmarks", "submissions", "cache"},
+    {"images", "fetch", "submissions", "cache"},
+    {"icons"},
+    {"benchmarks"},
     {"encoders"},
     {"towers"},
     {"captioner"},
@@ -29,6 +31,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"booth"},
     {"contest", "lookup"},
     {"standings"},
+    {"training"},
     {"workshop"},
     {"pipeline", "errands"},
     {"flags", "verbs"},

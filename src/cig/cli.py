@@ -16,7 +16,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import errands, walk
+from cig.verbs import errands, training, walk
 
 app = App(
     name="cig",
@@ -31,6 +31,10 @@ VERBS: list[Callable[..., None]] = [
 ]
 for verb in VERBS:
     app.command(verb)
+train = App(name="train", help="Trains a CLIP, or a phi for one.")
+for part in (training.clip, training.phi):
+    train.command(part)
+app.command(train)
 
 
 @app.command

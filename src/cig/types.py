@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from random import Random
+
     from PIL.Image import Image
     from torch import Tensor
 
@@ -103,6 +105,29 @@ class Gallery:
 
     ids: tuple[str, ...]
     features: Tensor  # [N, d] float32 unit rows
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pictures and captions to train on; a caption may be true of several of the pictures."""
+
+    pixels: Tensor  # [B, 3, S, S], preprocessed
+    captions: tuple[str, ...]  # [B]
+    positives: Tensor  # [B, B] bool: caption i is true of picture j
+
+
+class Pairs(Protocol):
+    """What a CLIP or a phi is trained on."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Name and digest."""
+
+    def batch(self, size: int, rng: Random) -> PairBatch:
+        """`size` pairs, augmented; all that is random comes from rng."""
+
+    def captions(self, count: int, rng: Random) -> list[str]:
+        """Some captions alone."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Icons: the embedded corpus of composed retrieval, its drawings, wordings and captions."""

@@ -1,0 +1,142 @@
+"""The packed corpus: 64 x 64 drawings in 4-bit grey, their names and attributes; an ink is applied when one is painted.
+
+Made by `recipes/icons/build.py` from public icon sets; docs/icons.md is its datasheet.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cig.errors import InputError
+
+SIDE = 64
+PACKED = SIDE * SIDE // 2  # bytes of a drawing
+INKS = {
+    "black": (20, 20, 20),
+    "red": (220, 40, 40),
+    "orange": (245, 140, 20),
+    "green": (40, 160, 60),
+    "blue": (40, 90, 220),
+    "purple": (140, 60, 190),
+    "brown": (130, 80, 40),
+    "pink": (240, 110, 180),
+}
+SPLITS = {
+    "train": ("mdi", "ph", "material-symbols", "lucide", "carbon", "bi", "mingcute", "iconoir", "hugeicons"),
+    "val": ("tabler", "fluent"),
+    "test": ("tdesign", "mynaui", "clarity", "f7", "majesticons", "stash", "proicons"),
+}
+
+
+@dataclass(frozen=True)
+class Icon:
+    """A drawing's name, parsed: an object and four attributes, "" where it has none.
+
+    Attributes:
+        prefix: its set, e.g. "tabler".
+        variant: tells apart drawings of the same thing within a set; they are interchangeable.
+    """
+
+    prefix: str
+    name: str
+    object: str
+    badge: str = ""
+    enclosure: str = ""
+    direction: str = ""
+    style: str = "outlined"
+    variant: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What it depicts: two icons with one key are interchangeable."""
+        return self.object, self.badge, self.enclosure, self.direction, self.style
+
+
+@dataclass(frozen=True)
+class IconSet:
+    """A set of one licence. `drawings`: [N, 64, 64] uint8, 0 = paper, 255 = ink."""
+
+    about: dict[str, str]
+    icons: tuple[Icon, ...]
+    drawings: np.ndarray
+
+
+def assets() -> Traversable:
+    """What the package ships for icons."""
+    return resources.files("cig").joinpath("assets", "icons")
+
+
+def pack(drawings: np.ndarray) -> bytes:
+    """[N, 64, 64] uint8 -> 4 bits a pixel, compressed. Grey levels become multiples of 17."""
+    levels = ((drawings.astype(np.uint16) + 8) // 17).astype(np.uint8)
+    return lzma.compress(((levels[:, :, 0::2] << 4) | levels[:, :, 1::2]).tobytes(), preset=9)
+
+
+def unpack(content: bytes, count: int) -> np.ndarray:
+    """The inverse of pack, for `count` drawings.
+
+    Raises:
+        InputError: it holds another number of them, or is broken.
+    """
+    try:
+        raw = lzma.LZMADecompressor(memlimit=1 << 28).decompress(content, max_length=count * PACKED + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise InputError(f"the packed drawings are broken: {error}; install cig again") from error
+    if len(raw) != count * PACKED:
+        raise InputError(f"the packed drawings hold {len(raw) / PACKED:.2f} icons, not {count}; install cig again")
+    halves = np.frombuffer(raw, np.uint8).reshape(count, SIDE, SIDE // 2)
+    return np.stack([halves >> 4, halves & 15], axis=-1).reshape(count, SIDE, SIDE) * np.uint8(17)
+
+
+@cache
+def _contents() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(lzma.decompress(assets().joinpath("corpus.json.xz").read_bytes()))
+    return content
+
+
+@cache
+def read_set(prefix: str) -> IconSet:
+    """One set of the corpus, with its drawings."""
+    own = _contents()["sets"][prefix]
+    icons = tuple(Icon(prefix, *row) for row in own["icons"])
+    drawings = unpack(assets().joinpath(f"{prefix}.xz").read_bytes(), len(icons))
+    return IconSet(own["about"], icons, drawings)
+
+
+def read_split(split: str) -> tuple[tuple[Icon, ...], np.ndarray]:
+    """The icons of train, val or test, and their drawings [N, 64, 64] uint8."""
+    sets = [read_set(prefix) for prefix in SPLITS[split]]
+    return tuple(icon for own in sets for icon in own.icons), np.concatenate([own.drawings for own in sets])
+
+
+def licences() -> dict[str, dict[str, str]]:
+    """Set -> title, author, version, licence, address."""
+    return {prefix: own["about"] for prefix, own in _contents()["sets"].items()}
+
+
+def paint(drawing: np.ndarray, ink: str) -> Image.Image:
+    """A drawing [64, 64] in an ink on white paper."""
+    share = drawing.astype(np.float32)[..., None] / 255
+    colours = 255 + share * (np.array(INKS[ink], np.float32) - 255)
+    return Image.fromarray(np.round(colours).astype(np.uint8))
+
+
+def picture_name(icon: Icon, ink: str) -> str:
+    """ "tabler/folder-lock.red.png" """
+    return f"{icon.prefix}/{icon.name}.{ink}.png"
+
+
+def rows(icons: Iterable[Icon]) -> Iterator[Sequence[str]]:
+    """As they stand in corpus.json."""
+    for icon in icons:
+        yield icon.name, *icon.key, icon.variant

@@ -1,0 +1,134 @@
+"""Icons to train on: batches of painted drawings and captions, made anew at every step from the step's own seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cig.formats import digest
+from cig.icons.captions import caption
+from cig.icons.corpus import INKS, Icon, read_split
+from cig.images import MEAN, STD
+from cig.types import PairBatch
+
+SIBLINGS = 3  # icons of the same object that join each drawn one: they differ in what captions are about
+SAME_INK = 0.5  # share of siblings in their first one's ink
+WEIGHTS_OF_ONE = {"ph": 0.45}  # draws fewer from a set that has each icon in five weights
+INK_NOISE = 0.06
+
+
+class IconPairs:
+    """The training split as (picture, caption) pairs."""
+
+    def __init__(self, split: str = "train") -> None:
+        self.icons, drawings = read_split(split)
+        self.identity = {"data": f"icons/{split}", "digest": digest(drawings.tobytes() + repr(self.icons).encode())}
+        self.drawings = torch.from_numpy(drawings)
+        weights = np.array([WEIGHTS_OF_ONE.get(icon.prefix, 1.0) for icon in self.icons])
+        self.cumulative = weights.cumsum() / weights.sum()
+        families: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for place, icon in enumerate(self.icons):
+            families[icon.prefix, icon.object].append(place)
+        self.siblings = [families[icon.prefix, icon.object] for icon in self.icons]
+        self.badges = {family: sorted({self.icons[i].badge for i in own} - {""}) for family, own in families.items()}
+
+    def captions(self, count: int, rng: Random) -> list[str]:
+        """Some captions, of any icons: what a tokenizer is trained on, or a text-only objective."""
+        return [self._caption(self._draw(rng), rng.choice(list(INKS)), rng) for _ in range(count)]
+
+    def batch(self, size: int, rng: Random) -> PairBatch:
+        """`size` pairs; a picture is right for every caption that is true of it."""
+        places: list[int] = []
+        inks: list[str] = []
+        while len(places) < size:
+            first, ink = self._draw(rng), rng.choice(list(INKS))
+            own = self.siblings[first]
+            family = [first, *(rng.sample(own, SIBLINGS) if len(own) > SIBLINGS else own)]
+            for number, place in enumerate(family[: size - len(places)]):
+                places.append(place)
+                inks.append(ink if number == 0 or rng.random() < SAME_INK else rng.choice(list(INKS)))
+        captions = [self._caption(place, ink, rng) for place, ink in zip(places, inks, strict=True)]
+        icons = [self.icons[place] for place in places]
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        pixels = normalised(augmented(self.drawings[places], inks, generator))
+        return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks))
+
+    def plain(self, count: int, rng: Random) -> PairBatch:
+        """`count` pairs without augmentation."""
+        places = [self._draw(rng) for _ in range(count)]
+        inks = [rng.choice(list(INKS)) for _ in places]
+        captions = [self._caption(place, ink, rng) for place, ink in zip(places, inks, strict=True)]
+        icons = [self.icons[place] for place in places]
+        pixels = normalised(painted(self.drawings[places].float()[:, None] / 255, _colours(inks)))
+        return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks))
+
+    def _draw(self, rng: Random) -> int:
+        return int(np.searchsorted(self.cumulative, rng.random()))
+
+    def _caption(self, place: int, ink: str, rng: Random) -> str:
+        icon = self.icons[place]
+        others = self.badges[icon.prefix, icon.object]
+        return caption(icon, ink, rng, without=rng.choice(others) if others else "")
+
+
+def true_of(captions: Sequence[str], icons: Sequence[Icon], inks: Sequence[str]) -> Tensor:
+    """[B, B] bool: whether caption i is true of picture j. Style and ink may be left unsaid; all else has to agree."""
+    keys = _numbered([icon.key[:4] for icon in icons])
+    styles, colours = _numbered([icon.style for icon in icons]), _numbered(inks)
+    said = [set(text.replace(",", "").split()) for text in captions]
+    says_style = torch.tensor([icon.style in words for icon, words in zip(icons, said, strict=True)])
+    says_ink = torch.tensor([ink in words for ink, words in zip(inks, said, strict=True)])
+    same: Tensor = keys[:, None] == keys
+    same &= (styles[:, None] == styles) | ~says_style[:, None]
+    return same & ((colours[:, None] == colours) | ~says_ink[:, None])
+
+
+def _numbered(values: Sequence[object]) -> Tensor:
+    numbers: dict[object, int] = {}
+    return torch.tensor([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def augmented(drawings: Tensor, inks: Sequence[str], generator: torch.Generator) -> Tensor:
+    """[B, 64, 64] uint8 -> [B, 3, 64, 64] in 0..1: scaled, turned, shifted; strokes thinner or bolder; inks vary."""
+    count = len(drawings)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    scale, angle = 1 / (0.82 + 0.28 * uniform(count)), 0.1 * (uniform(count) - 0.5)
+    matrix = torch.zeros(count, 2, 3)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = scale * torch.cos(angle)
+    matrix[:, 1, 0] = scale * torch.sin(angle)
+    matrix[:, 0, 1] = -matrix[:, 1, 0]
+    matrix[:, :, 2] = 0.16 * (uniform(count, 2) - 0.5)
+    shares = drawings.float()[:, None] / 255
+    shares = functional.grid_sample(
+        shares, functional.affine_grid(matrix, list(shares.shape), align_corners=False), align_corners=False
+    )
+    stroke = uniform(count)
+    bolder, thinner = stroke < 0.2, stroke > 0.88
+    shares[bolder] = functional.max_pool2d(shares[bolder], 3, 1, 1)
+    shares[thinner] = 0.5 * shares[thinner] - 0.5 * functional.max_pool2d(-shares[thinner], 3, 1, 1)
+    colours = _colours(inks)
+    near = (colours + INK_NOISE * torch.randn(colours.shape, generator=generator)).clamp(0, 1)
+    return painted(shares, near)
+
+
+def painted(shares: Tensor, colours: Tensor) -> Tensor:
+    """Shares of ink [B, 1, H, W] and inks [B, 3] in 0..1 -> pictures on white paper [B, 3, H, W] in 0..1."""
+    return 1 - shares * (1 - colours[:, :, None, None])
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """As CLIP wants them."""
+    return (pictures - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[:, None, None]
+
+
+def _colours(inks: Sequence[str]) -> Tensor:
+    return torch.tensor([INKS[ink] for ink in inks], dtype=torch.float32) / 255

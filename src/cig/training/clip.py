@@ -1,0 +1,159 @@
+"""Trains a CLIP from nothing: both towers, and a tokenizer of its own, on pairs of which several may be true.
+
+The loss is CLIP's (Radford et al., 2021, figure 3) with all true pairs of a batch as positives, each row's and column's
+weight shared among them (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Khosla et al., 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cig.encoders import Tokenizer, load_tokenizer
+from cig.formats import make_folder, write_json
+from cig.training.card import write_card
+from cig.training.loop import Plan, train
+from cig.training.tokenizer import train_tokenizer
+from cig.types import Pairs
+
+LARGEST_SCALE = 60.0  # of the logits: the inverse temperature
+TOKENIZER_CAPTIONS = 60_000
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """A CLIP's architecture, in the words of transformers' CLIPConfig."""
+
+    image: int = 64
+    patch: int = 16
+    width: int = 192
+    layers: int = 4
+    heads: int = 3
+    text_width: int = 128
+    text_layers: int = 4
+    text_heads: int = 2
+    projection: int = 128
+    context: int = 32
+    words: int = 4096
+
+
+SIZES = {
+    "tiny": ClipSize(width=32, layers=1, heads=2, text_width=32, text_layers=1, projection=16, words=600),
+    "small": ClipSize(),
+    "large": ClipSize(
+        patch=8, width=320, layers=8, heads=5, text_width=256, text_layers=6, text_heads=4, projection=256
+    ),
+}
+
+
+def train_clip(pairs: Pairs, size: ClipSize, plan: Plan, out: Path, about: Mapping[str, Any], device: str) -> None:
+    """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card."""
+    make_folder(out)
+    tokenizer = _tokenizer(pairs, size, plan, out)
+    torch.manual_seed(plan.seed)
+    model = build(size, tokenizer).to(device)
+
+    def loss_of(rng: Random) -> Tensor:
+        batch = pairs.batch(plan.batch, rng)
+        pictures = model.visual_projection(model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output)
+        texts = text_features(model, tokenizer, batch.captions)
+        scale = model.logit_scale.exp().clamp(max=LARGEST_SCALE)
+        return contrastive(texts.float(), pictures.float(), batch.positives.to(device), scale)
+
+    def export(facts: Mapping[str, Any]) -> None:
+        save(model, out)
+        write_card(out, "a CLIP for composed image retrieval", facts)
+
+    train(model, loss_of, plan, out, export, {**about, "size": asdict(size)}, _groups(model))
+
+
+def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tensor | float) -> Tensor:
+    """The mean cross entropy of rows and columns.
+
+    Args:
+        texts, pictures: [B, d], not normalised.
+        positives: [B, B] bool, true at least on the diagonal; a row's weight is shared evenly among them.
+    """
+    logits = scale * functional.normalize(texts, dim=-1) @ functional.normalize(pictures, dim=-1).T
+    wanted = positives.to(logits.dtype)
+    rows = -(wanted / wanted.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    columns = -(wanted / wanted.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    return (rows + columns) / 2
+
+
+def text_features(model: Any, tokenizer: Tokenizer, captions: tuple[str, ...]) -> Tensor:
+    """[B, p], projected: the state at the end of each caption; a batch is as long as its longest."""
+    rows = tokenizer(captions)
+    longest = max(map(len, rows))
+    device = model.logit_scale.device
+    ids = torch.tensor([row + [tokenizer.end] * (longest - len(row)) for row in rows], device=device)
+    states = model.text_model(input_ids=ids).last_hidden_state
+    ends = torch.tensor([len(row) - 1 for row in rows], device=device)
+    features: Tensor = model.text_projection(states[torch.arange(len(rows), device=device), ends])
+    return features
+
+
+def build(size: ClipSize, tokenizer: Tokenizer) -> Any:
+    """transformers' CLIPModel with random weights."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {
+        "vocab_size": len(tokenizer.tokenizer),
+        "hidden_size": size.text_width,
+        "intermediate_size": 4 * size.text_width,
+        "num_hidden_layers": size.text_layers,
+        "num_attention_heads": size.text_heads,
+        "max_position_embeddings": size.context,
+        "bos_token_id": tokenizer.tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.end,
+        "pad_token_id": tokenizer.pad,
+    }
+    vision = {
+        "image_size": size.image,
+        "patch_size": size.patch,
+        "hidden_size": size.width,
+        "intermediate_size": 4 * size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+    }
+    shared = {"projection_dim": size.projection}
+    towers = {"text_config": {**text, **shared}, "vision_config": {**vision, **shared}}
+    return CLIPModel(CLIPConfig(**towers, **shared))
+
+
+def save(model: Any, out: Path) -> None:
+    """In transformers' layout, fp16."""
+    import safetensors.torch
+
+    from cig.formats import write_bytes
+
+    weights = {name: own.detach().half().cpu().contiguous() for name, own in model.state_dict().items()}
+    write_bytes(out / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    config = {**model.config.to_dict(), "dtype": "float16", "architectures": ["CLIPModel"]}
+    write_json(out / "config.json", config, indent=2)
+
+
+def _tokenizer(pairs: Pairs, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:
+    """The folder's own, or one that is trained on captions first."""
+    if not (out / "tokenizer.json").is_file():
+        rng = Random(f"{plan.seed}/tokenizer")
+        train_tokenizer(pairs.captions(TOKENIZER_CAPTIONS, rng), size.words, size.context).save_pretrained(out)
+    return load_tokenizer(str(out), size.context)
+
+
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and the temperature do not, and the temperature learns eight times as fast."""
+    named = dict(model.named_parameters())
+    scale = named.pop("logit_scale")
+    return [
+        {"params": [own for own in named.values() if own.ndim > 1]},
+        {"params": [own for own in named.values() if own.ndim <= 1], "decays": False},
+        {"params": [scale], "decays": False, "speed": 8.0},
+    ]
