@@ -159,6 +159,13 @@ class Clip:
                 features[list(chunk)] = self._run(picked, torch.tensor(picked), own, placement)[1].cpu()
         return features
 
+    def project_texts(self, prompts: Sequence[str], words: Tensor) -> Tensor:
+        """[B, p] on the CLIP's own device, through which the words [B, h] at every `$` can be learnt."""
+        rows = self.tokenizer(prompts)
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [self.tokenizer.end] * (longest - len(row)) for row in rows])
+        return self._run(rows, ids, words, "every")[1]
+
     def _run(
         self, rows: Sequence[list[int]], ids: Tensor, words: Tensor | None, placement: Placement
     ) -> tuple[Any, Tensor]:

@@ -29,7 +29,7 @@ COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enu
 @dataclass(frozen=True)
 class DataFlags:
     dataset: str | None = None
-    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq, folder."
+    "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq, folder, icons."
     split: str | None = None
     "The benchmark's split: train, val, test (CIRR: test1)."
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
@@ -38,6 +38,8 @@ class DataFlags:
     "FashionIQ: some of dress, shirt, toptee. Default: all."
     queries: Path | None = None
     "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
+    limit: int | None = None
+    "icons: the first so many queries, which are in a random order. Default: all."
 
     def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
         """Raises UsageError where the benchmark is not named, or named twice and differently."""
@@ -50,7 +52,9 @@ class DataFlags:
             if asked and given and given.partition("/")[0] != asked:
                 raise UsageError(f"{benchmark or self.dataset} and {flag} {given} disagree; give one of them")
         name = "/".join(filter(None, (family, split or self.split)))
-        return Data(name, self.dataset_path, self.categories, gallery, self.queries)
+        if self.limit is not None:
+            at_least_1("--limit", self.limit)
+        return Data(name, self.dataset_path, self.categories, gallery, self.queries, self.limit)
 
 
 @Parameter(name="*", group=COMPUTE)

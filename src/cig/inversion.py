@@ -108,19 +108,15 @@ class Inverter:
 def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
     """A checkpoint with three linear layers, such as `layers.{0,3,6}.{weight,bias}` under the key `Phi`.
 
+    A safetensors file has the layers themselves: it knows no keys above.
+
     Sizes are read from the weights.
 
     Raises:
         InputError: not such a checkpoint, or values that are not finite.
         MismatchError: it does not fit the CLIP; both widths are named.
     """
-    content = read_tensors(Path(path)).get(kind.key)
-    weights: dict[str, Any] = {}
-    if isinstance(content, dict):
-        weights = {name: content.get(kind.prefix + name) for name in kind.names}
-    if not weights or not all(map(is_plain, weights.values())):
-        wanted = ", ".join(kind.prefix + name for name in kind.names)
-        raise InputError(f'{path}: not a phi checkpoint: expected a key "{kind.key}" with floats in {wanted}')
+    weights = _stored(Path(path), kind)
     hidden, width, out = _phi_widths({name: tuple(own.shape) for name, own in weights.items()}, kind, path)
     if (width, out) != (clip.feature_width, clip.token_width):
         raise MismatchError(
@@ -133,6 +129,19 @@ def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
     if not all(torch.isfinite(parameter).all() for parameter in phi.parameters()):
         raise InputError(f"{path}: phi has weights that are not finite")
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
+
+
+def _stored(path: Path, kind: Checkpoint) -> dict[str, Tensor]:
+    """Raises InputError unless all weights are there; safetensors have them bare, without key or prefix."""
+    stored = read_tensors(path)
+    bare = path.suffix == ".safetensors"
+    content, prefix = (stored, "") if bare else (stored.get(kind.key), kind.prefix)
+    weights = {name: content.get(prefix + name) for name in kind.names} if isinstance(content, dict) else {}
+    if not weights or not all(map(is_plain, weights.values())):
+        wanted = ", ".join(prefix + name for name in kind.names)
+        place = "" if bare else f'a key "{kind.key}" with '
+        raise InputError(f"{path}: not a phi checkpoint: expected {place}floats in {wanted}")
+    return weights
 
 
 def _phi_widths(shapes: Mapping[str, tuple[int, ...]], kind: Checkpoint, path: str | Path) -> tuple[int, int, int]:

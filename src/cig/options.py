@@ -26,10 +26,16 @@ class Data:
     categories: tuple[str, ...] = ()  # FashionIQ
     gallery: str | None = None  # FashionIQ: full or val
     queries: Path | None = None  # folder: a file of queries
+    limit: int | None = None  # icons: the first so many queries
 
     def load(self, default_split: str) -> tuple[Benchmark, ...]:
         family, split = split_name(self.name, default_split)
-        options = {"categories": self.categories or None, "gallery": self.gallery, "queries": self.queries}
+        options = {
+            "categories": self.categories or None,
+            "gallery": self.gallery,
+            "queries": self.queries,
+            "limit": self.limit,
+        }
         given = {key: value for key, value in options.items() if value is not None}
         return load_benchmarks(f"{family}/{split}", self.path, **given)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from cig.towers import Tower
     from cig.types import Method
 
+EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
 CLIPS = {
     "b32": "openai/clip-vit-base-patch32",
     "l14": "openai/clip-vit-large-patch14",
     "g14": "Geonmo/CLIP-Giga-config-fixed",
+    "icons": str(EMBEDDED / "clip"),  # ours, shipped: docs/icons.md
 }
 
 

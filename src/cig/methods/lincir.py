@@ -3,13 +3,14 @@
 from cig.formats import identity
 from cig.images import Preprocess
 from cig.inversion import InversionMethod
-from cig.methods import CLIPS, Source, Weights
+from cig.methods import CLIPS, EMBEDDED, Source, Weights
 from cig.settings import CIG_DRIVE
 
 _HUB = "the hub repository navervision/zeroshot-cir-models"
 VARIANTS = {
     "l14": Weights(CLIPS["l14"], "lincir_large.pt", _HUB, "CC BY-NC 4.0"),
     "g14": Weights(CLIPS["g14"], "phi_best_giga.pt", CIG_DRIVE, "none stated"),
+    "icons": Weights(CLIPS["icons"], str(EMBEDDED / "lincir" / "phi.safetensors"), licence="Apache-2.0"),
 }
 
 

@@ -6,10 +6,13 @@ The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption
 from cig.formats import identity
 from cig.images import Preprocess
 from cig.inversion import IM2TEXT, InversionMethod
-from cig.methods import CLIPS, Source, Weights
+from cig.methods import CLIPS, EMBEDDED, Source, Weights
 
 _HUB = "the hub repository navervision/zeroshot-cir-models"
-VARIANTS = {"l14": Weights(CLIPS["l14"], "pic2word_large.pt", _HUB)}
+VARIANTS = {
+    "l14": Weights(CLIPS["l14"], "pic2word_large.pt", _HUB),
+    "icons": Weights(CLIPS["icons"], str(EMBEDDED / "pic2word" / "phi.safetensors"), licence="Apache-2.0"),
+}
 
 
 def load(variant: str, source: Source) -> InversionMethod:

@@ -6,7 +6,7 @@ weight shared among them (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Kho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -88,9 +88,17 @@ def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tenso
     return (rows + columns) / 2
 
 
-def text_features(model: Any, tokenizer: Tokenizer, captions: tuple[str, ...]) -> Tensor:
-    """[B, p], projected: the state at the end of each caption; a batch is as long as its longest."""
+def text_features(model: Any, tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
+    """[B, p], projected: the state at the end of each caption. Short and long ones go apart, to save padding."""
     rows = tokenizer(captions)
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    cut = len(rows) * 5 // 8
+    halves = [own for own in (by_length[:cut], by_length[cut:]) if own]
+    features = torch.cat([_text_features(model, tokenizer, [rows[i] for i in own]) for own in halves])
+    return features[torch.tensor(by_length, device=features.device).argsort()]
+
+
+def _text_features(model: Any, tokenizer: Tokenizer, rows: Sequence[list[int]]) -> Tensor:
     longest = max(map(len, rows))
     device = model.logit_scale.device
     ids = torch.tensor([row + [tokenizer.end] * (longest - len(row)) for row in rows], device=device)
@@ -123,9 +131,9 @@ def build(size: ClipSize, tokenizer: Tokenizer) -> Any:
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
     }
-    shared = {"projection_dim": size.projection}
+    shared = {"projection_dim": size.projection, "hidden_act": "gelu"}
     towers = {"text_config": {**text, **shared}, "vision_config": {**vision, **shared}}
-    return CLIPModel(CLIPConfig(**towers, **shared))
+    return CLIPModel(CLIPConfig(**towers, projection_dim=size.projection))
 
 
 def save(model: Any, out: Path) -> None:
