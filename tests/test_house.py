@@ -34,6 +34,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"training"},
     {"workshop"},
     {"pipeline", "errands"},
+    {"demo"},
     {"flags", "verbs"},
     {"cli"},
 ]

@@ -1,11 +1,27 @@
-"""The embedded corpus: pinned by digest, count, first and last item."""
+"""The embedded corpus: pinned by digest, count, first and last item; names, wordings, duplicates that one can check."""
 
 import hashlib
+import json
 import lzma
+from random import Random
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image, ImageDraw
 
-from cig.icons.corpus import SPLITS, assets, read_set
+import duplicates
+import grammar
+import queries
+import wordings
+from cig.benchmarks import icons as room
+from cig.benchmarks import load_benchmark
+from cig.errors import InputError, UsageError
+from cig.evaluation import evaluate
+from cig.icons.captions import article, caption, points
+from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
+from cig.icons.pairs import IconPairs, true_of
+from cig.types import Ranking
 
 # Of icons/test: frozen on 2026-11-24, before any model was trained on this corpus.
 DIGESTS = {
@@ -14,13 +30,211 @@ DIGESTS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Pictures are painted for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+# What is shipped
+
+
 @pytest.mark.parametrize("split", DIGESTS)
 def test_the_queries_are_the_frozen_ones(split):
     content = lzma.decompress(assets().joinpath(f"{split}.json.xz").read_bytes())
     assert hashlib.sha256(content).hexdigest() == DIGESTS[split]
 
 
+def test_the_queries_rebuild_to_the_same_bytes():
+    assert hashlib.sha256(queries.encode(queries.build("val"))).hexdigest() == DIGESTS["val"]
+
+
 def test_the_corpus_is_the_pinned_one():
     counts = {prefix: len(read_set(prefix).icons) for prefixes in SPLITS.values() for prefix in prefixes}
     assert sum(counts.values()) == 49_563
     assert (counts["tabler"], counts["fluent"], counts["mdi"]) == (5_524, 5_558, 5_731)
+    first, last = read_set("tabler").icons[0], read_set("proicons").icons[-1]
+    assert (first.name, last.name) == ("a-b", "zoom-out")
+    assert {about["licence"] for about in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
+
+
+def test_val_and_test():
+    val, test = load_benchmark("icons/val"), load_benchmark("icons/test")
+    assert (len(val.queries), len(val.gallery)) == (4_986, 14_776)
+    assert (len(test.queries), len(test.gallery)) == (9_601, 16_569)
+    assert len({query.id for query in test.queries}) == 9_601
+    query = val.queries[1]
+    assert (query.reference, query.captions) == ("tabler/eye.purple.png", ("with a lightning",))
+    assert query.relevant == {"tabler/eye-bolt.purple.png": 2}
+    assert (query.tags[0], query.cluster) == ("badge added", "eye")
+    assert all(set(query.relevant) <= set(val.gallery) and query.reference in val.images for query in val.queries)
+    assert Image.open(val.images[query.reference]).size == (64, 64)
+
+
+def test_the_targets_of_test_are_closed():
+    part = load_benchmark("icons/test", limit=3)
+    assert len(part.queries) == 3
+    assert not any(query.relevant for query in part.queries)
+    with pytest.raises(UsageError, match="hidden"):
+        evaluate((part,), [Ranking(tuple(query.id for query in part.queries), ((),) * 3, ((),) * 3, ((),) * 3)])
+
+
+def test_pictures_are_painted_once(monkeypatch):
+    part = load_benchmark("icons/val", limit=1)
+    monkeypatch.setattr(room, "_paint_all", lambda *_: pytest.fail("painted again"))
+    assert load_benchmark("icons/val", limit=1).images == part.images
+
+
+def test_a_painting_that_fails_leaves_nothing(monkeypatch, tmp_path):
+    def fail(split, wanted, folder):
+        (folder / "half").mkdir()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(room, "_paint_all", fail)
+    with pytest.raises(OSError, match="disk full"):
+        room.painted("val", ["tabler/eye.red.png"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# Drawings
+
+
+def test_pack_keeps_sixteen_levels():
+    drawings = np.zeros((2, 64, 64), np.uint8)
+    drawings[0, 0, :3] = 255, 17, 100
+    back = unpack(pack(drawings), 2)
+    assert back[0, 0, :4].tolist() == [255, 17, 102, 0]
+    assert not back[1].any()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", pack(np.zeros((1, 64, 64), np.uint8))])
+def test_broken_packs_are_refused(content):
+    with pytest.raises(InputError, match="install cig again"):
+        unpack(content, 2)
+
+
+def test_paint():
+    drawing = np.zeros((64, 64), np.uint8)
+    drawing[0, :2] = 255, 102
+    picture = paint(drawing, "red")
+    assert [picture.getpixel((x, 0)) for x in range(3)] == [INKS["red"], (241, 169, 169), (255, 255, 255)]
+
+
+def drawn(width, shape="ellipse", box=(10, 10, 54, 54)):
+    image = Image.new("L", (64, 64))
+    getattr(ImageDraw.Draw(image), shape)(box, outline=255, width=width)
+    return np.asarray(image)
+
+
+def test_duplicates_see_through_stroke_size_and_place():
+    held = np.stack([drawn(4)])
+    others = [drawn(3), drawn(5), drawn(3, box=(2, 20, 30, 48)), drawn(4, "rectangle"), drawn(22)]
+    assert duplicates.near_duplicates(np.stack(others), held).tolist() == [True, True, True, False, False]
+
+
+def test_training_has_no_near_duplicate_of_what_is_held_out():
+    held = np.concatenate([read_set(prefix).drawings for split in ("val", "test") for prefix in SPLITS[split]])
+    sample = read_set("lucide").drawings[::3]
+    assert duplicates.nearest(sample, held)[0].max() < duplicates.THRESHOLD + 0.01  # drawings were rounded to 16 levels
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name", "key"),
+    [
+        ("mdi", "folder-lock-outline", ("folder", "lock", "", "", "outlined")),
+        ("mdi", "arrow-left-bold-circle", ("arrow bold", "", "circle", "left", "filled")),
+        ("mdi", "arrow-bottom-left-thin", ("arrow thin", "", "", "down left", "filled")),
+        ("tabler", "circle-dashed-letter-x", ("letter x", "", "dashed circle", "", "outlined")),
+        ("tabler", "device-mobile-up", ("device mobile", "up arrow", "", "", "outlined")),
+        ("tabler", "message-circle", ("message circle", "", "", "", "outlined")),
+        ("lucide", "circle-check", ("check", "", "circle", "", "outlined")),
+        ("fluent", "person-square-checkmark-24-filled", ("person", "check", "square", "", "filled")),
+        ("fluent", "panel-left-20-regular", ("panel", "", "", "left", "outlined")),
+        ("clarity", "bell-outline-badged", ("bell", "dot", "", "", "outlined")),
+        ("hugeicons", "user-add-02", ("user", "plus", "", "", "outlined")),
+        ("bi", "arrow-left-right", ("arrow left right", "", "", "", "outlined")),
+    ],
+)
+def test_grammar(prefix, name, key):
+    assert grammar.parse(prefix, name).key == key
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("tabler", "brand-github"),
+        ("ph", "bell-light"),
+        ("fluent", "bell-16-filled"),
+        ("fluent", "text-bold-ko-24-filled"),
+        ("material-symbols", "home-rounded"),
+    ],
+)
+def test_grammar_leaves_out(prefix, name):
+    assert grammar.parse(prefix, name) is None
+
+
+# Captions
+
+
+LOCK = Icon("x", "folder-lock", "folder", "lock")
+
+
+def test_wordings_of_test_are_in_no_training_caption():
+    captions = " | ".join(IconPairs().captions(20_000, Random(0)))
+    fixed = {form.split("{")[0].strip() for forms in wordings.TEST.values() for form in forms} - {"", "the"}
+    for form in fixed:
+        assert f" {form} a" not in captions, form
+    assert not [name for name in wordings.SYNONYMS.values() if f"a {name} badge" in captions]
+
+
+def test_queries_say_what_changes():
+    target = Icon("x", "a", "arrow", direction="up left")
+    said = {wordings.say("test", ("direction",), LOCK, target, "red", Random(i)) for i in range(30)}
+    assert said == {"facing up left", "heading up left", "aims up left"}
+    both = wordings.say("val", ("badge", "ink"), LOCK, Icon("x", "b", "folder"), "red", Random(1))
+    assert "lock" in both
+    assert "red" in both
+
+
+def test_captions_say_only_what_is_true():
+    for i in range(300):
+        words = caption(LOCK, "red", Random(i)).replace(",", "").split()
+        assert "folder" in words
+        assert "lock" in words
+        assert not {"blue", "filled", "circle", "left", "no"} & set(words)
+    assert (article("eye"), article("user"), article("lock")) == ("an eye", "a user", "a lock")
+    assert points(Icon("x", "a", "arrow big"))
+    assert not points(Icon("x", "a", "sidebar"))
+
+
+def test_true_of_asks_only_for_what_is_said():
+    icons = [LOCK, LOCK, Icon("x", "c", "folder"), Icon("x", "d", "folder", "lock", style="filled")]
+    captions = ["red folder with a lock", "a folder with a lock", "outlined folder", "filled folder with a lock"]
+    assert true_of(captions, icons, ["red", "blue", "red", "red"]).tolist() == [
+        [True, False, False, True],
+        [True, True, False, True],
+        [False, False, True, False],
+        [False, False, False, True],
+    ]
+
+
+def test_a_batch_is_its_seeds_own():
+    pairs = IconPairs()
+    one, again, other = pairs.batch(8, Random("0/1")), pairs.batch(8, Random("0/1")), pairs.batch(8, Random("0/2"))
+    assert torch.equal(one.pixels, again.pixels)
+    assert one.captions == again.captions != other.captions
+    assert one.pixels.shape == (8, 3, 64, 64)
+    assert one.positives.diagonal().all()
+
+
+def test_gallery_has_the_target_in_other_inks():
+    content = json.loads(lzma.decompress(assets().joinpath("val.json.xz").read_bytes()))
+    names = set(content["gallery"])
+    stems = [name.rpartition(".")[0].rpartition(".")[0] for name in names]
+    assert len(names) - len(set(stems)) == 14_776 - 11_082  # icons that are there in more inks than one
+    assert picture_name(LOCK, "red") == "x/folder-lock.red.png"

@@ -17,14 +17,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import grammar
 import numpy as np
 import resvg_py
-from duplicates import near_duplicates
 from PIL import Image
 
+import grammar
 from cig.formats import write_bytes
 from cig.icons.corpus import SIDE, SPLITS, Icon, pack, rows
+from duplicates import near_duplicates
 
 # Licences were read in the authors' own packages, not in metadata: Remix Icon (a licence of its own since January
 # 2026) and Unicons (IconScout Simple License) are left out for that.

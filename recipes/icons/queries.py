@@ -20,11 +20,11 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from duplicates import nearest, prints
-from wordings import say
 
 from cig.formats import write_bytes
 from cig.icons.corpus import INKS, SPLITS, Icon, picture_name, read_split
+from duplicates import nearest, prints
+from wordings import say
 
 ATTRIBUTES = ("badge", "enclosure", "direction", "style")
 SAME = 0.985  # cosine of prints from which drawings of two names are interchangeable, if their attributes agree

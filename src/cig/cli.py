@@ -26,6 +26,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 VERBS: list[Callable[..., None]] = [
+    errands.demo,
     *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
     *(errands.compare, errands.search, errands.trial, errands.plan, errands.check, errands.validate_submission),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,8 +36,20 @@ def train_tokenizer(captions: Iterable[str], words: int, context: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator([*captions, PLACEHOLDER], trainer)
+    tokenizer.model = _in_order(json.loads(tokenizer.to_str())["model"])
     ids = [(token, tokenizer.token_to_id(token)) for token in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token=END, model_max_length=context
     )
+
+
+def _in_order(trained: dict[str, Any]) -> Any:
+    """The same words, numbered by letter and merge: the trainer numbers letters as they come out of a hash table."""
+    from tokenizers import models
+
+    merges = [(left, right) for left, right in trained["merges"]]
+    merged = dict.fromkeys(left + right for left, right in merges)
+    letters = sorted(set(trained["vocab"]) - set(merged) - {START, END})
+    vocabulary = {word: number for number, word in enumerate([START, END, *letters, *merged])}
+    return models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>")

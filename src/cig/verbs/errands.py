@@ -25,6 +25,49 @@ from cig.flags import (
 )
 
 
+def demo(
+    *,
+    full: Annotated[bool, Flag] = False,
+    query: str | None = None,
+    text: str = "",
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
+    out: Path = Path("outputs/demo"),
+    compute: ComputeFlags = ComputeFlags(),
+    batch_size: int = 256,
+) -> None:
+    """Composed retrieval over icons, with what the package ships: no network, nothing of yours, two minutes.
+
+    Prints the table of methods on icons/val and writes a page; with --query and --text, answers one search.
+
+    Parameters
+    ----------
+    full
+        All queries of icons/val, not the first 400.
+    query
+        An icon to start from: folder, tabler/folder, tabler/folder.red.
+    text
+        What should be different: "with a lock badge, filled".
+    k
+        How many icons a search shows.
+    out
+        Gets report.html and scores.json, or query.html; and features, which a rerun does not compute again.
+    batch_size
+        Pictures embedded at once.
+    """
+    from cig import demo as room
+
+    if query and not text:
+        raise UsageError('what should be different? Say it with --text: --text "with a lock badge, filled"')
+    if text and not query:
+        raise UsageError("which icon should it start from? Name it with --query: --query folder")
+    asked = compute.asked(batch_size)
+    if query:
+        at_least_1("-k", k)
+        room.ask(query, text, out, k, asked)
+    else:
+        room.run(out, full, asked)
+
+
 def compare(
     *inputs: str,
     data: DataFlags = DataFlags(),

@@ -1,0 +1,135 @@
+"""The demo: composed retrieval over icons with what the package ships; no network, nothing of the user's.
+
+Every method embeds the same queries over the same gallery, with one small CLIP that was trained on other icon sets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cig import report
+from cig.cache import FeatureCache
+from cig.errands import find
+from cig.errors import NotFoundError
+from cig.evaluation import evaluate
+from cig.formats import write_json
+from cig.options import Compute, Data, Finding, Searching
+from cig.runtime import say
+from cig.searching import Found, search_parts, write_reports
+from cig.types import Benchmark, Report
+from cig.versus import compare_rankings
+
+BENCHMARK, QUERIES = "icons/val", 400
+BASELINES = {
+    "image/icons": "the reference alone",
+    "text/icons": "the caption alone",
+    "sum/icons": "the sum of both features",
+}
+INVERSIONS = {
+    "lincir/icons": "the caption with the reference as a pseudo-word; phi learnt from captions",
+    "pic2word/icons": "the same; phi learnt from pictures",
+}
+MEASURES = ("map@10", "recall@1", "recall@10")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in the demo's table."""
+
+    method: str
+    found: Found
+    report: Report
+
+    @property
+    def score(self) -> float:
+        return self.report.scores[""][MEASURES[0]]
+
+    @property
+    def cells(self) -> list[str]:
+        scores, intervals = self.report.scores[""], self.report.intervals[""]
+        told = [f"{scores[name]:.2f} [{intervals[name][0]:.2f}, {intervals[name][1]:.2f}]" for name in MEASURES]
+        return [self.method, *told, {**BASELINES, **INVERSIONS}[self.method]]
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return report.to_json(self.report, self.method, self.found.branches, self.found.provenance)
+
+
+def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[Entry]:
+    """Prints the table of methods with 95% intervals; writes `scores.json` and `report.html` into `out`.
+
+    Args:
+        full: all queries of icons/val; else the first 400, which are in a random order.
+    """
+    started, compute = time.monotonic(), compute or Compute(batch_size=256)
+    data = Data(BENCHMARK, limit=None if full else QUERIES)
+    parts = data.load("val")
+    say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
+    cache = FeatureCache(out / "features")
+    entries = [_entry(method, parts, data, compute, cache) for method in (*BASELINES, *INVERSIONS)]
+    best = max((own for own in entries if own.method in INVERSIONS), key=lambda own: own.score)
+    write_reports(best.found, best.report, [out / "report.html"], cache)
+    write_json(out / "scores.json", [own.json for own in entries])
+    print("\n".join([*table(entries), "", against_the_best_baseline(entries, best)]))
+    say(f"{best.method} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
+    say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query folder --text 'with a lock badge, filled'")
+    return entries
+
+
+def _entry(method: str, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache) -> Entry:
+    found = search_parts(parts, data, compute, Searching(method=method), cache)
+    return Entry(method, found, evaluate(parts, found.rankings))
+
+
+def table(entries: list[Entry]) -> list[str]:
+    """A line a method: percent with 95% intervals."""
+    lines = [["method", *MEASURES, "what it searches with"], *(own.cells for own in entries)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def against_the_best_baseline(entries: list[Entry], best: Entry) -> str:
+    baseline = max((own for own in entries if own.method in BASELINES), key=lambda own: own.score)
+    own = compare_rankings(best.found.parts, baseline.found.rankings, best.found.rankings)[MEASURES[0]]
+    low, high = own.interval
+    return (
+        f"{best.method} against {baseline.method}: {MEASURES[0]} {own.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"p = {own.p:.4f} (paired; queries of one object are resampled together)"
+    )
+
+
+def ask(name: str, text: str, out: Path, k: int = 20, compute: Compute | None = None) -> Path:
+    """One free query over the gallery of icons/val, answered as `out/query.html`; returns that page.
+
+    Args:
+        name: an icon, "folder", "tabler/folder" or "tabler/folder.red".
+
+    Raises:
+        NotFoundError: no such icon; the message names similar ones.
+    """
+    (part,) = Data(BENCHMARK, limit=1).load("val")
+    picture = reference(name, part)
+    say(f"{picture}: {text}")
+    page, folder = out / "query.html", part.images[picture].parents[1]
+    finding = Finding(folder, (part.images[picture],), text, k=k)
+    method = Searching(method=next(iter(INVERSIONS)), cache=out / "features")
+    find(finding, compute or Compute(batch_size=256), method, html=page)
+    say(f"{page} shows them")
+    return page
+
+
+def reference(name: str, part: Benchmark) -> str:
+    """The gallery's picture that a name means: of that set and ink where they are said, else the first."""
+    wanted = name.lower().removesuffix(".png")
+    for form in (lambda own: own, lambda own: own.rpartition(".")[0], lambda own: own.rpartition(".")[0].split("/")[1]):
+        for own in part.gallery:
+            if form(own.removesuffix(".png")) == wanted:
+                return own
+    names = dict.fromkeys(own.split("/")[1].split(".")[0] for own in part.gallery)
+    near = difflib.get_close_matches(wanted, names, 5) or [own for own in names if wanted in own][:5]
+    hint = f"; there are {', '.join(near)}" if near else ""
+    raise NotFoundError(f'no icon "{name}" among the {len(names)} of {part.name}{hint}')
