@@ -1,11 +1,11 @@
-# Two commands: `make demo` runs the main job on a tiny world, `make test` lints, checks types and tests.
+# Two commands: `make demo` runs the main job on the embedded icons, `make test` lints, checks types and tests.
 # Each makes the environment itself, in .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
 .PHONY: demo test clean
 demo: .venv/ready
-	$(BIN)/python examples/tiny.py build/tiny
+	$(BIN)/cig demo --out build/demo
 
 test: .venv/ready
 	$(BIN)/ruff check

@@ -12,39 +12,47 @@ from PIL import Image, ImageDraw
 
 import duplicates
 import grammar
+import open_test
 import queries
 import wordings
 from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, UsageError
 from cig.evaluation import evaluate
-from cig.icons.captions import article, caption, points
+from cig.icons.captions import article, caption, distracted, points
 from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
 from cig.icons.pairs import IconPairs, true_of
 from cig.types import Ranking
 
-# Of icons/test: frozen on 2026-11-24, before any model was trained on this corpus.
 DIGESTS = {
-    "val": "2efaf5b91a39b2b18a0d08092f17b47933033f7fa5ec8897a34810427849f8cb",
-    "test": "43c94d3b6d69df4d9e28181c7f6e50555a3970df848bafb893b4cc149c969fe6",
+    "val": "f930b66856ab854b368536aee519661d83db03413048152d415c4932aeaf9b67",
+    "test": "043259121e170e41cac2879fe0f4716ab45dc6a3db392ffa1c38f0aa2f8a85ba",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Pictures are painted for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+# Of icons/test, without the tags that tell how familiar training is with a target: frozen on 2026-11-24, before any
+# model was trained on this corpus.
+FROZEN = "0cb5c43369cd7a9683cba518d65e35b925dabde024a0d5291e5b44889dcc4054"
 
 
 # What is shipped
 
 
+def content_of(split):
+    return lzma.decompress(assets().joinpath(f"{split}.json.xz").read_bytes())
+
+
 @pytest.mark.parametrize("split", DIGESTS)
-def test_the_queries_are_the_frozen_ones(split):
-    content = lzma.decompress(assets().joinpath(f"{split}.json.xz").read_bytes())
-    assert hashlib.sha256(content).hexdigest() == DIGESTS[split]
+def test_the_queries_are_the_pinned_ones(split):
+    assert hashlib.sha256(content_of(split)).hexdigest() == DIGESTS[split]
+
+
+def test_what_icons_test_asks_is_frozen():
+    content = json.loads(content_of("test"))
+    asked = [[*row[:5], row[5][0], row[6]] for row in content["queries"]]
+    assert digest_of_parts(asked, content["gallery"]) == FROZEN
+
+
+def digest_of_parts(*parts):
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
 def test_the_queries_rebuild_to_the_same_bytes():
@@ -53,8 +61,8 @@ def test_the_queries_rebuild_to_the_same_bytes():
 
 def test_the_corpus_is_the_pinned_one():
     counts = {prefix: len(read_set(prefix).icons) for prefixes in SPLITS.values() for prefix in prefixes}
-    assert sum(counts.values()) == 49_563
-    assert (counts["tabler"], counts["fluent"], counts["mdi"]) == (5_524, 5_558, 5_731)
+    assert sum(counts.values()) == 49_573
+    assert (counts["tabler"], counts["fluent"], counts["mdi"]) == (5_534, 5_562, 5_727)
     first, last = read_set("tabler").icons[0], read_set("proicons").icons[-1]
     assert (first.name, last.name) == ("a-b", "zoom-out")
     assert {about["licence"] for about in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
@@ -62,13 +70,15 @@ def test_the_corpus_is_the_pinned_one():
 
 def test_val_and_test():
     val, test = load_benchmark("icons/val"), load_benchmark("icons/test")
-    assert (len(val.queries), len(val.gallery)) == (4_986, 14_776)
+    assert (len(val.queries), len(val.gallery)) == (4_982, 14_806)
     assert (len(test.queries), len(test.gallery)) == (9_601, 16_569)
     assert len({query.id for query in test.queries}) == 9_601
-    query = val.queries[1]
-    assert (query.reference, query.captions) == ("tabler/eye.purple.png", ("with a lightning",))
-    assert query.relevant == {"tabler/eye-bolt.purple.png": 2}
-    assert (query.tags[0], query.cluster) == ("badge added", "eye")
+    query = val.queries[0]
+    assert (query.id, query.captions) == ("val-00000", ("with a ban in the corner",))
+    assert query.reference == "fluent/document-multiple-24-regular.orange.png"
+    assert query.relevant == {"fluent/document-multiple-prohibited-24-regular.orange.png": 2}
+    assert (query.tags[0], query.cluster) == ("badge added", "document multiple")
+    assert (val.queries[-1].id, test.queries[-1].id) == ("val-04981", "test-09600")
     assert all(set(query.relevant) <= set(val.gallery) and query.reference in val.images for query in val.queries)
     assert Image.open(val.images[query.reference]).size == (64, 64)
 
@@ -155,6 +165,8 @@ def test_training_has_no_near_duplicate_of_what_is_held_out():
         ("lucide", "circle-check", ("check", "", "circle", "", "outlined")),
         ("fluent", "person-square-checkmark-24-filled", ("person", "check", "square", "", "filled")),
         ("fluent", "panel-left-20-regular", ("panel", "", "", "left", "outlined")),
+        ("fluent", "person-alert-24-regular", ("person", "bell", "", "", "outlined")),
+        ("fluent", "toggle-left-24-regular", ("toggle left", "", "", "", "outlined")),
         ("clarity", "bell-outline-badged", ("bell", "dot", "", "", "outlined")),
         ("hugeicons", "user-add-02", ("user", "plus", "", "", "outlined")),
         ("bi", "arrow-left-right", ("arrow left right", "", "", "", "outlined")),
@@ -212,6 +224,15 @@ def test_captions_say_only_what_is_true():
     assert not points(Icon("x", "a", "sidebar"))
 
 
+def test_made_up_words_change_nothing_else():
+    said = [distracted("a red folder with a lock", Random(i)) for i in range(200)]
+    assert 70 < sum(text == "a red folder with a lock" for text in said) < 130
+    for text in said:
+        rest = iter(text.split())
+        assert all(word in rest for word in ("a", "red", "folder", "with", "a", "lock"))
+        assert len(text.split()) <= 9
+
+
 def test_true_of_asks_only_for_what_is_said():
     icons = [LOCK, LOCK, Icon("x", "c", "folder"), Icon("x", "d", "folder", "lock", style="filled")]
     captions = ["red folder with a lock", "a folder with a lock", "outlined folder", "filled folder with a lock"]
@@ -233,8 +254,15 @@ def test_a_batch_is_its_seeds_own():
 
 
 def test_gallery_has_the_target_in_other_inks():
-    content = json.loads(lzma.decompress(assets().joinpath("val.json.xz").read_bytes()))
-    names = set(content["gallery"])
+    names = set(json.loads(content_of("val"))["gallery"])
     stems = [name.rpartition(".")[0].rpartition(".")[0] for name in names]
-    assert len(names) - len(set(stems)) == 14_776 - 11_082  # icons that are there in more inks than one
+    assert len(names) - len(set(stems)) == 14_806 - 11_096  # icons that are there in more inks than one
     assert picture_name(LOCK, "red") == "x/folder-lock.red.png"
+
+
+def test_an_opening_of_test_is_logged(tmp_path):
+    for why in ("to see", "once more"):
+        open_test.log(tmp_path / "results.md", why)
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert lines[:3] == ["# Results", "", "## Openings of icons/test"]
+    assert [line.rpartition(": ")[2] for line in lines[3:]] == ["to see", "once more"]

@@ -1,5 +1,6 @@
 """Losses against numbers one can check by eye; resume; what diverges; the smallest real trainings end to end."""
 
+import json
 import math
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from cig.encoders import load_clip
-from cig.errors import MismatchError, UsageError
+from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
@@ -172,6 +173,16 @@ def test_a_clip_can_be_trained_to_the_same_bits_in_two_calls(small, tmp_path, mo
             verbs.clip("icons/train", out=tmp_path, size="tiny", **THREE_STEPS)
     verbs.clip("icons/train", out=tmp_path, size="tiny", **THREE_STEPS)
     assert (tmp_path / "model.safetensors").read_bytes() == (small / "clip" / "model.safetensors").read_bytes()
+
+
+def test_a_clip_can_start_from_another(small, tmp_path):
+    verbs.clip("icons/train", out=tmp_path, start=small / "clip", **THREE_STEPS)
+    for name in ("tokenizer.json", "config.json"):
+        assert (tmp_path / name).read_bytes() == (small / "clip" / name).read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() != (small / "clip" / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "training.json").read_text())["about"]["start"]["digest"]
+    with pytest.raises(NotFoundError, match=r"no config.json"):
+        verbs.clip("icons/train", out=tmp_path / "b", start=tmp_path / "none", **THREE_STEPS)
 
 
 def test_wrong_calls():

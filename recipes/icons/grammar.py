@@ -100,6 +100,7 @@ class Naming:
         also: words that mean a badge in this set alone.
         numbers: whether a last number tells apart drawings of one thing.
         enclosed: where the enclosure stands; "circle-check" is a check in a circle in some sets alone.
+        arrows: the directions that are arrow badges on what neither points nor has sides.
         keep: which names are taken at all.
     """
 
@@ -108,6 +109,7 @@ class Naming:
     also: dict[str, str] = field(default_factory=dict)
     numbers: bool = False
     enclosed: Literal["last", "either"] = "last"
+    arrows: tuple[str, ...] = ("up", "down", "left", "right")
     keep: Callable[[list[str]], list[str] | None] = lambda words: words
 
 
@@ -143,9 +145,13 @@ SETS = {
     "iconoir": Naming(OUTLINE, {"solid": FILLED}),
     "hugeicons": Naming(OUTLINE, numbers=True, enclosed="either"),
     # Validation: the sets that trials have looked at.
-    "tabler": Naming(OUTLINE, {"filled": FILLED}, {"cancel": "ban"}, numbers=True, enclosed="either"),
+    "tabler": Naming(OUTLINE, {"filled": FILLED}, {"cancel": "ban", "ai": "ai"}, True, "either", ("up", "down")),
     "fluent": Naming(
-        OUTLINE, {"filled": FILLED, "regular": OUTLINE, "light": THIN}, {"error": "exclamation mark"}, keep=_fluent
+        OUTLINE,
+        {"filled": FILLED, "regular": OUTLINE, "light": THIN},
+        {"error": "exclamation mark", "alert": "bell"},
+        arrows=(),
+        keep=_fluent,
     ),
     # Test: sets whose drawings nobody has looked at. Their conventions are read off their names alone.
     "tdesign": Naming(OUTLINE, {"filled": FILLED}, numbers=True),
@@ -174,11 +180,13 @@ def parse(prefix: str, name: str) -> Icon | None:
     words, variant = _variant(words, naming)
     words, badge = _badge(words, naming)
     words, enclosure = _enclosure(words, prefix, naming.enclosed)
-    words, direction = _direction(words)
-    if direction and not DIRECTED & set(words):
+    rest, direction = _direction(words)
+    if direction and not DIRECTED & set(rest):
         if badge or " " in direction:
             return None
-        badge, direction = f"{direction} arrow", ""
+        arrow = direction in naming.arrows
+        rest, badge, direction = (rest, f"{direction} arrow", "") if arrow else (words, "", "")
+    words = rest
     if not words:
         return None
     return Icon(prefix, name, " ".join(words), badge, enclosure, direction, style, variant)
@@ -209,7 +217,7 @@ def _enclosure(words: list[str], prefix: str, enclosed: str) -> tuple[list[str],
     """ "user-circle", and in some sets "circle-user", "circle-dashed-user"; "box" is a square in mdi."""
     last = "square" if prefix == "mdi" and words[-1] == "box" else words[-1]
     if last in ENCLOSURES and _can_be_enclosed(words[:-1]):
-        return words[:-1], last
+        return (words, "") if words == ["document", "square"] else (words[:-1], last)
     if enclosed == "either" and words[0] in ENCLOSURES:
         stroke = [word for word in words[1:2] if word in STROKES]
         rest = [word for word in words[1 + len(stroke) :] if word != "rounded"]

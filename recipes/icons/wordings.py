@@ -20,7 +20,7 @@ TRAINING: Forms = {
     "points": ("points {direction}", "pointing {direction}"),
     "side": ("is on the {side}", "on the {side}"),
     "enclosure": ("is in {enclosure}", "inside {enclosure}"),
-    "no enclosure": ("is not in {old_enclosure}", "without the {old_enclosure}"),
+    "no enclosure": ("is not in the {old_enclosure}", "without the {old_enclosure}"),
     "object": ("is {object}",),
 }
 VALIDATION: Forms = {

@@ -23,6 +23,7 @@ SIDED = these(
     "text half split pane window view side sheet toolbar navigation tab container inset object objects frame grid"
 )
 SIDE_WORDS = {"up": "top", "down": "bottom", "left": "left", "right": "right"}
+SHARE_DISTRACTED = 0.5  # of captions that are given words without a meaning
 SHARE_NEGATED = 0.15  # of captions of an icon without a badge that say so
 
 
@@ -95,3 +96,22 @@ def _noun_phrase(icon: Icon, ink: str, rng: Random) -> str:
     if icon.enclosure:
         tail.append(rng.choice([f"in {article(icon.enclosure)}", icon.enclosure]))
     return " ".join([phrase, *tail])
+
+
+def distracted(text: str, rng: Random) -> str:
+    """Half of the time, with one to three made-up words at random places: what was never taught is to be passed over.
+
+    A tower that has read templates alone takes a word it does not know ("instead") for anything.
+    """
+    if rng.random() > SHARE_DISTRACTED:
+        return text
+    words = text.split()
+    for _ in range(rng.randint(1, 3)):
+        words.insert(rng.randint(0, len(words)), made_up(rng))
+    return " ".join(words)
+
+
+def made_up(rng: Random) -> str:
+    """ "tolen", "briva" """
+    syllables = [rng.choice("bcdfghklmnprstvw") + rng.choice("aeiouy") for _ in range(rng.randint(1, 3))]
+    return "".join(syllables) + rng.choice(["", *"nrstld"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cig.formats import digest
-from cig.icons.captions import caption
+from cig.icons.captions import caption, distracted
 from cig.icons.corpus import INKS, Icon, read_split
 from cig.images import MEAN, STD
 from cig.types import PairBatch
@@ -53,19 +53,10 @@ class IconPairs:
             for number, place in enumerate(family[: size - len(places)]):
                 places.append(place)
                 inks.append(ink if number == 0 or rng.random() < SAME_INK else rng.choice(list(INKS)))
-        captions = [self._caption(place, ink, rng) for place, ink in zip(places, inks, strict=True)]
+        captions = [distracted(self._caption(place, ink, rng), rng) for place, ink in zip(places, inks, strict=True)]
         icons = [self.icons[place] for place in places]
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         pixels = normalised(augmented(self.drawings[places], inks, generator))
-        return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks))
-
-    def plain(self, count: int, rng: Random) -> PairBatch:
-        """`count` pairs without augmentation."""
-        places = [self._draw(rng) for _ in range(count)]
-        inks = [rng.choice(list(INKS)) for _ in places]
-        captions = [self._caption(place, ink, rng) for place, ink in zip(places, inks, strict=True)]
-        icons = [self.icons[place] for place in places]
-        pixels = normalised(painted(self.drawings[places].float()[:, None] / 255, _colours(inks)))
         return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks))
 
     def _draw(self, rng: Random) -> int:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cig.encoders import Tokenizer, load_tokenizer
-from cig.formats import make_folder, write_json
+from cig.errors import NotFoundError
+from cig.formats import identity, make_folder, write_bytes, write_json
 from cig.training.card import write_card
 from cig.training.loop import Plan, train
 from cig.training.tokenizer import train_tokenizer
@@ -53,12 +54,29 @@ SIZES = {
 }
 
 
-def train_clip(pairs: Pairs, size: ClipSize, plan: Plan, out: Path, about: Mapping[str, Any], device: str) -> None:
-    """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card."""
+def train_clip(
+    pairs: Pairs,
+    size: ClipSize,
+    plan: Plan,
+    out: Path,
+    about: Mapping[str, Any],
+    device: str = "cpu",
+    start: Path | None = None,
+) -> None:
+    """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card.
+
+    Args:
+        start: a CLIP's folder to start from, its tokenizer included; `size` is not used then.
+    """
     make_folder(out)
-    tokenizer = _tokenizer(pairs, size, plan, out)
-    torch.manual_seed(plan.seed)
-    model = build(size, tokenizer).to(device)
+    if start:
+        tokenizer, model = _started(start, out)
+        about = {**about, "start": identity(start)}
+    else:
+        tokenizer = _tokenizer(pairs, size, plan, out)
+        torch.manual_seed(plan.seed)
+        model, about = build(size, tokenizer), {**about, "size": asdict(size)}
+    model.to(device)
 
     def loss_of(rng: Random) -> Tensor:
         batch = pairs.batch(plan.batch, rng)
@@ -71,7 +89,7 @@ def train_clip(pairs: Pairs, size: ClipSize, plan: Plan, out: Path, about: Mappi
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", facts)
 
-    train(model, loss_of, plan, out, export, {**about, "size": asdict(size)}, _groups(model))
+    train(model, loss_of, plan, out, export, about, _groups(model))
 
 
 def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tensor | float) -> Tensor:
@@ -140,12 +158,22 @@ def save(model: Any, out: Path) -> None:
     """In transformers' layout, fp16."""
     import safetensors.torch
 
-    from cig.formats import write_bytes
-
     weights = {name: own.detach().half().cpu().contiguous() for name, own in model.state_dict().items()}
     write_bytes(out / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     config = {**model.config.to_dict(), "dtype": "float16", "architectures": ["CLIPModel"]}
     write_json(out / "config.json", config, indent=2)
+
+
+def _started(start: Path, out: Path) -> tuple[Tokenizer, Any]:
+    """Another CLIP's tokenizer, copied, and its weights."""
+    from transformers import CLIPModel
+
+    if not (start / "config.json").is_file():
+        raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
+    for path in sorted(start.glob("*token*.json")):
+        write_bytes(out / path.name, path.read_bytes())
+    model = CLIPModel.from_pretrained(start, dtype=torch.float32)
+    return load_tokenizer(str(out), model.config.text_config.max_position_embeddings), model
 
 
 def _tokenizer(pairs: Pairs, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:

@@ -17,6 +17,7 @@ def clip(
     *,
     out: Path,
     size: str = "small",
+    start: Path | None = None,
     steps: int = 20_000,
     batch_size: int = 256,
     lr: float = 1e-3,
@@ -26,7 +27,7 @@ def clip(
     dtype: Autocast = "float32",
     device: str = "auto",
 ) -> None:
-    """Trains a CLIP from nothing, with a tokenizer of its own; a rerun continues.
+    """Trains a CLIP, from nothing with a tokenizer of its own, or from another; a rerun continues.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ def clip(
         Gets the CLIP in transformers' layout (fp16), a model card, and what a rerun continues from.
     size
         tiny, small or large.
+    start
+        The folder of a CLIP to start from, its tokenizer and size included. Default: from nothing.
     steps
         All of them, those of earlier calls included. The rate falls along a cosine to the last.
     batch_size
@@ -64,7 +67,7 @@ def clip(
         raise NotFoundError(f'no size "{size}".{did_you_mean(size, SIZES)}')
     pairs = load_pairs(data)
     plan = Plan(steps, batch_size, lr, warmup, seed=seed, save_every=save_every, autocast=dtype)
-    train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)))
+    train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)), start)
 
 
 def phi(
