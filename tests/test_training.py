@@ -180,7 +180,7 @@ def test_a_clip_can_start_from_another(small, tmp_path):
     assert (tmp_path / "tokenizer.json").read_bytes() == (small / "clip" / "tokenizer.json").read_bytes()
     assert load_clip(str(tmp_path), torch.device("cpu"), torch.float32).feature_width == 16
     assert (tmp_path / "model.safetensors").read_bytes() != (small / "clip" / "model.safetensors").read_bytes()
-    assert json.loads((tmp_path / "training.json").read_text())["about"]["start"]["digest"]
+    assert json.loads((tmp_path / "training.json").read_text())["about"]["start"]["source"] == str(small / "clip")
     with pytest.raises(NotFoundError, match=r"no config.json"):
         verbs.clip("icons/train", out=tmp_path / "b", start=tmp_path / "none", **THREE_STEPS)
 
