@@ -161,6 +161,7 @@ def save(model: Any, out: Path) -> None:
     weights = {name: own.detach().half().cpu().contiguous() for name, own in model.state_dict().items()}
     write_bytes(out / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     config = {**model.config.to_dict(), "dtype": "float16", "architectures": ["CLIPModel"]}
+    config.pop("_name_or_path", None)  # where it started from, which the card says
     write_json(out / "config.json", config, indent=2)
 
 
