@@ -160,6 +160,14 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
     assert {own.dtype for own in weights.values() if own.is_floating_point()} == {torch.float16}
 
 
+def test_a_phis_rate_stays_or_falls(small, tmp_path):
+    asked = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
+    verbs.phi("icons/train", schedule="cosine", **asked)
+    plans = [json.loads((folder / "training.json").read_text())["plan"] for folder in (small / "lincir", tmp_path)]
+    assert [plan["schedule"] for plan in plans] == ["constant", "cosine"]
+    assert (tmp_path / "phi.safetensors").read_bytes() != (small / "lincir" / "phi.safetensors").read_bytes()
+
+
 def test_a_clip_can_be_trained_to_the_same_bits_in_two_calls(small, tmp_path, monkeypatch):
     saved = loop._save
 

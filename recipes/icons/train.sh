@@ -17,18 +17,17 @@ fi
 
 # 1. The CLIP, from nothing: 29 thousand icons in eight inks, captions made anew at every step. One thread: it shares a
 #    machine of two cores with other work, and small matrices gain little from a second.
-#    (The CLIP that is shipped was made in two calls: 5,500 steps on captions without made-up words, then 1,500 with them,
-#    `--start FIRST --lr 4e-4 --warmup 50`; its card says so.)
 OMP_NUM_THREADS=1 cig train clip icons/train --out "$out/clip" --size $size --steps $clip_steps --batch-size $batch \
     --save-every 250 --dtype bfloat16
 
 # 2. phi, by captions alone (LinCIR) and by pictures alone (Pic2Word), at equal steps. The papers' rate and dropout are for
-#    networks that are many times wider. The scale is the largest that the CLIP was allowed.
+#    networks that are many times wider, and at this rate some seeds diverge unless it falls. The scale is the largest
+#    that the CLIP was allowed.
 for seed in $seeds; do
     for objective in lincir pic2word; do
         OMP_NUM_THREADS=1 cig train phi icons/train --clip "$out/clip" --objective $objective --out "$out/$objective-$seed" \
-            --steps $phi_steps --batch-size $batch --lr 1e-3 --dropout 0.1 --scale 60 --save-every 500 --dtype bfloat16 \
-            --seed "$seed"
+            --steps $phi_steps --batch-size $batch --lr 1e-3 --schedule cosine --dropout 0.1 --scale 60 \
+            --save-every 500 --dtype bfloat16 --seed "$seed"
     done
 done
 
