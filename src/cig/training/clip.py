@@ -48,9 +48,7 @@ class ClipSize:
 SIZES = {
     "tiny": ClipSize(width=32, layers=1, heads=2, text_width=32, text_layers=1, projection=16, words=600),
     "small": ClipSize(),
-    "large": ClipSize(
-        patch=8, width=320, layers=8, heads=5, text_width=256, text_layers=6, text_heads=4, projection=256
-    ),
+    "large": ClipSize(width=224, layers=6, heads=4, text_width=160, text_layers=5, text_heads=5, projection=160),
 }
 
 
