@@ -22,6 +22,7 @@ from cig.evaluation import evaluate
 from cig.icons.captions import article, caption, distracted, points
 from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
 from cig.icons.pairs import IconPairs, true_of
+from cig.training import load_pairs
 from cig.types import Ranking
 
 DIGESTS = {
@@ -251,6 +252,16 @@ def test_a_batch_is_its_seeds_own():
     assert one.captions == again.captions != other.captions
     assert one.pixels.shape == (8, 3, 64, 64)
     assert one.positives.diagonal().all()
+
+
+def test_plain_captions_are_without_made_up_words():
+    known = set(" ".join(IconPairs().captions(20_000, Random(0))).replace(",", "").split())
+    shares = {}
+    for name in ("icons/train", "icons/plain"):
+        captions = load_pairs(name).batch(200, Random("0/1")).captions
+        shares[name] = sum(bool(set(text.replace(",", "").split()) - known) for text in captions) / 200
+    assert 0.3 < shares["icons/train"] < 0.7
+    assert shares["icons/plain"] < 0.1  # of objects that 20,000 captions did not name
 
 
 def test_gallery_has_the_target_in_other_inks():

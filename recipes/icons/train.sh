@@ -10,15 +10,17 @@
 set -euo pipefail
 out=${1:?where to? recipes/icons/train.sh FOLDER [--smoke]}
 
-size=small clip_steps=7000 phi_steps=600 batch=256 limit=4982 seeds="0 1 2"
+size=small plain_steps=5500 clip_steps=1500 phi_steps=600 batch=256 limit=4982 seeds="0 1 2"
 if [ "${2:-}" = --smoke ]; then
-    size=tiny clip_steps=20 phi_steps=10 batch=16 limit=20 seeds=0
+    size=tiny plain_steps=20 clip_steps=5 phi_steps=10 batch=16 limit=20 seeds=0
 fi
 
-# 1. The CLIP, from nothing: 29 thousand icons in eight inks, captions made anew at every step. One thread: it shares a
-#    machine of two cores with other work, and small matrices gain little from a second.
-OMP_NUM_THREADS=1 cig train clip icons/train --out "$out/clip" --size $size --steps $clip_steps --batch-size $batch \
-    --save-every 250 --dtype bfloat16
+# 1. The CLIP, from nothing: 29 thousand icons in eight inks, captions made anew at every step; made-up words only at the
+#    end. One thread: it shares a machine of two cores with other work, and small matrices gain little from a second.
+#    (The CLIP that is shipped was made so, but for its first part some names were still read wrongly, as docs/icons.md tells.)
+train_clip() { OMP_NUM_THREADS=1 cig train clip "$@" --batch-size $batch --save-every 250 --dtype bfloat16; }
+train_clip icons/plain --out "$out/first" --size $size --steps $plain_steps
+train_clip icons/train --out "$out/clip" --start "$out/first" --steps $clip_steps --lr 4e-4 --warmup 50
 
 # 2. phi, by captions alone (LinCIR) and by pictures alone (Pic2Word), at equal steps. The papers' rate and dropout are for
 #    networks that are many times wider, and at this rate some seeds diverge unless it falls. The scale is the largest

@@ -60,12 +60,12 @@ def read(split: str, limit: int | None = None, hidden: bool = False) -> Benchmar
 
 
 def pairs(split: str) -> Pairs:
-    """Icons and captions to train on. Raises UsageError for any split but train."""
+    """Icons and captions to train on: train, or plain, the same without made-up words. Else raises UsageError."""
     from cig.icons.pairs import IconPairs
 
-    if split != "train":
-        raise UsageError(f"icons/{split} is not for training; icons/train is")
-    return IconPairs()
+    if split not in ("train", "plain"):
+        raise UsageError(f"icons/{split} is not for training; icons/train and icons/plain are")
+    return IconPairs(made_up_words=split == "train")
 
 
 def _query(row: list[Any], hidden: bool) -> Query:
