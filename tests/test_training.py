@@ -83,7 +83,7 @@ def test_pic2word_is_the_contrast_with_the_own_picture():
 # The loop
 
 
-def fit(out, steps=6, stop_at=None, bad_at=None, **plan):
+def fit(out, steps=6, stop_at=None, bad_at=None, export=lambda model: None, **plan):
     """Fits a line to noise that comes from each step's seed; returns its weights."""
     torch.manual_seed(0)
     model, count = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 1)), iter(range(100))
@@ -95,7 +95,8 @@ def fit(out, steps=6, stop_at=None, bad_at=None, **plan):
         loss = (model(torch.tensor([[rng.random() for _ in range(3)]])) - rng.random()).square().mean()
         return loss * float("nan") if step == bad_at else loss
 
-    train(model, loss_of, Plan(steps, 1, 0.1, 2, save_every=2, **plan), out, lambda facts: None, {"data": "noise"})
+    plan = Plan(steps, 1, 0.1, 2, save_every=2, **plan)
+    train(model, loss_of, plan, out, lambda facts: export(model), {"data": "noise"})
     return model.state_dict()
 
 
@@ -116,6 +117,59 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     saved = read_tensors(tmp_path / CHECKPOINT)
     assert saved["facts"]["steps"] == 2
     assert all(torch.isfinite(own).all() for own in saved["model"].values())
+
+
+def test_a_gradient_that_is_no_number_is_not_followed(tmp_path):
+    model = nn.Linear(1, 1)
+    start = model.weight.item()
+
+    def loss_of(rng):
+        return (model.weight - model.weight.detach()).abs().sqrt().sum()  # 0, and its slope is infinite
+
+    with pytest.raises(DivergedError, match=r"its gradient's norm (nan|inf) at step 0"):
+        train(model, loss_of, Plan(2), tmp_path, lambda facts: None, {})
+    assert model.weight.item() == start
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.15])
+def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, ema):
+    shown = []
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+
+    def loss_of(rng):
+        return model.weight.sum()
+
+    plan = Plan(2, lr=0.5, warmup=1, schedule="constant", weight_decay=0.0, save_every=1, ema=ema)
+    train(model, loss_of, plan, tmp_path, lambda facts: shown.append(model.weight.item()), {})
+    assert model.weight.item() == pytest.approx(0.0, abs=1e-6)  # Adam's steps are 0.5 each: 1, 0.5, 0
+    first = 0.1 * 1 + 0.9 * 0.5  # the decay rises: 1/10, then 2/11, of which 0.15 is left
+    assert shown == pytest.approx([first, 0.15 * first] if ema else [0.5, 0.0], abs=1e-6)
+
+
+def test_a_resumed_mean_ends_with_the_same_bits(tmp_path):
+    shown = []
+    keep = {"export": lambda model: shown.append(model[0].weight.detach().clone()), "ema": 0.9}
+    fit(tmp_path / "whole", **keep)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "broken", stop_at=5, **keep)
+    fit(tmp_path / "broken", **keep)
+    assert torch.equal(shown[2], shown[-1])
+    assert not torch.equal(shown[1], shown[-1])
+
+
+def test_parts_of_a_loss_add_up(tmp_path):
+    ends = []
+    for name, parts in (("whole", [(0, 4)]), ("parts", [(0, 1), (1, 4)])):
+        torch.manual_seed(0)
+        model, pixels = nn.Linear(2, 1), torch.arange(8.0).reshape(4, 2)
+
+        def loss_of(rng, model=model, pixels=pixels, parts=parts):
+            return (model(pixels[a:b]).square().sum() / 4 for a, b in parts)
+
+        train(model, loss_of, Plan(3, warmup=1), tmp_path / name, lambda facts: None, {})
+        ends.append(model.weight.detach().clone())
+    assert torch.allclose(*ends, atol=1e-6)
 
 
 def test_another_training_is_not_continued(tmp_path):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -36,6 +37,9 @@ class Plan:
         lr: the highest rate; after `warmup` steps it falls along a cosine to 3% of it, or stays (`constant`).
         save_every: steps between checkpoints, each of them a usable model.
         autocast: float32 computes in float32; bfloat16 multiplies in bfloat16.
+        ema: what is exported is a running mean of the weights with this decay, which rises to it as
+            (1 + step) / (10 + step) does; 0: the weights themselves.
+        accumulate: parts that a step's items are computed in, one after the other; for losses that are means of items.
     """
 
     steps: int
@@ -47,6 +51,8 @@ class Plan:
     seed: int = 0
     save_every: int = 500
     autocast: str = "float32"
+    ema: float = 0.0
+    accumulate: int = 1
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -62,7 +68,7 @@ class DivergedError(CigError):
 
 def train(
     model: nn.Module,
-    loss_of: Callable[[Random], Tensor],
+    loss_of: Callable[[Random], Tensor | Iterable[Tensor]],
     plan: Plan,
     out: Path,
     export: Callable[[Mapping[str, Any]], None],
@@ -72,9 +78,11 @@ def train(
     """Trains to the plan's end, from the last checkpoint where there is one.
 
     Args:
-        loss_of: the loss of a step, given the step's own source of randomness; torch's is seeded, too.
+        loss_of: the loss of a step, given the step's own source of randomness; torch's is seeded, too. A loss in parts
+            is an iterable of them; each part is made after the last one's gradients are in.
         out: gets checkpoint.pt and log.jsonl.
-        export: writes the model as others read it; called with the facts of the run, at every checkpoint.
+        export: writes the model as others read it; called with the facts of the run, at every checkpoint. With
+            `plan.ema` the model holds its mean weights then.
         about: what the result depends on beside the plan; a checkpoint of something else is refused.
         groups: parameter groups; a group's "speed" multiplies the rate, "decays" says whether its weights decay.
 
@@ -83,14 +91,15 @@ def train(
 
     Raises:
         MismatchError: the checkpoint is of another plan or data.
-        DivergedError: the loss is not finite.
+        DivergedError: the loss or a gradient is not finite; the step is not taken.
     """
     settings = {"plan": asdict(plan), "about": dict(about)}
     optimizer = torch.optim.AdamW(groups or [{"params": model.parameters()}], plan.lr, (0.9, 0.98))
     for group in optimizer.param_groups:
         group.setdefault("speed", 1.0)
         group["weight_decay"] = plan.weight_decay if group.get("decays", True) else 0.0
-    done, seconds = _resume(model, optimizer, settings, out)
+    mean = Mean(model, plan.ema)
+    done, seconds = _resume(model, optimizer, mean, settings, out)
     started, smooth = time.monotonic() - seconds, float("nan")
     facts: dict[str, Any] = {**settings, "steps": done, "seconds": seconds}
     device = next(model.parameters()).device
@@ -100,37 +109,78 @@ def train(
             group["lr"] = plan.rate(step) * group["speed"]
         rng = Random(f"{plan.seed}/{step}")
         torch.manual_seed(rng.getrandbits(62))
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.autocast == "bfloat16"):
-            loss = loss_of(rng)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {step}; the last good checkpoint is {out / CHECKPOINT}. "
-                f"Try a lower rate (--lr), in another folder."
-            )
         optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        loss = _backward(loss_of, rng, torch.autocast(device.type, torch.bfloat16, enabled=plan.autocast == "bfloat16"))
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(
+                f"the loss is {loss} and its gradient's norm {norm} at step {step}; the last good checkpoint is "
+                f"{out / CHECKPOINT}. Try a lower rate (--lr), in another folder."
+            )
         optimizer.step()
-        smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
+        mean.update(step)
+        smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
             seconds = time.monotonic() - started
             facts |= {"steps": step + 1, "seconds": round(seconds, 1), "device": str(device), "loss": round(smooth, 4)}
-            _save(model, optimizer, facts, out)
-            export(facts)
+            _save(model, optimizer, mean, facts, out)
+            with mean.shown():
+                export(facts)
             append_json(out / LOG, {key: facts[key] for key in ("steps", "seconds", "loss")})
             say(f"step {step + 1} of {plan.steps}: loss {smooth:.4f}, {(step + 1) * plan.batch / seconds:.0f} items/s")
     return facts
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any], out: Path) -> None:
+def _backward(loss_of: Callable[[Random], Tensor | Iterable[Tensor]], rng: Random, precision: torch.autocast) -> float:
+    """The gradients of a step, part by part; returns its loss."""
+    total = 0.0
+    with precision:
+        losses = loss_of(rng)
+        parts = iter([losses] if isinstance(losses, Tensor) else losses)
+        loss = next(parts, None)
+    while loss is not None:
+        loss.backward()
+        total += loss.item()
+        with precision:
+            loss = next(parts, None)
+    return total
+
+
+class Mean:
+    """A running mean of a model's weights, what is exported of a generator (Karras et al., CVPR 2024, section 3)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.weights = {name: own.detach().clone() for name, own in model.named_parameters()} if decay else {}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After a step, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, own in self.model.named_parameters() if self.weights else ():
+            self.weights[name].lerp_(own, 1 - decay)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The model has the mean weights within."""
+        own = {name: self.model.get_parameter(name).detach().clone() for name in self.weights}
+        self.model.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own, strict=False)
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, mean: Mean, facts: Mapping[str, Any], out: Path) -> None:
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "facts": dict(facts)}, buffer)
+    weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean.weights}
+    torch.save({**weights, "facts": dict(facts)}, buffer)
     make_folder(out)
     write_bytes(out / CHECKPOINT, buffer.getvalue())
 
 
 def _resume(
-    model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], out: Path
+    model: nn.Module, optimizer: torch.optim.Optimizer, mean: Mean, settings: Mapping[str, Any], out: Path
 ) -> tuple[int, float]:
     """(steps done, seconds they took)."""
     if not (out / CHECKPOINT).exists():
@@ -150,6 +200,8 @@ def _resume(
         )
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
+    for name, own in saved["mean"].items():
+        mean.weights[name].copy_(own)
     if facts["steps"] < settings["plan"]["steps"]:
         say(f"continuing after step {facts['steps']}")
     return facts["steps"], facts["seconds"]
