@@ -80,6 +80,7 @@ def phi(
     steps: int = 20_000,
     batch_size: int = 512,
     lr: float = 1e-4,
+    warmup: int = 1,
     schedule: Literal["constant", "cosine"] = "constant",
     dropout: float = 0.5,
     scale: float = 100.0,
@@ -107,6 +108,8 @@ def phi(
         Captions or pictures a step.
     lr
         The learning rate.
+    warmup
+        Steps over which the rate rises; some seeds never recover from a first step at a high rate.
     schedule
         cosine: the rate falls along a cosine to the last step; a high rate then diverges less often.
     dropout
@@ -135,6 +138,6 @@ def phi(
     for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--save-every", save_every)):
         at_least_1(flag, value)
     pairs = load_pairs(data)
-    plan = Plan(steps, batch_size, lr, 1, schedule, 0.01, seed, save_every, dtype)
+    plan = Plan(steps, batch_size, lr, warmup, schedule, 0.01, seed, save_every, dtype)
     tower = load_clip(clip, resolve_device(device), torch.float32, cache_dir)
     train_phi(tower, pairs, objective, plan, out, pairs.identity, dropout, scale)

@@ -1,0 +1,179 @@
+"""Requests to a server of this machine's that drips, resets, asks to wait; what may be asked at once."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cig.web import Rules, Web, WebError, _retry_after, retried
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        getattr(self, self.path.strip("/").split("?")[0])()
+
+    def whole(self):
+        self.answer(200, b"picture")
+
+    def answer(self, status, body, **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def counted(self):
+        server = self.server
+        with server.lock:
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+        time.sleep(0.05)
+        with server.lock:
+            server.under_way -= 1
+        self.answer(200, b"x")
+
+    def drip_headers(self):
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b"H")
+                time.sleep(0.1)
+
+    def drip_body(self):
+        with contextlib.suppress(OSError):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b".")
+                time.sleep(0.1)
+
+    def cut(self):
+        self.answer(200, b"half", Content_Length=1000)
+        self.close_connection = True
+
+    def reset(self):
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.connection.close()
+
+    def busy_once(self):
+        self.server.asked += 1
+        if self.server.asked == 1:
+            self.answer(429, b"", Retry_After="0")
+        else:
+            self.answer(200, b"after all")
+
+    def busy_for_hours(self):
+        self.server.asked += 1
+        self.answer(429, b"", Retry_After="7200")
+
+    def round(self):
+        self.answer(302, b"", Location="/round")
+
+    def elsewhere(self):
+        self.answer(302, b"", Location=self.path.partition("?")[2])
+
+
+@pytest.fixture
+def server():
+    own = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    own.daemon_threads = True
+    own.lock, own.under_way, own.most, own.asked = threading.Lock(), 0, 0, 0
+    thread = threading.Thread(target=own.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield own
+    own.shutdown()
+    thread.join()
+    own.server_close()
+
+
+def address(server, path):
+    return f"http://127.0.0.1:{server.server_port}/{path}"
+
+
+def rules(server, **others):
+    return Rules(schemes=("http", "https"), trusted=frozenset({f"127.0.0.1:{server.server_port}"}), **others)
+
+
+def test_a_private_host_is_asked_only_if_the_user_named_it(server):
+    with Web(rules(server)) as web:
+        assert web.read(address(server, "whole")) == b"picture"
+    with Web(Rules(schemes=("http",))) as web, pytest.raises(WebError, match="not on the public internet") as error:
+        web.read(address(server, "whole"))
+    assert error.value.kind == "address"
+
+
+@pytest.mark.parametrize("path", ["drip_headers", "drip_body"])
+def test_a_slow_drip_is_left_after_the_patience(server, path):
+    with Web(rules(server, patience=0.3)) as web, pytest.raises(WebError, match=r"not done after") as error:
+        web.read(address(server, path))
+    assert (error.value.kind, error.value.again) == ("slow", True)
+
+
+@pytest.mark.parametrize("path", ["cut", "reset"])
+def test_what_breaks_off_may_be_asked_again(server, path):
+    with Web(rules(server)) as web, pytest.raises(WebError, match="cannot be fetched") as error:
+        web.read(address(server, path))
+    assert (error.value.kind, error.value.again) == ("unreachable", True)
+
+
+def test_a_redirect_leads_nowhere_that_may_not_be_asked(server):
+    with Web(rules(server)) as web:
+        assert web.read(address(server, "elsewhere?/whole")) == b"picture"
+        places = {"/round": "redirects", "ftp://a/b": "only http", "//10.0.0.1/x": "10.0.0.1"}
+        for place, words in places.items():
+            with pytest.raises(WebError, match=words):
+                web.read(address(server, f"elsewhere?{place}"))
+
+
+def test_no_more_than_so_many_at_once(server):
+    with Web(rules(server, per_host=3)) as web:
+        urls = [address(server, f"counted?{i}") for i in range(12)]
+        got = dict(web.each(urls, web.body, at_once=6))
+    assert got == dict.fromkeys(urls, b"x")
+    assert 1 < server.most <= 3
+
+
+def test_a_long_list_is_taken_as_it_is_needed(server):
+    taken = []
+    urls = (taken.append(i) or address(server, "whole") for i in range(1000))
+    with Web(rules(server)) as web, contextlib.closing(web.each(urls, web.body, at_once=4)) as answers:
+        for _ in range(3):
+            next(answers)
+    assert len(taken) < 20
+
+
+def test_it_works_where_a_loop_runs_already(server):
+    async def notebook():
+        with Web(rules(server)) as web:
+            return web.read(address(server, "whole"))
+
+    assert asyncio.run(notebook()) == b"picture"
+
+
+def test_waiting_as_long_as_was_asked_for_but_not_for_hours(server):
+    with Web(rules(server)) as web:
+
+        async def patiently(url):
+            return await retried(lambda: web.body(url), waits=(0.0, 0.0))
+
+        ((_, body),) = web.each([address(server, "busy_once")], patiently)
+        assert (body, server.asked) == (b"after all", 2)
+        with pytest.raises(WebError, match="answers 429"):
+            list(web.each([address(server, "busy_for_hours")], patiently))
+    assert server.asked == 3
+
+
+def test_retry_after():
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    assert 97 < _retry_after({"retry-after": later}) <= 100
+    said = {"5": 5, "-5": 0, "soon": 0, "": 0, "Mon, 01 Jan 2001 00:00:00 GMT": 0, "9" * 400: 999999999}
+    assert {text: _retry_after({"retry-after": text}) for text in said} == said
