@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Trains what the package ships for icons: the searching CLIP and a phi by each objective, and compares them on icons/val.
 #
-#   recipes/icons/train.sh build/icons            # as shipped: about two hours on one core
-#   recipes/icons/train.sh build/smoke --smoke    # every step, tiny, in about a minute
+#   recipes/icons/train.sh build/icons                     # as shipped: hours on one core
+#   DTYPE=bfloat16 recipes/icons/train.sh build/icons      # on a GPU, or a processor that multiplies in it (AVX-512 BF16, AMX)
+#   recipes/icons/train.sh build/smoke --smoke             # every step, tiny, in about a minute
 #
 # A call that was stopped is continued by the same call. The folder holds checkpoints: keep it outside of the repository.
 # To ship the result: copy clip/{config.json,model.safetensors,tokenizer*,README.md,training.json} and, of the best seed,
@@ -10,6 +11,7 @@
 set -euo pipefail
 out=${1:?where to? recipes/icons/train.sh FOLDER [--smoke]}
 
+dtype=${DTYPE:-float32}  # without such instructions bfloat16 is twenty times slower than float32
 size=small plain_steps=5500 clip_steps=1500 phi_steps=600 batch=256 limit=4982 seeds="0 1 2"
 if [ "${2:-}" = --smoke ]; then
     size=tiny plain_steps=20 clip_steps=5 phi_steps=10 batch=16 limit=20 seeds=0
@@ -18,7 +20,7 @@ fi
 # 1. The CLIP, from nothing: 29 thousand icons in eight inks, captions made anew at every step; made-up words only at the
 #    end. One thread: it shares a machine of two cores with other work, and small matrices gain little from a second.
 #    (The CLIP that is shipped was made so, but for its first part some names were still read wrongly, as docs/icons.md tells.)
-train_clip() { OMP_NUM_THREADS=1 cig train clip "$@" --batch-size $batch --save-every 250 --dtype bfloat16; }
+train_clip() { OMP_NUM_THREADS=1 cig train clip "$@" --batch-size $batch --save-every 250 --dtype $dtype; }
 train_clip icons/plain --out "$out/first" --size $size --steps $plain_steps
 train_clip icons/train --out "$out/clip" --start "$out/first" --steps $clip_steps --lr 4e-4 --warmup 50
 
@@ -29,7 +31,7 @@ for seed in $seeds; do
     for objective in lincir pic2word; do
         OMP_NUM_THREADS=1 cig train phi icons/train --clip "$out/clip" --objective $objective --out "$out/$objective-$seed" \
             --steps $phi_steps --batch-size $batch --lr 1e-3 --schedule cosine --dropout 0.1 --scale 60 \
-            --save-every 500 --dtype bfloat16 --seed "$seed"
+            --save-every 500 --dtype $dtype --seed "$seed"
     done
 done
 

@@ -32,8 +32,8 @@ VERBS: list[Callable[..., None]] = [
 ]
 for verb in VERBS:
     app.command(verb)
-train = App(name="train", help="Trains a CLIP, or a phi for one.")
-for part in (training.clip, training.phi):
+train = App(name="train", help="Trains a CLIP, a phi for one, a VAE, or a generator of pseudo-targets.")
+for part in (training.clip, training.phi, training.vae, training.generator):
     train.command(part)
 app.command(train)
 

@@ -130,6 +130,31 @@ class Pairs(Protocol):
         """Some captions alone."""
 
 
+class Scenes(Protocol):
+    """What a generator is trained on: pictures, each with views of what it shows and captions that are true of it.
+
+    A view and a caption ask for the picture, as a reference and a relative caption ask for the target: what differs
+    between view and picture is in the caption.
+    """
+
+    views: int  # kinds of views that each picture has
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Name and digest."""
+
+    def __len__(self) -> int: ...
+
+    def pictures(self, places: Sequence[int]) -> Tensor:
+        """[B, 3, S, S] in -1..1, the same at every call."""
+
+    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
+        """[B, 3, side, side], augmented and preprocessed for a CLIP; all that is random comes from rng."""
+
+    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
+        """Captions that ask for the pictures from that view; "" says nothing."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """For every query the nearest pictures, nearest first; an empty row where a query could not run."""

@@ -19,7 +19,7 @@ from cig.errors import UsageError
 from cig.formats import digest, make_folder
 from cig.icons.corpus import INKS, assets, paint, picture_name, read_split
 from cig.settings import user_cache
-from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query
+from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
 
 SPLITS = {"val": "val", "test": "test"}
 MEASURES = ("map@10", "map@50", "recall@1", "recall@5", "recall@10", "recall@50")
@@ -66,6 +66,15 @@ def pairs(split: str) -> Pairs:
     if split not in ("train", "plain"):
         raise UsageError(f"icons/{split} is not for training; icons/train and icons/plain are")
     return IconPairs(made_up_words=split == "train")
+
+
+def scenes(split: str, limit: int | None = None) -> Scenes:
+    """Icons with views and captions to draw from: train, or `limit` pictures of it. Else raises UsageError."""
+    from cig.icons.scenes import IconScenes
+
+    if split != "train":
+        raise UsageError(f"icons/{split} is not for training; icons/train is")
+    return IconScenes(limit)
 
 
 def _query(row: list[Any], hidden: bool) -> Query:

@@ -110,11 +110,11 @@ def load(
     device = resolve_device(str(device))
     precision = resolve_dtype(dtype, device, on_gpu="float16")
     options = {"dtype": precision, "use_safetensors": True, "cache_dir": cache_dir}
-    unet = _load(UNet2DConditionModel, need_unet(model_path), subfolder="unet", **options)
-    vae = _load(AutoencoderKL, vae_repo, **options)
+    unet = load_part(UNet2DConditionModel, need_unet(model_path), subfolder="unet", **options)
+    vae = load_part(AutoencoderKL, vae_repo, **options)
     absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
     parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
-    pipeline = _load(StableDiffusionXLPipeline, sdxl_repo, **parts, **options)
+    pipeline = load_part(StableDiffusionXLPipeline, sdxl_repo, **parts, **options)
     pipeline.set_progress_bar_config(disable=True)
     _place(pipeline, device, offload)
     if vae_slicing:
@@ -134,7 +134,7 @@ def load_round_trip(vae_repo: str, device: str | torch.device, side: int) -> Cal
     from diffusers.image_processor import VaeImageProcessor
 
     place = resolve_device(str(device))
-    vae = _load(AutoencoderKL, vae_repo, dtype=resolve_dtype("auto", place, on_gpu="float16"), use_safetensors=True)
+    vae = load_part(AutoencoderKL, vae_repo, dtype=resolve_dtype("auto", place, on_gpu="float16"), use_safetensors=True)
     vae = vae.to(place).eval()
     pixels = VaeImageProcessor(vae_scale_factor=8)
 
@@ -215,7 +215,8 @@ def check_size(height: int, width: int) -> None:
         raise UsageError(f"--height {height} --width {width}: SDXL's VAE wants multiples of 8, such as 512")
 
 
-def _load(kind: Any, source: str | Path, **options: Any) -> Any:
+def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
+    """A model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
     try:
         return kind.from_pretrained(str(source), **options)
     except Exception as error:

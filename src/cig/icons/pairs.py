@@ -115,8 +115,8 @@ def augmented(drawings: Tensor, inks: Sequence[str], generator: torch.Generator)
     bolder, thinner = stroke < 0.2, stroke > 0.88
     shares[bolder] = functional.max_pool2d(shares[bolder], 3, 1, 1)
     shares[thinner] = 0.5 * shares[thinner] - 0.5 * functional.max_pool2d(-shares[thinner], 3, 1, 1)
-    colours = _colours(inks)
-    near = (colours + INK_NOISE * torch.randn(colours.shape, generator=generator)).clamp(0, 1)
+    own = colours(inks)
+    near = (own + INK_NOISE * torch.randn(own.shape, generator=generator)).clamp(0, 1)
     return painted(shares, near)
 
 
@@ -130,5 +130,6 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[:, None, None]
 
 
-def _colours(inks: Sequence[str]) -> Tensor:
+def colours(inks: Sequence[str]) -> Tensor:
+    """[B, 3] in 0..1."""
     return torch.tensor([INKS[ink] for ink in inks], dtype=torch.float32) / 255

@@ -1,6 +1,6 @@
 """Training: one loop, small objectives.
 
-`cig train clip` and `cig train phi` call `clip` and `phi` here; what they train on is a benchmark's `pairs()`.
+A CLIP and a phi are trained on a benchmark's `pairs()`, a VAE and a generator on its `scenes()`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import cast
 
 from cig import plugins
 from cig.errors import UsageError
-from cig.types import Pairs
+from cig.types import Pairs, Scenes
 
 
 def load_pairs(name: str) -> Pairs:
@@ -23,3 +23,19 @@ def load_pairs(name: str) -> Pairs:
     if not hasattr(module, "pairs"):
         raise UsageError(f"{family} has no pictures with captions of their own to train on; icons/train has")
     return cast(Pairs, module.pairs(split or "train"))
+
+
+def load_scenes(name: str, limit: int | None = None) -> Scenes:
+    """The pictures with views and captions of a benchmark that has some, by NAME/SPLIT: icons/train.
+
+    Args:
+        limit: so many of them.
+
+    Raises:
+        UsageError: it has none.
+    """
+    family, _, split = name.partition("/")
+    module = plugins.load("benchmarks", family)
+    if not hasattr(module, "scenes"):
+        raise UsageError(f"{family} has no pictures with captions of their own to draw; icons/train has")
+    return cast(Scenes, module.scenes(split or "train", limit))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cig.errors import NotFoundError, did_you_mean
 from cig.flags import at_least_1
@@ -61,10 +62,8 @@ def clip(
     from cig.training.clip import SIZES, train_clip
     from cig.training.loop import Plan
 
-    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--save-every", save_every)):
-        at_least_1(flag, value)
-    if size not in SIZES:
-        raise NotFoundError(f'no size "{size}".{did_you_mean(size, SIZES)}')
+    _check_counts(steps, batch_size, save_every)
+    _check_size(size, SIZES)
     pairs = load_pairs(data)
     plan = Plan(steps, batch_size, lr, warmup, seed=seed, save_every=save_every, autocast=dtype)
     train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)), start)
@@ -135,9 +134,176 @@ def phi(
     from cig.training.loop import Plan
     from cig.training.phi import train_phi
 
-    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--save-every", save_every)):
-        at_least_1(flag, value)
+    _check_counts(steps, batch_size, save_every)
     pairs = load_pairs(data)
     plan = Plan(steps, batch_size, lr, warmup, schedule, 0.01, seed, save_every, dtype)
     tower = load_clip(clip, resolve_device(device), torch.float32, cache_dir)
     train_phi(tower, pairs, objective, plan, out, pairs.identity, dropout, scale)
+
+
+def vae(
+    data: str,
+    /,
+    *,
+    out: Path,
+    size: str = "small",
+    steps: int = 6_000,
+    batch_size: int = 32,
+    lr: float = 2e-3,
+    warmup: int = 50,
+    seed: int = 0,
+    save_every: int = 500,
+    dtype: Autocast = "float32",
+    device: str = "auto",
+) -> None:
+    """Trains a VAE of SDXL's kind, for flat drawings; a rerun continues. For photos, take SDXL's own.
+
+    Parameters
+    ----------
+    data
+        A benchmark with pictures to draw: icons/train.
+    out
+        Gets the VAE in diffusers' layout (fp16), a model card, and what a rerun continues from.
+    size
+        tiny or small.
+    steps
+        All of them, those of earlier calls included. The rate falls along a cosine to the last.
+    batch_size
+        Pictures a step.
+    lr
+        The highest learning rate.
+    warmup
+        Steps until it is reached.
+    seed
+        Of the first weights and of every step's data.
+    save_every
+        Steps between checkpoints; each is a usable model.
+    dtype
+        bfloat16: multiply in bfloat16, keep weights in float32.
+    device
+        cuda, mps, cpu; auto takes a GPU where there is one.
+    """
+    from cig.runtime import resolve_device
+    from cig.training import load_scenes
+    from cig.training.loop import Plan
+    from cig.training.vae import SIZES, train_vae
+
+    _check_counts(steps, batch_size, save_every)
+    _check_size(size, SIZES)
+    scenes = load_scenes(data)
+    plan = Plan(steps, batch_size, lr, warmup, weight_decay=1e-3, seed=seed, save_every=save_every, autocast=dtype)
+    train_vae(scenes, SIZES[size], plan, out, scenes.identity, str(resolve_device(device)))
+
+
+def generator(
+    data: str,
+    /,
+    *,
+    clip: str,
+    phi: Path,
+    clip2: str,
+    phi2: Path,
+    vae: str,
+    out: Path,
+    limit: int | None = None,
+    size: str = "small",
+    start: str | None = None,
+    prediction: Literal["epsilon", "v"] = "epsilon",
+    condition_dropout: float = 0.1,
+    steps: int = 20_000,
+    batch_size: int = 128,
+    accumulate: int = 1,
+    lr: float = 1e-4,
+    warmup: int = 100,
+    ema: float = 0.999,
+    seed: int = 0,
+    save_every: int = 1_000,
+    dtype: Autocast = "float32",
+    device: str = "auto",
+    cache_dir: Path | None = None,
+) -> None:
+    """Trains a UNet of SDXL's architecture to imagine pseudo-targets, from nothing or from SDXL's; a rerun continues.
+
+    Parameters
+    ----------
+    data
+        A benchmark with pictures to draw: icons/train.
+    clip
+        The first composing CLIP: hub id or folder.
+    phi
+        The textual-inversion network of --clip.
+    clip2
+        The second one, whose pooled text the generator reads.
+    phi2
+        That of --clip2.
+    vae
+        What pictures are encoded by: hub id or folder.
+    out
+        Gets unet/, vae/ and scheduler/ (for --model-path, --vae-repo and --sdxl-repo), a model card, latents and
+        features, and what a rerun continues from.
+    limit
+        So many of the data's pictures. Default: all.
+    size
+        tiny or small, of a UNet from nothing.
+    start
+        A UNet to start from: a folder with unet/ in it, or a hub id; with --prediction as that one was trained.
+    prediction
+        epsilon, as SDXL's weights predict; or v, the velocity.
+    condition_dropout
+        Share of examples without a condition, which guidance needs.
+    steps
+        All of them, those of earlier calls included. The rate falls along a cosine to the last.
+    batch_size
+        Pictures a step.
+    accumulate
+        Parts of a step that are computed one after the other, where a whole one does not fit into memory.
+    lr
+        The highest learning rate.
+    warmup
+        Steps until it is reached.
+    ema
+        What is written is the mean of weights with this decay; 0: the last weights.
+    seed
+        Of the first weights and of every step's data.
+    save_every
+        Steps between checkpoints; each is a usable generator.
+    dtype
+        bfloat16: multiply in bfloat16, keep weights in float32.
+    device
+        cuda, mps, cpu; auto takes a GPU where there is one.
+    cache_dir
+        The hub's cache.
+    """
+    from cig.inversion import load_composer
+    from cig.runtime import resolve_device
+    from cig.training import load_scenes
+    from cig.training.generator import SIZES, Recipe, train_generator
+    from cig.training.loop import Plan
+
+    _check_counts(steps, batch_size, save_every)
+    at_least_1("--accumulate", accumulate)
+    if limit is not None:
+        at_least_1("--limit", limit)
+    _check_size(size, SIZES)
+    scenes, place = load_scenes(data, limit), resolve_device(device)
+    composer = load_composer(clip, clip2, phi, phi2, place, cache_dir=cache_dir)
+    recipe = Recipe("v_prediction" if prediction == "v" else "epsilon", condition_dropout)
+    speed: dict[str, Any] = {
+        "seed": seed,
+        "save_every": save_every,
+        "autocast": dtype,
+        "ema": ema,
+        "accumulate": accumulate,
+    }
+    plan = Plan(steps, batch_size, lr, warmup, weight_decay=0.01, **speed)
+    train_generator(scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, str(place), start)
+
+
+def _check_counts(steps: int, batch_size: int, save_every: int) -> None:
+    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--save-every", save_every)):
+        at_least_1(flag, value)
+
+
+def _check_size(size: str, sizes: Iterable[str]) -> None:
+    if size not in sizes:
+        raise NotFoundError(f'no size "{size}".{did_you_mean(size, sizes)}')

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Trains a generator of pseudo-targets for icons: a larger composing CLIP with its phi, a VAE, a UNet of SDXL's kind.
+#
+#   recipes/icons/generator.sh build/icons                 # after recipes/icons/train.sh build/icons; wants a GPU
+#   recipes/icons/generator.sh build/smoke --smoke         # every step, tiny
+#
+# A call that was stopped is continued by the same call. The folder holds checkpoints: keep it outside of the repository.
+set -euo pipefail
+out=${1:?where to? recipes/icons/generator.sh FOLDER [--smoke]}
+
+dtype=${DTYPE:-float32}
+large=large vae=small unet=small plain=12000 words=3000 phi=1000 vae_steps=6000 steps=40000 batch=256 limit=() ema=0.999
+if [ "${2:-}" = --smoke ]; then
+    large=tiny vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 batch=8 limit=(--limit 24) ema=0.5
+fi
+trained() { cig train "$@" --save-every 500 --dtype "$dtype"; }
+
+# 1. The CLIP that plays bigG's part: twice the small one's weights, trained for longer.
+trained clip icons/plain --out "$out/large-first" --size $large --steps $plain --batch-size $batch
+trained clip icons/train --out "$out/large" --start "$out/large-first" --steps $words --batch-size $batch --lr 4e-4 --warmup 50
+trained phi icons/train --clip "$out/large" --objective pic2word --out "$out/large-phi" --steps $phi --batch-size $batch \
+    --lr 3e-4 --warmup 50 --schedule cosine --dropout 0.1 --scale 60
+
+# 2. What draws.
+trained vae icons/train --out "$out/vae" --size $vae --steps $vae_steps --batch-size 32
+trained generator icons/train "${limit[@]}" --clip "$out/clip" --phi "$out/pic2word-0/phi.safetensors" \
+    --clip2 "$out/large" --phi2 "$out/large-phi/phi.safetensors" --vae "$out/vae" --out "$out/generator" \
+    --size $unet --prediction v --steps $steps --batch-size $batch --lr 6e-4 --ema $ema

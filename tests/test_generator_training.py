@@ -1,0 +1,186 @@
+"""Losses of the VAE and the generator on numbers one can check by eye; parts; resume; the smallest real training."""
+
+import json
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from cig.benchmarks import load_benchmark
+from cig.composition import Composed
+from cig.errors import MismatchError, UsageError
+from cig.generation import Imagining, imagine
+from cig.generators import sdxl
+from cig.icons.corpus import INKS
+from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
+from cig.inversion import load_composer
+from cig.tensors import read_tensors
+from cig.training import load_scenes, loop
+from cig.training.generator import SIZES, Batch, build, ddpm, denoising, dropped, micro_conditioning
+from cig.training.vae import reconstruction
+from cig.types import ComposedEmbedding
+from cig.verbs import training as verbs
+
+# Losses
+
+
+def test_reconstruction_by_hand():
+    paper, half = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
+    standard = torch.zeros(1, 4, 1, 1)
+    assert reconstruction(paper, paper, standard, standard).item() == 0
+    assert reconstruction(paper, half, standard, standard).item() == pytest.approx(0.5 + 0.25)
+    assert reconstruction(paper, paper, standard + 2, standard).item() == pytest.approx(1e-4 * 0.5 * 4)
+
+
+def silent(noisy, times, prompt, added_cond_kwargs):
+    """A UNet that says zeros."""
+    assert added_cond_kwargs["time_ids"].shape == (len(noisy), 6)
+    return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+
+def batch_of(latents, noise, time, count=2):
+    shape = (count, 4, 2, 2)
+    condition = torch.zeros(count, 3, 5), torch.zeros(count, 7)
+    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition)
+
+
+def test_epsilon_is_the_noise_and_velocity_is_minus_the_picture_where_all_is_noise():
+    ids = micro_conditioning(64)
+    assert ids.tolist() == [[64, 64, 0, 0, 64, 64]]
+    assert denoising(silent, ddpm("epsilon"), batch_of(3.0, 0.5, 500), ids).item() == pytest.approx(0.25)
+    assert denoising(silent, ddpm("v_prediction"), batch_of(3.0, 0.5, 999), ids).item() == pytest.approx(9.0, rel=1e-3)
+
+
+def test_parts_are_the_whole():
+    whole = batch_of(1.0, 1.0, 5, count=5)
+    parts = list(whole.parts(2))
+    assert [len(part.latents) for part, _ in parts] == [3, 2]
+    assert [share for _, share in parts] == [0.6, 0.4]
+
+
+def test_a_dropped_condition_is_zeros():
+    ones = torch.ones(2, 3, 4)
+    composed = ComposedEmbedding(("a", "b"), ones, ones, torch.ones(2, 6), ones)
+    prompt, pooled = dropped(composed, torch.tensor([True, False]), "cpu")
+    assert prompt.sum((1, 2)).tolist() == [0, 24]
+    assert pooled.sum(1).tolist() == [0, 6]
+
+
+# Scenes of icons
+
+
+def test_a_caption_names_the_ink_where_the_view_has_another():
+    scenes, places = load_scenes("icons/train", 40), list(range(40))
+    assert (len(scenes), len(IconScenes())) == (40, 2 * 29_373)
+    for view in (SAME_INK, OTHER_INK):
+        captions = scenes.said(places, view, Random(0))
+        named = [
+            ink in caption.replace(",", "").split()
+            for caption, ink in zip(captions, inks_of(scenes, places), strict=True)
+        ]
+        assert all(named) == (view == OTHER_INK)
+        assert ("" in captions) == (view == SAME_INK)
+    assert scenes.identity["pictures"] == "40"
+
+
+def inks_of(scenes, places):
+    """By what the pictures show: the ink whose colour their darkest pixel is nearest to."""
+    for picture in scenes.pictures(places):
+        pixels = (picture.flatten(1).T + 1) * 127.5
+        darkest = pixels[(255 - pixels).sum(1).argmax()]
+        yield min(INKS, key=lambda ink: (darkest - torch.tensor(INKS[ink])).square().sum().item())
+
+
+def test_a_view_is_for_any_clip_and_of_the_seed():
+    scenes = load_scenes("icons/train", 4)
+    one, two = (scenes.seen([0, 3], OTHER_INK, 64, Random(seed)) for seed in (0, 1))
+    assert scenes.seen([0, 3], OTHER_INK, 32, Random(0)).shape == (2, 3, 32, 32)
+    assert torch.equal(one, scenes.seen([0, 3], OTHER_INK, 64, Random(0)))
+    assert not torch.equal(one, two)
+
+
+# End to end
+
+STEPS = {"steps": 4, "batch_size": 8, "save_every": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Two CLIPs, their phis and a VAE, of three steps each, as the generator's flags name them."""
+    folder = tmp_path_factory.mktemp("parts")
+    few = {"steps": 3, "batch_size": 8, "save_every": 3, "device": "cpu"}
+    for number in ("", "2"):
+        clip = str(folder / f"clip{number}")
+        verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", seed=len(number), **few)
+        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", **few)
+    verbs.vae("icons/train", out=folder / "vae", size="tiny", **few)
+    phis = {f"phi{number}": folder / f"phi{number}" / "phi.safetensors" for number in ("", "2")}
+    return {"clip": str(folder / "clip"), "clip2": str(folder / "clip2"), "vae": str(folder / "vae"), **phis}
+
+
+def make(parts, out, **others):
+    verbs.generator("icons/train", out=out, size="tiny", limit=24, **{**parts, **STEPS, **others})
+    return read_tensors(out / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
+    home = tmp_path / "generator"
+    make(parts, home, prediction=prediction, lr=1e-3)
+    generator = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, guidance=2.0)
+    assert generator.pipeline.scheduler.config.prediction_type == {"v": "v_prediction"}.get(prediction, prediction)
+    part = load_benchmark("icons/val", limit=2)
+    composer = load_composer(*(parts[name] for name in ("clip", "clip2", "phi", "phi2")))
+    how = Imagining(brightness_thresh=-1)
+    done = imagine(part, Composed(part, composer), generator, tmp_path / "made", how)
+    assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
+    card = json.loads((home / "training.json").read_text())
+    assert set(card["about"]["models"]) == {"clip", "clip2", "phi", "phi2", "vae"}
+
+
+def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch):
+    saved = loop._save
+
+    def save_and_stop(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    whole = make(parts, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(parts, tmp_path / "broken")
+    resumed = make(parts, tmp_path / "broken")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_parts_of_a_step_are_the_step(parts, tmp_path):
+    once = {"steps": 1, "warmup": 1, "ema": 0.0, "lr": 1e-2}
+    whole, summed = (make(parts, tmp_path / str(count), accumulate=count, **once) for count in (1, 4))
+    checkpoints = [read_tensors(tmp_path / str(count) / "checkpoint.pt")["optimizer"]["state"] for count in (1, 4)]
+    moments = [torch.cat([own["exp_avg"].flatten() for own in state.values()]) for state in checkpoints]
+    assert torch.allclose(*moments, atol=1e-5)
+    assert whole.keys() == summed.keys()
+
+
+def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
+    make(parts, tmp_path / "first")
+    make(parts, tmp_path / "second", start=str(tmp_path / "first"))
+    assert "start" in json.loads((tmp_path / "second" / "training.json").read_text())["about"]
+    build(SIZES["tiny"], 4, 2048, 16).save_pretrained(tmp_path / "first" / "unet")
+    with pytest.raises(MismatchError, match=r"of width 2048 and pooled ones of 16"):
+        make(parts, tmp_path / "third", start=str(tmp_path / "first"))
+
+
+def test_wrong_calls(parts, tmp_path):
+    with pytest.raises(UsageError, match="icons/train has"):
+        load_scenes("cirr/train")
+    with pytest.raises(UsageError, match="icons/val is not for training"):
+        load_scenes("icons/val")
+    for flags, words in (({"accumulate": 0}, "--accumulate"), ({"limit": 0}, "--limit"), ({"size": "huge"}, "no size")):
+        with pytest.raises(UsageError, match=words):
+            make(parts, tmp_path, **flags)
+    with pytest.raises(UsageError, match="no size"):
+        verbs.vae("icons/train", out=tmp_path, size="huge")
