@@ -53,6 +53,22 @@ def need_unet(model_path: str | Path) -> str:
     return text
 
 
+def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: str) -> None:
+    """A model's folder, or one of these of its files in the hub's cache: what is not there would be fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if os.path.exists(source):
+        return
+    try:
+        found = [try_to_load_from_cache(source, name, cache_dir=cache_dir) for name in files]
+    except ValueError:  # no hub id either
+        found = []
+    if not any(isinstance(path, str) for path in found):
+        raise NotFoundError(
+            f"{source} is neither a folder nor in the hub's cache: fetch it, or give a folder by {flag}"
+        )
+
+
 def need_embeddings(path: Path) -> None:
     if not os.path.isdir(str(path).split("{category}")[0]):
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
