@@ -35,7 +35,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"workshop"},
     {"pipeline", "errands"},
     {"demo", "attempt"},
-    {"reproduce"},
+    {"needs", "reproduce"},
     {"flags", "verbs"},
     {"cli"},
 ]

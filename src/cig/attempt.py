@@ -1,31 +1,18 @@
-"""A cell of `cig reproduce` on this machine: the commands that it stands for, what it lacks here, and its run."""
+"""A cell of `cig reproduce` on this machine: its run, and the commands that it stands for."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cig import pipeline, settings
 from cig.cells import Cell
-from cig.errors import IncompleteError, NotFoundError
+from cig.errors import IncompleteError
 from cig.formats import read_object, remove
-from cig.methods import Source, split_method, weights_of
 from cig.options import Composing, Compute, Data, Generation, Searching
-from cig.preflight import need_model, need_pictures, need_unet
-from cig.searching import check_searching
-from cig.workshop import phi_checks
 
-CLIP_FILES = (  # one of them is there where a CLIP is
-    *("model.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-SDXL_FILES = ("model_index.json",)
-VAE_FILES = ("diffusion_pytorch_model.safetensors",)
-GENERATOR = "sdxl/cig"  # as `cig models download` calls all that imagines
 IMAGINED_AT_ONCE = 4
 
 
@@ -42,16 +29,6 @@ class Places:
     compute: Compute = field(default_factory=lambda: Compute(batch_size=IMAGINED_AT_ONCE))
     search_batch: int = Compute.batch_size  # pictures embedded at once
     out: Path = Path("outputs/reproduce")
-
-
-@dataclass(frozen=True)
-class Lack:
-    """What a cell needs and this machine has not."""
-
-    what: str
-    why: str
-    get: str  # what to type
-    partly: bool = False  # some of it is there: the cell runs, on less than its number stands on
 
 
 @dataclass(frozen=True)
@@ -184,76 +161,3 @@ def _words(flag: str, value: object) -> list[str]:
 def _kind(attempt: Attempt) -> str:
     """`run` has two CLIPs that compose, and calls the one that searches so."""
     return "search_" if attempt.imagines else ""
-
-
-# What is not there
-
-
-def lacks(attempt: Attempt, known: dict[str, Lack | None] | None = None) -> list[Lack]:
-    """What a cell needs and this machine has not; `known` remembers what other cells have looked for."""
-    known = {} if known is None else known
-    wanted: dict[str, tuple[Callable[[], object], str]] = {}
-    for what, check, get in _needs(attempt):
-        wanted.setdefault(what, (check, get))
-    for what, (check, get) in wanted.items():
-        if what not in known:
-            known[what] = _look(what, check, get)
-    return [lack for what in wanted if (lack := known[what])]
-
-
-Need = tuple[str, Callable[[], object], str]  # what, a check that raises NotFoundError, what to type
-
-
-def _needs(attempt: Attempt) -> Iterator[Need]:
-    data, get = attempt.data, f"cig download {attempt.cell.family}"
-    yield attempt.cell.benchmark, lambda: _need_data(data), get
-    yield from _needed_to_search(attempt)
-    if attempt.imagines:
-        yield from _needed_to_imagine(attempt.places)
-
-
-def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
-    own, weights = attempt.searching, weights_of(attempt.cell.method)
-    get, clip = f"cig models download {'/'.join(split_method(own.method))}", own.clip or weights.clip
-    yield _clip(clip, attempt.places, f"--{_kind(attempt)}clip".replace("_", "-"), get)
-    if weights.phi:
-        yield str(own.phi or Source.models / weights.phi), lambda: check_searching(own), get
-
-
-def _needed_to_imagine(places: Places) -> Iterator[Need]:
-    composing, generation, get = places.composing, places.generation, f"cig models download {GENERATOR}"
-    yield _clip(composing.clip, places, "--clip", get)
-    yield _clip(composing.clip2, places, "--clip2", get)
-    for phi, check in zip(composing.phis, phi_checks(composing), strict=True):
-        yield str(phi), check, get
-    yield str(generation.unet), lambda: need_unet(generation.unet), get
-    repositories = ((generation.sdxl_repo, SDXL_FILES, "--sdxl-repo"), (generation.vae_repo, VAE_FILES, "--vae-repo"))
-    for repository, files, flag in repositories:
-        yield repository, partial(need_model, repository, files, places.compute.cache_dir, flag), get
-
-
-def _clip(source: str, places: Places, flag: str, get: str) -> Need:
-    return source, lambda: need_model(source, CLIP_FILES, places.compute.cache_dir, flag), get
-
-
-def _look(what: str, check: Callable[[], object], get: str) -> Lack | None:
-    try:
-        check()
-    except PartlyThere as error:
-        return Lack(what, str(error), get, partly=True)
-    except NotFoundError as error:
-        return Lack(what, str(error), get)
-    return None
-
-
-class PartlyThere(NotFoundError):
-    pass
-
-
-def _need_data(data: Data) -> None:
-    parts = data.load("val")
-    need_pictures(parts)
-    need_pictures(parts, references=True)
-    missing = {name for part in parts for name in part.missing_images}
-    if missing:
-        raise PartlyThere(f"{parts[0].name}: {len(missing)} pictures that its annotations name are not there")

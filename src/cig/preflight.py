@@ -55,15 +55,12 @@ def need_unet(model_path: str | Path) -> str:
 
 def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: str) -> None:
     """A model's folder, or one of these of its files in the hub's cache: what is not there would be fetched."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants
 
     if os.path.exists(source):
         return
-    try:
-        found = [try_to_load_from_cache(source, name, cache_dir=cache_dir) for name in files]
-    except ValueError:  # no hub id either
-        found = []
-    if not any(isinstance(path, str) for path in found):
+    home = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+    if not any(path.is_file() for name in files for path in home.glob(f"snapshots/*/{name}")):
         raise NotFoundError(
             f"{source} is neither a folder nor in the hub's cache: fetch it, or give a folder by {flag}"
         )

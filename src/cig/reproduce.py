@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cig.attempt import Attempt, Lack, Places, commands, lacks
+from cig.attempt import Attempt, Places, commands
 from cig.cells import Cell, cells, find
 from cig.errors import CigError, IncompleteError, some
 from cig.formats import write_json
+from cig.needs import Lack, lacks
 from cig.report import notes
 from cig.runtime import say
 from cig.submissions import validate
