@@ -1,5 +1,7 @@
 """What tests share: a tiny world made once, and the real annotations and published outputs where they are at hand."""
 
+import json
+import lzma
 import os
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 import tiny
+from cig.benchmarks import icons
 from cig.runtime import quiet_transformers
 
 HOME = Path(__file__).parents[1]
@@ -36,6 +39,21 @@ def _outside(variable, name, what):
     if not path.is_dir():
         pytest.skip(f"{what} not at hand: set {variable} to their folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def few_icons(tmp_path_factory):
+    """icons/val has twelve queries, over what they name and two hundred more."""
+    folder = tmp_path_factory.mktemp("few")
+    content = json.loads(lzma.decompress(icons.assets().joinpath("val.json.xz").read_bytes()))
+    queries = content["queries"][:12]
+    needed = {name for row in queries for name in (row[1], row[3], *row[4])}
+    more = [name for name in content["gallery"] if name.startswith("tabler/folder")][:200]
+    small = {"queries": queries, "gallery": sorted({*needed, *more})}
+    (folder / "val.json.xz").write_bytes(lzma.compress(json.dumps(small).encode()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(icons, "assets", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,18 @@
 """The demo, on a few queries of icons/val: its table, its page, one free search."""
 
 import json
-import lzma
 
 import pytest
 
 from cig import cli, demo
-from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
 from cig.errors import NotFoundError
-from cig.icons.corpus import assets
 from cig.options import Compute
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few(tmp_path_factory):
-    """Twelve queries over what they name and two hundred more."""
-    folder = tmp_path_factory.mktemp("few")
-    content = json.loads(lzma.decompress(assets().joinpath("val.json.xz").read_bytes()))
-    queries = content["queries"][:12]
-    needed = {name for row in queries for name in (row[1], row[3], *row[4])}
-    more = [name for name in content["gallery"] if name.startswith("tabler/folder")][:200]
-    small = {"queries": queries, "gallery": sorted({*needed, *more})}
-    (folder / "val.json.xz").write_bytes(lzma.compress(json.dumps(small).encode()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "assets", lambda: folder)
-        yield
+def _few(few_icons):
+    """Twelve queries are enough for all of them."""
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"cells", "formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
     {"images", "fetch", "cache"},
     {"icons"},
     {"benchmarks", "submissions"},
@@ -34,7 +34,8 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"training"},
     {"workshop"},
     {"pipeline", "errands"},
-    {"demo"},
+    {"demo", "attempt"},
+    {"needs", "reproduce"},
     {"flags", "verbs"},
     {"cli"},
 ]

@@ -83,7 +83,7 @@ class ComputeFlags:
 
 @Parameter(name="*", group=COMPOSE)
 @dataclass(frozen=True)
-class ComposeFlags:
+class ComposerFlags:
     clip: str = "openai/clip-vit-large-patch14"
     "The first composing CLIP: hub id or folder."
     clip2: str = "Geonmo/CLIP-Giga-config-fixed"
@@ -92,24 +92,46 @@ class ComposeFlags:
     "The textual-inversion network of --clip. Default: ./models/phi_best.pt."
     phi2: Path | None = None
     "That of --clip2. Default: ./models/phi_best_giga.pt."
-    preprocess_type: Preprocess = "clip"
-    "clip is the published way of this stage."
 
     def asked(self) -> Composing:
         from cig.options import Composing
 
-        return Composing(self.clip, self.clip2, self.phi, self.phi2, self.preprocess_type)
+        return Composing(*vars(self).values())
+
+
+@Parameter(name="*", group=COMPOSE)
+@dataclass(frozen=True)
+class ComposeFlags(ComposerFlags):
+    preprocess_type: Preprocess = "clip"
+    "clip is the published way of this stage."
 
 
 @Parameter(name="*", group=GENERATE)
 @dataclass(frozen=True)
-class GenerateFlags:
+class GeneratorFlags:
     model_path: Path | None = None
     "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
     sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
     "The base pipeline, for its scheduler: hub id or folder."
     vae_repo: str = "madebyollin/sdxl-vae-fp16-fix"
     "A VAE that is safe in fp16: hub id or folder."
+    offload: Literal["none", "model", "sequential"] = "none"
+    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
+    vae_slicing: Annotated[bool, Flag] = False
+    "Decode one picture of a batch at a time."
+    attention_slicing: Annotated[bool, Flag] = False
+    "Less memory in attention, slower."
+
+    def asked(self) -> Generation:
+        from cig.options import Generation
+
+        values = dict(vars(self))
+        return Generation(guidance=values.pop("guidance_scale", Generation.guidance), **values)
+
+
+@Parameter(name="*", group=GENERATE)
+@dataclass(frozen=True)
+class GenerateFlags(GeneratorFlags):
     height: int = 512
     width: int = 512
     steps: int = 50
@@ -122,20 +144,8 @@ class GenerateFlags:
     "A picture whose mean pixel value (0..255) is not above it is made again."
     max_retries: int = 5
     "How often; then the query has no accepted picture, and is listed."
-    offload: Literal["none", "model", "sequential"] = "none"
-    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
-    vae_slicing: Annotated[bool, Flag] = False
-    "Decode one picture of a batch at a time."
     vae_tiling: Annotated[bool, Flag] = False
     "Decode large pictures in tiles, which are blended: pixels move."
-    attention_slicing: Annotated[bool, Flag] = False
-    "Less memory in attention, slower."
-
-    def asked(self) -> Generation:
-        from cig.options import Generation
-
-        values = dict(vars(self))
-        return Generation(guidance=values.pop("guidance_scale"), **values)
 
 
 @Parameter(name="*", group=SEARCH)

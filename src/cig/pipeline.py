@@ -154,8 +154,9 @@ def submit(
     allow_missing: bool = False,
     reports: Sequence[Path] = (),
     run: Path | None = None,
+    json: Path | None = None,
 ) -> list[Path]:
-    """The official files of a hidden split; returns their paths.
+    """The official files of a hidden split; returns their paths. JSON, where asked for, is evaluate's without scores.
 
     Raises:
         UsageError: the benchmark has no evaluation server.
@@ -163,7 +164,7 @@ def submit(
     """
     from cig.cache import FeatureCache
     from cig.evaluation import missing_of
-    from cig.report import notes
+    from cig.report import notes, to_json
 
     family = _need_server(data, name)
     need_known_forms(reports)
@@ -185,7 +186,11 @@ def submit(
     if run:
         write_run(run, parts, found.rankings, found.method.name)
     missing = missing_of(parts, found.rankings)
-    write_reports(found, _without_scores(parts, missing), reports, cache)
+    result = _without_scores(parts, missing)
+    if json:
+        about = to_json(result, found.method.name, found.branches, found.provenance)
+        write_json(json, about | {"submissions": list(map(str, paths))})
+    write_reports(found, result, reports, cache)
     for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(missing)):
         say(line)
     return paths
@@ -233,7 +238,8 @@ def run(
     data, compute = replace(data, name=parts[0].name), replace(compute, batch_size=search_batch)
     rankings, reports = out / "rankings.json", (out / "report.html", out / "report.md")
     if parts[0].hidden and _has_server(data):
-        submit(data, compute, searching, name, out / "submission", rankings, allow_missing, reports[:1])
+        about = out / "record.json"
+        submit(data, compute, searching, name, out / "submission", rankings, allow_missing, reports[:1], json=about)
     elif parts[0].hidden:
         _search_only(parts, data, compute, searching, rankings, reports[:1])
     else:

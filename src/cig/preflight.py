@@ -53,6 +53,19 @@ def need_unet(model_path: str | Path) -> str:
     return text
 
 
+def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: str) -> None:
+    """A model's folder, or one of these of its files in the hub's cache: what is not there would be fetched."""
+    from huggingface_hub import constants
+
+    if os.path.exists(source):
+        return
+    home = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+    if not any(path.is_file() for name in files for path in home.glob(f"snapshots/*/{name}")):
+        raise NotFoundError(
+            f"{source} is neither a folder nor in the hub's cache: fetch it, or give a folder by {flag}"
+        )
+
+
 def need_embeddings(path: Path) -> None:
     if not os.path.isdir(str(path).split("{category}")[0]):
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")

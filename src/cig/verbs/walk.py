@@ -135,6 +135,7 @@ def submit(
     rankings: Path | None = None,
     report: Annotated[tuple[Path, ...], Flag] = (),
     run: Path | None = None,
+    json: Path | None = None,
     allow_missing: Annotated[bool, Flag] = False,
 ) -> None:
     """Search a benchmark whose targets are hidden, and write the official server's files.
@@ -151,6 +152,8 @@ def submit(
         Write a page with pictures (FILE.html) here.
     run
         Write the rankings as a TREC run here.
+    json
+        Write protocol, branches, what was missing and provenance here.
     allow_missing
         Rank queries without a reference by their caption alone, and name them in NAME.missing.json.
     """
@@ -166,6 +169,7 @@ def submit(
         allow_missing,
         report,
         run,
+        json,
     )
     print("\n".join(map(str, paths)))
 
@@ -193,7 +197,8 @@ def run(
     Parameters
     ----------
     out
-        pseudo_targets/, features/, scores.json, rankings.json, report.html, report.md; for hidden splits submission/.
+        pseudo_targets/, features/, scores.json, rankings.json, report.html, report.md; for hidden splits submission/
+        and record.json.
         Default: ./outputs/runs/NAME_SPLIT.
     submission_name
         For hidden splits: submission/NAME.json. Default: the benchmark's name.

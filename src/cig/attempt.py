@@ -1,0 +1,163 @@
+"""A cell of `cig reproduce` on this machine: its run, and the commands that it stands for."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cig import pipeline, settings
+from cig.cells import Cell
+from cig.errors import IncompleteError
+from cig.formats import read_object, remove
+from cig.options import Composing, Compute, Data, Generation, Searching
+
+IMAGINED_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie and how they are computed: what a machine is free to choose."""
+
+    dataset: Path | None = None  # by default the published place
+    clip: str | None = None  # that searches; by default the method's
+    phi: Path | None = None
+    pseudo_targets: Path | None = None  # made before; by default they are imagined
+    composing: Composing = field(default_factory=Composing)
+    generation: Generation = field(default_factory=Generation)
+    compute: Compute = field(default_factory=lambda: Compute(batch_size=IMAGINED_AT_ONCE))
+    search_batch: int = Compute.batch_size  # pictures embedded at once
+    out: Path = Path("outputs/reproduce")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Cells of one benchmark share a folder: features are computed, and pseudo-targets made, once."""
+
+    cell: Cell
+    places: Places
+
+    @property
+    def imagines(self) -> bool:
+        return self.cell.imagined and not self.places.pseudo_targets
+
+    @property
+    def verb(self) -> str:
+        return "run" if self.imagines else "submit" if self.cell.server else "evaluate"
+
+    @property
+    def dataset(self) -> Path:
+        return self.places.dataset or settings.place(self.cell.family)
+
+    @property
+    def folder(self) -> Path:
+        return self.places.out / self.cell.benchmark.replace("/", "_")
+
+    @property
+    def record(self) -> Path:
+        """What the verb writes of scores and provenance."""
+        if self.imagines:
+            return self.folder / ("record.json" if self.cell.server else "scores.json")
+        return self.folder / f"{self.cell.short}.json"
+
+    @property
+    def submission(self) -> Path:
+        return self.folder / "submission" / f"{self.cell.short}.json"
+
+    @property
+    def data(self) -> Data:
+        return Data(self.cell.benchmark, self.places.dataset)
+
+    @property
+    def searching(self) -> Searching:
+        return Searching(
+            method=self.cell.method,
+            clip=self.places.clip,
+            phi=self.places.phi,
+            pseudo_targets=self.places.pseudo_targets if self.cell.imagined else None,
+            cache=self.folder / "features",
+        )
+
+    def run(self) -> tuple[dict[str, Any], str]:
+        """What the verb wrote, and what it complained of after that, if it did.
+
+        Raises:
+            IncompleteError: it wrote nothing.
+        """
+        remove(self.record)  # of an earlier attempt
+        try:
+            self._call()
+        except IncompleteError as error:
+            if not self.record.exists():
+                raise
+            return read_object(self.record), str(error)
+        return read_object(self.record), ""
+
+    def _call(self) -> None:
+        own, name = self.places, self.cell.short
+        compute = replace(own.compute, batch_size=own.search_batch)
+        if self.imagines:
+            models = own.composing, own.generation, self.searching
+            pipeline.run(self.data, own.compute, *models, self.folder, name, own.search_batch)
+        elif self.cell.server:
+            pipeline.submit(self.data, compute, self.searching, name, self.submission.parent, json=self.record)
+        else:
+            pipeline.evaluate(self.data, compute, self.searching, self.record)
+
+
+# What a person would type
+
+
+def commands(attempt: Attempt) -> list[str]:
+    """The command lines that an attempt stands for, where no cig.toml says otherwise."""
+    flags = {**_search_flags(attempt), **_place_flags(attempt), **_compute_flags(attempt)}
+    words = [word for flag, value in flags.items() if value is not None for word in _words(flag, value)]
+    lines = [[attempt.verb, attempt.cell.benchmark, *words]]
+    if attempt.cell.server:
+        lines.append(["validate-submission", f"{attempt.submission}", "--dataset-path", f"{attempt.dataset}"])
+    return [shlex.join(["cig", *line]) for line in lines]
+
+
+def _search_flags(attempt: Attempt) -> dict[str, object]:
+    own, kind = attempt.searching, _kind(attempt)
+    models = {"method": own.method, f"{kind}clip": own.clip, f"{kind}phi": own.phi}
+    return {"dataset_path": attempt.places.dataset, **models, "generated_image_dir": own.pseudo_targets}
+
+
+def _place_flags(attempt: Attempt) -> dict[str, object]:
+    server, places = attempt.cell.server, attempt.places
+    name = {"submission_name": attempt.cell.short if server else None}
+    if attempt.imagines:
+        return {**_changed(places.composing), **_changed(places.generation), "out": attempt.folder, **name}
+    outputs = {"output_dir": attempt.submission.parent if server else None, "json": attempt.record}
+    return {**name, **outputs, "feature_cache": attempt.searching.cache}
+
+
+def _compute_flags(attempt: Attempt) -> dict[str, object]:
+    places = attempt.places
+    one, two = places.compute.batch_size, places.search_batch
+    sizes = {"batch_size": (one, IMAGINED_AT_ONCE), "search_batch_size": (two, Compute.batch_size)}
+    if not attempt.imagines:
+        sizes = {"batch_size": (two, Compute.batch_size)}
+    changed = {flag: size for flag, (size, default) in sizes.items() if size != default}
+    return {**_changed(replace(places.compute, batch_size=Compute.batch_size)), **changed}
+
+
+RENAMED = {"preprocessing": "preprocess_type", "guidance": "guidance_scale"}
+
+
+def _changed(asked: Composing | Generation | Compute) -> dict[str, object]:
+    """Flag -> value, of what is not the default."""
+    values = {own.name: getattr(asked, own.name) for own in fields(asked) if getattr(asked, own.name) != own.default}
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
+def _words(flag: str, value: object) -> list[str]:
+    name = f"--{flag.replace('_', '-')}"
+    return [name] if value is True else [name, str(value)]
+
+
+def _kind(attempt: Attempt) -> str:
+    """`run` has two CLIPs that compose, and calls the one that searches so."""
+    return "search_" if attempt.imagines else ""

@@ -1,0 +1,107 @@
+"""What a cell of `cig reproduce` needs, what of it is not on this machine, and what to type for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from cig import settings
+from cig.attempt import Attempt, Places
+from cig.errors import NotFoundError
+from cig.methods import Source, split_method, weights_of
+from cig.options import Data
+from cig.preflight import need_model, need_pictures, need_unet
+from cig.searching import check_searching
+from cig.workshop import phi_checks
+
+CLIP_FILES = (  # one of them is there where a CLIP is
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+SDXL_FILES = ("model_index.json",)
+VAE_FILES = ("diffusion_pytorch_model.safetensors",)
+GET = "cig models download"
+IMAGINING = "run"  # the verb that wants all that composes and generates
+BY_HAND = "--from-dir FOLDER"  # that was downloaded by hand, as there is no address of single files
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a cell needs and this machine has not."""
+
+    what: str
+    why: str
+    get: str  # what to type
+    partly: bool = False  # some of it is there: the cell runs, on less than its number stands on
+
+
+def lacks(attempt: Attempt, known: dict[str, Lack | None] | None = None) -> list[Lack]:
+    """What a cell needs and this machine has not; `known` remembers what other cells have looked for."""
+    known = {} if known is None else known
+    wanted: dict[str, tuple[Callable[[], object], str]] = {}
+    for what, check, get in _needs(attempt):
+        wanted.setdefault(what, (check, get))
+    for what, (check, get) in wanted.items():
+        if what not in known:
+            known[what] = _look(what, check, get)
+    return [lack for what in wanted if (lack := known[what])]
+
+
+Need = tuple[str, Callable[[], object], str]  # what, a check that raises NotFoundError, what to type
+
+
+def _needs(attempt: Attempt) -> Iterator[Need]:
+    data, get = attempt.data, f"cig download {attempt.cell.family}"
+    yield attempt.cell.benchmark, lambda: _need_data(data), get
+    yield from _needed_to_search(attempt)
+    if attempt.imagines:
+        yield from _needed_to_imagine(attempt.places)
+
+
+def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
+    own, weights = attempt.searching, weights_of(attempt.cell.method)
+    get, clip = f"{GET} {'/'.join(split_method(own.method))}", own.clip or weights.clip
+    yield _clip(clip, attempt.places, "--search-clip", get)
+    if weights.phi:
+        get = f"{get} {BY_HAND}" if weights.address == settings.CIG_DRIVE else get
+        yield str(own.phi or Source.models / weights.phi), lambda: check_searching(own), get
+
+
+def _needed_to_imagine(places: Places) -> Iterator[Need]:
+    composing, generation, get = places.composing, places.generation, f"{GET} {IMAGINING}"
+    yield _clip(composing.clip, places, "--clip", get)
+    yield _clip(composing.clip2, places, "--clip2", get)
+    for phi, check in zip(composing.phis, phi_checks(composing), strict=True):
+        yield str(phi), check, f"{get} {BY_HAND}"
+    yield str(generation.unet), lambda: need_unet(generation.unet), f"{get} {BY_HAND}"
+    repositories = ((generation.sdxl_repo, SDXL_FILES, "--sdxl-repo"), (generation.vae_repo, VAE_FILES, "--vae-repo"))
+    for repository, files, flag in repositories:
+        yield repository, partial(need_model, repository, files, places.compute.cache_dir, flag), get
+
+
+def _clip(source: str, places: Places, flag: str, get: str) -> Need:
+    return source, lambda: need_model(source, CLIP_FILES, places.compute.cache_dir, flag), get
+
+
+def _look(what: str, check: Callable[[], object], get: str) -> Lack | None:
+    try:
+        check()
+    except PartlyThere as error:
+        return Lack(what, str(error), get, partly=True)
+    except NotFoundError as error:
+        return Lack(what, str(error), get)
+    return None
+
+
+class PartlyThere(NotFoundError):
+    pass
+
+
+def _need_data(data: Data) -> None:
+    parts = data.load("val")
+    need_pictures(parts)
+    need_pictures(parts, references=True)
+    missing = {name for part in parts for name in part.missing_images}
+    if missing:
+        raise PartlyThere(f"{parts[0].name}: {len(missing)} pictures that its annotations name are not there")

@@ -1,0 +1,150 @@
+"""`cig reproduce`: a number that somebody published, measured again by the verbs of the walk; expected beside measured.
+
+What moves the number is the cell's own; where data and weights lie, and on what it is computed, is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cig.attempt import Attempt, Places, commands
+from cig.cells import Cell, cells, find
+from cig.errors import CigError, IncompleteError, some
+from cig.formats import write_json
+from cig.needs import Lack, lacks
+from cig.report import notes
+from cig.runtime import say
+from cig.submissions import validate
+
+
+def reproduce(name: str, places: Places | None = None) -> dict[str, Any]:
+    """Says which commands a cell stands for, runs them, and prints what came out; returns what `out/CELL.json` holds.
+
+    Raises:
+        NotFoundError: no such cell.
+        IncompleteError: data or weights are not there, all named at once; or, once all is written, something of the
+            data was missing, or the server would not take a file.
+        CigError: once all is written, a number is further from the expected one than its tolerance.
+    """
+    attempt = Attempt(find(name), places or Places())
+    for command in commands(attempt):
+        say(f"$ {command}")
+    _need(attempt)
+    record, complaint = attempt.run()
+    result, path = outcome(attempt, record), attempt.places.out / f"{name}.json"
+    write_json(path, result, indent=1)
+    print(to_text(attempt.cell, result))
+    say(f"{path} has all of it")
+    _complain(result, complaint)
+    return result
+
+
+def outcome(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result file holds, of what the verb wrote."""
+    cell, files = attempt.cell, record.get("submissions", [])
+    return {
+        "cell": cell.name,
+        **{key: getattr(cell, key) for key in ("what", "benchmark", "method", "weights", "source", "run", "open")},
+        "pseudo_targets": cell.imagined,
+        **_compared(cell, record),
+        "submissions": files,
+        "problems": _problems(files, attempt.dataset),
+        "commands": commands(attempt),
+        **{key: record[key] for key in ("missing", "protocol", "branches", "counts", "provenance")},
+    }
+
+
+def _compared(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Expected and measured, in percent; measured is null where a server measures."""
+    told: dict[str, Any] = {
+        "expected": dict(cell.expected),
+        "tolerance": cell.tolerance,
+        "complete": not record["missing"],
+    }
+    if cell.server:
+        return {**told, "measured": None, "intervals": None, "difference": None, "within": None}
+    scores, intervals = record["scores"][cell.part], record["intervals"][cell.part]
+    difference = {measure: scores[measure] - value for measure, value in cell.expected.items()}
+    within = None if cell.tolerance is None else all(abs(own) <= cell.tolerance for own in difference.values())
+    return {
+        **told,
+        "measured": {measure: scores[measure] for measure in cell.expected},
+        "intervals": {measure: intervals[measure] for measure in cell.expected},
+        "difference": difference,
+        "within": within,
+    }
+
+
+def _problems(files: Sequence[str], dataset: Path) -> dict[str, list[str]]:
+    """Submission file -> why the server would not take it; empty where it would take all."""
+    found = {name: validate(Path(name), dataset)[1] for name in files}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+# Saying
+
+
+def to_text(cell: Cell, result: Mapping[str, Any]) -> str:
+    """A line a measure: expected, measured, difference; or the files that the server is to be given."""
+    head = f"{cell.name}: {cell.what}, on {cell.benchmark}; expected by {cell.source}; {cell.run}"
+    lines = [head, *(_server_lines(result) if cell.server else _score_lines(result)), *notes(result["missing"])]
+    return "\n".join([*lines, *(f"not known: {question}" for question in cell.open)])
+
+
+def _score_lines(result: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'':14}  expected  measured                difference"]
+    for measure, value in result["expected"].items():
+        (low, high), own = result["intervals"][measure], result["measured"][measure]
+        told = f"{own:6.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"{measure:14}  {value:8.2f}  {told:22}  {result['difference'][measure]:+10.2f}")
+    return lines
+
+
+def _server_lines(result: Mapping[str, Any]) -> list[str]:
+    taken = "would be taken by the server" if not result["problems"] else "not all would be taken by the server"
+    expected = ", ".join(f"{measure} {value:.2f}" for measure, value in result["expected"].items())
+    return [*result["submissions"], f"{taken}, which should then say: {expected}"]
+
+
+def _need(attempt: Attempt) -> None:
+    """Says what is partly there; raises IncompleteError for what is not, if anything."""
+    found = lacks(attempt)
+    lines = [lack.why for lack in found]
+    mend = ["To get it:", *(f"  {command}" for command in dict.fromkeys(lack.get for lack in found))]
+    if any(not lack.partly for lack in found):
+        raise IncompleteError("\n  ".join([f"{attempt.cell.name} cannot be run here:", *lines, *mend]))
+    if found:
+        say("\n".join([*lines, *mend]))
+
+
+def _complain(result: Mapping[str, Any], complaint: str) -> None:
+    name = result["cell"]
+    if result["problems"]:
+        lines = [f"{path}: {some(problems, 5)}" for path, problems in result["problems"].items()]
+        raise IncompleteError("\n  ".join([f"{name}: the server would not take", *lines]))
+    if not result["complete"]:
+        told = complaint or "; ".join(notes(result["missing"]))
+        raise IncompleteError(f"{name} ran on less than its number stands on, and is not comparable: {told}")
+    if result["within"] is False:
+        hint = "other weights, another picture set, or a fault; see docs/reproduce.md"
+        raise CigError(f"{name} is further than {result['tolerance']:g} from what is expected: {hint}")
+
+
+def listing(places: Places | None = None) -> str:
+    """Every cell: what it is, what is expected, and whether it can be run here."""
+    known: dict[str, Lack | None] = {}
+    lines = []
+    for cell in cells():
+        found = lacks(Attempt(cell, places or Places()), known)
+        lines += [f"{cell.name}  {cell.what}, on {cell.benchmark}", f"    {cell.claim} ({cell.source}; {cell.run})"]
+        lines.append(f"    {_state(found)}")
+    return "\n".join([*lines, "", "cig reproduce CELL runs one, or says what to type for what it lacks."])
+
+
+def _state(found: Sequence[Lack]) -> str:
+    absent = [lack.what for lack in found if not lack.partly]
+    if absent:
+        return f"lacks {', '.join(absent)}"
+    return "; ".join(["can be run here", *(lack.why for lack in found)])

@@ -1,0 +1,60 @@
+"""The verb that measures a published number again: reproduce."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cig.flags import ComposerFlags, ComputeFlags, GeneratorFlags, at_least_1
+
+
+def reproduce(
+    cell: str | None = None,
+    /,
+    *,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    generated_image_dir: Path | None = None,
+    search_clip: str | None = None,
+    search_phi: Path | None = None,
+    compose: ComposerFlags = ComposerFlags(),
+    generator: GeneratorFlags = GeneratorFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    batch_size: int = 4,
+    search_batch_size: int = 32,
+    out: Path = Path("outputs/reproduce"),
+) -> None:
+    """Measures a published number again, and prints expected beside measured; without a cell, lists them.
+
+    What moves the number is the cell's: cig.toml and flags only say where things lie, and on what to compute.
+
+    Parameters
+    ----------
+    cell
+        A number that somebody published: cirr/searle-xl+cig, icons/pic2word.
+    dataset_path
+        The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's.
+    generated_image_dir
+        Pseudo-targets that were made before, by query id. Default: they are imagined.
+    search_clip
+        The CLIP that searches, where it is not the method's hub id: a folder. With a phi, the two come together.
+    search_phi
+        The textual-inversion network that searches. Default: the method's, in ./models.
+    batch_size
+        Pictures imagined at once; halved where they do not fit into memory.
+    search_batch_size
+        Pictures embedded at once.
+    out
+        CELL.json, and a folder for each benchmark: features, pseudo-targets, submissions.
+    """
+    from cig import reproduce as room
+    from cig.attempt import Places
+
+    at_least_1("--search-batch-size", search_batch_size)
+    models = generated_image_dir, compose.asked(), generator.asked()
+    places = Places(dataset_path, search_clip, search_phi, *models, compute.asked(batch_size), search_batch_size, out)
+    if cell:
+        room.reproduce(cell, places)
+    else:
+        print(room.listing(places))
