@@ -121,7 +121,7 @@ def parts(tmp_path_factory):
 
 
 def make(parts, out, **others):
-    verbs.generator("icons/train", out=out, size="tiny", limit=24, **{**parts, **STEPS, **others})
+    verbs.generator("icons/train", out=out, **{"size": "tiny", "limit": 24, **parts, **STEPS, **others})
     return read_tensors(out / "unet" / "diffusion_pytorch_model.safetensors")
 
 
