@@ -12,7 +12,7 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"hub", "formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
     {"images", "fetch", "cache"},
     {"icons"},
     {"benchmarks", "submissions"},
@@ -24,7 +24,11 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
     {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
     {"report", "page", "hits", "options"},
-    {"branches"},
+    {"branches", "models"},
+    {"inspection"},
+    {"adoption"},
+    {"releases"},
+    {"stock"},
     {"searching", "plan"},
     {"trial"},
     {"verdict"},

@@ -16,7 +16,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import errands, training, walk
+from cig.verbs import errands, models, training, walk
 
 app = App(
     name="cig",
@@ -36,6 +36,11 @@ train = App(name="train", help="Trains a CLIP, or a phi for one.")
 for part in (training.clip, training.phi):
     train.command(part)
 app.command(train)
+weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")
+weights.command(models.list_, name="list")
+weights.command(models.check)
+weights.command(models.download)
+app.command(weights)
 
 
 @app.command
