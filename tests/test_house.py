@@ -23,7 +23,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
     {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
-    {"report", "page", "hits", "options"},
+    {"report", "page", "hits", "options", "download"},
     {"branches"},
     {"searching", "plan"},
     {"trial"},
