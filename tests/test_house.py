@@ -13,6 +13,7 @@ SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
     {"formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"ranges", "archives"},
     {"images", "fetch", "cache"},
     {"icons"},
     {"benchmarks", "submissions"},
