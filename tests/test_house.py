@@ -13,6 +13,7 @@ SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
     {"hub", "formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {"ranges", "archives"},
     {"images", "fetch", "cache"},
     {"icons"},
     {"benchmarks", "submissions"},
@@ -23,7 +24,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
     {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
-    {"report", "page", "hits", "options"},
+    {"report", "page", "hits", "options", "download"},
     {"branches", "models"},
     {"inspection"},
     {"adoption"},

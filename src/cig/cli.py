@@ -16,7 +16,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import errands, models, training, walk
+from cig.verbs import data, errands, models, training, walk
 
 app = App(
     name="cig",
@@ -29,6 +29,7 @@ VERBS: list[Callable[..., None]] = [
     errands.demo,
     *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
     *(errands.compare, errands.search, errands.trial, errands.plan, errands.check, errands.validate_submission),
+    data.download,
 ]
 for verb in VERBS:
     app.command(verb)

@@ -285,6 +285,8 @@ def fingerprints(models: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 # Names of files by query id
 
+UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of characters
+
 
 def picture_name(query: str) -> str:
     """Integer ids are padded to five digits, as the published retrieval reads them."""

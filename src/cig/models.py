@@ -1,7 +1,7 @@
 """Every weight that a method or the generator wants: derived from what asks for it, so that a new method shows up.
 
-A phi is a file of a release, in ./models by default; a CLIP, a VAE and SDXL's base are hub ids or folders; the UNet is a
-folder. What is known of a release stands in its method's VARIANTS, of a hub repository in `hub.REPOS`.
+A phi is a file of a release, in ./models by default; a CLIP, a VAE and SDXL's base are hub ids or folders; the UNet
+is a folder. What is known of a release stands in its method's VARIANTS, of a hub repository in `hub.REPOS`.
 """
 
 from __future__ import annotations

@@ -104,8 +104,7 @@ class Source:
             return path
         by_hand = "" if weights.address.startswith("https://") else " --from-dir FOLDER"
         hint = (
-            f"get {weights.phi} from {weights.address} and put it at {path} "
-            f"(cig models download {path.stem}{by_hand})"
+            f"get {weights.phi} from {weights.address} and put it at {path} (cig models download {path.stem}{by_hand})"
         )
         hint = "check --phi" if self.phi else hint
         raise NotFoundError(f"the phi {path} is not there: {hint}, or give another --clip and --phi")
