@@ -48,7 +48,7 @@ def adopt_phi(weight: Weight, original: Path, address: str) -> Path:
     data = safetensors.torch.save({name: own.contiguous() for name, own in weights.items()})
     place = Path(weight.place).with_suffix(hub.WEIGHTS)
     _need_fit(weight, place, data)
-    note = {"file": original.name, "from": address, "sha256": content, "licence": weight.licence}
+    note = {"file": weight.file, "from": address, "sha256": content, "licence": weight.licence}
     write_bytes(place, data)
     write_json(place.with_suffix(".json"), {**note, "converted": digest(data)}, indent=1)
     return place

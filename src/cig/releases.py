@@ -128,7 +128,8 @@ def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
         disable_progress_bars()
     known = hub.repo(weight.place)
     files = tuple(f"unet/{own}" for own in known.files) if weight.kind == "unet" else known.files
-    asked: dict[str, Any] = {"repo_id": weight.place, "revision": known.commit or None, "cache_dir": cache_dir}
+    where = {"cache_dir": cache_dir, "endpoint": os.environ.get("HF_ENDPOINT") or None}
+    asked: dict[str, Any] = {"repo_id": weight.place, "revision": known.commit or None, **where}
     try:
         planned = snapshot_download(**asked, allow_patterns=list(files), dry_run=True)
         names = [own.filename for own in planned]
@@ -148,6 +149,6 @@ def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
 def _no_safetensors(weight: Weight, commit: str) -> str:
     from huggingface_hub import HfApi
 
-    names = HfApi().list_repo_files(weight.place, revision=commit or None)
+    names = HfApi(os.environ.get("HF_ENDPOINT") or None).list_repo_files(weight.place, revision=commit or None)
     pickled = [name for name in names if name.endswith((".bin", ".pt", ".ckpt", ".msgpack", ".h5"))]
     return f"{weight.place} has no safetensors; its weights are {some(pickled) or 'not there'}, and pickles are refused"

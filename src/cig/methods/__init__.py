@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins
+from cig import hub, plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.formats import identity, read_object
 from cig.images import Preprocess, Preprocessing
@@ -220,6 +220,25 @@ def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> 
         "dtype": source.dtype,
         "preprocessing": source.preprocessing,
     }
+
+
+def licensed(models: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's identity, each model with the licence that its release states; a phi's is the method's own."""
+    own = {"phi": models.get("licence", "unknown")}
+    return {
+        name: {**model, "licence": own.get(name) or licence_of(model["source"])} if _is_model(model) else model
+        for name, model in models.items()
+        if name != "licence"
+    }
+
+
+def licence_of(source: str) -> str:
+    """Of what is shipped, or of a hub id; "unknown" for anything else, a copy in a folder included."""
+    return OUR_LICENCE if Path(source).is_relative_to(EMBEDDED) else hub.repo(source).licence
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("source"), str)
 
 
 _OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method
