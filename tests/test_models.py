@@ -220,6 +220,11 @@ class Program:
         return os.system, ("touch it-ran",)
 
 
+def test_the_program_would_run(place):
+    pickle.loads(HOSTILE["a program alone"][0])
+    assert (place / "it-ran").exists()
+
+
 HOSTILE = {
     "a program": (packed({"Phi": Program()}), "pickled programs are refused"),
     "a program alone": (pickle.dumps(Program()), "pickled programs are refused"),
@@ -339,6 +344,7 @@ def test_a_hub_download_that_breaks_off_goes_on(own_hub, world):
     own_hub.moods["model.safetensors"] = 1000
     releases.fetch(one(GIGA))
     assert releases.fetch(one(GIGA)).state == "sound"
+    assert own_hub.fetched.count("model.safetensors") == 2
 
 
 def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkeypatch, capsys):
@@ -359,10 +365,12 @@ def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkey
     assert made.identity["scheduler"]["revision"] == hub.repo(SDXL).commit
 
 
-def test_a_hub_that_cannot_be_reached_is_said(monkeypatch, capsys):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_that_does_not_answer_or_knows_nothing_is_said(own_hub, monkeypatch, capsys, offline):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     code, out, err = run(capsys, "models", "download", VAE)
     assert (code, f"{VAE} cannot be had from the hub" in out, "Traceback" in err) == (1, True, False)
+    assert bool(own_hub.asked) != offline
 
 
 def test_a_cache_of_another_commit_is_used_as_it_is(own_hub, world, place):
@@ -423,6 +431,21 @@ def test_a_hostile_file_in_the_folder(place, capsys):
     assert (code, "phi_best: broken" in out, "SEARLE_ViT-B32: sound" in out) == (1, True, True)
     assert "pickled programs are refused" in err
     assert not (place / "it-ran").exists()
+
+
+def test_what_is_no_file_in_the_folder(place, capsys):
+    """Links to nowhere, pipes, folders of a file's name, a configuration that never ends."""
+    folder = place / "Downloads"
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+    (folder / "a/phi_best.pt").symlink_to("nowhere")
+    (folder / "a/config.json").symlink_to("nowhere")
+    os.mkfifo(folder / "b/SEARLE_ViT-B32.pt")
+    (folder / "b/config.json").write_bytes(b"[" * 2**21)
+    (folder / "c/lincir_large.pt").mkdir()
+    code, out, err = run(capsys, "models", "download", "--from-dir", "Downloads")
+    assert (code, "phi_best.pt is not there" in out, "SEARLE_ViT-B32.pt is not a file" in out) == (1, True, True)
+    assert "Traceback" not in err
 
 
 def test_two_files_of_one_name_that_differ(place, capsys):
@@ -597,6 +620,14 @@ def _home(weight):
 def test_the_page_of_licences_names_every_dataset():
     datasets = {name for name in plugins.names("benchmarks") if plugins.is_own("benchmarks", name)} - {"folder"}
     assert set(rows("Datasets")) == datasets
+
+
+def test_licences_of_what_pseudo_targets_were_made_with():
+    from cig.searching import _with_licences
+
+    made_by = {"models": {"vae": f"{VAE}@0", "unet": "ab"}, "compose": {"clip": f"{L14}@0", "dtype": "float32"}}
+    assert _with_licences(made_by)["licences"] == {"clip": "MIT", "vae": "MIT", "unet": "unknown"}
+    assert _with_licences({})["licences"] == {}
 
 
 def test_provenance_states_licences(world, place):

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig import hub
-from cig.errors import InputError, MismatchError, NotFoundError, OutputError, reason, some
-from cig.formats import digest, file_digest, make_folder, read_object, write_bytes, write_json, writing
-from cig.inspection import Finding, inspect, weight_files
+from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
+from cig.formats import digest, file_digest, make_folder, read_object, stat_file, write_bytes, write_json, writing
+from cig.inspection import Finding, compare_widths, inspect, weight_files
 
 if TYPE_CHECKING:
     from cig.models import Weight
 
 MOST_PHI = 2**31  # bytes; the largest published phi, with what trained it, has a quarter of them
+MOST_CONFIG = 2**20
 SUFFIXES = (".pt", ".pth", hub.WEIGHTS)
 UNET = "diffusion_pytorch_model*.safetensors"
 
@@ -39,31 +40,19 @@ def adopt_phi(weight: Weight, original: Path, address: str) -> Path:
 
     from cig.inversion import KINDS, read_phi
 
-    if original.stat().st_size > MOST_PHI:
-        raise InputError(f"{original} has {original.stat().st_size:,} bytes, more than any phi; refused")
+    if (size := stat_file(original).st_size) > MOST_PHI:
+        raise InputError(f"{original} has {size:,} bytes, more than any phi; refused")
     content = file_digest(original)
     if weight.sha256 and original.suffix != hub.WEIGHTS and content != weight.sha256:
         raise MismatchError(f"{original} is of sha256 {content}, but its release's file of {weight.sha256}; refused")
-    weights, _ = read_phi(original, KINDS[weight.network])
+    weights, (width, _, out) = read_phi(original, KINDS[weight.network])
+    compare_widths(weight, original, (width, out))
     data = safetensors.torch.save({name: own.contiguous() for name, own in weights.items()})
     place = Path(weight.place).with_suffix(hub.WEIGHTS)
-    _need_fit(weight, place, data)
     note = {"file": weight.file, "from": address, "sha256": content, "licence": weight.licence}
     write_bytes(place, data)
     write_json(place.with_suffix(".json"), {**note, "converted": digest(data)}, indent=1)
     return place
-
-
-def _need_fit(weight: Weight, place: Path, data: bytes) -> None:
-    """Looks at it aside, before it takes the place of anything."""
-    aside = place.with_name(f"{place.stem}.new{hub.WEIGHTS}")
-    write_bytes(aside, data)
-    try:
-        found = inspect(replace(weight, place=str(aside)))
-    finally:
-        aside.unlink(missing_ok=True)
-    if found.state != "sound":
-        raise MismatchError(found.about.replace(str(aside), str(place)))
 
 
 def stands_in_the_way(before: Finding) -> bool:
@@ -111,7 +100,9 @@ def _adopted(weight: Weight, files: Sequence[Path], link: bool) -> Finding | Non
             adopt_phi(weight, chosen, str(chosen))
         else:
             _place_unet(weight, chosen.parent, link)
-    except (InputError, MismatchError) as error:
+    except OutputError:
+        raise
+    except CigError as error:
         return Finding(weight, "broken", about=str(error), hint="download that file again")
     return inspect(weight)
 
@@ -128,8 +119,8 @@ def _offered(weight: Weight, files: Sequence[Path]) -> list[Path]:
 
 def _is_unet(config: Path) -> bool:
     try:
-        kind = read_object(config).get("_class_name")
-    except InputError:  # any other program's
+        kind = read_object(config).get("_class_name") if stat_file(config).st_size <= MOST_CONFIG else None
+    except CigError:  # any other program's
         return False
     return kind == "UNet2DConditionModel" and bool(weight_files(config.parent, UNET))
 

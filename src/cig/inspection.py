@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cig import hub
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, some
-from cig.formats import file_digest, folder_digest, read_object
+from cig.formats import file_digest, folder_digest, read_object, stat_file
 from cig.models import Weight, composing_clips
+from cig.runtime import say
 from cig.tensors import read_header
 
 if TYPE_CHECKING:
@@ -70,15 +71,23 @@ Look = tuple[str, tuple[int, int] | None]
 
 
 def _phi(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
-    from cig.inversion import KINDS, need_fit, read_phi
+    from cig.inversion import KINDS, read_phi
 
     _, (width, hidden, out) = read_phi(path, KINDS[weight.network])
-    known, source = _widths_of(weight.clip, cache_dir)
-    if known:
-        need_fit(path, (width, out), weight.clip, known)
+    against = compare_widths(weight, path, (width, out), cache_dir)
     _need_known_content(weight, path)
-    against = f"fits {weight.clip} ({source})" if known else f"not compared with {weight.clip}, which is not there"
     return f"{width} -> {hidden} -> {out}, {against}", (width, out)
+
+
+def compare_widths(weight: Weight, path: Path, widths: tuple[int, int], cache_dir: Path | None = None) -> str:
+    """What a phi's (input, output) were compared with; raises MismatchError where they are not its CLIP's."""
+    from cig.inversion import need_fit
+
+    known, source = _widths_of(weight.clip, cache_dir)
+    if not known:
+        return f"not compared with {weight.clip}, which is not there"
+    need_fit(path, widths, weight.clip, known)
+    return f"fits {weight.clip} ({source})"
 
 
 def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | None, str]:
@@ -214,6 +223,8 @@ def _digest(weight: Weight, path: Path) -> str:
         return folder_digest(path)
     for own in sorted(path.rglob(f"*{hub.WEIGHTS}")):
         stored = own.resolve().name
+        if stat_file(own).st_size > 2**30:
+            say(f"reading {own.name} of {weight.name}, {stat_file(own).st_size / 1e9:.1f} GB")
         if len(stored) == 64 and file_digest(own) != stored:
             raise InputError(f"{own} is not of the sha256 that the hub says, {stored}: damaged on its way or here")
     return path.parent.name if weight.kind == "unet" else path.name

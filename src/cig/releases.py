@@ -121,7 +121,7 @@ def _size(web: Web, address: str) -> int:
 
 def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
     """Raises NotFoundError for what the hub does not give, MismatchError for a repository without safetensors."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -138,7 +138,7 @@ def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
         coming = [own for own in planned if own.will_download]
         size = sum(own.file_size or 0 for own in coming)
         say(f"{weight.place}: {len(coming)} files, {size / 1e6:,.1f} MB from the hub, {some(names, 6)}")
-        need_space(Path(cache_dir or os.path.expanduser("~")), size, weight.place)
+        need_space(Path(cache_dir or constants.HF_HUB_CACHE), size, weight.place)
         snapshot_download(**asked, allow_patterns=list(files))
     except CigError:
         raise
