@@ -93,4 +93,4 @@ def test_configurations_that_are_not_here(world, capsys):
     with pytest.raises(SystemExit) as done:
         main(["plan", "cirr/val", "--dataset-path", str(world), "--model-path", str(world / "models/sdxl")])
     assert done.value.code == 2
-    assert "is not on this machine, so nothing can be planned" in capsys.readouterr().err
+    assert "is not on this machine; give a folder, or fetch it first" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import errands, reproduce, training, walk
+from cig.verbs import data, errands, models, reproduce, training, walk
 
 app = App(
     name="cig",
@@ -30,6 +30,7 @@ VERBS: list[Callable[..., None]] = [
     *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
     *(errands.compare, errands.search, errands.trial, errands.plan, errands.check, errands.validate_submission),
     reproduce.reproduce,
+    data.download,
 ]
 for verb in VERBS:
     app.command(verb)
@@ -37,6 +38,11 @@ train = App(name="train", help="Trains a CLIP, a phi for one, a VAE, or a genera
 for part in (training.clip, training.phi, training.vae, training.generator):
     train.command(part)
 app.command(train)
+weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")
+weights.command(models.list_, name="list")
+weights.command(models.check)
+weights.command(models.download)
+app.command(weights)
 
 
 @app.command

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
+from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, reason, some
 from cig.formats import identity, read_json
 from cig.images import Preprocess
@@ -240,21 +241,34 @@ def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) ->
     Raises:
         NotFoundError: the configuration is neither in a folder nor in the hub's cache.
     """
-    from transformers import CLIPConfig, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+    config = _clip_config(source, cache_dir)
+    with torch.device("meta"):
+        vision = CLIPVisionModelWithProjection(config.vision_config).to(dtype).eval()
+        return vision, CLIPTextModelWithProjection(config.text_config).to(dtype).eval()
+
+
+def clip_widths(source: str, cache_dir: Path | None = None) -> tuple[int, int]:
+    """Of projected picture features and of words; raises as meta_clip does."""
+    config = _clip_config(source, cache_dir)
+    return config.vision_config.projection_dim, config.text_config.hidden_size
+
+
+def _clip_config(source: str, cache_dir: Path | None) -> Any:
+    from transformers import CLIPConfig
 
     quiet_transformers()
     if os.path.exists(source):
         _check_folder(Path(source))
     try:
-        config = CLIPConfig.from_pretrained(source, cache_dir=cache_dir, local_files_only=True)
+        pinned = hub.commit_of(source, cache_dir)
+        return CLIPConfig.from_pretrained(source, revision=pinned, cache_dir=cache_dir, local_files_only=True)
     except Exception as error:
         raise NotFoundError(
-            f"the configuration of CLIP {source} is not on this machine, so nothing can be planned; "
-            f"give a folder, or let `cig extract` or a download fetch it first"
+            f"the configuration of CLIP {source} is not on this machine; "
+            f"give a folder, or fetch it first: cig models download {source}"
         ) from error
-    with torch.device("meta"):
-        vision = CLIPVisionModelWithProjection(config.vision_config).to(dtype).eval()
-        return vision, CLIPTextModelWithProjection(config.text_config).to(dtype).eval()
 
 
 def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
@@ -262,7 +276,8 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | N
     if local:
         _check_folder(folder)
     try:
-        model, info = tower.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
+        where = {"revision": hub.commit_of(source, cache_dir), "cache_dir": cache_dir}
+        model, info = tower.from_pretrained(source, dtype=dtype, output_loading_info=True, **where)
     except Exception as error:
         if local:
             raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error

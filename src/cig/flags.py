@@ -15,6 +15,7 @@ from cig import settings
 from cig.errors import UsageError
 
 if TYPE_CHECKING:
+    from cig.download import Asking
     from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
@@ -22,6 +23,7 @@ Flag = Parameter(negative="")
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
+WEB = Group("web", sort_key=10)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -319,6 +321,30 @@ class WorkFlags:
         from cig.runtime import Shard
 
         return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
+
+
+@Parameter(name="*", group=WEB)
+@dataclass(frozen=True)
+class AskingFlags:
+    per_host: int = 8
+    "Requests to one host at a time."
+    at_once: int = 32
+    "Requests under way in all."
+    retries: int = 3
+    "Further tries where another may help, with growing waits, or as long as the server asks to wait."
+    patience: float = 60.0
+    "Seconds for one answer; what is large takes longer."
+    max_mb: int = 32
+    "MB of one picture or annotation file; larger ones are refused."
+
+    def asked(self) -> Asking:
+        from cig.download import Asking
+
+        for flag, value in (("--per-host", self.per_host), ("--at-once", self.at_once), ("--max-mb", self.max_mb)):
+            at_least_1(flag, value)
+        if self.retries < 0 or not 0 < self.patience < float("inf"):
+            raise UsageError("--retries should be 0 or more, --patience more than 0 seconds")
+        return Asking(self.per_host, self.at_once, self.retries, self.patience, self.max_mb * 2**20)
 
 
 def key_value(text: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError, reason, some
 
 if TYPE_CHECKING:
@@ -270,7 +271,8 @@ def identity(
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir)
+        revision = hub.commit_of(source, cache_dir)
+        cached = try_to_load_from_cache(str(source), config, cache_dir=cache_dir, revision=revision)
     except ValueError:  # no hub id either, as whoever loads it will say
         cached = None
     return {"source": str(source), "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"}
@@ -282,6 +284,8 @@ def fingerprints(models: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 # Names of files by query id
+
+UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of characters
 
 
 def picture_name(query: str) -> str:

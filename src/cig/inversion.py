@@ -89,6 +89,7 @@ class Checkpoint:
 
 PHI = Checkpoint(Phi, "Phi", ("layers.0", "layers.3", "layers.6"))
 IM2TEXT = Checkpoint(Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), "module.")
+KINDS = {"phi": PHI, "im2text": IM2TEXT}
 
 
 @dataclass(frozen=True)
@@ -116,19 +117,29 @@ def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
         InputError: not such a checkpoint, or values that are not finite.
         MismatchError: it does not fit the CLIP; both widths are named.
     """
-    weights = _stored(Path(path), kind)
-    hidden, width, out = _phi_widths({name: tuple(own.shape) for name, own in weights.items()}, kind, path)
-    if (width, out) != (clip.feature_width, clip.token_width):
-        raise MismatchError(
-            f"phi {path} turns features of width {width} into words of width {out}, but the CLIP "
-            f"{clip.identity['source']} has features of width {clip.feature_width} and words of width "
-            f"{clip.token_width}; --clip and --phi come in pairs"
-        )
+    weights, (width, hidden, out) = read_phi(Path(path), kind)
+    need_fit(path, (width, out), clip.identity["source"], (clip.feature_width, clip.token_width))
     phi = kind.network(width, hidden, out, dropout=0)
     phi.load_state_dict(weights)
-    if not all(torch.isfinite(parameter).all() for parameter in phi.parameters()):
-        raise InputError(f"{path}: phi has weights that are not finite")
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
+
+
+def read_phi(path: Path, kind: Checkpoint = PHI) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
+    """(weights by the network's own names, (input, hidden, output)); raises InputError as load_phi does."""
+    weights = _stored(path, kind)
+    hidden, width, out = _phi_widths({name: tuple(own.shape) for name, own in weights.items()}, kind, path)
+    if not all(torch.isfinite(own).all() for own in weights.values()):
+        raise InputError(f"{path}: phi has weights that are not finite")
+    return weights, (width, hidden, out)
+
+
+def need_fit(path: str | Path, phi: tuple[int, int], clip: str, widths: tuple[int, int]) -> None:
+    """Raises MismatchError unless a phi's (input, output) are a CLIP's widths of features and words."""
+    if phi != widths:
+        raise MismatchError(
+            f"phi {path} turns features of width {phi[0]} into words of width {phi[1]}, but the CLIP {clip} has "
+            f"features of width {widths[0]} and words of width {widths[1]}; --clip and --phi come in pairs"
+        )
 
 
 def _stored(path: Path, kind: Checkpoint) -> dict[str, Tensor]:

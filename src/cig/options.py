@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cig import settings
 from cig.benchmarks import load_benchmarks, split_name
 from cig.images import Preprocessing
+from cig.preflight import weights_at
 from cig.runtime import Seeds, Shard
 from cig.types import Benchmark
 
@@ -76,7 +77,8 @@ class Composing:
 
     @property
     def phis(self) -> tuple[Path, Path]:
-        return self.phi or settings.place("phi_vit"), self.phi2 or settings.place("phi_giga")
+        places = weights_at(settings.place("phi_vit")), weights_at(settings.place("phi_giga"))
+        return self.phi or places[0], self.phi2 or places[1]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ half of the rate that matrix products reach on this device, measured for a momen
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from cig.layout import part_folder
 from cig.methods import split_method
 from cig.options import Composing, Compute, Data, Generation, Searching
 from cig.preflight import need_all, need_unet
-from cig.runtime import device_name, resolve_device, resolve_dtype
+from cig.runtime import device_name, disk_of, resolve_device, resolve_dtype
 from cig.types import Benchmark
 
 REACHED = 0.5  # of the rate of matrix products, by whole models: a guess, which the plan names
@@ -131,12 +130,6 @@ def memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def disk_of(folder: Path) -> int:
-    """Free bytes where a folder is, or will be."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 # The plan

@@ -11,7 +11,12 @@ from types import ModuleType
 
 from cig.errors import NotFoundError, did_you_mean
 
-MARKS = {"benchmarks": "SPLITS", "methods": "VARIANTS", "generators": "load"}  # what a module of each kind has
+MARKS = {
+    "benchmarks": "SPLITS",
+    "methods": "VARIANTS",
+    "generators": "load",
+    "download": "download",
+}  # what a module of each kind has
 
 
 def names(folder: str) -> list[str]:

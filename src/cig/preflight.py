@@ -31,24 +31,42 @@ def need_all(
     return parts
 
 
+def weights_at(path: Path) -> Path:
+    """The file, or what `cig models download` converts it to: NAME.safetensors in its place."""
+    safe = path.with_suffix(".safetensors")
+    return safe if os.path.isfile(safe) and not os.path.isfile(path) else path
+
+
 def need_phi(path: Path, key: str, flag: str) -> None:
     """A phi that composes; key is its default place's."""
     if not os.path.isfile(path):
-        name = Path(settings.PLACES[key]).name
+        name = Path(settings.PLACES[key])
         raise NotFoundError(
-            f"the phi {path} is not there: get {name} from {settings.CIG_DRIVE} and put it there, or give {flag}"
+            f"the phi {path} is not there: get {name.name} from {settings.CIG_DRIVE} and put it there "
+            f"(cig models download {name.stem} --from-dir FOLDER), or give {flag}"
         )
+
+
+def is_hub_id(place: str) -> bool:
+    """Whether it is OWNER/NAME and no folder, nor the place of one."""
+    return (
+        place.count("/") == 1
+        and place[0] not in "./~"
+        and not place.startswith("models/")
+        and not os.path.exists(place)
+    )
 
 
 def need_unet(model_path: str | Path) -> str:
     """A folder with `unet/` in it, or a hub id, as from_pretrained takes it."""
     path, text = Path(model_path), str(model_path)
-    if not os.path.exists(path) and text[0] not in "./~" and text.count("/") == 1 and not text.startswith("models/"):
+    if is_hub_id(text):
         return text
     if not os.path.isfile(path / "unet" / "config.json"):
         raise NotFoundError(
             f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {settings.CIG_DRIVE} and put its "
-            f"config.json and diffusion_pytorch_model.safetensors there, or give --model-path"
+            f"config.json and diffusion_pytorch_model.safetensors there (cig models download sdxl_checkpoint "
+            f"--from-dir FOLDER), or give --model-path"
         )
     return text
 

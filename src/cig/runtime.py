@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -153,6 +154,41 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
         _running.remove(what)
 
 
+def progress_bytes(
+    beats: Iterable[object], done: Callable[[], int], total: Callable[[], int], what: str
+) -> Iterator[None]:
+    """As `progress`, of bytes: each beat is a moment to look how many there are.
+
+    Args:
+        total: 0 while it is not known.
+    """
+    from tqdm import tqdm
+
+    before, started = done(), time.monotonic()
+    told = started
+    _running.append(what)
+    try:
+        with tqdm(desc=what, initial=before, unit="B", unit_scale=True, disable=None) as bar:
+            for _ in beats:
+                yield
+                bar.n, bar.total, now = done(), total() or None, time.monotonic()
+                bar.refresh()
+                if bar.disable and now - told >= TELL_EVERY:
+                    told = now
+                    say(f"{what}: {_how_far(done(), total(), (done() - before) / (now - started))}")
+                if _stop_asked:
+                    raise Interrupted(f"{what}: stopped after {done() / 1e6:,.0f} MB")
+    finally:
+        _running.remove(what)
+
+
+def _how_far(done: int, total: int, pace: float) -> str:
+    """ "3,200 of 20,127 MB, 12.3 MB/s, about 23 min left"."""
+    of = f" of {total / 1e6:,.0f}" if total else ""
+    left = f", about {(total - done) / pace / 60:.0f} min left" if total and pace > 0 else ""
+    return f"{done / 1e6:,.0f}{of} MB, {pace / 1e6:.1f} MB/s{left}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """A device's or the machine's, as torch tells it."""
     text = str(error)
@@ -202,6 +238,12 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def disk_of(folder: Path) -> int:
+    """Free bytes where a folder is, or will be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 @dataclass

@@ -121,8 +121,18 @@ def search_parts(
         targets=[_shown(own) for own in branches],
         refused=[{query for folder in places for query in refused(folder)} for places in folders],
         branches=making.describe(parts[0]),
-        provenance={**about, "imagined": imagined},
+        provenance={**about, "imagined": {name: _with_licences(own) for name, own in imagined.items()}},
     )
+
+
+def _with_licences(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of pseudo-targets, which know a model by its digest or as ID@COMMIT, and the licences of hub ids."""
+    from cig.methods import licence_of
+
+    composed = made_by.get("compose", {})
+    models = {name: composed[name] for name in ("clip", "clip2", "phi", "phi2") if name in composed}
+    models |= made_by.get("models", {})
+    return {**made_by, "licences": {name: licence_of(str(own).partition("@")[0]) for name, own in models.items()}}
 
 
 def _shown(branches: Sequence[Branch]) -> Targets | None:
@@ -143,12 +153,14 @@ def _provenance(
     compute: Compute,
     started: float,
 ) -> dict[str, Any]:
+    from cig.methods import licensed
+
     own = dict.fromkeys(path for part in parts for path in part.images.values())
     return {
         "versions": versions(),
         "commit": commit(),
         "settings": jsonable({**vars(searching), **vars(compute), "preprocess": vars(method.preprocess)}),
-        "models": jsonable(dict(method.identity)),
+        "models": jsonable(licensed(method.identity)),
         "picture_set": pictures.digest(own),
         "counts": {"pictures": len(pictures.rows), "unreadable": len(pictures.failed)},
         "seconds": round(time.monotonic() - started, 3),

@@ -18,6 +18,7 @@ from typing import Any
 from cig.errors import InputError, UsageError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
+CIG_LICENCE = "none stated"  # of what lies there
 PLACES = {  # the published configuration's keys and folders, and those that it lacks
     "cirr": "./datasets/CIRR",
     "fashioniq": "./datasets/FashionIQ",

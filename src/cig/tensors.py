@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig.errors import InputError, MismatchError, reason, some
-from cig.formats import read_bytes, write_bytes
+from cig.formats import read_bytes, stat_file, write_bytes
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ def _load(path: Path) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
+
+
+def read_header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what a safetensors file holds, without its numbers; raises InputError if it is not whole."""
+    from safetensors import safe_open
+
+    stat_file(path)
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
 
 
 def read_pickled_names(path: Path) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from cig import hub
 from cig.encoders import TEXT_BATCH, Clip, load_clip
 from cig.errors import InputError, MismatchError, reason, some
 from cig.formats import identity, read_object
@@ -148,7 +149,8 @@ def _config(source: str, cache_dir: Path | None) -> Any:
     if kind == "clip":
         return None
     try:
-        return AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        pinned = hub.commit_of(source, cache_dir)
+        return AutoConfig.from_pretrained(source, revision=pinned, cache_dir=cache_dir, trust_remote_code=False)
     except Exception as error:
         if not local:
             return None

@@ -13,7 +13,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -29,10 +29,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 Resolve = Callable[[str, int], list[str]]
 Kind = Literal[
-    "address", "unreachable", "redirects", "gone", "refused", "busy", "failing", "packed", "too large", "slow"
+    "address", "unreachable", "redirects", "gone", "refused", "busy", "failing", "packed", "too large", "slow", "range"
 ]
 PORTS = {"http": 80, "https": 443}
-KINDS: Mapping[int, Kind] = {404: "gone", 410: "gone", 401: "refused", 403: "refused", 429: "busy", 503: "busy"}
+KINDS: Mapping[int, Kind] = {404: "gone", 410: "gone", 416: "range", 429: "busy", 503: "busy"}
 CARRYING = [  # IPv6 addresses that lead to an IPv4 address, or to a site
     *map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
 ]
@@ -131,6 +131,17 @@ class Web:
             for left in running:
                 left.cancel()
             wait(running)
+
+    def beats(self, work: Coroutine[Any, Any, object], every: float = 0.5) -> Generator[None]:
+        """One so many seconds while `work` is under way, whose error is raised; it ends when this is closed."""
+        task = self._start(_begun(work)).result()
+        try:
+            while not self._start(_ended(task, every)).result():
+                yield
+            task.result()
+        finally:
+            self._loop.call_soon_threadsafe(task.cancel)
+            self._start(_ended(task)).result()
 
     async def body(self, url: str) -> bytes:
         """For `each`: the whole body of one answer; raises WebError."""
@@ -237,6 +248,14 @@ class Web:
     async def _close(self) -> None:
         for host in self._hosts.values():
             await host.client.aclose()
+
+
+async def _begun(work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    return asyncio.ensure_future(work)
+
+
+async def _ended(task: asyncio.Task, within: float | None = None) -> bool:
+    return bool((await asyncio.wait([task], timeout=within))[0])
 
 
 async def chunks(url: str, response: httpx.Response, most: int) -> AsyncIterator[bytes]:

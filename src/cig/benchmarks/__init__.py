@@ -14,11 +14,10 @@ from typing import Any
 
 from cig import plugins, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
-from cig.formats import picture_name, place_of, read_entries
+from cig.formats import UNSAYABLE, picture_name, place_of, read_entries
 from cig.types import Benchmark, Query
 
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of characters
 
 
 def split_name(name: str, default: str) -> tuple[str, str]:

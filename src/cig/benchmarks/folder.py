@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cig.benchmarks import UNSAYABLE, name_of, unique
+from cig.benchmarks import name_of, unique
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.fetch import fetch_pictures, is_url
-from cig.formats import read_bytes
+from cig.formats import UNSAYABLE, read_bytes
 from cig.layout import walk_pictures
 from cig.tables import FORMS, Row, read_rows
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
 from cig.formats import Hashed, file_digest, identity
 from cig.preflight import need_unet
@@ -192,22 +193,36 @@ def meta_sdxl(
     Raises:
         NotFoundError: a configuration is neither in a folder nor in the hub's cache.
     """
-    _quiet()
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    return meta_unet(model_path, dtype, cache_dir), meta_vae(vae_repo, dtype, cache_dir)
 
-    kinds = [(UNet2DConditionModel, need_unet(model_path), {"subfolder": "unet"}), (AutoencoderKL, vae_repo, {})]
-    models = []
-    for kind, source, options in kinds:
-        try:
-            config = kind.load_config(source, cache_dir=cache_dir, local_files_only=True, **options)
-        except Exception as error:
-            raise NotFoundError(
-                f"the configuration of {kind.__name__} {source} is not on this machine, so nothing can "
-                f"be planned; give a folder, or let a first run fetch it"
-            ) from error
-        with torch.device("meta"):
-            models.append(kind.from_config(config).to(dtype).eval())
-    return models[0], models[1]
+
+def meta_unet(model_path: str | Path, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
+    """As meta_sdxl."""
+    _quiet()
+    from diffusers import UNet2DConditionModel
+
+    return _meta(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir, subfolder="unet")
+
+
+def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
+    """As meta_sdxl."""
+    _quiet()
+    from diffusers import AutoencoderKL
+
+    return _meta(AutoencoderKL, vae_repo, dtype, cache_dir)
+
+
+def _meta(kind: Any, source: str, dtype: torch.dtype, cache_dir: Path | None, **options: Any) -> Any:
+    try:
+        pinned = hub.commit_of(source, cache_dir)
+        config = kind.load_config(source, revision=pinned, cache_dir=cache_dir, local_files_only=True, **options)
+    except Exception as error:
+        raise NotFoundError(
+            f"the configuration of {kind.__name__} {source} is not on this machine; "
+            f"give a folder, or fetch it first: cig models download {source}"
+        ) from error
+    with torch.device("meta"):
+        return kind.from_config(config).to(dtype).eval()
 
 
 def check_size(height: int, width: int) -> None:
@@ -218,7 +233,7 @@ def check_size(height: int, width: int) -> None:
 def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
     """A model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
     try:
-        return kind.from_pretrained(str(source), **options)
+        return kind.from_pretrained(str(source), revision=hub.commit_of(source, options.get("cache_dir")), **options)
     except Exception as error:
         if os.path.exists(source):
             raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error

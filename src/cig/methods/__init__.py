@@ -13,21 +13,23 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins
+from cig import hub, plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.formats import identity, read_object
 from cig.images import Preprocess, Preprocessing
+from cig.preflight import weights_at
 
 if TYPE_CHECKING:
     import torch
 
     from cig.cache import FeatureCache
     from cig.encoders import Clip
-    from cig.inversion import Checkpoint, Inverter
+    from cig.inversion import Inverter
     from cig.towers import Tower
     from cig.types import Method
 
 EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"
+OUR_LICENCE = "Apache-2.0"  # of what lies there
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
 CLIPS = {
     "b32": "openai/clip-vit-base-patch32",
@@ -44,7 +46,9 @@ class Weights:
     clip: str  # hub id or folder; empty for a method that has none
     phi: str = ""  # file, in ./models by default
     address: str = ""  # where to get that file
-    licence: str = "unknown"
+    licence: str = "unknown"  # of the phi, as its release states it
+    sha256: str = ""  # of that file, once known
+    network: str = "phi"  # its kind, a key of inversion.KINDS
     words: bool = False  # instead of a phi, a folder of pseudo-words, which is always the user's
 
 
@@ -87,18 +91,22 @@ class Source:
         device = torch.device(self.device)
         return device, resolve_dtype(self.dtype, device, on_gpu)
 
-    def load_inverter(self, weights: Weights, on_gpu: str = "float32", kind: Checkpoint | None = None) -> Inverter:
-        from cig.inversion import PHI, load_phi
+    def load_inverter(self, weights: Weights, on_gpu: str = "float32") -> Inverter:
+        from cig.inversion import KINDS, load_phi
 
         phi = self.phi_file(weights)  # before the CLIP, which may be a long download
-        return load_phi(phi, self.load_clip(weights, on_gpu), kind or PHI)
+        return load_phi(phi, self.load_clip(weights, on_gpu), KINDS[weights.network])
 
     def phi_file(self, weights: Weights) -> Path:
         """Raises NotFoundError, which says which file to get, where, and where to put it."""
-        path = self.phi or self.models / weights.phi
+        path = self.phi or weights_at(self.models / weights.phi)
         if os.path.isfile(path):
             return path
-        hint = f"get {weights.phi} from {weights.address} and put it at {path}" if not self.phi else "check --phi"
+        by_hand = "" if weights.address.startswith("https://") else " --from-dir FOLDER"
+        hint = (
+            f"get {weights.phi} from {weights.address} and put it at {path} (cig models download {path.stem}{by_hand})"
+        )
+        hint = "check --phi" if self.phi else hint
         raise NotFoundError(f"the phi {path} is not there: {hint}, or give another --clip and --phi")
 
 
@@ -212,6 +220,25 @@ def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> 
         "dtype": source.dtype,
         "preprocessing": source.preprocessing,
     }
+
+
+def licensed(models: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's identity, each model with the licence that its release states; a phi's is the method's own."""
+    own = {"phi": models.get("licence", "unknown")}
+    return {
+        name: {**model, "licence": own.get(name) or licence_of(model["source"])} if _is_model(model) else model
+        for name, model in models.items()
+        if name != "licence"
+    }
+
+
+def licence_of(source: str) -> str:
+    """Of what is shipped, or of a hub id; "unknown" for anything else, a copy in a folder included."""
+    return OUR_LICENCE if Path(source).is_relative_to(EMBEDDED) else hub.repo(source).licence
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("source"), str)
 
 
 _OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method

@@ -1,16 +1,19 @@
 """LinCIR (Gu et al., CVPR 2024): phi learnt from text; CLIP's preprocessing, fp16 on a GPU, the word at every $."""
 
+from cig import hub
 from cig.formats import identity
 from cig.images import Preprocess
 from cig.inversion import InversionMethod
-from cig.methods import CLIPS, EMBEDDED, Source, Weights
-from cig.settings import CIG_DRIVE
+from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
+from cig.settings import CIG_DRIVE, CIG_LICENCE
 
-_HUB = "the hub repository navervision/zeroshot-cir-models"
+_LARGE = hub.file_address("navervision/zeroshot-cir-models", "lincir_large.pt")
+_SHA256 = "5ba98d52db7a5e9a78f9ba7436991235477b89544caf246e4659642bf9b409bd"  # as public projects check it
+_ICONS = str(EMBEDDED / "lincir" / "phi.safetensors")
 VARIANTS = {
-    "l14": Weights(CLIPS["l14"], "lincir_large.pt", _HUB, "CC BY-NC 4.0"),
-    "g14": Weights(CLIPS["g14"], "phi_best_giga.pt", CIG_DRIVE, "none stated"),
-    "icons": Weights(CLIPS["icons"], str(EMBEDDED / "lincir" / "phi.safetensors"), licence="Apache-2.0"),
+    "l14": Weights(CLIPS["l14"], "lincir_large.pt", _LARGE, "CC BY-NC 4.0", _SHA256),
+    "g14": Weights(CLIPS["g14"], "phi_best_giga.pt", CIG_DRIVE, CIG_LICENCE),
+    "icons": Weights(CLIPS["icons"], _ICONS, licence=OUR_LICENCE),
 }
 
 

@@ -3,22 +3,25 @@
 The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption}`; Pic2Word's own differ by dataset.
 """
 
+from cig import hub
 from cig.formats import identity
 from cig.images import Preprocess
-from cig.inversion import IM2TEXT, InversionMethod
-from cig.methods import CLIPS, EMBEDDED, Source, Weights
+from cig.inversion import InversionMethod
+from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 
-_HUB = "the hub repository navervision/zeroshot-cir-models"
+_LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")
+_ICONS = str(EMBEDDED / "pic2word" / "phi.safetensors")
 VARIANTS = {
-    "l14": Weights(CLIPS["l14"], "pic2word_large.pt", _HUB),
-    "icons": Weights(CLIPS["icons"], str(EMBEDDED / "pic2word" / "phi.safetensors"), licence="Apache-2.0"),
+    "l14": Weights(CLIPS["l14"], "pic2word_large.pt", _LARGE, network="im2text"),
+    "icons": Weights(CLIPS["icons"], _ICONS, licence=OUR_LICENCE, network="im2text"),
 }
 
 
 def load(variant: str, source: Source) -> InversionMethod:
     weights = VARIANTS[variant]
-    inverter = source.load_inverter(weights, kind=IM2TEXT)
+    inverter = source.load_inverter(weights)
     models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
     preprocess = Preprocess(inverter.clip.size, pad=source.preprocessing == "targetpad")
+    licence = "unknown" if source.phi else weights.licence
     name = "pic2word" if source.phi else f"pic2word/{variant}"
-    return InversionMethod(name, inverter, preprocess, "every", {**models, "licence": weights.licence})
+    return InversionMethod(name, inverter, preprocess, "every", {**models, "licence": licence})

@@ -1,0 +1,63 @@
+"""Annotation files: small, each fetched once, written whole, and only if it is what it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from cig.download import Asking
+from cig.errors import InputError, reason
+from cig.formats import sweep, write_bytes
+from cig.runtime import progress
+from cig.web import Web, WebError, retried
+
+Check = Callable[[bytes], object]  # raises InputError for what is not the file that was asked for
+
+
+def json_list(data: bytes) -> None:
+    """Raises InputError unless it is a JSON list."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"not JSON: {reason(error)}") from error
+    if not isinstance(value, list):
+        raise InputError(f"expected a JSON list, found {type(value).__name__}")
+
+
+def fetch_files(
+    files: Mapping[Path, str], asking: Asking, named: Iterable[str] = (), check: Check = json_list
+) -> dict[Path, str]:
+    """Fetches those that are not there.
+
+    Args:
+        files: where each goes -> its address.
+        named: addresses that the user typed (see Asking.rules).
+
+    Returns:
+        {path: why it cannot be had}
+    """
+    todo = {path: address for path, address in files.items() if not path.exists()}
+    failed: dict[Path, str] = {}
+    if not todo:
+        return failed
+    for folder in {path.parent for path in todo}:
+        sweep(folder)
+    with Web(asking.rules(named)) as web:
+
+        async def get(path: Path) -> bytes | str:
+            try:
+                data = await retried(lambda: web.body(todo[path]), asking.waits)
+                check(data)
+                return data
+            except WebError as error:
+                return str(error)
+            except InputError as error:
+                return f"{todo[path]}: {error}"
+
+        for path, got in progress(web.each(todo, get), len(todo), "annotations", "file"):
+            if isinstance(got, str):
+                failed[path] = got
+            else:
+                write_bytes(path, got)
+    return failed

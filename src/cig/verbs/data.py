@@ -1,0 +1,96 @@
+"""The verbs that get data: download, convert-urls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cig.errors import UsageError
+from cig.flags import AskingFlags, Flag
+
+Several = Parameter(consume_multiple=True, negative="")
+
+
+def download(
+    name: str | None = None,
+    /,
+    *,
+    dataset: str | None = None,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    categories: Annotated[tuple[str, ...], Several] = (),
+    splits: Annotated[tuple[str, ...], Several] = (),
+    mirror: Annotated[tuple[str, ...], Flag] = (),
+    annotations_from: str | None = None,
+    urls_from: str | None = None,
+    from_dir: Path | None = None,
+    from_zip: Annotated[tuple[Path, ...], Flag] = (),
+    link: Annotated[bool, Flag] = False,
+    delete_zip: Annotated[bool, Flag] = False,
+    flat: Annotated[bool, Flag] = False,
+    retry_final: Annotated[bool, Flag] = False,
+    no_pictures: Annotated[bool, Parameter(name="--no-pictures", negative="")] = False,
+    asking: AskingFlags = AskingFlags(),
+    json: Path | None = None,
+) -> None:
+    """Gets a dataset's annotations and pictures: what is there is kept, a rerun goes on. Exit code 1: incomplete.
+
+    Parameters
+    ----------
+    name
+        fashioniq, circo, cirr; or NAME/SPLIT.
+    dataset
+        The same, where it is not given as the first argument.
+    dataset_path
+        The dataset's own folder, which is made; or the parent of a folder of its name. Default: ./datasets/NAME.
+    categories
+        FashionIQ: some of dress, shirt, toptee. Default: all.
+    splits
+        Some of its splits. Default: all.
+    mirror
+        Where pictures may be had, too: an address with {asin}, {name} (of the file), {url} or {quoted} in it. Several
+        are tried in order, after the address of the list, unless that is put among them as {url}.
+    annotations_from
+        The address that annotation files are below. Default: the official repository.
+    urls_from
+        FashionIQ: the address that the lists asin2url.CATEGORY.txt are below.
+    from_dir
+        Pictures that you have: a folder, searched with all below it. Each is checked before it is taken.
+    from_zip
+        Pictures that you have: a zip file.
+    link
+        With --from-dir: hard links, where the disk allows them, not copies.
+    delete_zip
+        Delete a zip that was downloaded once all of it was unpacked and checked.
+    flat
+        FashionIQ: all pictures into images/downloaded/, not into a folder a category.
+    retry_final
+        Ask again, too, for what was found to be gone or a placeholder.
+    no_pictures
+        Annotations alone.
+    json
+        Write what there is and what is lacking here, with every name.
+    """
+    from cig.download import download_dataset
+
+    if not (name or dataset) or (name and dataset and name != dataset):
+        raise UsageError("which dataset? Give it as the first argument or by --dataset: cig download fashioniq")
+    download_dataset(
+        str(name or dataset),
+        dataset_path,
+        asking.asked(),
+        json,
+        categories=categories,
+        splits=splits,
+        mirror=mirror,
+        annotations_from=annotations_from,
+        urls_from=urls_from,
+        from_dir=from_dir,
+        from_zip=from_zip,
+        link=link,
+        delete_zip=delete_zip,
+        flat=flat,
+        retry_final=retry_final,
+        no_pictures=no_pictures,
+    )

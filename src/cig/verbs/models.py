@@ -1,0 +1,75 @@
+"""The verbs of `cig models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cig.errors import UsageError
+from cig.flags import COMPUTE, Flag
+
+CacheDir = Annotated[Path | None, Parameter(group=COMPUTE, help="The hub's cache.")]
+
+
+def list_(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
+    """Every weight that is wanted: where it is looked for and got, its licence, by whom, and whether it is there.
+
+    Parameters
+    ----------
+    names
+        Some of them, or methods and verbs that want them: SEARLE_ViT-B32, searle-xl, generate. Default: all.
+    json
+        Write the list here.
+    """
+    from cig import stock
+
+    stock.show(names, json, cache_dir)
+
+
+def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
+    """Whether weights can be read, are whole, have the widths that are wanted, and the content that is known.
+
+    Parameters
+    ----------
+    names
+        As in `cig models list`; what is named must be there. Default: all that are there.
+    json
+        Write the findings here.
+    """
+    from cig import stock
+
+    stock.check(names, json, cache_dir)
+
+
+def download(
+    *names: str,
+    from_dir: Path | None = None,
+    link: Annotated[bool, Flag] = False,
+    mirror: Annotated[tuple[str, ...], Flag] = (),
+    cache_dir: CacheDir = None,
+) -> None:
+    """Fetches weights, only as safetensors: a release's .pt is converted, and no pickle is run. A rerun goes on.
+
+    Parameters
+    ----------
+    names
+        As in `cig models list`. Default: all that can be fetched; the others are named.
+    from_dir
+        Instead, a folder that you downloaded by hand: what is known in it, at any depth, goes to its place.
+    link
+        With --from-dir: link to the UNet's files, do not copy them.
+    mirror
+        The address of a folder with the releases' files, asked in the place of the releases; several: in order.
+    """
+    from cig import stock
+
+    if from_dir and mirror:
+        raise UsageError("--from-dir takes what is on this machine, --mirror what is on a server; give one of them")
+    if link and not from_dir:
+        raise UsageError("--link is about --from-dir FOLDER; give that, too")
+    if from_dir:
+        stock.adopt(names, from_dir, link)
+    else:
+        stock.download(names, mirror, cache_dir)

@@ -1,0 +1,112 @@
+"""A server of this machine's with files on a shelf: by ranges or not, and in any of the moods that servers have."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Shelf:
+    """What it has, how it behaves, and what it was asked.
+
+    Attributes:
+        files: path -> content.
+        ranges: whether it knows them; one that does not gives the whole.
+        moods: what it does before it answers as it should, one a request: a status, "cut N" (a reset after N bytes),
+            "short N" (a clean end after N bytes, with the full length stated), "drip", or "" for nothing.
+        asked: (path, its Range header) of each request.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    honest: bool = True  # answers If-Range as it should
+    tag: str = '"one"'
+    length: bool = True  # states it
+    moods: list[str] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    url: str = ""
+
+    def bytes_asked(self) -> list[str]:
+        return [asked for _, asked in self.asked]
+
+
+@contextlib.contextmanager
+def serving(shelf: Shelf) -> Iterator[Shelf]:
+    class Handler(_Handler):
+        own = shelf
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    shelf.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield shelf
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    own: Shelf
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        shelf = self.own
+        shelf.asked.append((self.path, self.headers.get("Range", "")))
+        mood = shelf.moods.pop(0) if shelf.moods else ""
+        if mood.isdecimal():
+            self.send_response(int(mood))
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = shelf.files.get(self.path.partition("?")[0])
+        if content is None:
+            self.send_error(404)
+            return
+        with contextlib.suppress(OSError):
+            self._give(content, mood)
+
+    def _give(self, content: bytes, mood: str) -> None:
+        shelf = self.own
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same = not shelf.honest or self.headers.get("If-Range", shelf.tag) == shelf.tag
+        start = int(found[1]) if found and shelf.ranges and same else 0
+        if found and shelf.ranges and same and start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if shelf.length:
+            self.send_header("Content-Length", str(len(content) - start))
+        if shelf.tag:
+            self.send_header("ETag", shelf.tag)
+        self.end_headers()
+        self._body(content[start:], mood)
+
+    def _body(self, rest: bytes, mood: str) -> None:
+        what, _, most = mood.partition(" ")
+        for i in range(100 if what == "drip" else 0):
+            self.wfile.write(rest[i : i + 1])
+            time.sleep(0.05)
+        self.wfile.write(rest[: int(most)] if most else rest)
+        self.wfile.flush()
+        self.close_connection = True
+        if what == "cut":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.connection.close()
