@@ -346,7 +346,7 @@ def test_what_one_category_has_another_needs_not_ask_for(server, tmp_path, capsy
     server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
     run(capsys, *line(server, tmp_path))
     code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "shirt"))
-    assert code == 0
+    assert (code, server.pictures()) == (0, {"GOOD1.jpg": 1})
     assert set(stored(tmp_path)) == {"downloaded/dress/GOOD1", "downloaded/shirt/GOOD1"}
 
 
@@ -592,7 +592,7 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("mine"), "a suffix by content"
     assert "NOTHING1.jpg" not in server.pictures()
     assert "taken from" in out
-    assert "2 files (web page: NOTHING2.jpg, tiny: NOTHING3.jpg)" in out
+    assert "2 files (NOTHING2.jpg: web page, NOTHING3.jpg: tiny)" in out
     linked = tmp_path / "linked"
     run(capsys, *line(server, linked, "--from-dir", mine, "--link"))
     assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
@@ -712,6 +712,7 @@ def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
         ("fashioniq --mirror https://{asin}/x.jpg", "behind its host"),
         ("fashioniq --mirror ftp://a.org/{asin}", "behind its host"),
         ("fashioniq --from-dir nowhere", "is not a folder"),
+        ("fashioniq --annotations-from http://[a", "is no address"),
         ("fashioniq --link", "--from-dir"),
         ("fashioniq --placeholder-at 1", "at least 2"),
         ("fashioniq --per-host 0", "at least 1"),

@@ -45,6 +45,12 @@ class UrlList:
         return [asin for asin, url in self.urls.items() if BRAND in url]
 
 
+def check_list(data: bytes) -> None:
+    """Raises InputError for a page, or whatever else has no valid line."""
+    if not _collect(_text_entries(data)).urls:
+        raise InputError("no list of addresses: no line is `ASIN, tab, URL`")
+
+
 def read_urls(path: Path) -> UrlList:
     """Raises UsageError for another suffix than .txt or .json; InputError for what is no such list at all."""
     if path.suffix == ".txt":
