@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cig.cli import main
@@ -419,6 +421,16 @@ def test_every_valid_line_is_kept_and_the_others_are_told(tmp_path):
     assert [text.partition(":")[0] for text in found.refused] == [f"line {n}" for n in (5, 6, 7, 8, 9, 10)]
 
 
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_list(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("list") / "list.txt"
+    path.write_bytes(data)
+    found = read_urls(path)
+    assert found.lines + len(found.refused) == sum(
+        bool(text.split()) for text in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    )
+
+
 def test_lists_are_turned_into_each_other(tmp_path, capsys):
     (tmp_path / "asin2url.dress.txt").write_bytes(LIST)
     code, out, err = run(capsys, "convert-urls", tmp_path / "asin2url.dress.txt", tmp_path / "dress.json")
@@ -616,6 +628,24 @@ def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, c
     (images / "GOOD2.jpg").unlink()
     code, _, _ = run(capsys, *line(server, tmp_path))
     assert code == 0
+
+
+JUNK = (
+    b"not JSON\n\n[1]\n" + b"[" * 9999 + b"\n",
+    b'{"id": 3, "outcome": "gone"}\n{"id": "GOOD1", "outcome": "gone", "final": "x"}\n{"id": "GOOD1", "size": "x"}\n',
+    b'{"id": "GOOD1", "outcome": "present", "files": ["../../../etc/passwd", "/etc/passwd"], "size": 9}\n',
+    b'{"id": "../x", "outcome": "placeholder", "files": ["/etc/passwd"]}\n{"id": "GOOD1", "outcome": "pre',
+)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_ledger_that_is_none_is_left_out_and_said(server, tmp_path, capsys, junk):
+    server.publish(["val"], dress=listed("GOOD1"))
+    (tmp_path / "images/downloaded").mkdir(parents=True)
+    (tmp_path / "images/downloaded/download.jsonl").write_bytes(junk)
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert (code, stored(tmp_path)) == (0, {"downloaded/dress/GOOD1": picture("GOOD1")})
+    assert ("were cut by a kill, or are not ours" in out) == (junk != JUNK[2])
 
 
 # Annotations

@@ -66,19 +66,23 @@ class Shelf:
     def put(
         self, name: str, content: Content, source: str, tries: Sequence[Try] = (), link: Path | None = None
     ) -> None:
-        """Into every category that lacks it. Args: link: a file with this content to make hard links of."""
-        lacking = self.lacking(name)
-        targets = {self._folder(category) / f"{name}{content.suffix}": category for category in lacking}
+        """Into every category that lacks it.
+
+        Args:
+            link: a file with this content, to make hard links of.
+        """
+        targets = {category: self._folder(category) / f"{name}{content.suffix}" for category in self.lacking(name)}
+        paths = tuple(dict.fromkeys(targets.values()))
         final = tuple(dict.fromkeys((*self.ledger.final(name), *_final(tries))))
-        self._note(name, tuple(targets), content, source, final, tries)
-        for target in targets:
-            if not link or not _linked(link, target):
-                write_bytes(target, content.data)
-        for category in lacking:
+        self._note(name, paths, content, source, final, tries)
+        for path in paths:
+            if not link or not _linked(link, path):
+                write_bytes(path, content.data)
+        for category, path in targets.items():
             spoilt = self.broken[category].pop(name, None)
-            if spoilt and spoilt.path and spoilt.path not in targets:
+            if spoilt and spoilt.path and spoilt.path not in paths:
                 remove(spoilt.path)
-            self.found[category][name] = self._folder(category) / f"{name}{content.suffix}"
+            self.found[category][name] = path
 
     def spread(self, name: str) -> None:
         """What lies in one category, asked for in this call or another, needs not be asked for again."""

@@ -63,7 +63,8 @@ class Tally:
     @property
     def evaluable(self) -> int:
         """Queries whose reference and targets are there."""
-        return sum(not ({query.reference, *_targets(query.relevant)} - set(self.paths)) for query in self.part.queries)
+        there = self.paths.keys()
+        return sum({query.reference, *_targets(query.relevant)} <= there for query in self.part.queries)
 
 
 def wanted_by(part: Benchmark) -> list[str]:

@@ -99,8 +99,8 @@ def _text_entries(data: bytes) -> Iterator[Entry]:
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not raw.strip():
             continue
-        asin, *rest = raw.decode("utf-8", "replace").split(None, 1)
-        yield f"line {number}", asin, "".join(rest).rstrip()
+        asin, *rest = (part.decode("utf-8", "replace") for part in raw.strip().split(None, 1))
+        yield f"line {number}", asin, "".join(rest)
 
 
 def _json_entries(path: Path) -> Iterator[Entry]:

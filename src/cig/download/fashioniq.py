@@ -172,7 +172,7 @@ def _set_placeholders_apart(shelf: Shelf, listed: Mapping[str, str], at: int) ->
     """Contents that many addresses share: a shop has one picture for all that it has no picture of."""
     by: dict[str, dict[str, list[str]]] = {}  # content -> address -> ids
     for name, line in shelf.ledger.lines.items():
-        if line.outcome in (PRESENT, PLACEHOLDER):
+        if line.digest and line.outcome in (PRESENT, PLACEHOLDER):
             by.setdefault(line.digest, {}).setdefault(listed.get(name, name), []).append(name)
     for content, sources in by.items():
         for name in [name for names in sources.values() for name in names] if len(sources) >= at else ():
