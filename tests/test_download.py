@@ -426,9 +426,8 @@ def test_any_bytes_are_a_list(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("list") / "list.txt"
     path.write_bytes(data)
     found = read_urls(path)
-    assert found.lines + len(found.refused) == sum(
-        bool(text.split()) for text in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    )
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    assert found.lines + len(found.refused) == sum(bool(text.strip()) for text in lines)
 
 
 def test_lists_are_turned_into_each_other(tmp_path, capsys):
