@@ -29,8 +29,8 @@ VERBS: list[Callable[..., None]] = [
     errands.demo,
     *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
     *(errands.compare, errands.search, errands.trial, errands.plan, errands.check, errands.validate_submission),
+    *(data.download, data.convert_urls),
     reproduce.reproduce,
-    data.download,
 ]
 for verb in VERBS:
     app.command(verb)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cig import plugins, settings
-from cig.errors import IncompleteError, UsageError, some
+from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, reason, some
 from cig.formats import names_in, write_json
 from cig.web import Rules
 
@@ -48,7 +48,7 @@ class Asking:
         Args:
             named: addresses that the user typed, whose hosts may be on a private network.
         """
-        hosts = {urlsplit(address).netloc.lower() for address in named}
+        hosts = {_host(address) for address in named}
         return Rules(
             schemes=("http", "https"),
             trusted=frozenset(hosts - {""}),
@@ -56,6 +56,13 @@ class Asking:
             patience=self.patience,
             per_host=self.per_host,
         )
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError as error:
+        raise UsageError(f"{address} is no address: {reason(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,11 @@ def download_dataset(
     family, _, split = name.partition("/")
     if split and flags.get("splits"):
         raise UsageError(f"{name} and --splits {' '.join(flags['splits'])}: give one of them")
-    given = {key: value for key, value in flags.items() if value not in (None, False, ())}
+    given = {key: value for key, value in flags.items() if value is not None and value is not False and value != ()}
     if split:
         given["splits"] = (split,)
+    if "." not in family and family not in plugins.names("download"):
+        raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, plugins.names("download"))}')
     get = plugins.load("download", family).download
     takes = sorted(set(inspect.signature(get).parameters) - {"root", "asking"})
     for key in sorted(set(given) - set(takes)):
@@ -107,6 +116,21 @@ def download_dataset(
     if outcome.lacking:
         raise IncompleteError(f"{family} is incomplete: {some(outcome.lacking)}; a rerun asks for what may still come")
     return outcome
+
+
+def convert_list(source: Path, target: Path) -> None:
+    """Turns a list of addresses into its other form, and prints how many there are.
+
+    Raises:
+        UsageError: another suffix than .txt and .json.
+        IncompleteError: lines that are not valid, after the others were written.
+    """
+    from cig.download._urls import convert
+
+    found = convert(source, target)
+    print(f"{target}: {len(found.urls):,} ids of {found.lines:,} lines")
+    if found.refused:
+        raise IncompleteError(f"{len(found.refused):,} lines of {source} are not valid: {some(found.refused)}")
 
 
 def home_of(root: Path, name: str) -> Path:

@@ -29,6 +29,7 @@ def download(
     link: Annotated[bool, Flag] = False,
     delete_zip: Annotated[bool, Flag] = False,
     flat: Annotated[bool, Flag] = False,
+    placeholder_at: int | None = None,
     retry_final: Annotated[bool, Flag] = False,
     no_pictures: Annotated[bool, Parameter(name="--no-pictures", negative="")] = False,
     asking: AskingFlags = AskingFlags(),
@@ -65,6 +66,8 @@ def download(
         Delete a zip that was downloaded once all of it was unpacked and checked.
     flat
         FashionIQ: all pictures into images/downloaded/, not into a folder a category.
+    placeholder_at
+        FashionIQ: content that so many addresses serve is the shop's placeholder, and is set apart. Default: 5.
     retry_final
         Ask again, too, for what was found to be gone or a placeholder.
     no_pictures
@@ -91,6 +94,24 @@ def download(
         link=link,
         delete_zip=delete_zip,
         flat=flat,
+        placeholder_at=placeholder_at,
         retry_final=retry_final,
         no_pictures=no_pictures,
     )
+
+
+def convert_urls(file: Path, out: Path, /) -> None:
+    """Turns a list of FashionIQ's addresses into its other form: asin2url.dress.txt <-> dress.json.
+
+    Lines that are not valid are left out and named; then the exit code is 1.
+
+    Parameters
+    ----------
+    file
+        A .txt (ASIN, tab, URL; a line each), or a .json ([{"asin": ..., "url": ...}]).
+    out
+        The list to write: .txt or .json.
+    """
+    from cig.download import convert_list
+
+    convert_list(file, out)
