@@ -13,7 +13,7 @@ SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
     {"formats", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
-    {"images", "fetch", "cache"},
+    {"images", "fetch", "cache", "looks"},
     {"icons"},
     {"benchmarks", "submissions"},
     {"encoders"},
@@ -22,7 +22,7 @@ FLOORS = [  # from the ground up; a room imports from its own line or below
     {"inversion"},
     {"composition", "methods", "generators"},
     {"generation", "features", "fusion", "retrieval", "metrics", "statistics", "controls"},
-    {"datasets", "evaluation", "versus", "runs", "check", "galleries", "filters", "finder"},
+    {"datasets", "evaluation", "versus", "runs", "check", "stats", "galleries", "filters", "finder"},
     {"report", "page", "hits", "options"},
     {"branches"},
     {"searching", "plan"},

@@ -21,6 +21,12 @@ CATEGORIES = ("dress", "shirt", "toptee")
 GALLERIES = {"full": "all names of the split file", "val": "the union of references and targets"}
 
 
+ODDITIES = (
+    "a query has one target: other pictures that would do count as wrong",
+    "some of the shop's addresses serve several ids, so pictures are the same under several names",
+)
+
+
 def load(
     root: Path, split: str, categories: Sequence[str] = CATEGORIES, gallery: str = "full"
 ) -> tuple[Benchmark, ...]:
@@ -58,6 +64,10 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
             "captions": "both orders, `c1 and c2` and `c2 and c1`, averaged",
         },
     )
+
+
+def mend(part: Benchmark) -> str:
+    return f"cig download fashioniq --categories {part.part} --splits {part.name.rpartition('/')[2]}"
 
 
 def _names(path: Path) -> tuple[str, ...]:
