@@ -60,25 +60,26 @@ def test_each_trouble_is_counted_named_and_mended(home):
     blind = [e["pairid"] for e in entries if e["target_hard"] in (first["reference"], second["target_hard"])]
     assert found(checkup) == {
         "missing": [first["reference"]],
-        "web_page": [second["target_hard"]],
+        "web page": [second["target_hard"]],
         "damaged": [cut.stem],
         "empty": [empty.stem],
-        "no_picture": [note.stem],
-        "placeholder": sorted([pixel.stem, grey.stem]),
-        "no_reference": sorted(map(str, lost)),
-        "no_target": sorted(map(str, blind)),
+        "no picture": [note.stem],
+        "tiny": [pixel.stem],
+        "one colour": [grey.stem],
+        "no reference": sorted(map(str, lost)),
+        "no target": sorted(map(str, blind)),
         "same": [f"{one.stem} = {two.stem}"] if one.stem < two.stem else [f"{two.stem} = {one.stem}"],
     }
     assert checkup.evaluable == 8 - len({*lost, *blind})
     assert not checkup.whole
+    assert checkup.missing == (first["reference"],)
+    assert sorted(checkup.unreadable) == sorted([second["target_hard"], cut.stem, empty.stem, note.stem])
     lines = to_text(checkup).splitlines()
     assert "55 of 60 pictures are there" in lines[0]
     assert lines[1] == f"  pictures missing: 1 ({first['reference']})"
     assert lines[2] == "    -> cig download cirr --from-dir DIR"
-    assert (
-        f"  web pages saved as pictures: 1 ({second['target_hard']}: {home}/dev/{second['target_hard']}.png:"
-        in lines[4]
-    )
+    page = second["target_hard"]
+    assert f"  web pages saved as pictures: 1 ({page}: {home}/dev/{page}.png)" in lines
     assert lines.count("    -> remove these files, then cig download cirr --from-dir DIR") == 1
 
 
@@ -88,7 +89,7 @@ def test_placeholders_and_copies_leave_an_evaluation_complete(home):
     checkup = check(load_benchmark("cirr/val", home))
     assert checkup.whole
     assert found(checkup) == {
-        "placeholder": ["dev-0-0-img0", "dev-1-0-img1"],
+        "one colour": ["dev-0-0-img0", "dev-1-0-img1"],
         "same": ["dev-0-0-img0 = dev-1-0-img1"],
     }
 
@@ -100,8 +101,17 @@ def test_a_target_that_the_gallery_does_not_list_cannot_be_found(world, tmp_path
     (shop / "gallery.txt").write_text("\n".join(name for name in names if name != rows[0]["target"]))
     checkup = check(load_benchmark("folder/val", shop))
     (finding,) = checkup.findings
-    assert finding.kind == "no_target"
+    assert finding.kind == "no target"
     assert f"{rows[0]['target']} is not in the gallery" in finding.examples[0]
+
+
+def test_without_decoding_names_alone_count(home):
+    for path in sorted((home / "dev").iterdir())[:2]:
+        path.write_bytes(b"")
+    (home / "dev/dev-9-0-img1.png").unlink()
+    checkup = check(load_benchmark("cirr/val", home), decode=False)
+    assert (checkup.readable, checkup.missing, checkup.unreadable) == (59, ("dev-9-0-img1",), {})
+    assert picture_set([checkup]) == picture_set([])
 
 
 def test_examples_are_three_and_fit_for_a_terminal(home):
@@ -190,7 +200,7 @@ def test_a_partial_dataset_is_counted_exactly(partial):
         there, stand, names, blind, lost = part_of(partial, part.part)
         checkup = check(part)
         assert (names, len(there), checkup.readable, checkup.evaluable) == (60, 42, 42, stand)
-        wanted = {"missing": 18, "no_reference": blind, "no_target": lost}
+        wanted = {"missing": 18, "no reference": blind, "no target": lost}
         assert counts_in(checkup) == {kind: count for kind, count in wanted.items() if count}
 
 
@@ -244,8 +254,8 @@ def test_the_real_fashioniq_with_drawn_pictures(annotations, tmp_path):
     assert (checkup.pictures, checkup.readable, checkup.queries) == (3817, 2672, 2017)
     assert {finding.kind: finding.count for finding in checkup.findings} == {
         "missing": 1145,
-        "no_reference": blind,
-        "no_target": lost,
+        "no reference": blind,
+        "no target": lost,
     }
     assert (checkup.evaluable, blind, lost) == (stand, 578, 603)
     assert result.counts == {

@@ -29,11 +29,11 @@ def drawn(tmp_path_factory):
     ("data", "kind"),
     [
         (b"", "empty"),
-        (b"<!DOCTYPE html><title>404</title>", "web_page"),
-        (b"\xef\xbb\xbf\r\n <!-- shop -->\n<HTML><body>Sorry", "web_page"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web_page"),
-        (b'{"error": "not found"}', "no_picture"),
-        (b"%PDF-1.4 <html>", "no_picture"),
+        (b"<!DOCTYPE html><title>404</title>", "web page"),
+        (b"\xef\xbb\xbf\r\n <!-- shop -->\n<HTML><body>Sorry", "web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
+        (b'{"error": "not found"}', "no picture"),
+        (b"%PDF-1.4 <html>", "no picture"),
         (b"\xff\xd8\xff\xe0\x00", "damaged"),
         (packed(Image.linear_gradient("L"))[:-100], "damaged"),
     ],
@@ -43,7 +43,7 @@ def test_what_is_no_picture_is_told_apart(tmp_path, data, kind):
     found = look(tmp_path / "a.jpg")
     assert isinstance(found, Trouble)
     assert found.kind == kind
-    assert found.why.startswith(f"{tmp_path}/a.jpg: ")
+    assert found.why.partition(": ")[0] == f"{tmp_path}/a.jpg"
 
 
 def test_a_folder_named_as_a_picture_and_a_truncated_jpeg_are_damaged(tmp_path, drawn):
@@ -51,6 +51,12 @@ def test_a_folder_named_as_a_picture_and_a_truncated_jpeg_are_damaged(tmp_path, 
     (tmp_path / "b.jpg").write_bytes(drawn[0].read_bytes()[:-100])
     seen = look_at([tmp_path / "a.jpg", tmp_path / "b.jpg"], 2, "look")
     assert [own.kind for own in seen.values()] == ["damaged", "damaged"]
+
+
+def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("cig.images._max_pixels", 99)
+    (tmp_path / "a.png").write_bytes(packed(Image.new("L", (10, 10))))
+    assert look(tmp_path / "a.png").kind == "too large"
 
 
 @pytest.mark.parametrize(

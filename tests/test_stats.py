@@ -38,11 +38,11 @@ def test_a_toy_by_hand():
     assert own.spreads["tokens a prompt"][0] == 10, "start, a photo of $ that, three words, end"
     assert {finding.kind: list(finding.found) for finding in own.oddities} == {
         "overflow": ["4"],
-        "no_words": ["4"],
-        "same_captions": ["0"],
-        "asked_again": ["2", "3"],
+        "no words": ["4"],
+        "same captions": ["0"],
+        "asked again": ["2", "3"],
         "word": ["1"],
-        "own_target": ["1"],
+        "own target": ["1"],
         "outside": ["3"],
     }
     lines = to_text(own).splitlines()
@@ -112,8 +112,8 @@ def test_the_real_annotations(annotations, name, sizes, words, cut):
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("fashioniq/val", {"no_words": 1, "same_captions": 11, "asked_again": 2}),
-        ("cirr/test1", {"no_words": 1, "asked_again": 8}),
+        ("fashioniq/val", {"no words": 1, "same captions": 11, "asked again": 2}),
+        ("cirr/test1", {"no words": 1, "asked again": 8}),
     ],
 )
 def test_the_oddities_of_the_real_annotations(annotations, name, counts):

@@ -10,24 +10,28 @@ from typing import Any
 
 from cig.errors import plain
 from cig.formats import set_digest
-from cig.looks import Look, Trouble, look_at
+from cig.looks import SMALLEST, Look, Trouble, look_at
 from cig.types import TARGET, Benchmark
 
 EXAMPLES, LONG = 3, 200  # of a finding, and letters of each
+BROKEN = {
+    "empty": "pictures that are empty files",
+    "web page": "web pages saved as pictures",
+    "no picture": "other content saved as pictures",
+    "damaged": "pictures cut off or damaged",
+    "too large": "pictures of too many pixels",
+}
 SPOILING = {  # an evaluation is incomplete with any of these
     "missing": "pictures missing",
-    "empty": "pictures that are empty files",
-    "web_page": "web pages saved as pictures",
-    "no_picture": "other content saved as pictures",
-    "damaged": "pictures damaged, truncated or refused",
-    "no_reference": "queries without a reference",
-    "no_target": "queries whose target cannot be found",
+    **BROKEN,
+    "no reference": "queries without a reference",
+    "no target": "queries whose target cannot be found",
 }
-ODD = {
-    "placeholder": "placeholders: a single pixel, or one colour all over",
-    "same": "groups of pictures with the same content",
+BLANK = {
+    "tiny": f"pictures of less than {SMALLEST} pixels a side",
+    "one colour": "pictures of one colour all over",
 }
-BROKEN = ("empty", "web_page", "no_picture", "damaged")
+ODD = {**BLANK, "same": "groups of pictures with the same content"}
 BY_HAND = "put the pictures into the dataset's folder as its release does"
 
 
@@ -68,34 +72,53 @@ class Checkup:
     def whole(self) -> bool:
         return not any(finding.kind in SPOILING for finding in self.findings)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names without a file."""
+        return tuple(self._found("missing"))
 
-def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND) -> Checkup:
-    """Decodes every picture that the annotations name.
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Name -> why, of files that are no whole pictures."""
+        return self._found(*BROKEN)
+
+    def _found(self, *kinds: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for finding in self.findings:
+            found |= finding.found if finding.kind in kinds else {}
+        return found
+
+
+def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool = True) -> Checkup:
+    """Looks at every picture that the annotations name.
 
     Args:
         mend: the command that brings missing pictures.
+        decode: without, what has a file counts as readable, and nothing is said of its content.
     """
     wanted = _wanted(part)
     paths = {name: part.images[name] for name in wanted if name in part.images}
-    looks = look_at(paths.values(), workers, f"check {part.title}")
-    seen = {name: looks[path] for name, path in paths.items()}
+    looks = look_at(paths.values() if decode else (), workers, f"check {part.title}")
+    seen = {name: looks[path] for name, path in paths.items() if path in looks}
     whole = {name: own for name, own in seen.items() if isinstance(own, Look)}
+    readable = set(whole) if decode else set(paths)
     found: dict[str, dict[str, str]] = {
         "missing": {name: "" for name in wanted if name not in paths},
         **{kind: _broken(seen, kind) for kind in BROKEN},
-        "placeholder": {name: _blank(own) for name, own in whole.items() if own.blank},
-        "no_reference": {query.id: query.reference for query in part.queries if query.reference not in whole},
-        "no_target": _without_target(part, set(whole)),
+        "tiny": {name: _told(own) for name, own in whole.items() if own.tiny},
+        "one colour": {name: _told(own) for name, own in whole.items() if own.blank and not own.tiny},
+        "no reference": {query.id: query.reference for query in part.queries if query.reference not in readable},
+        "no target": _without_target(part, readable),
         "same": {" = ".join(names): "" for names in _same(whole)},
     }
     return Checkup(
         title=part.title,
         part=part.part,
         queries=len(part.queries),
-        evaluable=len(part.queries) - len({*found["no_reference"], *found["no_target"]}),
+        evaluable=len(part.queries) - len({*found["no reference"], *found["no target"]}),
         hidden=part.hidden,
         pictures=len(wanted),
-        readable=len(whole),
+        readable=len(readable),
         findings=tuple(Finding(kind, _what(kind), own, _mend(kind, mend)) for kind, own in found.items() if own),
         digests={path: own.digest for path, own in looks.items() if isinstance(own, Look)},
     )
@@ -127,9 +150,9 @@ def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
     return lost
 
 
-def _blank(own: Look) -> str:
+def _told(own: Look) -> str:
     width, height = own.size
-    return f"{width} x {height} of one colour"
+    return f"{width} x {height}"
 
 
 def _same(whole: Mapping[str, Look]) -> list[list[str]]:
@@ -146,7 +169,7 @@ def _what(kind: str) -> str:
 def _mend(kind: str, bring: str) -> str:
     if kind == "same":
         return ""
-    return f"remove these files, then {bring}" if kind in (*BROKEN, "placeholder") else bring
+    return f"remove these files, then {bring}" if kind in {**BROKEN, **BLANK} else bring
 
 
 def picture_set(checkups: Sequence[Checkup]) -> str:
@@ -182,7 +205,7 @@ def fields(finding: Finding) -> dict[str, Any]:
 def to_text(own: Checkup) -> str:
     """A few lines for the terminal: what stands, each finding with its count and three examples, and what mends it."""
     head = f"{own.title}: {own.readable:,} of {own.pictures:,} pictures are there and can be read; {_able(own)}"
-    return "\n".join([head, *_told(own.findings)])
+    return "\n".join([head, *_lines(own.findings)])
 
 
 def _able(own: Checkup) -> str:
@@ -192,7 +215,7 @@ def _able(own: Checkup) -> str:
     return f"an evaluation would stand on {own.evaluable:,} of {own.queries:,} queries{rest}"
 
 
-def _told(findings: Sequence[Finding]) -> Iterator[str]:
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     for mend, group in groupby(findings, key=lambda finding: finding.mend):
         yield from map(line, group)
         if mend:

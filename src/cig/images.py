@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from cig.errors import CigError, PictureError, reason
+from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import digest, read_bytes
 from cig.runtime import batches
 
@@ -59,9 +59,16 @@ def decode_picture(data: bytes) -> Picture:
         check_pixels(*image.size)  # an icon may hold another size than it says
     except PictureError:
         raise
+    except Image.DecompressionBombError as error:
+        raise PixelsError(f"{reason(error)} (--max-pixels)") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them
         raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))
+
+
+def suffix_of(image: Image.Image) -> str:
+    """How a file with this content is called; .png where there is no such name among those that are looked for."""
+    return {"JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}.get(image.format or "", ".png")
 
 
 @cache
@@ -73,9 +80,9 @@ def _formats() -> list[str]:
 
 def check_pixels(width: int, height: int, what: str = "") -> None:
     if not width * height:
-        raise PictureError(f"{what}{width} x {height} has no pixels")
+        raise PixelsError(f"{what}{width} x {height} has no pixels")
     if width * height > _max_pixels:
-        raise PictureError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
+        raise PixelsError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cig.errors import CigError, PictureError
+from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import read_bytes
 from cig.images import decode_picture
 from cig.runtime import batches, progress
 
 BATCH = 64
+SMALLEST = 8  # pixels a side: smaller ones count visits, and show nothing
 BITS = 64  # of a hash
 ROWS = 4  # of hashes that are compared at once with all others: more leave the processor's cache
 PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body|\?xml)", re.I | re.S)
@@ -38,13 +39,17 @@ class Look:
     blank: bool  # one colour all over, as models see it: without transparency
     hash: int  # dHash, 64 bits; says nothing of a blank picture
 
+    @property
+    def tiny(self) -> bool:
+        return min(self.size) < SMALLEST
+
 
 @dataclass(frozen=True)
 class Trouble:
     """At a file that cannot be."""
 
-    kind: str  # "empty", "web_page", "no_picture" (any other content), "damaged" (truncated, refused, not readable)
-    why: str  # with the file's name
+    kind: str  # "empty", "web page", "no picture" (any other content), "too large", "damaged" (cut off, unreadable)
+    why: str  # the file, and what more there is to say
 
 
 def look(path: Path) -> Look | Trouble:
@@ -55,11 +60,12 @@ def look(path: Path) -> Look | Trouble:
     try:
         picture = decode_picture(data)
     except PictureError as error:
-        return Trouble(_kind(data, error), f"{path}: {error}")
+        kind = kind_of(data, error)
+        return Trouble(kind, f"{path}: {error}" if kind in ("too large", "damaged") else str(path))
     try:
         image = picture.image.convert("RGB")
-    except Exception as error:  # as decoders, converters raise what they like
-        return Trouble("damaged", f"{path}: cannot be converted ({picture.image.mode}): {error}")
+    except Exception as error:  # converters raise whatever a strange mode makes them
+        return Trouble("damaged", f"{path}: cannot be converted ({picture.image.mode}): {reason(error)}")
     return Look(picture.digest, image.size, image.getcolors(1) is not None, difference_hash(image))
 
 
@@ -73,13 +79,16 @@ def look_at(paths: Iterable[Path], workers: int, what: str) -> dict[Path, Look |
     return seen
 
 
-def _kind(data: bytes, error: PictureError) -> str:
+def kind_of(data: bytes, error: PictureError) -> str:
+    """What it is that cannot be decoded, as in Trouble."""
+    if isinstance(error, PixelsError):
+        return "too large"
     if not data:
         return "empty"
     if PAGE.match(data[:2048]):
-        return "web_page"
+        return "web page"
     unknown = isinstance(error.__cause__, UnidentifiedImageError) and not data.startswith(MARKS)
-    return "no_picture" if unknown else "damaged"
+    return "no picture" if unknown else "damaged"
 
 
 def difference_hash(image: Image.Image) -> int:

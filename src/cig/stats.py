@@ -23,11 +23,11 @@ CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end incl
 NEAR = 4  # bits of 64 that near-duplicates differ in at most: docs/check.md says what that finds
 ODD = {
     "overflow": f"queries with a prompt over {CONTEXT} tokens, which is cut",
-    "no_words": "queries with a caption of no words",
-    "same_captions": "queries whose captions say the same",
-    "asked_again": "queries with the reference and captions of another one",
+    "no words": "queries with a caption of no words",
+    "same captions": "queries whose captions say the same",
+    "asked again": "queries with the reference and captions of another one",
     "word": f"queries with a {PLACEHOLDER} in a caption, which is a pseudo-word, too",
-    "own_target": "queries whose reference is a correct answer",
+    "own target": "queries whose reference is a correct answer",
     "outside": "queries whose target the gallery does not list",
 }
 
@@ -145,11 +145,11 @@ def _oddities(part: Benchmark, tokens: Mapping[str, Sequence[int]]) -> tuple[Fin
         told = " | ".join(query.captions)
         odd = {
             "overflow": (longest > CONTEXT, f"{longest} tokens"),
-            "no_words": (not all(said), told),
-            "same_captions": (len(said) > 1 and len(set(said)) == 1, told),
-            "asked_again": (asked[query.reference, query.captions] > 1, query.reference),
+            "no words": (not all(said), told),
+            "same captions": (len(said) > 1 and len(set(said)) == 1, told),
+            "asked again": (asked[query.reference, query.captions] > 1, query.reference),
             "word": (any(PLACEHOLDER in own for own in said), told),
-            "own_target": (query.reference in query.relevant, query.reference),
+            "own target": (query.reference in query.relevant, query.reference),
             "outside": (bool(outside), ", ".join(outside)),
         }
         for kind, about in ((kind, about) for kind, (is_so, about) in odd.items() if is_so):
