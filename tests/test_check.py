@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -222,6 +223,20 @@ def test_results_on_a_partial_dataset_say_how_much_of_it_was_there(world, partia
     assert rows["gallery"].count("42 / 60") == 3
     assert f"| queries present | {' | '.join(stands)} |  |" in markdown
     assert "| gallery present | 42 / 60 | 42 / 60 | 42 / 60 |  |" in markdown
+
+
+def test_pictures_known_by_their_features_are_present_without_a_file(home, tmp_path):
+    names = sorted(path.stem for path in (home / "dev").iterdir())
+    queries = [str(query.id) for query in load_benchmark("cirr/val", home).queries]
+    rows = np.random.default_rng(0).normal(size=(len(names) + len(queries), 4))
+    own, asks = rows[: len(names)], rows[len(names) :]
+    np.savez(tmp_path / "f.npz", names=names, features=own, queries=queries, query_features=asks)
+    shutil.rmtree(home / "dev")
+    line = ["evaluate", "cirr", "--dataset-path", home, "--method", "precomputed", "--json", tmp_path / "a.json"]
+    assert run(*line, "--method-option", f"features={tmp_path / 'f.npz'}") == 0
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["missing"] == {}
+    assert written["counts"][""] == {"queries": 8, "queries_present": 8, "gallery": 60, "gallery_present": 60}
 
 
 class Grey:
