@@ -295,6 +295,7 @@ def verbs(root: Path, out: Path) -> list[list[str]]:
             searcher = ["--search-clip", search[1], "--search-phi", search[3]]
             lines += [
                 ["check", name, "--dataset-path", f"{root / folder}"],
+                ["stats", name, "--dataset-path", f"{root / folder}"],
                 ["plan", *data, *compose, *sdxl, *searcher],
             ]
             lines.append(["run", *data, *compose, *sdxl, *searcher, "--out", f"{out}/{slug}"])

@@ -77,7 +77,7 @@ def test_fashioniq_averages_its_categories_not_its_queries():
     report = evaluate([one, three], [ranking({"0": "a"}), ranking({"0": "a", "1": "a", "2": "a"})])
     assert report.scores["average"] == {"recall@1": 50}
     assert report.intervals["average"]["recall@1"] == (50, 50)
-    assert report.counts["shirt"] == {"queries": 3, "gallery": 6}
+    assert report.counts["shirt"] == {"queries": 3, "queries_present": 3, "gallery": 6, "gallery_present": 6}
 
 
 def test_the_mean_of_the_queries_is_the_score():
@@ -92,6 +92,15 @@ def test_what_is_missing_scores_zero_and_is_named():
     report = evaluate(bench(queries, ("recall@5",), images="abcd"), ranking({"0": "a", "1": "abcd"}))
     assert report.scores[""]["recall@5"] == 50
     assert report.missing == {"gallery": {"": ["e", "f"]}, "targets": {"": ["1"]}}
+    assert report.counts[""] == {"queries": 2, "queries_present": 1, "gallery": 6, "gallery_present": 4}
+
+
+def test_a_target_that_the_gallery_does_not_list_is_missing():
+    """It has a picture, g, but nobody can find it."""
+    queries = [Query("0", "f", ("c",), {"g": 2}), Query("1", "f", ("c",), {"a": 2})]
+    report = evaluate(bench(queries, ("recall@5",), images="abcdefg"), ranking({"0": "abc", "1": "abc"}))
+    assert report.missing == {"targets": {"": ["0"]}}
+    assert report.counts[""]["queries_present"] == 1
 
 
 def test_hidden_targets_are_not_evaluated():

@@ -1,67 +1,126 @@
-"""What a dataset on this machine is good for: what is missing or unreadable, and how many queries can be evaluated."""
+"""The doctor: what of a dataset is missing, broken or odd, how to mend it, and on how many queries a result stands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
-from cig.errors import some
+from cig.errors import plain
 from cig.formats import set_digest
-from cig.images import read_batches
-from cig.runtime import progress
+from cig.looks import SMALLEST, Look, Trouble, look_at
 from cig.types import TARGET, Benchmark
 
-BATCH = 64
+EXAMPLES, LONG = 3, 200  # of a finding, and letters of each
+BROKEN = {
+    "empty": "pictures that are empty files",
+    "web page": "web pages saved as pictures",
+    "no picture": "other content saved as pictures",
+    "damaged": "pictures cut off or damaged",
+    "too large": "pictures of too many pixels",
+}
+SPOILING = {  # an evaluation is incomplete with any of these
+    "missing": "pictures missing",
+    **BROKEN,
+    "no reference": "queries without a reference",
+    "no target": "queries whose target cannot be found",
+}
+BLANK = {
+    "tiny": f"pictures of less than {SMALLEST} pixels a side",
+    "one colour": "pictures of one colour all over",
+}
+ODD = {**BLANK, "same": "groups of pictures with the same content"}
+BY_HAND = "put the pictures into the dataset's folder as its release does"
 
 
 @dataclass(frozen=True)
 class Finding:
+    """One kind of thing that is not as it should be."""
+
+    kind: str
+    what: str  # in words
+    found: Mapping[str, str]  # name of a picture, or id of a query -> more about it, or ""
+    mend: str = ""  # the command, or what to do by hand; "" where nothing need be done
+
+    @property
+    def count(self) -> int:
+        return len(self.found)
+
+    @property
+    def examples(self) -> list[str]:
+        told = [f"{name}: {about}" if about else name for name, about in islice(self.found.items(), EXAMPLES)]
+        return [plain(own, LONG) for own in told]
+
+
+@dataclass(frozen=True)
+class Checkup:
     """Of one part of a benchmark."""
 
     title: str
+    part: str
     queries: int
+    evaluable: int  # queries whose reference and target can both be found; where targets are hidden, the reference
     hidden: bool
     pictures: int  # that the annotations name
-    missing: tuple[str, ...]  # names without a file
-    unreadable: Mapping[str, str]  # name -> why
-    same: tuple[tuple[str, ...], ...]  # groups of names whose files hold the same bytes
-    no_reference: tuple[str, ...]  # ids of queries that cannot run
-    no_target: tuple[str, ...]  # ids of queries that run, but whose target cannot be found
+    readable: int  # of them
+    findings: tuple[Finding, ...]
     digests: Mapping[Path, str]  # of the pictures that can be read
 
     @property
     def whole(self) -> bool:
-        return not self.missing and not self.unreadable
+        return not any(finding.kind in SPOILING for finding in self.findings)
 
     @property
-    def evaluable(self) -> int:
-        return self.queries - len({*self.no_reference, *self.no_target})
+    def missing(self) -> tuple[str, ...]:
+        """Names without a file."""
+        return tuple(self._found("missing"))
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Name -> why, of files that are no whole pictures."""
+        return self._found(*BROKEN)
+
+    def _found(self, *kinds: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for finding in self.findings:
+            found |= finding.found if finding.kind in kinds else {}
+        return found
 
 
-def check(part: Benchmark, workers: int = 4) -> Finding:
-    """Decodes every picture that the annotations name."""
+def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool = True) -> Checkup:
+    """Looks at every picture that the annotations name.
+
+    Args:
+        mend: the command that brings missing pictures.
+        decode: without, what has a file counts as readable, and nothing is said of its content.
+    """
     wanted = _wanted(part)
     paths = {name: part.images[name] for name in wanted if name in part.images}
-    digests: dict[Path, str] = {}
-    failed: dict[Path, str] = {}
-    distinct = list(dict.fromkeys(paths.values()))
-    read = read_batches(distinct, [], BATCH, workers)
-    for batch in progress(read, -(-len(distinct) // BATCH), f"check {part.title}", "batch"):
-        digests |= dict(zip(batch.paths, batch.digests, strict=True))
-        failed |= batch.failed
-    readable = {name for name, path in paths.items() if path in digests}
-    return Finding(
+    looks = look_at(paths.values() if decode else (), workers, f"check {part.title}")
+    seen = {name: looks[path] for name, path in paths.items() if path in looks}
+    whole = {name: own for name, own in seen.items() if isinstance(own, Look)}
+    readable = set(whole) if decode else set(paths)
+    found: dict[str, dict[str, str]] = {
+        "missing": {name: "" for name in wanted if name not in paths},
+        **{kind: _broken(seen, kind) for kind in BROKEN},
+        "tiny": {name: _told(own) for name, own in whole.items() if own.tiny},
+        "one colour": {name: _told(own) for name, own in whole.items() if own.blank and not own.tiny},
+        "no reference": {query.id: query.reference for query in part.queries if query.reference not in readable},
+        "no target": _without_target(part, readable),
+        "same": {" = ".join(names): "" for names in _same(whole)},
+    }
+    return Checkup(
         title=part.title,
+        part=part.part,
         queries=len(part.queries),
+        evaluable=len(part.queries) - len({*found["no reference"], *found["no target"]}),
         hidden=part.hidden,
         pictures=len(wanted),
-        missing=tuple(name for name in wanted if name not in paths),
-        unreadable={name: failed[path] for name, path in paths.items() if path in failed},
-        same=_same({name: digests[path] for name, path in paths.items() if path in digests}),
-        no_reference=tuple(query.id for query in part.queries if query.reference not in readable),
-        no_target=tuple(query.id for query in part.queries if _targets(query.relevant) - readable),
-        digests=digests,
+        readable=len(readable),
+        findings=tuple(Finding(kind, _what(kind), own, _mend(kind, mend)) for kind, own in found.items() if own),
+        digests={path: own.digest for path, own in looks.items() if isinstance(own, Look)},
     )
 
 
@@ -70,36 +129,100 @@ def _wanted(part: Benchmark) -> list[str]:
     return list(dict.fromkeys((*part.gallery, *mentioned)))
 
 
-def _targets(relevant: Mapping[str, int]) -> set[str]:
-    return {name for name, grade in relevant.items() if grade == TARGET}
+def _targets(relevant: Mapping[str, int]) -> list[str]:
+    return [name for name, grade in relevant.items() if grade == TARGET]
 
 
-def _same(digests: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+def _broken(seen: Mapping[str, Look | Trouble], kind: str) -> dict[str, str]:
+    return {name: own.why for name, own in seen.items() if isinstance(own, Trouble) and own.kind == kind}
+
+
+def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
+    """Query -> the first of its targets that cannot be found: it has no picture, or the gallery does not list it."""
+    gallery = set(part.gallery)
+    lost: dict[str, str] = {}
+    for query in part.queries:
+        for name in _targets(query.relevant):
+            if name not in readable:
+                lost.setdefault(query.id, name)
+            elif name not in gallery:
+                lost.setdefault(query.id, f"{name} is not in the gallery")
+    return lost
+
+
+def _told(own: Look) -> str:
+    width, height = own.size
+    return f"{width} x {height}"
+
+
+def _same(whole: Mapping[str, Look]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
-    for name, content in digests.items():
-        groups.setdefault(content, []).append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+    for name, own in whole.items():
+        groups.setdefault(own.digest, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
-def picture_set(findings: Sequence[Finding]) -> str:
+def _what(kind: str) -> str:
+    return SPOILING.get(kind) or ODD[kind]
+
+
+def _mend(kind: str, bring: str) -> str:
+    if kind == "same":
+        return ""
+    return f"remove these files, then {bring}" if kind in {**BROKEN, **BLANK} else bring
+
+
+def picture_set(checkups: Sequence[Checkup]) -> str:
     """The digest that results on these pictures carry in their provenance."""
-    return set_digest({path: name for own in findings for path, name in own.digests.items()}.values())
+    return set_digest({path: name for own in checkups for path, name in own.digests.items()}.values())
 
 
-def to_text(finding: Finding) -> str:
-    """A few lines for the terminal; each kind of trouble with its count and its first names."""
-    able = f"{finding.queries - len(finding.no_reference)} of {finding.queries} queries can run"
-    if not finding.hidden:
-        able = f"an evaluation would stand on {finding.evaluable} of {finding.queries} queries"
-        able += "; the others would score 0" if finding.evaluable < finding.queries else ""
-    troubles = {
-        "pictures missing": finding.missing,
-        "pictures unreadable": list(finding.unreadable.values()),
-        "groups of pictures with the same content": [" = ".join(names) for names in finding.same],
-        "queries without a reference": finding.no_reference,
-        "queries whose target cannot be found": () if finding.hidden else finding.no_target,
+# Shown
+
+
+def to_json(checkups: Sequence[Checkup]) -> dict[str, Any]:
+    """The fields of docs/check.md."""
+    return {
+        "whole": all(own.whole for own in checkups),
+        "picture_set": picture_set(checkups),
+        "parts": {
+            own.part: {
+                "benchmark": own.title,
+                **{key: getattr(own, key) for key in ("whole", "queries", "evaluable", "pictures", "readable")},
+                "findings": [fields(finding) for finding in own.findings],
+            }
+            for own in checkups
+        },
     }
-    told = [f"  {what}: {len(names)} ({some(names, 5)})" for what, names in troubles.items() if names]
-    found = finding.pictures - len(finding.missing) - len(finding.unreadable)
-    head = f"{finding.title}: {found} of {finding.pictures} pictures are there and can be read; {able}"
-    return "\n".join([head, *told])
+
+
+def fields(finding: Finding) -> dict[str, Any]:
+    """All that was found, too, so that another program can go on with it."""
+    told = {key: getattr(finding, key) for key in ("kind", "what", "count", "examples", "mend")}
+    return {**told, "found": dict(finding.found)}
+
+
+def to_text(own: Checkup) -> str:
+    """A few lines for the terminal: what stands, each finding with its count and three examples, and what mends it."""
+    head = f"{own.title}: {own.readable:,} of {own.pictures:,} pictures are there and can be read; {_able(own)}"
+    return "\n".join([head, *_lines(own.findings)])
+
+
+def _able(own: Checkup) -> str:
+    if own.hidden:
+        return f"{own.evaluable:,} of {own.queries:,} queries can run"
+    rest = "; the others would score 0" if own.evaluable < own.queries else ""
+    return f"an evaluation would stand on {own.evaluable:,} of {own.queries:,} queries{rest}"
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
+    for mend, group in groupby(findings, key=lambda finding: finding.mend):
+        yield from map(line, group)
+        if mend:
+            yield f"    -> {mend}"
+
+
+def line(finding: Finding) -> str:
+    rest = finding.count - len(finding.examples)
+    more = f" and {rest:,} more" if rest else ""
+    return f"  {finding.what}: {finding.count:,} ({', '.join(finding.examples)}{more})"

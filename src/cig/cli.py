@@ -28,7 +28,8 @@ app = App(
 VERBS: list[Callable[..., None]] = [
     errands.demo,
     *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
-    *(errands.compare, errands.search, errands.trial, errands.plan, errands.check, errands.validate_submission),
+    *(errands.compare, errands.search, errands.trial, errands.plan),
+    *(errands.check, errands.stats, errands.validate_submission),
     *(data.download, data.convert_urls),
     reproduce.reproduce,
 ]

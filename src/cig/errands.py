@@ -4,13 +4,14 @@ compare   methods, each alone and with each branch: the table of the field; or r
 find      a picture and a sentence -> the nearest pictures of anyone's folder (`cig search`)
 trial     pictures of one's own -> a blind vote between base and pseudo-targets
 plan      what a run would take
-check     what a dataset is good for; validate_submission, whether a server would take a file
+check     what a dataset is good for; stats, what it is made of; validate_submission, whether a server would take a file
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,22 +206,45 @@ def plan(
     return fits
 
 
-def check(data: Data, compute: Compute) -> None:
-    """Prints what is missing or unreadable, and on how many queries an evaluation would stand.
+def check(data: Data, compute: Compute, json: Path | None = None) -> None:
+    """Prints what is missing, broken or odd, what mends it, and on how many queries an evaluation would stand.
 
     Raises:
-        IncompleteError: not all of them.
+        IncompleteError: not all of them; the JSON is written before.
     """
     from cig.check import check as examine
-    from cig.check import picture_set, to_text
+    from cig.check import picture_set, to_json, to_text
 
-    findings = [examine(part, compute.workers) for part in data.load("val")]
-    for finding in findings:
-        print(to_text(finding))
-    print(f"picture set {picture_set(findings)}")
-    lacking = [finding.title for finding in findings if not finding.whole]
+    checkups = [examine(part, compute.workers, _mend(data, part)) for part in data.load("val")]
+    if json:
+        write_json(json, to_json(checkups), indent=1)
+    for checkup in checkups:
+        print(to_text(checkup))
+    print(f"picture set {picture_set(checkups)}")
+    lacking = [checkup.title for checkup in checkups if not checkup.whole]
     if lacking:
         raise IncompleteError(f"incomplete: {', '.join(lacking)}; results on it say so, and are not comparable")
+
+
+def _mend(data: Data, part: Benchmark) -> str:
+    """What the benchmark says that brings its pictures, into the folder that was asked about."""
+    from cig.check import BY_HAND
+
+    mend: Callable[[Benchmark], str] = getattr(data.module, "mend", lambda part: BY_HAND)
+    there = f" --dataset-path {shlex.quote(str(data.path))}" if data.path else ""
+    return mend(part) + (there if mend(part).startswith("cig ") else "")
+
+
+def stats(data: Data, compute: Compute, json: Path | None = None, pictures: bool = True) -> None:
+    """Prints sizes, lengths, repetitions and oddities of every part, and, with pictures, near-duplicates."""
+    from cig.stats import stats as count
+    from cig.stats import to_json, to_text
+
+    known = getattr(data.module, "ODDITIES", ())
+    counted = [count(part, known, pictures, compute.workers) for part in data.load("val")]
+    if json:
+        write_json(json, {own.part: to_json(own) for own in counted}, indent=1)
+    print("\n\n".join(map(to_text, counted)))
 
 
 def validate_submission(path: Path, dataset: Path | None = None) -> None:

@@ -64,7 +64,12 @@ def did_you_mean(asked: str, choices: Iterable[str]) -> str:
 def reason(error: BaseException) -> str:
     """The first line of what a library said, fit for a terminal; the error's kind where it said nothing."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in line[:300])
+    return plain(line, 300)
+
+
+def plain(text: str, most: int) -> str:
+    """The first letters of what a stranger wrote, with nothing in it that a terminal obeys or cannot show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:most])
 
 
 def some(names: Iterable[str], most: int = 20) -> str:

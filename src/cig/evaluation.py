@@ -55,7 +55,7 @@ def evaluate(
         intervals={part: _intervals(measures, draw) for part, draw in draws.items()},
         per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
         missing=missing_of(parts, ranked),
-        counts={part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts},
+        counts=counts_of(parts, ranked),
         changes={part.part: changes(one, two) for part, one, two in zip(parts, before, ranked, strict=bool(before))},
     )
 
@@ -139,8 +139,24 @@ def missing_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> 
     return missing
 
 
+def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, dict[str, int]]:
+    """Queries and gallery pictures of each part, and how many of them are there: that can be answered, are ranked."""
+    return {part.part: _counts(part, _missing(part, own)) for part, own in zip(benchmarks, rankings, strict=True)}
+
+
+def _counts(benchmark: Benchmark, missing: Mapping[str, Any]) -> dict[str, int]:
+    queries, gallery = len(benchmark.queries), len(benchmark.gallery)
+    return {
+        "queries": queries,
+        "queries_present": queries - len({*missing["references"], *missing["targets"]}),
+        "gallery": gallery,
+        "gallery_present": gallery - len(missing["gallery"]),
+    }
+
+
 def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
-    searched = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
+    there = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
+    searched = there & set(benchmark.gallery)
     return {
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),

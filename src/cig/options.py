@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cig import settings
+from cig import plugins, settings
 from cig.benchmarks import load_benchmarks, split_name
 from cig.images import Preprocessing
 from cig.preflight import weights_at
@@ -39,6 +40,11 @@ class Data:
         }
         given = {key: value for key, value in options.items() if value is not None}
         return load_benchmarks(f"{family}/{split}", self.path, **given)
+
+    @property
+    def module(self) -> ModuleType:
+        """The benchmark's own file, for what it offers beside load."""
+        return plugins.load("benchmarks", self.name.partition("/")[0])
 
     def default_folder(self, key: str, default_split: str) -> Path:
         """`./outputs/embeddings/cirr_test1`, say."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cig.cache import FeatureCache
 from cig.errors import PictureError
 from cig.images import read_picture
-from cig.report import label, notes
+from cig.report import label, notes, present
 from cig.types import TARGET, Benchmark, Query, Ranking, Report
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def to_html(
         imagined=any(case.pseudo_target or case.refused for case in cases),
         compared=any(case.change for case in cases),
         label=label,
+        present=present,
         long=LONG,
     )
     return SURROGATES.sub("\ufffd", page)

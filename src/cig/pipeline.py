@@ -9,10 +9,10 @@ run       all of it in one process, without the files between
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.errors import NotFoundError, UsageError
@@ -36,7 +36,7 @@ from cig.workshop import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from cig.searching import Found
 
 
 def extract(
@@ -127,7 +127,7 @@ def evaluate(
         raise UsageError(f"the targets of {parts[0].name} are hidden; {instead}")
     cache = FeatureCache(searching.cache)
     found = search_parts(parts, data, compute, searching, cache)
-    result = score(parts, found.rankings, found.alone)
+    result = score(found.parts, found.rankings, found.alone)
     if json:
         write_json(json, report.to_json(result, found.method.name, found.branches, found.provenance))
     if rankings:
@@ -163,7 +163,6 @@ def submit(
         IncompleteError: references are missing and allow_missing is off; nothing is written.
     """
     from cig.cache import FeatureCache
-    from cig.evaluation import missing_of
     from cig.report import notes, to_json
 
     family = _need_server(data, name)
@@ -185,13 +184,12 @@ def submit(
         write_json(rankings, found.names)
     if run:
         write_run(run, parts, found.rankings, found.method.name)
-    missing = missing_of(parts, found.rankings)
-    result = _without_scores(parts, missing)
+    result = _without_scores(found)
     if json:
         about = to_json(result, found.method.name, found.branches, found.provenance)
         write_json(json, about | {"submissions": list(map(str, paths))})
     write_reports(found, result, reports, cache)
-    for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(missing)):
+    for line in (f"{found.method.name}: {branches_text(found.branches)}", *notes(result.missing)):
         say(line)
     return paths
 
@@ -261,19 +259,20 @@ def _search_only(
 ) -> None:
     """For queries without known targets, which no server judges: rankings and the page."""
     from cig.cache import FeatureCache
-    from cig.evaluation import missing_of
 
     cache = FeatureCache(searching.cache)
     found = search_parts(parts, data, compute, searching, cache)
     write_json(rankings, found.names)
-    write_reports(found, _without_scores(parts, missing_of(parts, found.rankings)), reports, cache)
+    write_reports(found, _without_scores(found), reports, cache)
     say(f"{found.method.name}: {branches_text(found.branches)}; nobody gave targets, so nothing is scored")
     complain(found.missing_references, "could not run")
 
 
-def _without_scores(parts: Sequence[Benchmark], missing: Mapping[str, Any]) -> Report:
-    counts = {part.part: {"queries": len(part.queries), "gallery": len(part.gallery)} for part in parts}
-    return Report(parts[0].name, parts[0].protocol, {}, {}, {}, missing, counts)
+def _without_scores(found: Found) -> Report:
+    from cig.evaluation import counts_of, missing_of
+
+    first, told = found.parts[0], (found.parts, found.rankings)
+    return Report(first.name, first.protocol, {}, {}, {}, missing_of(*told), counts_of(*told))
 
 
 def _has_server(data: Data) -> bool:

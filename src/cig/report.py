@@ -26,12 +26,27 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], provena
     }
 
 
+def present(report: Report, part: str, what: str) -> str:
+    """ "1,004 / 2,017": of a part's queries those that can be answered, of its gallery the pictures that are ranked.
+
+    "" for the average over the parts.
+    """
+    own = report.counts.get(part)
+    return f"{own[f'{what}_present']:,} / {own[what]:,}" if own else ""
+
+
+def _present(report: Report) -> list[list[str]]:
+    things = ("queries", "gallery") if report.counts else ()
+    return [[f"{what} present", *(present(report, part, what) for part in report.scores)] for what in things]
+
+
 def to_text(report: Report) -> str:
     """A table: a line a measure, a column a part, each score with its 95% interval."""
     parts = list(report.scores)
     measures = list(report.scores[parts[0]])
     header = [report.benchmark, *(part or "score" for part in parts)]
     rows = [[measure, *(_cell(report, part, measure) for part in parts)] for measure in measures]
+    rows += _present(report)
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     return "\n".join(line.rstrip() for line in [*lines, "", *changed(report), *notes(report.missing)]).rstrip()
@@ -50,6 +65,7 @@ def to_markdown(
     if report.scores:
         measures = list(next(iter(report.scores.values())))
         rows = [[label(measure), *(_cell(report, part, measure) for part in report.scores)] for measure in measures]
+        rows += _present(report)
         lines += [*_table(["measure", *(part or "score" for part in report.scores)], rows), ""]
         lines += ["In percent, with 95% bootstrap intervals over queries.", ""]
     lines += [*_table(["branch", "weight", "source"], [_branch(branch) for branch in branches]), ""]

@@ -178,7 +178,7 @@ class Report:
     intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # the same, 95% bootstrap over queries
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]]  # part -> query id -> measure -> score
     missing: Mapping[str, Any]  # what was missing, by kind, named
-    counts: Mapping[str, Any]  # queries and gallery pictures per part
+    counts: Mapping[str, Any]  # part -> queries, gallery (pictures), and of each how many are present
     changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
 
 

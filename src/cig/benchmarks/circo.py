@@ -17,6 +17,10 @@ from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Submissio
 SPLITS = {"val": "val", "test": "test"}
 CUTOFFS = (5, 10, 25, 50)
 SUBMISSIONS = (SubmissionForm("circo/val", 220, 50), SubmissionForm("circo/test", 800, 50))
+ODDITIES = (
+    "a query has several correct pictures: mAP counts all of them, recall the annotated target alone",
+    "shared_concept, which says what both pictures show, is no part of the caption",
+)
 WEIGHT_SOURCES = {
     "test": "as published for CIRCO test",
     "val": "that of CIRCO test; the published validation ignores the pseudo-target",
@@ -51,6 +55,10 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
 def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
     """The file of the evaluation server: 50 image ids a query, as strings."""
     return {"": dict(zip(ranking.queries, (list(names[:50]) for names in ranking.ids), strict=True))}
+
+
+def mend(part: Benchmark) -> str:
+    return "cig download circo"
 
 
 def _query(position: int, entry: dict[str, Any]) -> Query:

@@ -21,6 +21,12 @@ CATEGORIES = ("dress", "shirt", "toptee")
 GALLERIES = {"full": "all names of the split file", "val": "the union of references and targets"}
 
 
+ODDITIES = (
+    "a query has one target: other pictures that would do count as wrong",
+    "some of the shop's addresses serve several ids, so pictures are the same under several names",
+)
+
+
 def load(
     root: Path, split: str, categories: Sequence[str] = CATEGORIES, gallery: str = "full"
 ) -> tuple[Benchmark, ...]:
@@ -62,6 +68,10 @@ def picture_folders(home: Path, category: str) -> list[Path]:
     """Where a category's pictures may lie; the earlier win."""
     images = home / "images"
     return [images, images / category, images / "downloaded" / category, images / "downloaded"]
+
+
+def mend(part: Benchmark) -> str:
+    return f"cig download fashioniq --categories {part.part} --splits {part.name.rpartition('/')[2]}"
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -77,6 +77,11 @@ def scenes(split: str, limit: int | None = None) -> Scenes:
     return IconScenes(limit)
 
 
+def mend(part: Benchmark) -> str:
+    """They are painted again by whoever asks next."""
+    return f"rm -r {user_cache() / 'icons'}"
+
+
 def _query(row: list[Any], hidden: bool) -> Query:
     name, reference, caption, target, also, tags, cluster = row
     relevant = {} if hidden else {target: TARGET, **dict.fromkeys(also, ALSO_CORRECT)}

@@ -1,4 +1,4 @@
-"""The verbs beside the walk: compare, search, trial, plan, check, validate-submission."""
+"""The verbs beside the walk: compare, search, trial, plan, check, stats, validate-submission."""
 
 from __future__ import annotations
 
@@ -264,11 +264,50 @@ def trial(
     errands.trial(trying, asked, out, search_batch_size, work, port, browse)
 
 
-def check(benchmark: Name = None, /, *, data: DataFlags = DataFlags(), compute: ComputeFlags = ComputeFlags()) -> None:
-    """What of a dataset is missing, unreadable or double, and on how many queries an evaluation would stand."""
+def check(
+    benchmark: Name = None,
+    /,
+    *,
+    data: DataFlags = DataFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    json: Path | None = None,
+) -> None:
+    """What of a dataset is missing, broken or odd, what mends it, and on how many queries an evaluation would stand.
+
+    Parameters
+    ----------
+    json
+        Write the findings here, with every name.
+    """
     from cig import errands
 
-    errands.check(data.asked(benchmark), compute.asked(1))
+    errands.check(data.asked(benchmark), compute.asked(1), json)
+
+
+def stats(
+    benchmark: Name = None,
+    /,
+    *,
+    data: DataFlags = DataFlags(),
+    compute: ComputeFlags = ComputeFlags(),
+    gallery: Literal["full", "val"] | None = None,
+    no_pictures: Annotated[bool, Flag] = False,
+    json: Path | None = None,
+) -> None:
+    """What a benchmark is made of: sizes, lengths of captions, prompts over 77 tokens, repetitions, near-duplicates.
+
+    Parameters
+    ----------
+    gallery
+        FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
+    no_pictures
+        Annotations alone: no picture is read, and near-duplicates are not looked for.
+    json
+        Write the numbers here, with every name.
+    """
+    from cig import errands
+
+    errands.stats(data.asked(benchmark, None, gallery), compute.asked(1), json, not no_pictures)
 
 
 def validate_submission(
