@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-import shelf
+import serving
 from cig import ranges
 from cig.errors import InputError, OutputError, UsageError
 from cig.ranges import Known, fetch_file
@@ -18,7 +18,7 @@ NO_WAITS = (0.0, 0.0)
 
 @pytest.fixture
 def server():
-    with shelf.serving(shelf.Shelf({"/big": CONTENT})) as own:
+    with serving.serve(serving.Files({"/big": CONTENT})) as own:
         yield own
 
 
@@ -99,14 +99,14 @@ def test_a_file_that_changed_in_between_starts_over(server, tmp_path, honest):
     """Whether the server heeds If-Range, or sends the rest of another file."""
     begun(tmp_path / "big", 1000, server)
     server.tag, server.honest = '"two"', honest
-    server.files["/big"] = other = random.Random(1).randbytes(len(CONTENT) + 7)
+    server.content["/big"] = other = random.Random(1).randbytes(len(CONTENT) + 7)
     assert fetch(server, tmp_path / "big").read_bytes() == other
     assert server.bytes_asked() == (["bytes=1000-"] if honest else ["bytes=1000-", ""])
 
 
 def test_a_file_that_became_shorter_starts_over(server, tmp_path):
     begun(tmp_path / "big", 1000, server)
-    server.honest, server.files["/big"] = False, b"short"
+    server.honest, server.content["/big"] = False, b"short"
     assert fetch(server, tmp_path / "big").read_bytes() == b"short"
 
 

@@ -6,6 +6,7 @@ CigError                  exit code 1
 │   └── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
 ├── InputError            1  a file that cannot be read: annotations, embeddings, checkpoints
 │   └── PictureError      1  a picture that cannot be decoded or is refused
+│       └── PixelsError   1  one with too many pixels, or none
 ├── OutputError           1  a file that cannot be written: a full disk, a folder without permission
 └── IncompleteError       1  a run that could not do all of its queries (what was done is kept)
 """
@@ -37,6 +38,10 @@ class InputError(CigError):
 
 
 class PictureError(InputError):
+    pass
+
+
+class PixelsError(PictureError):
     pass
 
 

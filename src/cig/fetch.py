@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from cig import images
 from cig.errors import PictureError
 from cig.formats import write_bytes
 from cig.images import decode_picture
@@ -72,4 +73,4 @@ def _in_order(known: Mapping[str, T], names: Iterable[str]) -> dict[str, T]:
 
 def suffix_of(data: bytes) -> str:
     """By what the content is, decoded whole; raises PictureError if it is no picture."""
-    return {"JPEG": ".jpg", "WEBP": ".webp"}.get(decode_picture(data).image.format or "", ".png")
+    return images.suffix_of(decode_picture(data).image)

@@ -326,12 +326,16 @@ class AskingFlags:
     "Seconds for one answer; what is large takes longer."
     max_mb: int = 32
     "MB of one picture or annotation file; larger ones are refused."
+    max_pixels: int = 2**26
+    "Larger pictures are refused before they are decoded."
 
     def asked(self) -> Asking:
         from cig.download import Asking
+        from cig.images import limit_pixels
 
-        for flag, value in (("--per-host", self.per_host), ("--at-once", self.at_once), ("--max-mb", self.max_mb)):
-            at_least_1(flag, value)
+        for key in ("per_host", "at_once", "max_mb", "max_pixels"):
+            at_least_1(f"--{key.replace('_', '-')}", getattr(self, key))
+        limit_pixels(self.max_pixels)
         if self.retries < 0 or not 0 < self.patience < float("inf"):
             raise UsageError("--retries should be 0 or more, --patience more than 0 seconds")
         return Asking(self.per_host, self.at_once, self.retries, self.patience, self.max_mb * 2**20)

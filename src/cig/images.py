@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from cig.errors import CigError, PictureError, reason
+from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import digest, read_bytes
 from cig.runtime import batches
 
@@ -64,6 +64,11 @@ def decode_picture(data: bytes) -> Picture:
     return Picture(image, digest(data))
 
 
+def suffix_of(image: Image.Image) -> str:
+    """How a file with this content is called; .png where there is no such name among those that are looked for."""
+    return {"JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}.get(image.format or "", ".png")
+
+
 @cache
 def _formats() -> list[str]:
     """Those of ours that this Pillow knows; others, such as EPS, are programs, which it would run."""
@@ -73,9 +78,9 @@ def _formats() -> list[str]:
 
 def check_pixels(width: int, height: int, what: str = "") -> None:
     if not width * height:
-        raise PictureError(f"{what}{width} x {height} has no pixels")
+        raise PixelsError(f"{what}{width} x {height} has no pixels")
     if width * height > _max_pixels:
-        raise PictureError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
+        raise PixelsError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -116,7 +116,7 @@ class Web:
 
     def each(
         self, items: Iterable[T], ask: Callable[[T], Coroutine[Any, Any, R]], at_once: int = 32
-    ) -> Iterator[tuple[T, R]]:
+    ) -> Generator[tuple[T, R]]:
         """(item, what `ask` returned), as they come; at most so many are under way, so a long list costs no memory."""
         waiting, running = iter(items), dict[Future[R], T]()
         try:
@@ -259,12 +259,15 @@ async def _ended(task: asyncio.Task, within: float | None = None) -> bool:
 
 
 async def chunks(url: str, response: httpx.Response, most: int) -> AsyncIterator[bytes]:
-    """A body, bounded; raises WebError where it is larger."""
-    size = 0
+    """A body, bounded; raises WebError where it is larger, or says that it will be."""
+    too_large = WebError(f"{url}: over {most // 2**20} MB; refused", "too large")
+    said, size = response.headers.get("content-length", ""), 0
+    if said.isascii() and said.isdecimal() and int(said[:18]) > most:
+        raise too_large
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > most:
-            raise WebError(f"{url}: over {most // 2**20} MB; refused", "too large")
+            raise too_large
         yield chunk
 
 

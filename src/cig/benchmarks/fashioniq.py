@@ -40,13 +40,11 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
     names = _names(home / "image_splits" / f"split.{category}.{split}.json")
     if gallery == "val":
         names = tuple(dict.fromkeys(name for query in queries for name in (query.reference, *query.relevant)))
-    images = home / "images"
-    pictures = list_pictures([images, images / category, images / "downloaded" / category, images / "downloaded"])
     return Benchmark(
         name=f"fashioniq/{split}",
         part=category,
         queries=queries,
-        images=pictures,
+        images=list_pictures(picture_folders(home, category)),
         gallery=names,
         measures=("recall@10", "recall@50"),
         drop_reference=False,
@@ -58,6 +56,12 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
             "captions": "both orders, `c1 and c2` and `c2 and c1`, averaged",
         },
     )
+
+
+def picture_folders(home: Path, category: str) -> list[Path]:
+    """Where a category's pictures may lie; the earlier win."""
+    images = home / "images"
+    return [images, images / category, images / "downloaded" / category, images / "downloaded"]
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def download_dataset(
     family, _, split = name.partition("/")
     if split and flags.get("splits"):
         raise UsageError(f"{name} and --splits {' '.join(flags['splits'])}: give one of them")
-    given = {key: value for key, value in flags.items() if value not in (None, False, ())}
+    given = {key: value for key, value in flags.items() if value is not None and value is not False and value != ()}
     if split:
         given["splits"] = (split,)
     get = plugins.load("download", family).download
@@ -107,6 +107,21 @@ def download_dataset(
     if outcome.lacking:
         raise IncompleteError(f"{family} is incomplete: {some(outcome.lacking)}; a rerun asks for what may still come")
     return outcome
+
+
+def convert_list(source: Path, target: Path) -> None:
+    """Turns a list of addresses into its other form, and prints how many there are.
+
+    Raises:
+        UsageError: another suffix than .txt and .json.
+        IncompleteError: lines that are not valid, after the others were written.
+    """
+    from cig.download._urls import convert
+
+    found = convert(source, target)
+    print(f"{target}: {len(found.urls):,} ids of {found.lines:,} lines")
+    if found.refused:
+        raise IncompleteError(f"{len(found.refused):,} lines of {source} are not valid: {some(found.refused)}")
 
 
 def home_of(root: Path, name: str) -> Path:

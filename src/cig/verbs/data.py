@@ -24,11 +24,13 @@ def download(
     mirror: Annotated[tuple[str, ...], Flag] = (),
     annotations_from: str | None = None,
     urls_from: str | None = None,
+    pictures_from: str | None = None,
     from_dir: Path | None = None,
     from_zip: Annotated[tuple[Path, ...], Flag] = (),
     link: Annotated[bool, Flag] = False,
     delete_zip: Annotated[bool, Flag] = False,
     flat: Annotated[bool, Flag] = False,
+    placeholder_at: int | None = None,
     retry_final: Annotated[bool, Flag] = False,
     no_pictures: Annotated[bool, Parameter(name="--no-pictures", negative="")] = False,
     asking: AskingFlags = AskingFlags(),
@@ -55,6 +57,8 @@ def download(
         The address that annotation files are below. Default: the official repository.
     urls_from
         FashionIQ: the address that the lists asin2url.CATEGORY.txt are below.
+    pictures_from
+        CIRCO: the address that COCO's zips/ and annotations/ are below. Default: http://images.cocodataset.org.
     from_dir
         Pictures that you have: a folder, searched with all below it. Each is checked before it is taken.
     from_zip
@@ -65,6 +69,8 @@ def download(
         Delete a zip that was downloaded once all of it was unpacked and checked.
     flat
         FashionIQ: all pictures into images/downloaded/, not into a folder a category.
+    placeholder_at
+        FashionIQ: content that so many addresses serve is the shop's placeholder, and is set apart. Default: 5.
     retry_final
         Ask again, too, for what was found to be gone or a placeholder.
     no_pictures
@@ -86,11 +92,30 @@ def download(
         mirror=mirror,
         annotations_from=annotations_from,
         urls_from=urls_from,
+        pictures_from=pictures_from,
         from_dir=from_dir,
         from_zip=from_zip,
         link=link,
         delete_zip=delete_zip,
         flat=flat,
+        placeholder_at=placeholder_at,
         retry_final=retry_final,
         no_pictures=no_pictures,
     )
+
+
+def convert_urls(file: Path, out: Path, /) -> None:
+    """Turns a list of FashionIQ's addresses into its other form: asin2url.dress.txt <-> dress.json.
+
+    Lines that are not valid are left out and named; then the exit code is 1.
+
+    Parameters
+    ----------
+    file
+        A .txt (ASIN, tab, URL; a line each), or a .json ([{"asin": ..., "url": ...}]).
+    out
+        The list to write: .txt or .json.
+    """
+    from cig.download import convert_list
+
+    convert_list(file, out)

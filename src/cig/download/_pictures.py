@@ -1,0 +1,97 @@
+"""What a body or a file is: a whole picture, or what else; who looks at it is never harmed by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from cig.errors import CigError, PictureError, PixelsError, reason
+from cig.formats import read_bytes, stat_file
+from cig.images import decode_picture, suffix_of
+from cig.runtime import batches
+
+SMALLEST = 8  # pixels a side; shops count visits with pictures of 1 x 1
+PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body|\?xml)", re.I | re.S)
+MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")  # how pictures begin
+DECODERS = 4  # threads; each holds a decoded picture
+
+
+class Refused(PictureError):
+    """What is no picture to keep.
+
+    Attributes:
+        kind: "empty", "web page", "no picture" (any other content), "damaged" (cut off or broken), "too large",
+            "tiny", "one colour".
+        path: of a file.
+    """
+
+    def __init__(self, message: str, kind: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.path = kind, path
+
+
+@dataclass(frozen=True)
+class Content:
+    """A picture that can be decoded whole, as received."""
+
+    data: bytes
+    suffix: str  # by content
+    digest: str  # sha256
+
+
+def examine(data: bytes) -> Content:
+    """Raises Refused for anything but a whole picture that shows something."""
+    try:
+        picture = decode_picture(data)
+    except PictureError as error:
+        raise Refused(str(error), _kind(data, error)) from error
+    image = picture.image
+    if min(image.size) < SMALLEST:
+        raise Refused(f"{image.width} x {image.height} pixels", "tiny")
+    if _is_blank(image):
+        raise Refused("one colour all over", "one colour")
+    return Content(data, suffix_of(image), picture.digest)
+
+
+def examine_file(path: Path, most: int) -> Content | Refused:
+    """Args: most: bytes; a larger file is not read."""
+    try:
+        size = stat_file(path).st_size
+        if size > most:
+            return Refused(f"{path}: {size} bytes, over {most}", "too large", path)
+        return examine(read_bytes(path))
+    except Refused as error:
+        return Refused(f"{path}: {error}", error.kind, path)
+    except CigError as error:
+        return Refused(str(error), "damaged", path)
+
+
+def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Content | Refused]]:
+    """In threads, a few files ahead of their use."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for batch in batches(list(paths), 2 * DECODERS):
+            yield from zip(batch, pool.map(lambda path: examine_file(path, most), batch), strict=True)
+
+
+def _kind(data: bytes, error: PictureError) -> str:
+    if isinstance(error, PixelsError):
+        return "too large"
+    if not data:
+        return "empty"
+    if PAGE.match(data[:2048]):
+        return "web page"
+    unknown = isinstance(error.__cause__, UnidentifiedImageError) and not data.startswith(MARKS)
+    return "no picture" if unknown else "damaged"
+
+
+def _is_blank(image: Image.Image) -> bool:
+    """One colour all over, as models see it: without transparency."""
+    try:
+        return all(low == high for low, high in map(Image.Image.getextrema, image.convert("RGB").split()))
+    except Exception as error:  # converters raise whatever a strange mode makes them
+        raise Refused(f"cannot be converted ({image.mode}): {reason(error)}", "damaged") from error

@@ -1,0 +1,188 @@
+"""FashionIQ's pictures on the disk: which there are, that each is whole, and where others are put.
+
+What lies in `images/downloaded/` is ours to replace; the rest of `images/` is read, and never changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cig.benchmarks.fashioniq import picture_folders
+from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
+from cig.download._pictures import Content, Refused, examine_files
+from cig.formats import make_folder, remove, sweep, write_bytes
+from cig.layout import list_pictures
+from cig.runtime import progress
+
+PLACEHOLDER = "placeholder"
+Names = Mapping[str, Collection[str]]  # category -> ids
+
+
+class Shelf:
+    """Attributes:
+    found: category -> id -> the file that an evaluation would read, if it is whole.
+    broken: category -> id -> what is wrong with that file.
+    digests: of the files that are whole.
+    """
+
+    def __init__(self, home: Path, wanted: Names, flat: bool) -> None:
+        self.home, self.wanted, self.flat = home, wanted, flat
+        self.own = home / "images" / "downloaded"
+        self.ledger = Ledger(self.own)
+        self.found: dict[str, dict[str, Path]] = {}
+        self.broken: dict[str, dict[str, Refused]] = {category: {} for category in wanted}
+        self.digests: dict[Path, str] = {}
+
+    def look(self, most: int) -> None:
+        """Lists the pictures; those that the ledger does not know are decoded. Args: most: bytes of a file."""
+        for category, names in self.wanted.items():
+            sweep(self._folder(category))
+            there = list_pictures(picture_folders(self.home, category))
+            self.found[category] = {name: there[name] for name in names if name in there}
+        new = {path: name for name, path in self._files() if not self._known(name, path)}
+        seen = examine_files(new, most)
+        for path, content in progress(seen, len(new), "look at what is there", "picture"):
+            if isinstance(content, Content):
+                self._note(new[path], (path,), content, str(path), self.ledger.final(new[path]))
+            else:
+                self._break(new[path], path, content)
+
+    def lacking(self, name: str) -> list[str]:
+        """The categories that want a picture and have none; none where a broken file of the user's is in the way."""
+        return [
+            category
+            for category, names in self.wanted.items()
+            if name in names and name not in self.found[category] and not self.in_the_way(category, name)
+        ]
+
+    def in_the_way(self, category: str, name: str) -> Path | None:
+        """A file outside of ours that is broken, and would be read in the place of a whole one of ours."""
+        error = self.broken[category].get(name)
+        return error.path if error and error.path and not self._is_own(error.path) else None
+
+    def anywhere(self, name: str) -> Path | None:
+        """A whole picture of that id in any category."""
+        return next((own[name] for own in self.found.values() if name in own), None)
+
+    def put(
+        self, name: str, content: Content, source: str, tries: Sequence[Try] = (), link: Path | None = None
+    ) -> None:
+        """Into every category that lacks it. Args: link: a file with this content to make hard links of."""
+        lacking = self.lacking(name)
+        targets = {self._folder(category) / f"{name}{content.suffix}": category for category in lacking}
+        final = tuple(dict.fromkeys((*self.ledger.final(name), *_final(tries))))
+        self._note(name, tuple(targets), content, source, final, tries)
+        for target in targets:
+            if not link or not _linked(link, target):
+                write_bytes(target, content.data)
+        for category in lacking:
+            spoilt = self.broken[category].pop(name, None)
+            if spoilt and spoilt.path and spoilt.path not in targets:
+                remove(spoilt.path)
+            self.found[category][name] = self._folder(category) / f"{name}{content.suffix}"
+
+    def spread(self, name: str) -> None:
+        """What one category has, another needs not ask for."""
+        path = self.anywhere(name)
+        if path and self.lacking(name):
+            self.put(name, Content(path.read_bytes(), path.suffix, self.digests[path]), str(path))
+
+    def refuse(self, name: str, why: str) -> None:
+        """Takes a picture of ours away as a placeholder; one of each content is kept to look at."""
+        line = self.ledger.lines[name]
+        final = tuple(dict.fromkeys(filter(_is_address, (*line.final, line.source))))
+        self.ledger.add(Line(name, PLACEHOLDER, line.files, line.digest, line.size, line.source, why, final))
+        for category in self.wanted:
+            path = self.found[category].pop(name, None)
+            if path and path.exists():
+                self._set_aside(path, line.digest)
+
+    def is_ours(self, name: str) -> bool:
+        """Whether every file of an id may be taken away."""
+        return all(self._is_own(own[name]) for own in self.found.values() if name in own)
+
+    def _files(self) -> list[tuple[str, Path]]:
+        return [(name, path) for own in self.found.values() for name, path in own.items()]
+
+    def _known(self, name: str, path: Path) -> bool:
+        """Whether the ledger speaks of this file, and it has the size that it had."""
+        line = self.ledger.lines.get(name)
+        if not line or self._relative(path) not in line.files or _size(path) != line.size:
+            return False
+        if line.outcome == PRESENT:
+            self.digests[path] = line.digest
+        elif line.outcome == PLACEHOLDER:  # a kill came between the line and the removal
+            self._forget(name, path)
+            self._set_aside(path, line.digest)
+        return line.outcome in (PRESENT, PLACEHOLDER)
+
+    def _note(
+        self,
+        name: str,
+        paths: Iterable[Path],
+        content: Content,
+        source: str,
+        final: tuple[str, ...],
+        tries: Sequence[Try] = (),
+    ) -> None:
+        before = self.ledger.lines.get(name)
+        known = before.files if before and before.digest == content.digest and before.outcome == PRESENT else ()
+        files = tuple(dict.fromkeys((*known, *map(self._relative, paths))))
+        line = Line(name, PRESENT, files, content.digest, len(content.data), source, final=final)
+        self.ledger.add(line, tries)
+        self.digests |= dict.fromkeys(paths, content.digest)
+
+    def _break(self, name: str, path: Path, error: Refused) -> None:
+        for category, own in self.found.items():
+            if own.get(name) == path:
+                del own[name]
+                self.broken[category][name] = error
+
+    def _forget(self, name: str, path: Path) -> None:
+        for own in self.found.values():
+            if own.get(name) == path:
+                del own[name]
+
+    def _set_aside(self, path: Path, digest: str) -> None:
+        aside = make_folder(self.own / ".refused") / f"{digest[:16]}{path.suffix}"
+        if aside.exists():
+            remove(path)
+        else:
+            os.replace(path, aside)
+
+    def _folder(self, category: str) -> Path:
+        return self.own if self.flat else self.own / category
+
+    def _is_own(self, path: Path) -> bool:
+        return path.is_relative_to(self.own)
+
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path, self.own)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """False where the disk does not allow it."""
+    make_folder(target.parent)
+    with contextlib.suppress(OSError):
+        target.unlink(missing_ok=True)
+        os.link(source, target)
+        return True
+    return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link to nowhere
+        return -1
+
+
+def _final(tries: Sequence[Try]) -> tuple[str, ...]:
+    return tuple(one.address for one in tries if one.outcome in FINAL)
+
+
+def _is_address(source: str) -> bool:
+    return "://" in source

@@ -1,0 +1,121 @@
+"""Lists of the addresses of FashionIQ's pictures: `asin2url.{category}.txt` (`ASIN \\t URL`) and `{category}.json`.
+
+Every valid line is kept as it is; each of the others is told with its number. Ids become names of files, so only
+letters and digits pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cig.errors import InputError, UsageError, reason
+from cig.formats import read_bytes, read_json, write_bytes
+
+ASIN = re.compile(r"[A-Za-z0-9]{1,32}")
+LONGEST = 2048  # characters of an address
+BRAND = "/images/G/01/"  # the shop's own pictures: logos and brands, not the product
+
+
+@dataclass(frozen=True)
+class UrlList:
+    """Attributes:
+    urls: id -> address, in the list's order.
+    lines: how many were valid; an id may be repeated with the same address.
+    refused: the others, each with its number and what is wrong.
+    """
+
+    urls: Mapping[str, str]
+    lines: int
+    refused: tuple[str, ...]
+
+    def shared(self) -> dict[str, list[str]]:
+        """Addresses that serve several ids -> these."""
+        by: dict[str, list[str]] = {}
+        for asin, url in self.urls.items():
+            by.setdefault(url, []).append(asin)
+        return {url: asins for url, asins in by.items() if len(asins) > 1}
+
+    def branded(self) -> list[str]:
+        return [asin for asin, url in self.urls.items() if BRAND in url]
+
+
+def read_urls(path: Path) -> UrlList:
+    """Raises UsageError for another suffix than .txt or .json; InputError for what is no such list at all."""
+    if path.suffix == ".txt":
+        return _collect(_text_entries(read_bytes(path)))
+    if path.suffix == ".json":
+        return _collect(_json_entries(path))
+    raise UsageError(f"{path}: a list of addresses is a .txt (ASIN, tab, URL) or a .json ([{{asin, url}}, ...])")
+
+
+def write_urls(path: Path, urls: Mapping[str, str]) -> None:
+    """In the form of the suffix."""
+    if path.suffix not in (".txt", ".json"):
+        raise UsageError(f"{path}: a list of addresses is written as .txt or .json")
+    entries = [{"asin": asin, "url": url} for asin, url in urls.items()]
+    text = "".join(f"{asin} \t {url}\n" for asin, url in urls.items())
+    write_bytes(path, (json.dumps(entries, indent=1) + "\n" if path.suffix == ".json" else text).encode())
+
+
+def convert(source: Path, target: Path) -> UrlList:
+    """One form into the other, or the same: sorted out, without what is not valid."""
+    found = read_urls(source)
+    write_urls(target, found.urls)
+    return found
+
+
+def what_is_wrong(asin: Any, url: Any) -> str:
+    """ "" for an id and an address that will do."""
+    if not isinstance(asin, str) or not ASIN.fullmatch(asin):
+        return f"no id of letters and digits: {str(asin)[:40]!r}"
+    if not isinstance(url, str) or not url:
+        return "no address"
+    if len(url) > LONGEST or not url.isprintable() or "\ufffd" in url:  # that stands for a byte that is no text
+        return f"no address: {url[:60]!r}"
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError as error:
+        return f"no address: {reason(error)}"
+    return "" if known else f"no http or https address: {url[:60]!r}"
+
+
+Entry = tuple[str, Any, Any]  # where it is, id, address
+
+
+def _text_entries(data: bytes) -> Iterator[Entry]:
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        asin, *rest = raw.decode("utf-8", "replace").split(None, 1)
+        yield f"line {number}", asin, "".join(rest).rstrip()
+
+
+def _json_entries(path: Path) -> Iterator[Entry]:
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list of {{asin, url}}, found {type(entries).__name__}")
+    for number, entry in enumerate(entries):
+        own = entry if isinstance(entry, dict) else {}
+        yield f"entry {number}", own.get("asin"), own.get("url")
+
+
+def _collect(entries: Iterable[Entry]) -> UrlList:
+    urls: dict[str, str] = {}
+    refused: list[str] = []
+    lines = 0
+    for place, asin, url in entries:
+        wrong = what_is_wrong(asin, url)
+        if not wrong and urls.setdefault(asin, url) != url:
+            wrong = f"{asin} has another address already"
+        if wrong:
+            refused.append(f"{place}: {wrong}")
+        else:
+            lines += 1
+    return UrlList(urls, lines, tuple(refused))
