@@ -89,14 +89,19 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def append_json(path: Path, value: Any) -> None:
-    """One more line, on the disk when this returns; a line that a kill tore stays a line of its own."""
+def append_json(path: Path, value: Any, sync: bool = True) -> None:
+    """One more line; a line that a kill tore stays a line of its own.
+
+    Args:
+        sync: it is on the disk when this returns; without, a power failure may lose it, but no kill does.
+    """
     with writing(path):
         torn = path.exists() and path.stat().st_size and not _ends_in_newline(path)
         with path.open("a", encoding="utf-8") as file:
             file.write(("\n" if torn else "") + json.dumps(value) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
 
 
 def _ends_in_newline(path: Path) -> bool:

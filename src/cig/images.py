@@ -59,6 +59,8 @@ def decode_picture(data: bytes) -> Picture:
         check_pixels(*image.size)  # an icon may hold another size than it says
     except PictureError:
         raise
+    except Image.DecompressionBombError as error:
+        raise PixelsError(f"{reason(error)} (--max-pixels)") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them
         raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))

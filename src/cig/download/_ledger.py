@@ -60,8 +60,9 @@ class Ledger:
 
     def add(self, line: Line, tries: Sequence[Try] = ()) -> None:
         said = {key: value for key, value in asdict(line).items() if value}
-        told = {"tries": [asdict(one) for one in tries]} if tries else {}
-        append_json(self.path, {**said, **told, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        told: dict[str, Any] = {"tries": [asdict(one) for one in tries]} if tries else {}
+        told["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+        append_json(self.path, {**said, **told}, sync=False)  # what it would lose is looked at again
         self.lines[line.id] = line
 
     def final(self, name: str) -> tuple[str, ...]:

@@ -1,0 +1,734 @@
+"""`cig download fashioniq` against a server of this machine's, which answers as the worst of them do."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cig.cli import main
+from cig.download._get import LOST
+from cig.download._ledger import Ledger
+from cig.download._mirrors import addresses
+from cig.download._urls import read_urls
+from cig.images import limit_pixels
+
+
+def picture(name, form="JPEG", size=(40, 30)):
+    """Noise that belongs to a name."""
+    pixels = random.Random(name).randbytes(size[0] * size[1] * 3)
+    return encoded(Image.frombytes("RGB", size, pixels), form)
+
+
+def encoded(image, form):
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path = self.path.lstrip("/")
+        with self.server.lock:
+            self.server.asked[path] += 1
+        if path in self.server.files:
+            return self.send(self.server.files[path])
+        name = path.rpartition("/")[2].partition(".")[0].partition("%")[0]
+        getattr(self, name.rstrip("0123456789").lower(), self.nothing)(name)
+        return None
+
+    def send(self, body, status=200, **headers):
+        self.send_response(status)
+        for key, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def nothing(self, _):
+        self.send(b"not here", 404)
+
+    def good(self, name):
+        self.send(picture(name))
+
+    def png(self, name):
+        self.send(picture(name, "PNG"))
+
+    def webp(self, name):
+        self.send(picture(name, "WEBP"))
+
+    def forbidden(self, _):
+        self.send(b"no", 403)
+
+    def removed(self, _):
+        self.send(b"", 410)
+
+    def busy(self, name):
+        first = self.server.asked[self.path.lstrip("/")] == 1
+        self.send(b"", 429, Retry_After="1") if first else self.good(name)
+
+    def later(self, _):
+        self.send(b"", 429, Retry_After="86400")
+
+    def recovers(self, name):
+        self.send(b"", 500) if self.server.asked[self.path.lstrip("/")] == 1 else self.good(name)
+
+    def down(self, _):
+        self.send(b"", 500)
+
+    def drip(self, _):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(40):
+                self.wfile.write(b".")
+                time.sleep(0.1)
+        self.close_connection = True
+
+    def reset(self, name):
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        self.wfile.write(picture(name)[:300])
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close_connection = True
+
+    def longer(self, name):
+        """Says that there is more than comes."""
+        self.send(picture(name), Content_Length=len(picture(name)) + 100)
+        self.close_connection = True
+
+    def cut(self, name):
+        self.send(picture(name)[:-200])
+
+    def round(self, _):
+        self.send(b"", 302, Location=self.path)
+
+    def elsewhere(self, name):
+        self.send(b"", 302, Location=f"/GOOD{name[-1]}.jpg")
+
+    def ftp(self, _):
+        self.send(b"", 302, Location="ftp://a.org/x.jpg")
+
+    def file(self, _):
+        self.send(b"", 302, Location="file:///etc/passwd")
+
+    def inside(self, _):
+        self.send(b"", 302, Location="http://10.0.0.1/x.jpg")
+
+    def page(self, _):
+        self.send(b"<!DOCTYPE html><html><p>Sorry", Content_Type="image/jpeg")
+
+    def text(self, _):
+        self.send(b'{"error": "no such picture"}')
+
+    def empty(self, _):
+        self.send(b"")
+
+    def pixel(self, _):
+        self.send(encoded(Image.new("RGB", (1, 1)), "GIF"))
+
+    def grey(self, _):
+        self.send(encoded(Image.new("RGB", (50, 50), "grey"), "JPEG"))
+
+    def same(self, _):
+        self.send(picture("no image available"))
+
+    def bomb(self, _):
+        self.send(gzip.compress(bytes(10**7)), Content_Encoding="gzip")
+
+    def vast(self, _):
+        """A few bytes of PNG that say they are many pixels."""
+        head = b"IHDR" + struct.pack(">II", 20000, 20000) + picture("x", "PNG")[24:29]
+        self.send(picture("x", "PNG")[:12] + head + struct.pack(">I", zlib.crc32(head)) + picture("x", "PNG")[33:])
+
+    def huge(self, _):
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        self.close_connection = True
+
+    def endless(self, _):
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(bytes(2**16))
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock, self.asked, self.files = threading.Lock(), Counter(), {}
+        self.base = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *_):
+        pass  # a client that hangs up
+
+    def pictures(self):
+        """How often each picture was asked for."""
+        return Counter({path: n for path, n in self.asked.items() if not path.startswith(("annotations", "urls"))})
+
+    def publish(self, splits, extra="", **categories):
+        """Annotations and lists of addresses; a category is {id: path, or a whole address}."""
+        for category, listed in categories.items():
+            names = list(listed)
+            pairs = list(pairwise(names)) or [(names[0], names[0])]
+            captions = [{"candidate": a, "target": b, "captions": ["is red", "is long"]} for a, b in pairs]
+            for split in splits:
+                self.files[f"annotations/captions/cap.{category}.{split}.json"] = json.dumps(captions).encode()
+                self.files[f"annotations/image_splits/split.{category}.{split}.json"] = json.dumps(names).encode()
+            lines = [
+                f"{name} \t {url if '://' in url else f'{self.base}/{url}'}\n" for name, url in listed.items() if url
+            ]
+            self.files[f"urls/asin2url.{category}.txt"] = ("".join(lines) + extra).encode()
+
+
+@pytest.fixture
+def server():
+    own = Server()
+    thread = threading.Thread(target=own.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield own
+    own.shutdown()
+    thread.join()
+    own.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _pixels():
+    yield
+    limit_pixels(2**28)
+
+
+def line(server, home, *more):
+    own = {"--dataset-path": home, "--splits": "val", "--retries": 1, "--patience": 1, "--categories": "dress"}
+    own |= {"--annotations-from": f"{server.base}/annotations", "--urls-from": f"{server.base}/urls"}
+    given = [word for flag, value in own.items() if flag not in more for word in (flag, value)]
+    return [str(word) for word in ("download", "fashioniq", *given, *more)]
+
+
+def run(capsys, *words):
+    code = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as ended:
+        code = ended.code or 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
+
+
+def outcomes(home):
+    return {name: own.outcome for name, own in Ledger(home / "images/downloaded").lines.items()}
+
+
+def stored(home):
+    """Name of each picture, without its suffix -> content."""
+    found = {
+        path.relative_to(home / "images"): path for path in (home / "images").rglob("*.*") if path.suffix != ".jsonl"
+    }
+    return {str(name.with_suffix("")): path.read_bytes() for name, path in found.items() if path.is_file()}
+
+
+def listed(*names):
+    return {name: f"{name}.jpg" for name in names}
+
+
+# What servers answer
+
+ANSWERS = {
+    "present": ("GOOD1", "GOOD2", "PNG1", "WEBP1", "BUSY1", "RECOVERS1", "ELSEWHERE3"),
+    "gone": ("NOTHING1", "REMOVED1"),
+    "refused": ("FORBIDDEN1",),
+    "busy": ("LATER1",),
+    "failing": ("DOWN1",),
+    "slow": ("DRIP1",),
+    "unreachable": ("RESET1", "LONGER1"),
+    "redirects": ("ROUND1",),
+    "address": ("FTP1", "FILE1", "INSIDE1"),
+    "damaged": ("CUT1",),
+    "web page": ("PAGE1",),
+    "no picture": ("TEXT1",),
+    "empty": ("EMPTY1",),
+    "tiny": ("PIXEL1",),
+    "one colour": ("GREY1",),
+    "packed": ("BOMB1",),
+    "too large": ("VAST1", "HUGE1", "ENDLESS1"),
+}
+NAMES = [name for names in ANSWERS.values() for name in names]
+
+
+def test_each_answer_ends_in_its_line(server, tmp_path, capsys):
+    server.publish(["val"], dress={**listed(*NAMES), "UNLISTED": ""})
+    words = line(server, tmp_path, "--max-mb", 1, "--json", tmp_path / "told.json")
+    code, out, err = run(capsys, *words)
+    assert outcomes(tmp_path) == {name: outcome for outcome, names in ANSWERS.items() for name in names}
+    content = stored(tmp_path)
+    assert set(content) == {f"downloaded/dress/{name}" for name in ANSWERS["present"]}
+    assert content["downloaded/dress/GOOD1"] == picture("GOOD1"), "as received"
+    assert {path.suffix for path in (tmp_path / "images").rglob("*1.*")} == {".jpg", ".png", ".webp"}
+    assert code == 1
+    assert f"fashioniq/val/dress lacks {len(NAMES) - 6} of {len(NAMES) + 1} pictures" in err
+    (told,) = json.loads((tmp_path / "told.json").read_text())["parts"].values()
+    assert [told[key] for key in ("wanted", "present", "dead", "not_asked")] == [len(NAMES) + 1, 7, 2, 1]
+    assert told["absent"]["gone"] == ["NOTHING1", "REMOVED1"]
+    assert told["absent"]["no address"] == ["UNLISTED"]
+    assert told["evaluable"] == 6, "the seven in a row make six pairs"
+    assert "web page: a web page in the place of a picture: 1 ids (PAGE1)" in out
+    lines = [json.loads(text) for text in (tmp_path / "images/downloaded/download.jsonl").read_text().splitlines()]
+    good = next(own for own in lines if own["id"] == "GOOD1")
+    assert good["digest"] == hashlib.sha256(picture("GOOD1")).hexdigest()
+    assert (good["source"], good["files"]) == (f"{server.base}/GOOD1.jpg", ["dress/GOOD1.jpg"])
+    assert [own["outcome"] for own in good["tries"]] == ["present"]
+
+
+def test_a_rerun_asks_for_nothing_that_is_there_or_known_to_be_gone(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2", "NOTHING1", "PIXEL1", "DOWN1"))
+    words = line(server, tmp_path, "--retries", "0")
+    run(capsys, *words)
+    server.asked.clear()
+    run(capsys, *words)
+    assert server.asked == {"DOWN1.jpg": 1}, "annotations and lists that are there are kept, too"
+    (tmp_path / "images/downloaded/dress/GOOD2.jpg").unlink()
+    server.asked.clear()
+    run(capsys, *words, "--retry-final")
+    assert server.pictures() == {"DOWN1.jpg": 1, "GOOD2.jpg": 1, "NOTHING1.jpg": 1, "PIXEL1.jpg": 1}
+
+
+def test_a_whole_dataset_ends_with_0_and_the_digest_of_check(server, tmp_path, capsys):
+    server.publish(["val", "test"], dress=listed("GOOD1", "GOOD2", "PNG1"), shirt=listed("GOOD2", "GOOD3"))
+    words = line(server, tmp_path, "--categories", "dress", "shirt", "--splits", "val", "test")
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert server.pictures() == {"GOOD1.jpg": 1, "GOOD2.jpg": 1, "PNG1.jpg": 1, "GOOD3.jpg": 1}, "once for both"
+    own = next(text for text in out.splitlines() if text.startswith("picture set of fashioniq/val"))
+    code, out, _ = run(capsys, "check", "fashioniq/val", "--dataset-path", tmp_path, "--categories", "dress", "shirt")
+    assert code == 0
+    assert f"picture set {own.split()[-1]}" in out
+    server.asked.clear()
+    code, _, _ = run(capsys, *words, "--flat")
+    assert (code, server.pictures()) == (0, {})
+
+
+def test_flat(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
+    code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "dress", "shirt", "--flat"))
+    assert (code, set(stored(tmp_path))) == (0, {"downloaded/GOOD1"})
+
+
+def test_what_one_category_has_another_needs_not_ask_for(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
+    run(capsys, *line(server, tmp_path))
+    code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "shirt"))
+    assert code == 0
+    assert set(stored(tmp_path)) == {"downloaded/dress/GOOD1", "downloaded/shirt/GOOD1"}
+
+
+# Hostile lists
+
+
+def test_names_are_no_paths(server, tmp_path, capsys):
+    home = tmp_path / "home"
+    evil = {"../../out": "GOOD1.jpg", "..": "GOOD2.jpg", "/etc/x": "GOOD3.jpg", "a.b": "GOOD4.jpg"}
+    server.publish(["val"], dress={"GOOD5": "../../GOOD5.jpg", **evil})
+    code, out, _ = run(capsys, *line(server, home))
+    assert code == 1
+    assert server.pictures() == {"GOOD5.jpg": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert "dress: 4 lines of the list are not valid (line 2: no id of letters and digits: '../../out'" in out
+    assert set(stored(home)) == {"downloaded/dress/GOOD5"}
+
+
+@pytest.mark.parametrize("cut", [100, 2000])
+def test_an_answer_that_says_it_is_shorter_is_no_whole_picture(server, tmp_path, capsys, cut):
+    class Short(Handler):
+        def good(self, name):
+            self.send(picture(name), Content_Length=len(picture(name)) - cut)
+            self.close_connection = True
+
+    server.RequestHandlerClass = Short
+    server.publish(["val"], dress=listed("GOOD1"))
+    run(capsys, *line(server, tmp_path, "--retries", "0"))
+    assert outcomes(tmp_path)["GOOD1"] in ("damaged", "unreachable"), "as the rest comes before the end is read, or not"
+    assert not stored(tmp_path)
+
+
+def test_a_list_leads_to_no_private_place_that_the_user_did_not_name(server, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        urls = {"A1": f"http://127.0.0.1:{port}/A1.jpg", "A2": "ftp://a.org/x", "A3": "http://u:p@a.org/x.jpg"}
+        server.publish(["val"], dress=urls)
+        run(capsys, *line(server, tmp_path))
+    assert outcomes(tmp_path) == {"A1": "address", "A3": "address"}
+
+
+# Lists
+
+
+LIST = (
+    b"\xef\xbb\xbfB00014NGF6 \t http://a.org/I/51AERD8SM8L._SY445_.jpg\r\n"
+    b"B0006HJ91S\thttp://a.org/I/31c9O%2BZOMfL._SY445_.jpg\n"
+    b"\n"
+    b"B0006HJBCA   https://a.org/a b.jpg  \n"
+    b"../../etc \t http://a.org/x.jpg\n"
+    b"B0006HJBGG\n"
+    b"B0006HJBGG \t javascript:alert(1)\n"
+    b"B0006HJBGG \t http://a.org/\xff.jpg\n"
+    b"B0006HJBGG \t http://[a.org/x.jpg\n"
+    b"B0006HJ91S \t http://a.org/other.jpg\n"
+    b"B00014NGF6 \t http://a.org/I/51AERD8SM8L._SY445_.jpg"
+)
+
+
+def test_every_valid_line_is_kept_and_the_others_are_told(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(LIST)
+    found = read_urls(path)
+    assert found.urls == {
+        "B00014NGF6": "http://a.org/I/51AERD8SM8L._SY445_.jpg",
+        "B0006HJ91S": "http://a.org/I/31c9O%2BZOMfL._SY445_.jpg",
+        "B0006HJBCA": "https://a.org/a b.jpg",
+    }
+    assert found.lines == 4
+    assert [text.partition(":")[0] for text in found.refused] == [f"line {n}" for n in (5, 6, 7, 8, 9, 10)]
+
+
+def test_lists_are_turned_into_each_other(tmp_path, capsys):
+    (tmp_path / "asin2url.dress.txt").write_bytes(LIST)
+    code, out, err = run(capsys, "convert-urls", tmp_path / "asin2url.dress.txt", tmp_path / "dress.json")
+    assert (code, "3 ids of 4 lines" in out, "line 5: no id" in err) == (1, True, True)
+    assert json.loads((tmp_path / "dress.json").read_text())[1] == {
+        "asin": "B0006HJ91S",
+        "url": "http://a.org/I/31c9O%2BZOMfL._SY445_.jpg",
+    }
+    code, _, _ = run(capsys, "convert-urls", tmp_path / "dress.json", tmp_path / "back.txt")
+    assert code == 0
+    assert read_urls(tmp_path / "back.txt").urls == read_urls(tmp_path / "asin2url.dress.txt").urls
+    (tmp_path / "odd.json").write_text('[{"asin": "A1"}, 3, {"asin": "A2", "url": "http://a.org/x"}]')
+    assert [own[:8] for own in read_urls(tmp_path / "odd.json").refused] == ["entry 0:", "entry 1:"]
+
+
+def test_the_real_lists(annotations):
+    """Counted by other means, too: see docs/fashioniq.md."""
+    counts = {}
+    for category in ("dress", "shirt", "toptee"):
+        path = annotations / "fashioniq" / "image_url" / f"asin2url.{category}.txt"
+        if not path.exists():
+            pytest.skip("the lists of addresses are not at hand")
+        own, raw = read_urls(path), path.read_text().splitlines()
+        assert own.refused == ()
+        assert [*own.urls.items()] == [(text[:10], text[13:]) for text in raw]
+        shared = own.shared()
+        counts[category] = own.lines, len(shared), sum(map(len, shared.values())), len(own.branded())
+    assert counts == {
+        "dress": (19087, 373, 1434, 615),
+        "shirt": (31728, 498, 1156, 1),
+        "toptee": (26868, 258, 593, 5),
+    }
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [77683, 1129, 3183, 621]
+
+
+def test_a_list_in_the_other_form_is_read(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"))
+    (tmp_path / "image_url").mkdir()
+    (tmp_path / "image_url/dress.json").write_text(json.dumps([{"asin": "GOOD1", "url": f"{server.base}/x/GOOD1.jpg"}]))
+    run(capsys, *line(server, tmp_path))
+    assert server.pictures() == {"x/GOOD1.jpg": 1}
+
+
+def test_ids_that_share_a_picture_are_counted(server, tmp_path, capsys):
+    shared = {"A1": "GOOD1.jpg", "A2": "GOOD1.jpg", "A3": "images/G/01/GOOD2.jpg", "A4": "GOOD3.jpg"}
+    server.publish(["val"], dress=shared)
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert code == 0
+    assert "dress: 2 ids share 1 addresses, so their pictures are the same (A1, A2)" in out
+    assert "dress: 1 ids have a picture of the brand, not of the product (A3)" in out
+
+
+# Placeholders
+
+
+def test_content_that_many_addresses_serve_is_set_apart(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "SAME1", "SAME2", "SAME3"))
+    words = line(server, tmp_path)
+    code, _, _ = run(capsys, *words)
+    assert code == 0, "three may happen"
+    code, out, _ = run(capsys, *words, "--placeholder-at", "3")
+    assert (code, "placeholder: the same content at many addresses: 3 ids (SAME1, SAME2, SAME3)" in out) == (1, True)
+    assert Counter(outcomes(tmp_path).values()) == {"present": 1, "placeholder": 3}
+    assert [path.name for path in (tmp_path / "images/downloaded/dress").iterdir()] == ["GOOD1.jpg"]
+    (kept,) = (tmp_path / "images/downloaded/.refused").iterdir()
+    assert kept.read_bytes() == picture("no image available")
+    server.asked.clear()
+    run(capsys, *words, "--placeholder-at", "3")
+    assert not server.pictures()
+    server.files |= {f"mirror/SAME{i}.jpg": picture(i) for i in (1, 2, 3)}
+    code, _, _ = run(capsys, *words, "--mirror", f"{server.base}/mirror/{{name}}", "--placeholder-at", "3")
+    assert (code, server.pictures()) == (0, {f"mirror/SAME{i}.jpg": 1 for i in (1, 2, 3)}), (
+        "elsewhere there may be more"
+    )
+
+
+# Mirrors
+
+
+def test_mirrors_are_asked_in_order_until_one_has_it(server, tmp_path, capsys):
+    server.publish(["val"], dress={"GOOD1": "GOOD1.jpg", "A2": "NOTHING2.jpg?x=1", "A3": "NOTHING3.jpg"})
+    mirrors = [
+        "--mirror",
+        f"{server.base}/down/DOWN.jpg?{{quoted}}",
+        "--mirror",
+        f"{server.base}/m/GOOD{{asin}}/{{name}}",
+    ]
+    server.files["m/GOODA2/NOTHING2.jpg"] = picture("A2")
+    code, _, _ = run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
+    assert code == 1
+    own = (
+        f"{server.base}/NOTHING2.jpg?x=1".replace(":", "%3A")
+        .replace("/", "%2F")
+        .replace("?", "%3F")
+        .replace("=", "%3D")
+    )
+    assert [path for path in server.pictures() if "2" in path.partition("?")[0] or "2" in path][:1] == [
+        "NOTHING2.jpg?x=1"
+    ]
+    assert server.pictures()[f"down/DOWN.jpg?{own}"] == 1
+    assert outcomes(tmp_path) == {"GOOD1": "present", "A2": "present", "A3": "failing"}, (
+        "may still come from the second"
+    )
+    server.asked.clear()
+    run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
+    assert all(path.startswith("down/") for path in server.pictures()), "what is gone at an address is not asked there"
+
+
+def test_addresses():
+    templates = ("{url}", "https://m/{asin}.jpg", "https://m/{name}", "https://m/?u={quoted}")
+    url = "http://a.org/I/{asin}%2B.jpg"
+    assert addresses(templates, "A1", url) == (
+        url,
+        "https://m/A1.jpg",
+        "https://m/{asin}%2B.jpg",
+        "https://m/?u=http%3A%2F%2Fa.org%2FI%2F%7Basin%7D%252B.jpg",
+    )
+    assert addresses(templates, "A1", None) == ("https://m/A1.jpg",)
+
+
+def test_a_host_that_is_not_there_is_given_up(server, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    server.publish(["val"], dress=listed(*(f"GOOD{i}" for i in range(60))))
+    mirrors = ["--mirror", f"http://127.0.0.1:{port}/{{name}}", "--mirror", "{url}"]
+    code, out, _ = run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
+    lines = [json.loads(text) for text in (tmp_path / "images/downloaded/download.jsonl").read_text().splitlines()]
+    spared = [own for own in lines if "not asked any more" in own["tries"][0]["why"]]
+    assert (code, len(lines)) == (0, 60)
+    assert 60 - LOST - 32 <= len(spared) <= 60 - LOST
+    assert f"127.0.0.1:{port} failed many times in a row" in out
+
+
+def test_a_host_that_asks_to_wait_is_left_alone(server, tmp_path, capsys):
+    """Two at a time; one of the first is told to wait a second, so no request comes in that second."""
+    times = []
+    busy = {"first": True}
+
+    def note(handler, name):
+        times.append(time.monotonic())
+        if busy.pop("first", False):
+            handler.send(b"", 429, Retry_After="1")
+        else:
+            handler.good(name)
+
+    class Noting(Handler):
+        waits = note
+
+    server.RequestHandlerClass = Noting
+    server.publish(["val"], dress=listed(*(f"WAITS{i}" for i in range(8))))
+    code, _, _ = run(capsys, *line(server, tmp_path, "--per-host", 1, "--at-once", 2))
+    assert code == 0
+    first, *others = times
+    assert sum(moment - first < 0.9 for moment in others) <= 1, "the one that was under way"
+
+
+# Pictures that are there
+
+
+def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys):
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    server.publish(["val"], dress=listed("NOTHING1", "NOTHING2", "NOTHING3", "GOOD4"))
+    (mine / "deep").mkdir(parents=True)
+    (mine / "deep/NOTHING1.png").write_bytes(picture("mine"))
+    (mine / "NOTHING2.jpg").write_bytes(b"<html>")
+    (mine / "NOTHING3.jpg").write_bytes(encoded(Image.new("RGB", (1, 1)), "PNG"))
+    (mine / "unknown.jpg").write_bytes(picture("x"))
+    code, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+    assert code == 1
+    assert set(stored(home)) == {"downloaded/dress/NOTHING1", "downloaded/dress/GOOD4"}
+    assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("mine"), "a suffix by content"
+    assert "NOTHING1.jpg" not in server.pictures()
+    assert "taken from" in out
+    assert "2 files (web page: NOTHING2.jpg, tiny: NOTHING3.jpg)" in out
+    linked = tmp_path / "linked"
+    run(capsys, *line(server, linked, "--from-dir", mine, "--link"))
+    assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
+
+
+def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
+    images = tmp_path / "images"
+    (images / "downloaded/dress").mkdir(parents=True)
+    (images / "GOOD1.jpg").write_bytes(picture("mine"))
+    (images / "GOOD2.jpg").write_bytes(b"<html>")
+    (images / "downloaded/dress/GOOD3.jpeg").write_bytes(picture("GOOD3")[:-200])
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert code == 1
+    assert server.pictures() == {"GOOD3.jpg": 1}
+    assert (images / "GOOD1.jpg").read_bytes() == picture("mine")
+    assert f"1 broken files are in the way: remove them and run this again ({images / 'GOOD2.jpg'})" in out
+    assert [path.name for path in (images / "downloaded/dress").iterdir()] == ["GOOD3.jpg"], (
+        "the broken one is replaced"
+    )
+    (images / "GOOD2.jpg").unlink()
+    code, _, _ = run(capsys, *line(server, tmp_path))
+    assert code == 0
+
+
+# Annotations
+
+
+def test_annotations_alone(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2"))
+    code, out, _ = run(capsys, *line(server, tmp_path, "--no-pictures"))
+    assert (code, out) == (0, "fashioniq/val/dress: 1 queries, 2 pictures\n")
+    assert not server.pictures()
+
+
+def test_annotations_that_are_none_are_not_kept(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"))
+    server.files["annotations/captions/cap.dress.val.json"] = b"<html>sign in"
+    del server.files["annotations/image_splits/split.dress.val.json"]
+    code, _, err = run(capsys, *line(server, tmp_path))
+    assert (code, "2 annotation files cannot be had" in err, "--annotations-from" in err) == (1, True, True)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_without_a_list_a_folder_will_do(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("A1"))
+    del server.files["urls/asin2url.dress.txt"]
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    mine.mkdir()
+    (mine / "A1.jpg").write_bytes(picture("A1"))
+    code, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+    assert (code, "no list of addresses" in out) == (0, True)
+
+
+# Ends
+
+
+def test_a_kill_at_any_write_leaves_what_a_rerun_completes(server, tmp_path, capsys):
+    names = ("GOOD1", "NOTHING2", "SAME1", "SAME2", "PNG5", "PIXEL6")
+    server.publish(["val"], dress=listed(*names))
+    more = ["--placeholder-at", "2", "--at-once", "1"]
+    run(capsys, *line(server, tmp_path / "whole", *more))
+    truth, expected = stored(tmp_path / "whole"), outcomes(tmp_path / "whole")
+    homes = {point: tmp_path / str(point) for point in range(5, 40, 5)}
+    kill({point: line(server, home, *more) for point, home in homes.items()})
+    for point, home in homes.items():
+        before = {Path(name).name for name in stored(home)}
+        server.asked.clear()
+        run(capsys, *line(server, home, *more))
+        assert (stored(home), outcomes(home)) == (truth, expected), f"killed at {point}"
+        assert not before & {path.partition(".")[0] for path in server.pictures()}, "what is there is not asked for"
+        assert not list(home.rglob("*.part"))
+
+
+def kill(lines):
+    """Calls that end at fail-points (see kills.py), in forks of a process that has no threads."""
+    code = """
+import json, sys, kills, httpx
+for point, line in json.loads(sys.argv[1]).items():
+    ended = kills.finish(kills.fork(line, lambda: kills.die_at(int(point), [0])))
+    assert ended == -9, f"at {point}: {ended}"
+"""
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-c", code, json.dumps(lines)], env=where, check=True)
+
+
+def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
+    names = [*(f"GOOD{i}" for i in range(10)), *(f"DRIP{i}" for i in range(8))]
+    server.publish(["val"], dress=listed(*names))
+    words = line(server, tmp_path, "--retries", "0", "--at-once", "4")
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    call = subprocess.Popen([sys.executable, "-m", "cig", *words], env=where, stderr=subprocess.PIPE, text=True)
+    ledger = tmp_path / "images/downloaded/download.jsonl"
+    while not (ledger.exists() and len(ledger.read_text().splitlines()) == 10):
+        assert call.poll() is None
+        time.sleep(0.02)
+    call.send_signal(signal.SIGINT)
+    _, err = call.communicate(timeout=10)
+    assert (call.returncode, "Traceback" in err, "a rerun goes on from there" in err) == (130, False, True)
+    server.asked.clear()
+    run(capsys, *words)
+    assert set(server.pictures()) == {f"DRIP{i}.jpg" for i in range(8)}, "also those that were under way"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "which dataset?"),
+        ("fashioniq --dataset cirr", "which dataset?"),
+        ("fashionq", 'Did you mean "fashioniq"'),
+        ("fashioniq --categories hat", 'no FashionIQ category "hat"'),
+        ("fashioniq/vla", 'no FashionIQ split "vla"'),
+        ("fashioniq/val --splits test", "give one of them"),
+        ("fashioniq --delete-zip", "takes no --delete-zip; it takes --annotations-from, --categories"),
+        ("fashioniq --mirror https://a.org/{id}.jpg", "no {id}; there are {asin}"),
+        ("fashioniq --mirror https://a.org/x.jpg", "behind its host"),
+        ("fashioniq --mirror https://{asin}/x.jpg", "behind its host"),
+        ("fashioniq --mirror ftp://a.org/{asin}", "behind its host"),
+        ("fashioniq --from-dir nowhere", "is not a folder"),
+        ("fashioniq --link", "--from-dir"),
+        ("fashioniq --placeholder-at 1", "at least 2"),
+        ("fashioniq --per-host 0", "at least 1"),
+        ("fashioniq --retries -1", "0 or more"),
+        ("fashioniq --patience nan", "more than 0"),
+    ],
+)
+def test_wrong_calls_exit_2_before_anything_is_asked(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "download", *words.split())
+    assert code == 2
+    assert told in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_dataset_may_be_named_by_its_flag(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"))
+    words = line(server, tmp_path, "--dataset", "fashioniq")
+    words.remove("fashioniq")
+    assert run(capsys, *words)[0] == 0
