@@ -7,7 +7,7 @@ import random
 import pytest
 
 import serving
-from cig import ranges
+from cig import ranges, runtime
 from cig.errors import InputError, OutputError, UsageError
 from cig.ranges import Known, fetch_file
 from cig.web import Rules, Web, WebError
@@ -164,6 +164,21 @@ def test_a_drip_is_left(server, tmp_path, monkeypatch):
         fetch(server, tmp_path / "big", waits=())
     assert error.value.kind == "slow"
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
+
+
+def test_a_stop_keeps_what_came(server, tmp_path, monkeypatch):
+    """Ctrl-C ends it at the next beat, though the server is still at it."""
+    begun(tmp_path / "big", 1000, server)
+    server.moods = ["drip"]
+    monkeypatch.setattr(runtime, "_stop_asked", [2])
+    with pytest.raises(runtime.Interrupted, match="big: stopped after 0 MB"):
+        fetch(server, tmp_path / "big")
+    came = (tmp_path / "big.part").read_bytes()
+    assert len(came) >= 1000
+    assert CONTENT.startswith(came)
+    monkeypatch.setattr(runtime, "_stop_asked", [])
+    assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
+    assert server.bytes_asked()[1] == f"bytes={len(came)}-"
 
 
 def test_no_space_is_told_before_anything_comes(server, tmp_path, monkeypatch):

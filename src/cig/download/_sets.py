@@ -99,6 +99,7 @@ def take_zip(path: Path, places: Mapping[str, Path], name_of: NameOf, decode: bo
                 _unpack(archive, member, targets[name], decode, taken, name)
             except InputError as error:
                 taken.refused[member] = str(error)
+    os.sync()
     return taken
 
 
@@ -127,7 +128,7 @@ def _unpack(archive: Archive, member: str, target: Path, decode: bool, taken: Ta
     there, data = target.exists(), archive.read(member)
     if decode:
         decode_picture(data)
-    write_bytes(target, data)
+    write_bytes(target, data, sync=False)  # all are at the end; a rerun would find a torn one by its CRC
     taken.placed.append(name)
     taken.replaced += [name] if there else []
 
@@ -184,10 +185,13 @@ def _choose(
     """The file of each name; several of one name are refused unless they hold the same."""
     chosen = {}
     for name, own in files.items():
-        if name in places and len(own) > 1 and len({content(file) for file in own}) > 1:
-            taken.refused[name] = f"files of this name differ: {some(own, 3)}"
-        elif name in places:
-            chosen[name] = own[0]
+        try:
+            if name in places and len(own) > 1 and len({content(file) for file in own}) > 1:
+                taken.refused[name] = f"files of this name differ: {some(own, 3)}"
+            elif name in places:
+                chosen[name] = own[0]
+        except (InputError, NotFoundError) as error:
+            taken.refused[name] = str(error)
     return chosen
 
 
