@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cig.cli import main
@@ -346,7 +348,7 @@ def test_what_one_category_has_another_needs_not_ask_for(server, tmp_path, capsy
     server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
     run(capsys, *line(server, tmp_path))
     code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "shirt"))
-    assert code == 0
+    assert (code, server.pictures()) == (0, {"GOOD1.jpg": 1})
     assert set(stored(tmp_path)) == {"downloaded/dress/GOOD1", "downloaded/shirt/GOOD1"}
 
 
@@ -417,6 +419,15 @@ def test_every_valid_line_is_kept_and_the_others_are_told(tmp_path):
     }
     assert found.lines == 4
     assert [text.partition(":")[0] for text in found.refused] == [f"line {n}" for n in (5, 6, 7, 8, 9, 10)]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_list(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("list") / "list.txt"
+    path.write_bytes(data)
+    found = read_urls(path)
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    assert found.lines + len(found.refused) == sum(bool(text.strip()) for text in lines)
 
 
 def test_lists_are_turned_into_each_other(tmp_path, capsys):
@@ -592,7 +603,7 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("mine"), "a suffix by content"
     assert "NOTHING1.jpg" not in server.pictures()
     assert "taken from" in out
-    assert "2 files (web page: NOTHING2.jpg, tiny: NOTHING3.jpg)" in out
+    assert "2 files (NOTHING2.jpg: web page, NOTHING3.jpg: tiny)" in out
     linked = tmp_path / "linked"
     run(capsys, *line(server, linked, "--from-dir", mine, "--link"))
     assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
@@ -616,6 +627,24 @@ def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, c
     (images / "GOOD2.jpg").unlink()
     code, _, _ = run(capsys, *line(server, tmp_path))
     assert code == 0
+
+
+JUNK = (
+    b"not JSON\n\n[1]\n" + b"[" * 9999 + b"\n",
+    b'{"id": 3, "outcome": "gone"}\n{"id": "GOOD1", "outcome": "gone", "final": "x"}\n{"id": "GOOD1", "size": "x"}\n',
+    b'{"id": "GOOD1", "outcome": "present", "files": ["../../../etc/passwd", "/etc/passwd"], "size": 9}\n',
+    b'{"id": "../x", "outcome": "placeholder", "files": ["/etc/passwd"]}\n{"id": "GOOD1", "outcome": "pre',
+)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_ledger_that_is_none_is_left_out_and_said(server, tmp_path, capsys, junk):
+    server.publish(["val"], dress=listed("GOOD1"))
+    (tmp_path / "images/downloaded").mkdir(parents=True)
+    (tmp_path / "images/downloaded/download.jsonl").write_bytes(junk)
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert (code, stored(tmp_path)) == (0, {"downloaded/dress/GOOD1": picture("GOOD1")})
+    assert ("were cut by a kill, or are not ours" in out) == (junk != JUNK[2])
 
 
 # Annotations
@@ -712,6 +741,7 @@ def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
         ("fashioniq --mirror https://{asin}/x.jpg", "behind its host"),
         ("fashioniq --mirror ftp://a.org/{asin}", "behind its host"),
         ("fashioniq --from-dir nowhere", "is not a folder"),
+        ("fashioniq --annotations-from http://[a", "is no address"),
         ("fashioniq --link", "--from-dir"),
         ("fashioniq --placeholder-at 1", "at least 2"),
         ("fashioniq --per-host 0", "at least 1"),

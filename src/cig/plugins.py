@@ -1,7 +1,8 @@
 """A folder is the registry: each module in it is a thing of that name.
 
 Third parties add a benchmark, a method or a generator without a fork: a dotted name is imported as it is, and an
-installed package may give its modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.generators`.
+installed package may give its modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.generators`,
+`cig.download`.
 """
 
 import importlib

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cig import plugins, settings
-from cig.errors import IncompleteError, UsageError, some
+from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, reason, some
 from cig.formats import names_in, write_json
 from cig.web import Rules
 
@@ -48,7 +48,7 @@ class Asking:
         Args:
             named: addresses that the user typed, whose hosts may be on a private network.
         """
-        hosts = {urlsplit(address).netloc.lower() for address in named}
+        hosts = {_host(address) for address in named}
         return Rules(
             schemes=("http", "https"),
             trusted=frozenset(hosts - {""}),
@@ -56,6 +56,13 @@ class Asking:
             patience=self.patience,
             per_host=self.per_host,
         )
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError as error:
+        raise UsageError(f"{address} is no address: {reason(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def download_dataset(
     given = {key: value for key, value in flags.items() if value is not None and value is not False and value != ()}
     if split:
         given["splits"] = (split,)
+    if "." not in family and family not in plugins.names("download"):
+        raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, plugins.names("download"))}')
     get = plugins.load("download", family).download
     takes = sorted(set(inspect.signature(get).parameters) - {"root", "asking"})
     for key in sorted(set(given) - set(takes)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from cig.download._pictures import Content, Refused, examine_files
+from cig.download._pictures import Refused, examine_files
 from cig.download._shelf import Shelf
-from cig.errors import some
 from cig.layout import walk_pictures
 from cig.runtime import progress
 
@@ -20,16 +20,24 @@ def candidates(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path
             yield path.stem, path
 
 
-def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: bool) -> list[str]:
-    """What the shelf lacks and the folder has; returns what is to be said of files that are no whole pictures."""
+@dataclass(frozen=True)
+class Adopted:
+    """Attributes: taken: how many pictures. refused: file -> what it is instead of a picture."""
+
+    folder: Path
+    taken: int
+    refused: Mapping[Path, str]
+
+
+def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: bool) -> Adopted:
+    """What the shelf lacks and the folder has."""
     wanted = {path: name for name, path in candidates(folder, ids) if shelf.lacking(name)}
-    refused: list[str] = []
+    refused: dict[Path, str] = {}
     taken = 0
     for path, content in progress(examine_files(wanted, most), len(wanted), f"adopt from {folder}", "picture"):
         if isinstance(content, Refused):
-            refused.append(f"{content.kind}: {path.name}")
-        elif isinstance(content, Content) and shelf.lacking(wanted[path]):
+            refused[path] = content.kind
+        elif shelf.lacking(wanted[path]):
             shelf.put(wanted[path], content, str(path), link=path if link else None)
             taken += 1
-    said = [f"  taken from {folder}: {taken:,} pictures"]
-    return said + ([f"  not taken from {folder}: {len(refused):,} files ({some(refused, 5)})"] if refused else [])
+    return Adopted(folder, taken, refused)

@@ -91,6 +91,7 @@ def _parse(text: bytes) -> Line | None:
 
 def _line(told: Any) -> Line:
     """Raises KeyError or TypeError."""
+    _need(told, dict)
     texts: dict[str, Any] = {key: _need(told.get(key, ""), str) for key in ("digest", "source", "why")}
     lists: dict[str, Any] = {
         key: tuple(_need(item, str) for item in _need(told.get(key, []), list)) for key in ("files", "final")

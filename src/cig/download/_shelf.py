@@ -13,7 +13,7 @@ from pathlib import Path
 from cig.benchmarks.fashioniq import picture_folders
 from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
 from cig.download._pictures import Content, Refused, examine_files
-from cig.formats import make_folder, remove, sweep, write_bytes
+from cig.formats import file_digest, make_folder, read_bytes, remove, sweep, write_bytes
 from cig.layout import list_pictures
 from cig.runtime import progress
 
@@ -30,7 +30,7 @@ class Shelf:
 
     def __init__(self, home: Path, wanted: Names, flat: bool) -> None:
         self.home, self.wanted, self.flat = home, wanted, flat
-        self.own = home / "images" / "downloaded"
+        self.own = Path(os.path.normpath(home / "images" / "downloaded"))
         self.ledger = Ledger(self.own)
         self.found: dict[str, dict[str, Path]] = {}
         self.broken: dict[str, dict[str, Refused]] = {category: {} for category in wanted}
@@ -63,46 +63,48 @@ class Shelf:
         error = self.broken[category].get(name)
         return error.path if error and error.path and not self._is_own(error.path) else None
 
-    def anywhere(self, name: str) -> Path | None:
-        """A whole picture of that id in any category."""
-        return next((own[name] for own in self.found.values() if name in own), None)
-
     def put(
         self, name: str, content: Content, source: str, tries: Sequence[Try] = (), link: Path | None = None
     ) -> None:
-        """Into every category that lacks it. Args: link: a file with this content to make hard links of."""
-        lacking = self.lacking(name)
-        targets = {self._folder(category) / f"{name}{content.suffix}": category for category in lacking}
+        """Into every category that lacks it.
+
+        Args:
+            link: a file with this content, to make hard links of.
+        """
+        targets = {category: self._folder(category) / f"{name}{content.suffix}" for category in self.lacking(name)}
+        paths = tuple(dict.fromkeys(targets.values()))
         final = tuple(dict.fromkeys((*self.ledger.final(name), *_final(tries))))
-        self._note(name, tuple(targets), content, source, final, tries)
-        for target in targets:
-            if not link or not _linked(link, target):
-                write_bytes(target, content.data)
-        for category in lacking:
+        self._note(name, paths, content, source, final, tries)
+        for path in paths:
+            if not link or not _linked(link, path):
+                write_bytes(path, content.data)
+        for category, path in targets.items():
             spoilt = self.broken[category].pop(name, None)
-            if spoilt and spoilt.path and spoilt.path not in targets:
+            if spoilt and spoilt.path and spoilt.path not in paths:
                 remove(spoilt.path)
-            self.found[category][name] = self._folder(category) / f"{name}{content.suffix}"
+            self.found[category][name] = path
 
     def spread(self, name: str) -> None:
-        """What one category has, another needs not ask for."""
-        path = self.anywhere(name)
-        if path and self.lacking(name):
-            self.put(name, Content(path.read_bytes(), path.suffix, self.digests[path]), str(path))
+        """What lies in one category, asked for in this call or another, needs not be asked for again."""
+        line = self.ledger.lines.get(name)
+        if not line or line.outcome != PRESENT or not self.lacking(name):
+            return
+        for path in map(self.own.joinpath, line.files):
+            if _size(path) == line.size and file_digest(path) == line.digest:
+                return self.put(name, Content(read_bytes(path), path.suffix, line.digest), line.source)
 
     def refuse(self, name: str, why: str) -> None:
         """Takes a picture of ours away as a placeholder; one of each content is kept to look at."""
         line = self.ledger.lines[name]
         final = tuple(dict.fromkeys(filter(_is_address, (*line.final, line.source))))
         self.ledger.add(Line(name, PLACEHOLDER, line.files, line.digest, line.size, line.source, why, final))
-        for category in self.wanted:
-            path = self.found[category].pop(name, None)
-            if path and path.exists():
-                self._set_aside(path, line.digest)
+        for path in map(self.own.joinpath, line.files):
+            self._forget(name, path)
+            self._set_aside(path, line.digest)
 
     def is_ours(self, name: str) -> bool:
         """Whether every file of an id may be taken away."""
-        return all(self._is_own(own[name]) for own in self.found.values() if name in own)
+        return all(self._is_own(self.own / file) for file in self.ledger.lines[name].files)
 
     def _files(self) -> list[tuple[str, Path]]:
         return [(name, path) for own in self.found.values() for name, path in own.items()]
@@ -114,7 +116,7 @@ class Shelf:
             return False
         if line.outcome == PRESENT:
             self.digests[path] = line.digest
-        elif line.outcome == PLACEHOLDER:  # a kill came between the line and the removal
+        elif line.outcome == PLACEHOLDER and self._is_own(path):  # a kill came between the line and the removal
             self._forget(name, path)
             self._set_aside(path, line.digest)
         return line.outcome in (PRESENT, PLACEHOLDER)
@@ -148,16 +150,15 @@ class Shelf:
 
     def _set_aside(self, path: Path, digest: str) -> None:
         aside = make_folder(self.own / ".refused") / f"{digest[:16]}{path.suffix}"
-        if aside.exists():
-            remove(path)
-        else:
+        if path.exists() and not aside.exists():
             os.replace(path, aside)
+        remove(path)
 
     def _folder(self, category: str) -> Path:
         return self.own if self.flat else self.own / category
 
     def _is_own(self, path: Path) -> bool:
-        return path.is_relative_to(self.own)
+        return Path(os.path.normpath(path)).is_relative_to(self.own)
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path, self.own)

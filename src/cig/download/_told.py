@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.download import Outcome
+from cig.download._adopt import Adopted
 from cig.download._ledger import PRESENT
 from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
@@ -62,7 +63,8 @@ class Tally:
     @property
     def evaluable(self) -> int:
         """Queries whose reference and targets are there."""
-        return sum(not ({query.reference, *_targets(query.relevant)} - set(self.paths)) for query in self.part.queries)
+        there = self.paths.keys()
+        return sum({query.reference, *_targets(query.relevant)} <= there for query in self.part.queries)
 
 
 def wanted_by(part: Benchmark) -> list[str]:
@@ -94,13 +96,22 @@ def _column(state: str) -> str:
     return known.get(state, "failed")
 
 
-def tell(tallies: Sequence[Tally], shelf: Shelf, lists: Mapping[str, UrlList], notes: Sequence[str]) -> Outcome:
+def tell(
+    tallies: Sequence[Tally],
+    shelf: Shelf,
+    lists: Mapping[str, UrlList],
+    adopted: Adopted | None = None,
+    notes: Sequence[str] = (),
+) -> Outcome:
     lacking = _lacking(tallies)
-    text = "\n".join([*_table(tallies, shelf), *_reasons(tallies), *_lists(lists), *_ways(shelf), *notes])
+    files = [*_adopted(adopted), *_ways(shelf), *_torn(shelf)]
+    text = "\n".join([*_table(tallies, shelf), *_reasons(tallies), *_lists(lists), *files, *notes])
     facts = {
         "parts": {tally.part.title: _facts(tally) for tally in tallies},
         "picture_sets": picture_sets(tallies, shelf),
         "in_the_way": [str(path) for path in _blocking(shelf)],
+        "adopted": adopted.taken if adopted else 0,
+        "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
         "lists": {category: _list_facts(own) for category, own in lists.items()},
         "ledger": str(shelf.ledger.path),
         "notes": list(notes),
@@ -173,6 +184,19 @@ def _ways(shelf: Shelf) -> Iterator[str]:
     if paths:
         names = some(map(str, paths), 3)
         yield f"  {len(paths):,} broken files are in the way: remove them and run this again ({names})"
+
+
+def _adopted(own: Adopted | None) -> Iterator[str]:
+    if own:
+        yield f"  taken from {own.folder}: {own.taken:,} pictures"
+    if own and own.refused:
+        kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
+        yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
+
+
+def _torn(shelf: Shelf) -> Iterator[str]:
+    if shelf.ledger.torn:
+        yield f"  {shelf.ledger.torn:,} lines of {shelf.ledger.path} were cut by a kill, or are not ours: left out"
 
 
 def _facts(tally: Tally) -> dict[str, Any]:

@@ -45,6 +45,12 @@ class UrlList:
         return [asin for asin, url in self.urls.items() if BRAND in url]
 
 
+def check_list(data: bytes) -> None:
+    """Raises InputError for a page, or whatever else has no valid line."""
+    if not _collect(_text_entries(data)).urls:
+        raise InputError("no list of addresses: no line is `ASIN, tab, URL`")
+
+
 def read_urls(path: Path) -> UrlList:
     """Raises UsageError for another suffix than .txt or .json; InputError for what is no such list at all."""
     if path.suffix == ".txt":
@@ -93,8 +99,8 @@ def _text_entries(data: bytes) -> Iterator[Entry]:
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not raw.strip():
             continue
-        asin, *rest = raw.decode("utf-8", "replace").split(None, 1)
-        yield f"line {number}", asin, "".join(rest).rstrip()
+        asin, *rest = (part.decode("utf-8", "replace") for part in raw.strip().split(None, 1))
+        yield f"line {number}", asin, "".join(rest)
 
 
 def _json_entries(path: Path) -> Iterator[Entry]:

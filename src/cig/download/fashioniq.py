@@ -15,14 +15,14 @@ from cig.benchmarks import load_benchmarks
 from cig.benchmarks.fashioniq import CATEGORIES, SPLITS
 from cig.download import Asking, Outcome
 from cig.download._adopt import adopt
-from cig.download._files import fetch_files, json_list
+from cig.download._files import fetch_files
 from cig.download._get import Getter, Got, Job
 from cig.download._ledger import PRESENT, Line
 from cig.download._mirrors import addresses, check_mirrors
 from cig.download._pictures import DECODERS
 from cig.download._shelf import PLACEHOLDER, Shelf
 from cig.download._told import Tally, tell, wanted_by
-from cig.download._urls import ASIN, UrlList, read_urls
+from cig.download._urls import ASIN, UrlList, check_list, read_urls
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
 from cig.runtime import progress
 from cig.types import Benchmark
@@ -54,6 +54,7 @@ def download(
         UsageError: a category, split, mirror or folder that is not.
         IncompleteError: annotations that cannot be had.
     """
+    categories, splits = tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(splits))
     _check(categories, splits, from_dir, link, placeholder_at)
     templates, named = check_mirrors(mirror), (annotations_from, urls_from, *mirror)
     parts, notes = _annotations(root, asking, categories, splits, annotations_from, urls_from)
@@ -68,13 +69,12 @@ def download(
     ids = dict.fromkeys(name for names in wanted.values() for name in names)
     for name in ids:
         shelf.spread(name)
-    if from_dir:
-        notes += adopt(shelf, from_dir, ids, asking.most, link)
+    adopted = adopt(shelf, from_dir, ids, asking.most, link) if from_dir else None
     listed = {name: url for own in lists.values() for name, url in own.urls.items()}
     _set_placeholders_apart(shelf, listed, placeholder_at)
     notes += _fetch(shelf, _jobs(shelf, ids, listed, templates, retry_final), asking, named)
     _set_placeholders_apart(shelf, listed, placeholder_at)
-    return tell([Tally.of(part, shelf, listed) for part in parts], shelf, lists, notes)
+    return tell([Tally.of(part, shelf, listed) for part in parts], shelf, lists, adopted, notes)
 
 
 def _check(categories: Sequence[str], splits: Sequence[str], from_dir: Path | None, link: bool, at: int) -> None:
@@ -101,26 +101,22 @@ def _annotations(
         for name in (f"captions/cap.{category}.{split}.json", f"image_splits/split.{category}.{split}.json")
     ]
     named = (base, urls)
-    failed = fetch_files({root / name: f"{base.rstrip('/')}/{name}" for name in names}, asking, named, json_list)
+    failed = fetch_files({root / name: f"{base.rstrip('/')}/{name}" for name in names}, asking, named)
     if failed:
         first = next(iter(failed.values()))
         raise IncompleteError(
             f"{len(failed)} annotation files cannot be had: {first}. Put captions/ and image_splits/ of "
-            f"github.com/XiaoxiaoGuo/fashion-iq into {root}, or give their address by --annotations-from"
+            f"github.com/XiaoxiaoGuo/fashion-iq into {root}, give their address by --annotations-from, or ask for "
+            f"fewer --categories and --splits"
         )
     lists = {
         root / "image_url" / f"asin2url.{category}.txt": f"{urls.rstrip('/')}/asin2url.{category}.txt"
         for category in categories
         if not (root / "image_url" / f"{category}.json").exists()
     }
-    notes = [f"no list of addresses: {why}" for why in fetch_files(lists, asking, named, _text).values()]
-    return [
-        part for split in splits for part in load_benchmarks(f"fashioniq/{split}", root, categories=categories)
-    ], notes
-
-
-def _text(data: bytes) -> None:
-    """Any bytes are lines; those that are not valid are told by whoever reads them."""
+    notes = [f"no list of addresses: {why}" for why in fetch_files(lists, asking, named, check_list).values()]
+    loaded = [load_benchmarks(f"fashioniq/{split}", root, categories=categories) for split in splits]
+    return [part for parts in loaded for part in parts], notes
 
 
 def _lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
@@ -176,7 +172,7 @@ def _set_placeholders_apart(shelf: Shelf, listed: Mapping[str, str], at: int) ->
     """Contents that many addresses share: a shop has one picture for all that it has no picture of."""
     by: dict[str, dict[str, list[str]]] = {}  # content -> address -> ids
     for name, line in shelf.ledger.lines.items():
-        if line.outcome in (PRESENT, PLACEHOLDER):
+        if line.digest and line.outcome in (PRESENT, PLACEHOLDER):
             by.setdefault(line.digest, {}).setdefault(listed.get(name, name), []).append(name)
     for content, sources in by.items():
         for name in [name for names in sources.values() for name in names] if len(sources) >= at else ():
