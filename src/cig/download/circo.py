@@ -15,7 +15,8 @@ from cig.benchmarks.circo import SPLITS
 from cig.check import Finding
 from cig.download import Asking, Outcome
 from cig.download._files import fetch_files
-from cig.download._sets import Taken, check_sources, take_folder, take_zip, tell
+from cig.download._table import count, tell
+from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
 from cig.formats import make_folder, remove, sweep
@@ -81,7 +82,7 @@ def download(
     _get_list(coco, from_zip)
     parts = _load(root, splits)
     if no_pictures:
-        return Outcome("\n".join(f"{own.title}: {len(own.queries)} queries, {len(own.gallery):,}" for own in parts))
+        return count(parts)
     notes: list[str] = []
     for source in [*([from_dir] if from_dir else []), *from_zip]:
         notes += _take(source, coco, _load(root, splits), link).told()
@@ -180,8 +181,16 @@ def _get_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> list[str]:
     except WebError as error:
         return [f"  {error}; a rerun goes on from there"]
     except InputError as error:
-        return [f"  {error}; " + (f"remove {path} and run this again" if path.exists() else "take it by --from-zip")]
+        return [f"  {error}{_way_out(path)}"]
     return [*taken.told(), *_delete(coco, path, taken)]
+
+
+def _way_out(path: Path) -> str:
+    """Of a zip that cannot be used, or is another than is known."""
+    refused = path.with_name(f"{path.name}.refused")
+    if path.exists():
+        return f"; remove {path} and run this again"
+    return f"; to take it all the same: --from-zip {refused}" if refused.exists() else ""
 
 
 def _need_space_for_all(coco: _Coco, path: Path, missing: int, of: int) -> None:

@@ -14,7 +14,8 @@ from cig.benchmarks.cirr import SPLITS, places
 from cig.check import check
 from cig.download import Asking, Outcome
 from cig.download._files import fetch_files, json_list, json_object
-from cig.download._sets import Taken, check_sources, take_folder, take_zip, tell
+from cig.download._table import count, tell
+from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, UsageError, did_you_mean
 from cig.types import Benchmark
@@ -53,7 +54,7 @@ def download(
     _fetch_annotations(home, asking, splits, annotations_from)
     parts = _load(root, splits)
     if no_pictures:
-        return Outcome("\n".join(f"{own.title}: {len(own.queries):,} queries" for own in parts))
+        return count(parts)
     notes: list[str] = []
     for source in [*([from_dir] if from_dir else []), *from_zip]:
         taken = _take(source, _targets(home, _load(root, splits)), link)

@@ -1,4 +1,4 @@
-"""Pictures that come many at once, in a zip or in a folder of the user's: taken by their names, then told of.
+"""Pictures that come many at once, in a zip or in a folder of the user's: taken by their names.
 
 The user's own files are read, and never moved, changed or deleted.
 """
@@ -10,12 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 from zipfile import ZipInfo
 
 from cig.archives import Archive
-from cig.check import Finding, picture_set
-from cig.download import Outcome
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.formats import file_digest, make_folder, read_bytes, sweep, write_bytes
 from cig.images import decode_picture
@@ -24,7 +21,6 @@ from cig.ranges import need_space
 from cig.runtime import progress
 
 NameOf = Callable[[str], str]  # a file's name without suffix -> the picture's name
-COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
 
 
 @dataclass
@@ -193,65 +189,3 @@ def _choose(
         except (InputError, NotFoundError) as error:
             taken.refused[name] = str(error)
     return chosen
-
-
-# What there is
-
-
-def tell(findings: Sequence[Finding], notes: Sequence[str], ways: Sequence[str], decoded: bool = True) -> Outcome:
-    """The table, what is missing, and what to do about it.
-
-    Args:
-        ways: to what is missing; shown where something is.
-        decoded: whether unreadable pictures would have been found.
-    """
-    sets = {own.title: picture_set([own]) for own in findings if decoded}
-    lacking = tuple(_lacking(findings))
-    said = [f"picture set of {title}: {digest}" for title, digest in sets.items()]
-    text = [*_table(findings, decoded), *said, *(line for own in findings for line in _missing(own)), *notes]
-    facts = {
-        "parts": {own.title: _facts(own, decoded) for own in findings},
-        "picture_sets": sets,
-        "notes": list(notes),
-    }
-    return Outcome("\n".join([*text, *(ways if lacking else ())]), facts, lacking)
-
-
-def _table(findings: Sequence[Finding], decoded: bool) -> Iterator[str]:
-    rows = [["", *COLUMNS]]
-    for own in findings:
-        facts = _facts(own, decoded)
-        counts = ["not looked" if facts[key] is None else f"{facts[key]:,}" for key in COLUMNS]
-        rows.append([own.title, *counts[:-1], f"{counts[-1]}{' can run' if own.hidden else ''}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        yield "  ".join((first.ljust(widths[0]), *cells)).rstrip()
-
-
-def _facts(own: Finding, decoded: bool) -> dict[str, Any]:
-    return {
-        "wanted": own.pictures,
-        "present": own.pictures - len(own.missing) - len(own.unreadable),
-        "missing": len(own.missing),
-        "unreadable": len(own.unreadable) if decoded else None,
-        "queries": own.queries,
-        "evaluable": own.evaluable,
-        "missing_names": list(own.missing),
-        "unreadable_files": dict(own.unreadable),
-    }
-
-
-def _missing(own: Finding) -> Iterator[str]:
-    if own.missing:
-        yield f"  {own.title}: {len(own.missing):,} pictures missing ({some(own.missing, 3)})"
-    if own.unreadable:
-        told = some(own.unreadable.values(), 3)
-        yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
-
-
-def _lacking(findings: Sequence[Finding]) -> Iterator[str]:
-    for own in findings:
-        absent = len(own.missing) + len(own.unreadable)
-        if absent:
-            yield f"{own.title} lacks {absent:,} of {own.pictures:,} pictures"
