@@ -119,11 +119,11 @@ def die_at(point: int, count: list[int]) -> None:
     opened = Path.open
 
     def opening(path: Path, mode: str = "r", *args: object, **options: object) -> object:
-        if mode not in ("wb", "a"):
+        if mode not in ("wb", "ab", "a"):
             return opened(path, mode, *args, **options)
         passing()
         raw = Dying(io.FileIO(path, mode.rstrip("b")))
-        return raw if mode == "wb" else io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+        return raw if "b" in mode else io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
 
     os.fsync, os.replace, Path.open = guarded(os.fsync), guarded(os.replace), opening
 

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cig
-import shelf
 from cig import Phi, hub, inspection, models, plugins, releases
 from cig.cli import main
 from cig.encoders import load_clip
@@ -27,6 +26,7 @@ from cig.inversion import IM2TEXT, Im2Text
 from cig.methods import Source, Weights, weights_of
 from cig.options import Composing
 from fakehub import Hub, serving
+from serving import Files, serve
 
 B32, L14, GIGA = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14", "Geonmo/CLIP-Giga-config-fixed"
 SDXL, VAE = "stabilityai/stable-diffusion-xl-base-1.0", "madebyollin/sdxl-vae-fp16-fix"
@@ -43,7 +43,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def release():
-    with shelf.serving(shelf.Shelf()) as own:
+    with serve(Files()) as own:
         yield own
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-import shelf
-from cig import ranges
+import serving
+from cig import ranges, runtime
 from cig.errors import InputError, OutputError, UsageError
 from cig.ranges import Known, fetch_file
 from cig.web import Rules, Web, WebError
@@ -18,7 +18,7 @@ NO_WAITS = (0.0, 0.0)
 
 @pytest.fixture
 def server():
-    with shelf.serving(shelf.Shelf({"/big": CONTENT})) as own:
+    with serving.serve(serving.Files({"/big": CONTENT})) as own:
         yield own
 
 
@@ -99,14 +99,14 @@ def test_a_file_that_changed_in_between_starts_over(server, tmp_path, honest):
     """Whether the server heeds If-Range, or sends the rest of another file."""
     begun(tmp_path / "big", 1000, server)
     server.tag, server.honest = '"two"', honest
-    server.files["/big"] = other = random.Random(1).randbytes(len(CONTENT) + 7)
+    server.content["/big"] = other = random.Random(1).randbytes(len(CONTENT) + 7)
     assert fetch(server, tmp_path / "big").read_bytes() == other
     assert server.bytes_asked() == (["bytes=1000-"] if honest else ["bytes=1000-", ""])
 
 
 def test_a_file_that_became_shorter_starts_over(server, tmp_path):
     begun(tmp_path / "big", 1000, server)
-    server.honest, server.files["/big"] = False, b"short"
+    server.honest, server.content["/big"] = False, b"short"
     assert fetch(server, tmp_path / "big").read_bytes() == b"short"
 
 
@@ -164,6 +164,21 @@ def test_a_drip_is_left(server, tmp_path, monkeypatch):
         fetch(server, tmp_path / "big", waits=())
     assert error.value.kind == "slow"
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
+
+
+def test_a_stop_keeps_what_came(server, tmp_path, monkeypatch):
+    """Ctrl-C ends it at the next beat, though the server is still at it."""
+    begun(tmp_path / "big", 1000, server)
+    server.moods = ["drip"]
+    monkeypatch.setattr(runtime, "_stop_asked", [2])
+    with pytest.raises(runtime.Interrupted, match="big: stopped after 0 MB"):
+        fetch(server, tmp_path / "big")
+    came = (tmp_path / "big.part").read_bytes()
+    assert len(came) >= 1000
+    assert CONTENT.startswith(came)
+    monkeypatch.setattr(runtime, "_stop_asked", [])
+    assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
+    assert server.bytes_asked()[1] == f"bytes={len(came)}-"
 
 
 def test_no_space_is_told_before_anything_comes(server, tmp_path, monkeypatch):

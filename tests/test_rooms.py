@@ -66,6 +66,24 @@ def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys):
     assert second.endswith("s/batch, about 0 min left")
 
 
+def test_progress_of_bytes(monkeypatch, capsys):
+    came = iter([5_000_000, 10_000_000, 20_000_000])
+    done = [0]
+
+    def beats():
+        for done[0] in came:
+            yield
+
+    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    assert len(list(runtime.progress_bytes(beats(), lambda: done[0], lambda: 20_000_000, "a.zip"))) == 3
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("a.zip: 5 of 20 MB, ")
+    assert first.endswith("about 0 min left")
+    assert last.startswith("a.zip: 20 of 20 MB, ")
+    assert runtime._how_far(3_200_000_000, 20_000_000_000, 7e6) == "3,200 of 20,000 MB, 7.0 MB/s, about 40 min left"
+    assert runtime._how_far(1_000_000, 0, 0.0) == "1 MB, 0.0 MB/s"
+
+
 # Settings
 
 

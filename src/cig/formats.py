@@ -33,8 +33,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Whole or not at all: a kill leaves the old file or the new one, and perhaps a `.part`, which sweep removes."""
+def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
+    """Whole or not at all: a kill leaves the old file or the new one, and perhaps a `.part`, which sweep removes.
+
+    Args:
+        sync: it is on the disk when this returns; without, a power failure may tear it, but no kill does.
+    """
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")  # no two processes write one file
     with writing(path):
@@ -42,7 +46,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             with aside.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(aside, path)
         except OSError:
             with contextlib.suppress(OSError):

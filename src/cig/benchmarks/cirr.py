@@ -34,13 +34,13 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     inner = home if (home / caption_file).exists() else home / "cirr"
     captions = inner / caption_file
     queries = read_queries(captions, ["pairid", "reference"], _query)
-    places = _places(inner / "image_splits" / f"split.rc2.{split}.json")
+    placed = places(inner / "image_splits" / f"split.rc2.{split}.json")
     weight, source = WEIGHTS.get(split, WEIGHTS["val"])
     benchmark = Benchmark(
         name=f"cirr/{split}",
         queries=queries,
-        images=list_pictures(_folders(home, inner, split, places)),
-        gallery=tuple(places),
+        images=list_pictures(_folders(home, inner, split, placed)),
+        gallery=tuple(placed),
         measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(f"subset_recall@{k}" for k in (1, 2, 3))),
         drop_reference=True,
         weight=weight,
@@ -79,11 +79,11 @@ def _query(position: int, entry: dict[str, Any]) -> Query:
     )
 
 
-def _places(path: Path) -> Mapping[str, PurePosixPath]:
+def places(path: Path) -> Mapping[str, PurePosixPath]:
     """Name -> the folder that the release names for it."""
-    places = read_object(path)
-    names_of([*places, *places.values()], f"{path}, an object of names and paths,")
-    return {name: PurePosixPath(str(place)).parent for name, place in places.items()}
+    listed = read_object(path)
+    names_of([*listed, *listed.values()], f"{path}, an object of names and paths,")
+    return {name: PurePosixPath(str(place)).parent for name, place in listed.items()}
 
 
 def _folders(home: Path, inner: Path, split: str, places: Mapping[str, PurePosixPath]) -> list[Path]:

@@ -17,12 +17,21 @@ Check = Callable[[bytes], object]  # raises InputError for what is not the file 
 
 def json_list(data: bytes) -> None:
     """Raises InputError unless it is a JSON list."""
+    _json(data, list)
+
+
+def json_object(data: bytes) -> None:
+    """Raises InputError unless it is a JSON object."""
+    _json(data, dict)
+
+
+def _json(data: bytes, kind: type) -> None:
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"not JSON: {reason(error)}") from error
-    if not isinstance(value, list):
-        raise InputError(f"expected a JSON list, found {type(value).__name__}")
+    if not isinstance(value, kind):
+        raise InputError(f"expected a JSON {'list' if kind is list else 'object'}, found {type(value).__name__}")
 
 
 def fetch_files(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cig.errors import CigError, PictureError, PixelsError, reason
+from cig.errors import CigError, PictureError, reason
 from cig.formats import read_bytes, stat_file
 from cig.images import decode_picture, suffix_of
+from cig.looks import SMALLEST, kind_of
 from cig.runtime import batches
 
-SMALLEST = 8  # pixels a side; shops count visits with pictures of 1 x 1
-PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body|\?xml)", re.I | re.S)
-MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")  # how pictures begin
 DECODERS = 4  # threads; each holds a decoded picture
 
 
@@ -49,7 +46,7 @@ def examine(data: bytes) -> Content:
     try:
         picture = decode_picture(data)
     except PictureError as error:
-        raise Refused(str(error), _kind(data, error)) from error
+        raise Refused(str(error), kind_of(data, error)) from error
     image = picture.image
     if min(image.size) < SMALLEST:
         raise Refused(f"{image.width} x {image.height} pixels", "tiny")
@@ -76,17 +73,6 @@ def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Cont
     with ThreadPoolExecutor(DECODERS) as pool:
         for batch in batches(list(paths), 2 * DECODERS):
             yield from zip(batch, pool.map(lambda path: examine_file(path, most), batch), strict=True)
-
-
-def _kind(data: bytes, error: PictureError) -> str:
-    if isinstance(error, PixelsError):
-        return "too large"
-    if not data:
-        return "empty"
-    if PAGE.match(data[:2048]):
-        return "web page"
-    unknown = isinstance(error.__cause__, UnidentifiedImageError) and not data.startswith(MARKS)
-    return "no picture" if unknown else "damaged"
 
 
 def _is_blank(image: Image.Image) -> bool:

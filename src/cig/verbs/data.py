@@ -24,6 +24,7 @@ def download(
     mirror: Annotated[tuple[str, ...], Flag] = (),
     annotations_from: str | None = None,
     urls_from: str | None = None,
+    pictures_from: str | None = None,
     from_dir: Path | None = None,
     from_zip: Annotated[tuple[Path, ...], Flag] = (),
     link: Annotated[bool, Flag] = False,
@@ -48,7 +49,7 @@ def download(
     categories
         FashionIQ: some of dress, shirt, toptee. Default: all.
     splits
-        Some of its splits. Default: all.
+        Some of its splits. Default: all; of CIRR val and test1.
     mirror
         Where pictures may be had, too: an address with {asin}, {name} (of the file), {url} or {quoted} in it. Several
         are tried in order, after the address of the list, unless that is put among them as {url}.
@@ -56,10 +57,13 @@ def download(
         The address that annotation files are below. Default: the official repository.
     urls_from
         FashionIQ: the address that the lists asin2url.CATEGORY.txt are below.
+    pictures_from
+        CIRCO: the address that COCO's zips/ and annotations/ are below. Default: http://images.cocodataset.org.
     from_dir
-        Pictures that you have: a folder, searched with all below it. Each is checked before it is taken.
+        Pictures that you have: a folder, searched with all below it. Each is checked before it is taken (of CIRCO, only
+        that it is not empty).
     from_zip
-        Pictures that you have: a zip file.
+        CIRR, CIRCO: pictures that you have, in a zip; may be given several times. It is never deleted.
     link
         With --from-dir: hard links, where the disk allows them, not copies.
     delete_zip
@@ -89,6 +93,7 @@ def download(
         mirror=mirror,
         annotations_from=annotations_from,
         urls_from=urls_from,
+        pictures_from=pictures_from,
         from_dir=from_dir,
         from_zip=from_zip,
         link=link,

@@ -1,4 +1,4 @@
-"""A server of this machine's with files on a shelf: by ranges or not, and in any of the moods that servers have."""
+"""A server of this machine's with files: by ranges or not, and in any of the moods that servers have."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Shelf:
+class Files:
     """What it has, how it behaves, and what it was asked.
 
     Attributes:
-        files: path -> content.
+        content: path -> bytes.
         ranges: whether it knows them; one that does not gives the whole.
         moods: what it does before it answers as it should, one a request: a status, "cut N" (a reset after N bytes),
             "short N" (a clean end after N bytes, with the full length stated), "drip", or "" for nothing.
         asked: (path, its Range header) of each request.
     """
 
-    files: dict[str, bytes] = field(default_factory=dict)
+    content: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     honest: bool = True  # answers If-Range as it should
     tag: str = '"one"'
@@ -38,17 +38,17 @@ class Shelf:
 
 
 @contextlib.contextmanager
-def serving(shelf: Shelf) -> Iterator[Shelf]:
+def serve(files: Files) -> Iterator[Files]:
     class Handler(_Handler):
-        own = shelf
+        own = files
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    shelf.url = f"http://127.0.0.1:{server.server_port}"
+    files.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield shelf
+        yield files
     finally:
         server.shutdown()
         thread.join()
@@ -56,22 +56,22 @@ def serving(shelf: Shelf) -> Iterator[Shelf]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    own: Shelf
+    own: Files
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        shelf = self.own
-        shelf.asked.append((self.path, self.headers.get("Range", "")))
-        mood = shelf.moods.pop(0) if shelf.moods else ""
+        files = self.own
+        files.asked.append((self.path, self.headers.get("Range", "")))
+        mood = files.moods.pop(0) if files.moods else ""
         if mood.isdecimal():
             self.send_response(int(mood))
             self.send_header("Retry-After", "0")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        content = shelf.files.get(self.path.partition("?")[0])
+        content = files.content.get(self.path.partition("?")[0])
         if content is None:
             self.send_error(404)
             return
@@ -79,11 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._give(content, mood)
 
     def _give(self, content: bytes, mood: str) -> None:
-        shelf = self.own
+        files = self.own
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        same = not shelf.honest or self.headers.get("If-Range", shelf.tag) == shelf.tag
-        start = int(found[1]) if found and shelf.ranges and same else 0
-        if found and shelf.ranges and same and start >= len(content):
+        same = not files.honest or self.headers.get("If-Range", files.tag) == files.tag
+        start = int(found[1]) if found and files.ranges and same else 0
+        if found and files.ranges and same and start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.send_header("Content-Length", "0")
@@ -92,10 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if shelf.length:
+        if files.length:
             self.send_header("Content-Length", str(len(content) - start))
-        if shelf.tag:
-            self.send_header("ETag", shelf.tag)
+        if files.tag:
+            self.send_header("ETag", files.tag)
         self.end_headers()
         self._body(content[start:], mood)
 

@@ -1,0 +1,78 @@
+"""What there is of a dataset whose pictures come many at once: a table by split, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cig.check import Checkup, picture_set
+from cig.download import Outcome
+from cig.errors import some
+from cig.types import Benchmark
+
+COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
+
+
+def count(parts: Sequence[Benchmark]) -> Outcome:
+    """Without a look at pictures."""
+    told = [f"{own.title}: {len(own.queries):,} queries, {len(own.gallery):,} pictures" for own in parts]
+    return Outcome("\n".join(told), {"parts": {own.title: {"queries": len(own.queries)} for own in parts}})
+
+
+def tell(looked: Sequence[Checkup], notes: Sequence[str], ways: Sequence[str], decoded: bool = True) -> Outcome:
+    """The table, what is missing, and what to do about it.
+
+    Args:
+        ways: to what is missing; shown where something is.
+        decoded: whether unreadable pictures would have been found.
+    """
+    sets = {own.title: picture_set([own]) for own in looked if own.digests}
+    lacking = tuple(_lacking(looked))
+    said = [f"picture set of {title}: {digest}" for title, digest in sets.items()]
+    text = [*_table(looked, decoded), *said, *(line for own in looked for line in _missing(own)), *notes]
+    facts = {
+        "parts": {own.title: _facts(own, decoded) for own in looked},
+        "picture_sets": sets,
+        "notes": list(notes),
+    }
+    return Outcome("\n".join([*text, *(ways if lacking else ())]), facts, lacking)
+
+
+def _table(looked: Sequence[Checkup], decoded: bool) -> Iterator[str]:
+    rows = [["", *COLUMNS]]
+    for own in looked:
+        facts = _facts(own, decoded)
+        counts = ["not looked" if facts[key] is None else f"{facts[key]:,}" for key in COLUMNS]
+        rows.append([own.title, *counts[:-1], f"{counts[-1]}{' can run' if own.hidden else ''}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join((first.ljust(widths[0]), *cells)).rstrip()
+
+
+def _facts(own: Checkup, decoded: bool) -> dict[str, Any]:
+    return {
+        "wanted": own.pictures,
+        "present": own.pictures - len(own.missing) - len(own.unreadable),
+        "missing": len(own.missing),
+        "unreadable": len(own.unreadable) if decoded else None,
+        "queries": own.queries,
+        "evaluable": own.evaluable,
+        "missing_names": list(own.missing),
+        "unreadable_files": dict(own.unreadable),
+    }
+
+
+def _missing(own: Checkup) -> Iterator[str]:
+    if own.missing:
+        yield f"  {own.title}: {len(own.missing):,} pictures missing ({some(own.missing, 3)})"
+    if own.unreadable:
+        told = some(own.unreadable.values(), 3)
+        yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
+
+
+def _lacking(looked: Sequence[Checkup]) -> Iterator[str]:
+    for own in looked:
+        absent = len(own.missing) + len(own.unreadable)
+        if absent:
+            yield f"{own.title} lacks {absent:,} of {own.pictures:,} pictures"

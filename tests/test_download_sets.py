@@ -1,0 +1,419 @@
+"""cig download circo and cirr, against a server of this machine's: zips, folders, kills, and what is told."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import serving
+from cig.benchmarks import load_benchmark
+from cig.download import circo
+from cig.ranges import Known
+from test_cli import run
+
+PICTURES = 60  # of the tiny world, each split of CIRR, and CIRCO
+
+
+@pytest.fixture(scope="session")
+def zips(world, tmp_path_factory):
+    """COCO's two zips in miniature."""
+    folder, coco = tmp_path_factory.mktemp("zips"), world / "CIRCO" / "COCO2017_unlabeled"
+    with zipfile.ZipFile(folder / "unlabeled2017.zip", "w") as file:
+        file.mkdir("unlabeled2017")
+        for path in sorted((coco / "unlabeled2017").iterdir()):
+            file.write(path, f"unlabeled2017/{path.name}")
+    with zipfile.ZipFile(folder / "image_info_unlabeled2017.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(coco / "annotations" / circo.LIST, f"annotations/{circo.LIST}")
+    return folder
+
+
+@pytest.fixture
+def server(world, zips):
+    """The authors' repositories and COCO's server at one address."""
+    content = {"/zips/unlabeled2017.zip": (zips / "unlabeled2017.zip").read_bytes()}
+    content["/annotations/image_info_unlabeled2017.zip"] = (zips / "image_info_unlabeled2017.zip").read_bytes()
+    for split in ("val", "test"):
+        content[f"/annotations/{split}.json"] = (world / f"CIRCO/annotations/{split}.json").read_bytes()
+    for path in (world / "CIRR" / "cirr").rglob("*.json"):
+        content[f"/{path.relative_to(world / 'CIRR' / 'cirr')}"] = path.read_bytes()
+    with serving.serve(serving.Files(content)) as own:
+        yield own
+
+
+def asked_of(server, name, root, *flags):
+    where = ["--annotations-from", server.url, *(["--pictures-from", server.url] if name == "circo" else [])]
+    return ["download", name, "--dataset-path", str(root), *where, "--retries", "1", *map(str, flags)]
+
+
+def tree(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def row(out, title):
+    """The cells of a table's line."""
+    return next(line.split()[1:] for line in out.splitlines() if line.startswith(title))
+
+
+# CIRCO
+
+
+def test_circo_from_the_web(server, world, tmp_path, capsys):
+    root = tmp_path / "circo"
+    told = tmp_path / "told.json"
+    code, out, err = run(capsys, *asked_of(server, "circo", root, "--json", told))
+    assert code == 0, err
+    assert row(out, "circo/val") == ["60", "60", "0", "not", "looked", "8", "8"]
+    assert row(out, "circo/test") == ["60", "60", "0", "not", "looked", "8", "8", "can", "run"]
+    assert f"no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}" in out
+    here, there = tree(root), tree(world / "CIRCO")
+    zips = {f"COCO2017_unlabeled/{name}" for name in ("unlabeled2017.zip", "image_info_unlabeled2017.zip")}
+    assert {name: data for name, data in here.items() if name not in zips} == there
+    assert set(here) - set(there) == zips
+    facts = json.loads(told.read_text())
+    assert (facts["parts"]["circo/val"]["unreadable"], facts["picture_sets"]) == (None, {})
+    assert run(capsys, "check", "circo/val", "--dataset-path", root)[0] == 0
+    server.asked.clear()
+    assert run(capsys, *asked_of(server, "circo", root))[0] == 0
+    assert server.asked == []  # nothing that is there is asked for again
+
+
+def test_circo_deletes_its_zips_when_all_is_there(server, tmp_path, capsys):
+    root = tmp_path / "circo"
+    code, out, _ = run(capsys, *asked_of(server, "circo", root, "--delete-zip"))
+    assert (code, "was deleted: all of it is there" in out) == (0, True)
+    assert not list(root.rglob("*.zip"))
+    assert len(list(root.rglob("*.jpg"))) == PICTURES
+
+
+def test_circo_keeps_a_zip_that_is_not_all_taken(server, zips, tmp_path, capsys):
+    changed = tmp_path / "other.zip"
+    shutil.copy(zips / "unlabeled2017.zip", changed)
+    with zipfile.ZipFile(changed, "a") as file:
+        file.writestr("unlabeled2017/000000000777.jpg", b"of another release")
+    server.content["/zips/unlabeled2017.zip"] = changed.read_bytes()
+    code, out, _ = run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--delete-zip"))
+    assert (code, "is kept: not all that is in it was taken" in out) == (0, True)
+    assert "of other names, left alone: 1 ('unlabeled2017/000000000777.jpg')" in out
+
+
+def test_circo_mends_what_a_zip_knows_better(server, tmp_path, capsys):
+    root = tmp_path / "circo"
+    run(capsys, *asked_of(server, "circo", root))
+    whole = tree(root)
+    first, second = sorted(root.rglob("*.jpg"))[:2]
+    first.write_bytes(first.read_bytes()[:100])
+    second.unlink()
+    code, out, _ = run(capsys, *asked_of(server, "circo", root))
+    assert (code, tree(root) == whole) == (0, True)
+    assert "2 pictures, 58 were there" in out
+    assert f"in the place of files with another content: 1 ({int(first.stem)})" in out
+
+
+def test_circo_breaks_off_and_goes_on(server, tmp_path, capsys):
+    root = tmp_path / "circo"
+    server.moods = ["", "", "", "short 5000", "500"]
+    code, out, err = run(capsys, *asked_of(server, "circo", root))
+    assert (code, "a rerun goes on from there" in out) == (1, True)
+    assert row(out, "circo/val")[:3] == ["60", "0", "60"]
+    assert "circo/val lacks 60 of 60 pictures, circo/test lacks 60 of 60" in err
+    server.asked.clear()
+    assert run(capsys, *asked_of(server, "circo", root))[0] == 0
+    assert server.asked == [("/zips/unlabeled2017.zip", "bytes=5000-")]
+
+
+def test_circo_from_zips_of_ones_own(server, zips, tmp_path, capsys):
+    """Both of them: only the authors' repository is asked, and neither is changed."""
+    before = tree(zips)
+    own = ["--from-zip", zips / "unlabeled2017.zip", "--from-zip", zips / "image_info_unlabeled2017.zip"]
+    code, out, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo", *own))
+    assert code == 0, err
+    assert row(out, "circo/val")[:3] == ["60", "60", "0"]
+    assert [path for path, _ in server.asked] == ["/annotations/val.json", "/annotations/test.json"]
+    assert tree(zips) == before
+    assert not list((tmp_path / "circo").rglob("*.zip"))
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_circo_from_a_folder_of_any_names(server, world, tmp_path, capsys, link):
+    """Padded or not; the user's files stay as they are."""
+    mine = tmp_path / "mine"
+    for i, path in enumerate(sorted((world / "CIRCO").rglob("*.jpg"))[:-2]):
+        target = mine / f"{i % 3}" / (f"{int(path.stem)}.JPG" if i % 2 else path.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    before, root = tree(mine), tmp_path / "circo"
+    code, out, _ = run(capsys, *asked_of(server, "circo", root, "--from-dir", mine, *(["--link"] if link else [])))
+    assert code == 1
+    assert row(out, "circo/val")[:3] == ["60", "58", "2"]
+    assert tree(mine) == before
+    placed = list((root / "COCO2017_unlabeled/unlabeled2017").iterdir())
+    assert {path.stem.isdecimal() and len(path.stem) for path in placed} == {12}
+    assert {os.stat(path).st_nlink for path in placed} == {2 if link else 1}
+    assert "/zips/unlabeled2017.zip" not in dict(server.asked)  # 20 GB are not asked for beside what was given
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--delete-zip", "--from-zip", "ZIP"], "what you give is never deleted"),
+        (["--link"], "--link is for --from-dir"),
+        (["--from-dir", "nowhere"], "--from-dir nowhere is not a folder"),
+        (["--from-zip", "nowhere.zip"], "--from-zip nowhere.zip is not a file"),
+        (["--splits", "vall"], 'Did you mean "val"'),
+        (["--mirror", "http://a"], "takes no --mirror; it takes"),
+    ],
+)
+def test_wrong_calls(server, zips, tmp_path, capsys, flags, words):
+    flags = [zips / "unlabeled2017.zip" if flag == "ZIP" else flag for flag in flags]
+    code, _, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo", *flags))
+    assert (code, words in err) == (2, True), err
+    assert server.asked == []
+
+
+def test_what_comes_in_the_place_of_a_zip(server, tmp_path, capsys):
+    server.content["/zips/unlabeled2017.zip"] = b"<html>log in</html>"
+    code, out, _ = run(capsys, *asked_of(server, "circo", tmp_path / "circo"))
+    assert (code, "a login or error page?" in out) == (1, True)
+    server.content["/annotations/image_info_unlabeled2017.zip"] = b"PK\3\4 nothing"
+    code, _, err = run(capsys, *asked_of(server, "circo", tmp_path / "other"))
+    assert (code, "is not a whole zip" in err, "COCO's list of pictures cannot be had" in err) == (1, True, True)
+
+
+def test_the_published_zip_is_known_where_it_is_asked_of_coco(tmp_path):
+    """A mirror's may be another of the same pictures."""
+    assert circo.KNOWN[circo.PICTURES_ZIP].size == 20126613414
+    assert all(len(known.md5) == 32 and known.starts == b"PK" for known in circo.KNOWN.values())
+
+
+def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(circo, "COCO", server.url)
+    monkeypatch.setattr("cig.web.is_public", lambda address: True)
+    root = tmp_path / "circo"
+    code, _, err = run(capsys, *asked_of(server, "circo", root))
+    assert (code, "is not the file that is known: its md5 is" in err) == (1, True)
+    run(capsys, *asked_of(server, "circo", root, "--from-zip", zips / "image_info_unlabeled2017.zip"))
+    code, out, _ = run(capsys, *asked_of(server, "circo", root))
+    size = (zips / "unlabeled2017.zip").stat().st_size
+    assert (code, f"has {size:,} bytes, that of the release 20,126,613,414" in out) == (1, True)
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Known(size, md5="0" * 32))
+    code, out, _ = run(capsys, *asked_of(server, "circo", root))
+    refused = root / "COCO2017_unlabeled/unlabeled2017.zip.refused"
+    assert (code, f"to take it all the same: --from-zip {refused}" in out) == (1, True)
+    assert run(capsys, *asked_of(server, "circo", root, "--from-zip", refused))[0] == 0
+    assert refused.exists()
+
+
+def test_space_for_all_is_asked_for_before_the_first_byte(server, tmp_path, capsys, monkeypatch):
+    run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--no-pictures"))
+    monkeypatch.setattr("cig.ranges.disk_of", lambda folder: 40 * 10**9)
+    monkeypatch.setattr(circo, "COCO", server.url)
+    server.asked.clear()
+    code, _, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo"))
+    assert (code, server.asked) == (1, [])
+    assert "with its pictures beside it, takes 40.3 GB" in err
+    assert "40.0 free" in err
+
+
+# Kills: each process dies at one point of its writing
+
+
+LINE = """
+import os, sys, kills
+count = [0]
+kills.die_at(int(sys.argv[1]), count)
+try:
+    kills.cig(sys.argv[2:])
+except SystemExit as end:
+    print("points", count[0], flush=True)
+    os._exit(int(end.code or 0))
+"""
+
+
+def line(point, words):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", LINE, str(point), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_killed_anywhere_and_rerun_it_ends_the_same(server, tmp_path, capsys):
+    whole = line(0, asked_of(server, "circo", tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    truth, points = tree(tmp_path / "whole"), int(whole.stdout.split()[-1])
+    assert points > 3 * PICTURES
+    for number, point in enumerate([3, 9, 15, 18, 21, points // 2, points - 1]):
+        root = tmp_path / f"{number}"
+        assert line(point, asked_of(server, "circo", root)).returncode == -9
+        assert tree(root) != truth
+        before = len(server.asked)
+        assert run(capsys, *asked_of(server, "circo", root))[0] == 0
+        assert tree(root) == truth, point
+        again = [path for path, _ in server.asked[before:]]
+        assert len(again) == len(set(again))
+
+
+# CIRR
+
+LAYOUTS = {
+    "flat": lambda name, place: f"{name}.png",
+    "as the release": lambda name, place: f"{place}/{name}.png",
+    "in images": lambda name, place: f"images/{place}/{name}.png",
+    "in img_raw": lambda name, place: f"data/cirr/img_raw/{place}/{name}.png",
+    "numbered folders": lambda name, place: f"train/{len(name)}/{name}.png",
+    "far down": lambda name, place: f"a/b/c/d/e/{place}/f/{name}.PNG",
+}
+
+
+def cirr_pictures(world, layout):
+    for place in ("dev", "test1"):
+        for path in sorted((world / "CIRR" / place).iterdir()):
+            yield path, LAYOUTS[layout](path.stem, place)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_cirr_from_any_layout(server, world, tmp_path, capsys, layout, form):
+    mine, root = tmp_path / "mine", tmp_path / "CIRR"
+    mine.mkdir()
+    with zipfile.ZipFile(mine / "pictures.zip", "w") as file:
+        for path, name in cirr_pictures(world, layout):
+            if form == "zip":
+                file.write(path, name)
+            else:
+                (mine / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, mine / name)
+    before = tree(mine)
+    source = ["--from-zip", mine / "pictures.zip"] if form == "zip" else ["--from-dir", mine]
+    code, out, err = run(capsys, *asked_of(server, "cirr", root, *source))
+    assert code == 0, err
+    assert row(out, "cirr/val") == ["60", "60", "0", "0", "8", "8"]
+    assert row(out, "cirr/test1") == ["60", "60", "0", "0", "8", "8", "can", "run"]
+    assert tree(mine) == before
+    for split in ("val", "test1"):
+        found, known = load_benchmark(f"cirr/{split}", root), load_benchmark(f"cirr/{split}", world)
+        assert {name: path.read_bytes() for name, path in found.images.items()} == {
+            name: path.read_bytes() for name, path in known.images.items()
+        }
+        digest = next(line for line in out.splitlines() if f"picture set of cirr/{split}:" in line).split()[-1]
+        assert digest in run(capsys, "check", f"cirr/{split}", "--dataset-path", root)[1]
+
+
+def test_cirr_says_where_its_pictures_are_asked_for(server, tmp_path, capsys):
+    code, out, err = run(capsys, *asked_of(server, "cirr", tmp_path / "CIRR"))
+    assert (code, "cirr/val lacks 60 of 60 pictures" in err) == (1, True)
+    for words in (
+        "https://goo.gl/forms/",
+        "nlvr2#direct-image-download",
+        "--from-dir FOLDER",
+        "60 pictures missing (",
+    ):
+        assert words in out
+    assert sorted(path for path, _ in server.asked) == [
+        "/captions/cap.rc2.test1.json",
+        "/captions/cap.rc2.val.json",
+        "/image_splits/split.rc2.test1.json",
+        "/image_splits/split.rc2.val.json",
+    ]
+    assert run(capsys, *asked_of(server, "cirr", tmp_path / "CIRR", "--no-pictures"))[0] == 0
+
+
+def test_cirr_bit_by_bit(server, world, tmp_path, capsys):
+    """dev from a folder, then what is whole of test1 from a zip; what is left is named by split."""
+    root = tmp_path / "CIRR"
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, "--from-dir", world / "CIRR/dev"))
+    assert (code, row(out, "cirr/val")[1], row(out, "cirr/test1")[1]) == (1, "60", "0")
+    paths = sorted((world / "CIRR/test1").iterdir())
+    with zipfile.ZipFile(tmp_path / "test1.zip", "w") as file:
+        file.write(paths[0], f"../{paths[0].name}")
+        file.writestr(paths[1].name, b"<html>gone</html>")
+        file.writestr(f"x/{paths[2].name}", paths[3].read_bytes())
+        file.write(paths[2], f"y/{paths[2].name}")
+        file.write(paths[3], f"x/{paths[3].name}")
+        file.write(paths[3], f"y/{paths[3].name}")  # twice the same
+        file.writestr("elsewhere.png", paths[4].read_bytes())
+        for path in paths[4:]:
+            file.write(path, path.name)
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, "--from-zip", tmp_path / "test1.zip"))
+    assert (code, row(out, "cirr/test1")[:4]) == (1, ["60", "57", "3", "0"])
+    assert f"cirr/test1: 3 pictures missing ({', '.join(path.stem for path in load_order(root, paths[:3]))})" in out
+    assert "not taken: 3 " in out
+    for words in ("leads out of its folder", "not a whole picture", "files of this name differ"):
+        assert words in out
+    assert "of other names, left alone: 1 ('elsewhere.png')" in out
+
+
+def load_order(root, paths):
+    order = load_benchmark("cirr/test1", root).gallery
+    return sorted(paths, key=lambda path: order.index(path.stem))
+
+
+def test_cirr_takes_no_broken_picture_and_a_rerun_mends(server, world, tmp_path, capsys):
+    mine, root = tmp_path / "mine", tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR/dev", mine)
+    first = sorted(mine.iterdir())[0]
+    content = first.read_bytes()
+    first.write_bytes(content[: len(content) // 2])
+    flags = ["--splits", "val", "--from-dir", mine, "--link"]
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, *flags))
+    assert (code, row(out, "cirr/val")[:4]) == (1, ["60", "59", "1", "0"])
+    first.write_bytes(content)
+    assert run(capsys, *asked_of(server, "cirr", root, *flags))[0] == 0
+    path = load_benchmark("cirr/val", root).images[first.stem]
+    path.unlink()
+    path.write_bytes(b"broken meanwhile")
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, *flags))
+    assert (code, row(out, "cirr/val")[:4]) == (1, ["60", "59", "0", "1"])
+    assert "1 cannot be read: remove them and run this again" in out
+    assert first.read_bytes() == content
+
+
+def test_cirr_beside_an_older_layout(server, world, tmp_path, capsys):
+    """cirr/captions and dev/, as others have it: what is there is read, what lacks goes where it is read, too."""
+    root = tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR", root)
+    lost = sorted((root / "dev").iterdir())[:3]
+    for path in lost:
+        path.unlink()
+    before = tree(root)
+    code, _, err = run(capsys, *asked_of(server, "cirr", root, "--from-dir", world / "CIRR"))
+    assert code == 0, err
+    added = {name for name in tree(root) if name not in before}
+    assert added == {f"cirr/img_raw/dev/{path.name}" for path in lost}
+    assert server.asked == []
+    assert run(capsys, *asked_of(server, "cirr", root))[0] == 0
+
+
+def test_hostile_places_and_names_stay_inside(server, tmp_path, world, capsys):
+    """A split file that places pictures elsewhere, and names one that is a path."""
+    split = json.loads(server.content["/image_splits/split.rc2.val.json"])
+    names = list(split)
+    split[names[0]], split[names[1]] = f"../../../{names[0]}.png", f"/tmp/{names[1]}.png"
+    split["../../evil"] = "./dev/evil.png"
+    server.content["/image_splits/split.rc2.val.json"] = json.dumps(split).encode()
+    root = tmp_path / "a" / "b" / "CIRR"
+    flags = ["--splits", "val", "--from-dir", world / "CIRR/dev"]
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, *flags))
+    assert (code, row(out, "cirr/val")[:3]) == (1, ["61", "60", "1"])
+    assert {path.parent.name for path in root.rglob("*.png")} == {"dev", "img_raw"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert not Path(f"/tmp/{names[1]}.png").exists()
+
+
+# The real annotation files
+
+
+@pytest.mark.parametrize(
+    ("split", "queries", "pictures"), [("val", 4181, 2297), ("test1", 4148, 2315)], ids=["val", "test1"]
+)
+def test_cirr_counts_of_the_release(annotations, tmp_path, capsys, split, queries, pictures):
+    for name in (f"captions/cap.rc2.{split}.json", f"image_splits/split.rc2.{split}.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(annotations / "cirr" / name, tmp_path / name)
+    code, out, _ = run(capsys, "download", f"cirr/{split}", "--dataset-path", tmp_path)
+    assert code == 1
+    assert row(out, f"cirr/{split}")[:5] == [f"{pictures:,}", "0", f"{pictures:,}", "0", f"{queries:,}"]
