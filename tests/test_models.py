@@ -187,7 +187,7 @@ def test_converted_weights_are_found(place):
 
 def test_a_release_is_converted_noted_and_used(place, release, capsys, world):
     content = phi_file()
-    release.files["/weights/SEARLE_ViT-B32.pt"] = content
+    release.content["/weights/SEARLE_ViT-B32.pt"] = content
     words = ["models", "download", "SEARLE_ViT-B32", "--mirror", f"{release.url}/weights/"]
     code, out, err = run(capsys, *words)
     assert (code, "SEARLE_ViT-B32: sound" in out, "512 -> 8 -> 512" in out) == (0, True, True)
@@ -209,7 +209,7 @@ def test_a_release_is_converted_noted_and_used(place, release, capsys, world):
 def test_another_kind_of_network(place, release):
     weights = Im2Text(768, 8, 768).state_dict()
     stored = {"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}
-    release.files["/pic2word_large.pt"] = packed(stored)
+    release.content["/pic2word_large.pt"] = packed(stored)
     found = releases.fetch(one("pic2word_large"), [release.url])
     assert (found.state, found.widths) == ("sound", (768, 768))
     assert set(load_file(found.path)) == set(IM2TEXT.names)
@@ -242,7 +242,7 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_no_phi_is_refused_and_named(place, release, capsys, what):
     content, said = HOSTILE[what]
-    release.files["/SEARLE_ViT-B32.pt"] = content
+    release.content["/SEARLE_ViT-B32.pt"] = content
     code, out, err = run(capsys, "models", "download", "SEARLE_ViT-B32", "--mirror", release.url)
     assert (code, "SEARLE_ViT-B32 is broken" in err, said in out) == (1, True, True)
     assert "Traceback" not in err
@@ -251,7 +251,7 @@ def test_what_is_no_phi_is_refused_and_named(place, release, capsys, what):
 
 
 def test_a_digest_that_is_known_is_held(place, release):
-    release.files["/lincir_large.pt"] = content = phi_file(768, 768)
+    release.content["/lincir_large.pt"] = content = phi_file(768, 768)
     found = releases.fetch(one("lincir_large"), [release.url])
     assert found.state == "broken"
     assert weights_of("lincir").sha256 in found.about
@@ -261,21 +261,21 @@ def test_a_digest_that_is_known_is_held(place, release):
 
 
 def test_mirrors_are_asked_in_order(place, release, capsys):
-    release.files["/second/SEARLE_ViT-B32.pt"] = phi_file()
+    release.content["/second/SEARLE_ViT-B32.pt"] = phi_file()
     first, second = f"{release.url}/first", f"{release.url}/second"
     code, _, err = run(capsys, "models", "download", "SEARLE_ViT-B32", "--mirror", first, "--mirror", second)
     assert (code, f"{first}/SEARLE_ViT-B32.pt: the server answers 404; the next mirror is asked" in err) == (0, True)
 
 
 def test_what_comes_by_hand_may_come_from_a_mirror(place, release):
-    release.files["/phi_best.pt"] = phi_file(768, 768)
+    release.content["/phi_best.pt"] = phi_file(768, 768)
     assert releases.fetch(one("phi_best")).hint.endswith("cig models download phi_best --from-dir FOLDER")
     assert releases.fetch(one("phi_best"), [release.url]).state == "sound"
 
 
 def test_a_release_may_not_lead_to_a_private_network(place, release):
     """As its method states it, not as the user does."""
-    release.files["/own.pt"] = phi_file()
+    release.content["/own.pt"] = phi_file()
     weight = replace(one("SEARLE_ViT-B32"), address=f"https://127.0.0.1:{release.url.rpartition(':')[2]}/own.pt")
     assert "not on the public internet" in releases.fetch(weight).about
     assert release.asked == []
@@ -283,7 +283,7 @@ def test_a_release_may_not_lead_to_a_private_network(place, release):
 
 @pytest.mark.parametrize("size", ["3000000000", None])
 def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, release, monkeypatch, size):
-    release.files["/SEARLE_ViT-B32.pt"] = phi_file()
+    release.content["/SEARLE_ViT-B32.pt"] = phi_file()
     release.length = bool(size)
     monkeypatch.setattr(releases, "MOST_PHI", 1000)
     found = releases.fetch(one("SEARLE_ViT-B32"), [release.url])
@@ -294,7 +294,7 @@ def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, relea
 
 def test_a_kill_in_mid_file_and_a_rerun(place, release, capsys):
     """The rerun asks for the rest alone."""
-    release.files["/SEARLE_ViT-B32.pt"] = content = phi_file()
+    release.content["/SEARLE_ViT-B32.pt"] = content = phi_file()
     release.moods = ["", "drip"]
     command = [sys.executable, "-m", "cig", "models", "download", "SEARLE_ViT-B32", "--mirror", release.url]
     killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(HOME / "src")})
@@ -464,7 +464,7 @@ def test_what_is_named_and_not_in_the_folder_is_told(place, capsys):
 
 def test_a_broken_file_of_the_users_is_not_replaced(place, release):
     put(place / "models/SEARLE_ViT-B32.pt", b"mine")
-    release.files["/SEARLE_ViT-B32.pt"] = phi_file()
+    release.content["/SEARLE_ViT-B32.pt"] = phi_file()
     found = releases.fetch(one("SEARLE_ViT-B32"), [release.url])
     assert (found.state, "move models/SEARLE_ViT-B32.pt away" in found.hint, release.asked) == ("broken", True, [])
 

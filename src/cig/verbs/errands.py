@@ -46,7 +46,7 @@ def demo(
     query
         An icon to start from: folder, tabler/folder, tabler/folder.red.
     text
-        What should be different: "with a lock badge, filled".
+        What should be different: "has a plus badge".
     k
         How many icons a search shows.
     out
@@ -57,7 +57,7 @@ def demo(
     from cig import demo as room
 
     if query and not text:
-        raise UsageError('what should be different? Say it with --text: --text "with a lock badge, filled"')
+        raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
     if text and not query:
         raise UsageError("which icon should it start from? Name it with --query: --query folder")
     asked = compute.asked(batch_size)
