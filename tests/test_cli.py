@@ -366,3 +366,10 @@ def test_help_tells_every_flag(verb, capsys):
     shown = capsys.readouterr().out
     assert "--dataset-path" in shown
     assert "--num-workers" in shown
+
+
+def test_who_reads_only_the_first_lines_gets_no_traceback():
+    with subprocess.Popen([sys.executable, "-u", "-m", "cig", "models", "list"], stdout=-1, stderr=-1) as listing:
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert (listing.stderr.read(), listing.wait()) == (b"", 141)

@@ -114,7 +114,8 @@ def parts(tmp_path_factory):
     for number in ("", "2"):
         clip = str(folder / f"clip{number}")
         verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", seed=len(number), **few)
-        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", **few)
+        objective = "pic2word" if number else "lincir"  # a composing phi may be of either kind
+        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, **few)
     verbs.vae("icons/train", out=folder / "vae", size="tiny", **few)
     phis = {f"phi{number}": folder / f"phi{number}" / "phi.safetensors" for number in ("", "2")}
     return {"clip": str(folder / "clip"), "clip2": str(folder / "clip2"), "vae": str(folder / "vae"), **phis}

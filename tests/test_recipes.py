@@ -1,4 +1,4 @@
-"""The recipe behind the shipped models, in its smallest size, end to end."""
+"""The recipes behind what is shipped, in their smallest size, end to end."""
 
 import json
 import os
@@ -11,10 +11,20 @@ import cig
 HOME = Path(cig.__file__).parents[2]
 
 
-def test_train_smoke(tmp_path):
+def test_smoke(tmp_path):
+    out = tmp_path / "out"
+    run("train.sh", out)
+    methods = {row["method"] for row in json.loads((out / "compare.json").read_text())["rows"]}
+    assert methods == {"image", "text", "sum", "lincir", "pic2word"}
+    run("generator.sh", out)
+    assert json.loads((out / "generator" / "model_index.json").read_text())["unet"] == [
+        "diffusers",
+        "UNet2DConditionModel",
+    ]
+
+
+def run(recipe, out):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = ["bash", str(HOME / "recipes" / "icons" / "train.sh"), str(tmp_path / "out"), "--smoke"]
+    command = ["bash", str(HOME / "recipes" / "icons" / recipe), str(out), "--smoke"]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    methods = {row["method"] for row in json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]}
-    assert methods == {"image", "text", "sum", "lincir", "pic2word"}

@@ -5,6 +5,7 @@ A flag that is not given is looked up by its group's name in the environment and
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -125,6 +126,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         how_far = str(stop) or "interrupted"
         _end(f"{how_far}; what was finished is kept, and a rerun goes on from there", 130)
+    except BrokenPipeError:  # cig ... | head: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        raise SystemExit(141) from None
     except (RuntimeError, MemoryError) as error:
         if debug or not is_out_of_memory(error):
             raise

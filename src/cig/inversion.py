@@ -124,6 +124,12 @@ def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
 
 
+def kind_of(path: Path) -> Checkpoint:
+    """Told by what a file holds; PHI where nothing tells, whose error names what is expected."""
+    mark = IM2TEXT.names[0] if path.suffix == ".safetensors" else IM2TEXT.key
+    return IM2TEXT if mark in read_tensors(path) else PHI
+
+
 def read_phi(path: Path, kind: Checkpoint = PHI) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
     """(weights by the network's own names, (input, hidden, output)); raises InputError as load_phi does."""
     weights = _stored(path, kind)
@@ -237,12 +243,16 @@ def load_composer(
     cache_dir: Path | None = None,
     preprocessing: Preprocessing = "clip",
 ) -> Composer:
-    """The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32."""
+    """The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32.
+
+    Args:
+        phi, phi2: of either kind, SEARLE's and LinCIR's or Pic2Word's.
+    """
     from cig.encoders import load_clip
 
     device = torch.device(device)
-    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir))
-    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir))
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir), kind_of(Path(phi)))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir), kind_of(Path(phi2)))
     composer = Composer(first, second, preprocessing)
     composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
     return composer
