@@ -143,7 +143,7 @@ def test_the_verb_exits_1_where_an_evaluation_would_be_incomplete(home, tmp_path
     assert run(*line) == 1
     shown = capsys.readouterr()
     assert "incomplete: cirr/val" in shown.err
-    assert f"    -> cig download cirr --from-dir DIR --dataset-path {home}" in shown.out
+    assert f"    -> cig download cirr/val --from-dir DIR --dataset-path {home}" in shown.out
     assert not json.loads((tmp_path / "a.json").read_text())["whole"]
 
 

@@ -404,6 +404,29 @@ def drive(world, folder):
     return folder
 
 
+def test_what_is_the_users_own_is_not_replaced(place, capsys):
+    """Broken or of another kind: only what we converted is ours."""
+    put(place / "Downloads/phi_best.pt", phi_file(768, 768))
+    own = put(place / "models/phi_best.safetensors", b"of the user's own")
+    code, out, err = run(capsys, "models", "download", "phi_best", "--from-dir", "Downloads")
+    assert (code, own.read_bytes()) == (1, b"of the user's own")
+    assert f"move {own.relative_to(place)} away" in out + err
+    save_file(Im2Text(768, 8, 768).state_dict(), own)
+    assert inspection.inspect(one("phi_best")).state == "sound"  # a composing phi may be of either kind
+
+
+def test_two_unets_that_differ_in_weights_alone_are_not_chosen_from(place, world, capsys):
+    for name in ("one", "two"):
+        for path in (world / "models/sdxl/unet").iterdir():
+            put(place / "Downloads" / name / "unet" / path.name, path.read_bytes())
+    weights = place / "Downloads/two/unet/diffusion_pytorch_model.safetensors"
+    save_file({key: own + 1 for key, own in load_file(weights).items()}, weights)
+    code, out, err = run(capsys, "models", "download", "sdxl_checkpoint", "--from-dir", "Downloads")
+    assert code == 1
+    assert "several that differ" in out + err
+    assert not (place / "models/sdxl_checkpoint/unet").exists()
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_a_drive_folder_is_adopted(place, world, capsys, link):
     tiny_composers(place, world)

@@ -94,6 +94,17 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
 
 
+def test_a_login_page_in_its_place_costs_nothing_of_what_came(server, tmp_path):
+    begun(tmp_path / "big", 1000, server)
+    server.ranges, server.content["/big"] = False, b"<html>sign in</html>"
+    for known in (Known(len(CONTENT)), Known(starts=CONTENT[:4])):
+        with pytest.raises(InputError):
+            fetch(server, tmp_path / "big", known)
+    server.ranges, server.content["/big"] = True, CONTENT
+    assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
+    assert server.bytes_asked()[-1] == "bytes=1000-"
+
+
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_file_that_changed_in_between_starts_over(server, tmp_path, honest):
     """Whether the server heeds If-Range, or sends the rest of another file."""

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cig.web import Rules, Web, WebError, _retry_after, retried
+from cig.errors import UsageError
+from cig.web import Rules, Web, WebError, _retry_after, chunks, named_hosts, retried
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,6 +64,13 @@ class Handler(BaseHTTPRequestHandler):
     def reset(self):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.connection.close()
+
+    def nowhere(self):
+        self.answer(300, b"several choices, none named")
+
+    def cookie(self):
+        self.server.cookies = self.headers.get("Cookie")
+        self.answer(200, b"", Set_Cookie="track=42")
 
     def busy_once(self):
         self.server.asked += 1
@@ -132,6 +140,37 @@ def test_a_redirect_leads_nowhere_that_may_not_be_asked(server):
         for place, words in places.items():
             with pytest.raises(WebError, match=words):
                 web.read(address(server, f"elsewhere?{place}"))
+
+
+def test_a_redirect_to_no_place_is_an_answer_that_is_none(server):
+    with Web(rules(server)) as web, pytest.raises(WebError, match="answers 300") as error:
+        web.read(address(server, "nowhere"))
+    assert error.value.kind == "refused"
+
+
+def test_no_cookie_is_sent_back(server):
+    with Web(rules(server)) as web:
+        for _ in range(2):
+            web.read(address(server, "cookie"))
+            assert server.cookies is None
+
+
+def test_a_large_body_may_take_longer_than_the_patience_and_headers_may_not(server):
+    async def take(path):
+        async with web.answer(address(server, path), large=True) as response:
+            return await anext(chunks(path, response, 1000)), await asyncio.sleep(0.6)
+
+    with Web(rules(server, patience=0.3)) as web:
+        assert list(web.each(["drip_body"], take)) == [("drip_body", (b".", None))]
+        with pytest.raises(WebError, match="not done after"):
+            list(web.each(["drip_headers"], take))
+
+
+def test_hosts_that_were_typed():
+    typed = ["http://LocalHost:8000/x", "http://[::1]:8000", "https://a.org/{asin}.jpg"]
+    assert named_hosts(typed) == {"localhost:8000", "::1:8000", "a.org:443"}
+    with pytest.raises(UsageError, match="no address"):
+        named_hosts(["http://[::1"])
 
 
 def test_no_more_than_so_many_at_once(server):

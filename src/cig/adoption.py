@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 
 from cig import hub
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
-from cig.formats import digest, file_digest, make_folder, read_object, stat_file, write_bytes, write_json, writing
+from cig.formats import (
+    digest,
+    file_digest,
+    folder_digest,
+    make_folder,
+    read_object,
+    stat_file,
+    write_bytes,
+    write_json,
+    writing,
+)
 from cig.inspection import Finding, compare_widths, inspect, weight_files
 
 if TYPE_CHECKING:
@@ -38,14 +48,14 @@ def adopt_phi(weight: Weight, original: Path, address: str) -> Path:
     """
     import safetensors.torch
 
-    from cig.inversion import KINDS, read_phi
+    from cig.inversion import kind_of, read_phi
 
     if (size := stat_file(original).st_size) > MOST_PHI:
         raise InputError(f"{original} has {size:,} bytes, more than any phi; refused")
     content = file_digest(original)
     if weight.sha256 and original.suffix != hub.WEIGHTS and content != weight.sha256:
         raise MismatchError(f"{original} is of sha256 {content}, but its release's file of {weight.sha256}; refused")
-    weights, (width, _, out) = read_phi(original, KINDS[weight.network])
+    weights, (width, _, out) = read_phi(original, kind_of(original, weight.network))
     compare_widths(weight, original, (width, out))
     data = safetensors.torch.save({name: own.contiguous() for name, own in weights.items()})
     place = Path(weight.place).with_suffix(hub.WEIGHTS)
@@ -56,8 +66,23 @@ def adopt_phi(weight: Weight, original: Path, address: str) -> Path:
 
 
 def stands_in_the_way(before: Finding) -> bool:
-    """Whether what is there would be read in the place of what comes: it is the user's to move."""
-    return before.state == "broken" and before.weight.kind == "phi" and str(before.path).endswith(SUFFIXES[:2])
+    """Whether what is there is not ours to replace: it is the user's to move.
+
+    Ours are a phi that we converted, and a UNet's folder without the configuration, which we copy last.
+    """
+    if before.state != "broken" or before.path is None:
+        return False
+    if before.weight.kind == "unet":
+        return (before.path / "config.json").exists()
+    return before.weight.kind == "phi" and not _converted(before.path)
+
+
+def _converted(phi: Path) -> bool:
+    """Whether a note beside it says so."""
+    try:
+        return phi.suffix == hub.WEIGHTS and "converted" in read_object(phi.with_suffix(".json"))
+    except CigError:
+        return False
 
 
 # A folder that was fetched by hand
@@ -126,8 +151,8 @@ def _is_unet(config: Path) -> bool:
 
 
 def _one_of(offered: Sequence[Path]) -> Path:
-    """Raises MismatchError where it holds several that differ."""
-    if len({file_digest(path) for path in offered}) > 1:
+    """Raises MismatchError where it holds several that differ; a configuration stands for its folder."""
+    if len({folder_digest(own.parent) if own.name == "config.json" else file_digest(own) for own in offered}) > 1:
         raise MismatchError(f"it has several that differ: {some(map(str, offered))}; keep the one you mean")
     return offered[0]
 

@@ -71,9 +71,9 @@ Look = tuple[str, tuple[int, int] | None]
 
 
 def _phi(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
-    from cig.inversion import KINDS, read_phi
+    from cig.inversion import kind_of, read_phi
 
-    _, (width, hidden, out) = read_phi(path, KINDS[weight.network])
+    _, (width, hidden, out) = read_phi(path, kind_of(path, weight.network))
     against = compare_widths(weight, path, (width, out), cache_dir)
     _need_known_content(weight, path)
     return f"{width} -> {hidden} -> {out}, {against}", (width, out)

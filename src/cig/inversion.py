@@ -124,8 +124,10 @@ def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
 
 
-def kind_of(path: Path) -> Checkpoint:
-    """Told by what a file holds; PHI where nothing tells, whose error names what is expected."""
+def kind_of(path: Path, network: str = "") -> Checkpoint:
+    """The kind of that name; without one, told by what a file holds (PHI, whose error says more, where nothing is)."""
+    if network:
+        return KINDS[network]
     mark = IM2TEXT.names[0] if path.suffix == ".safetensors" else IM2TEXT.key
     return IM2TEXT if mark in read_tensors(path) else PHI
 

@@ -34,7 +34,7 @@ class Weight:
     licence: str = "unknown"
     sha256: str = ""  # of the release's file, once known
     clip: str = ""  # of a phi: the CLIP that it is for
-    network: str = "phi"  # of a phi: its kind, a key of inversion.KINDS
+    network: str = "phi"  # of a phi: its kind, a key of inversion.KINDS; "" for either, as a composing one may be
     wanted_by: tuple[str, ...] = ()
 
     @property
@@ -124,7 +124,7 @@ def _of_composing() -> Iterator[Weight]:
     for source, key, place in zip(composing_clips(), *keys, strict=True):
         path = Path(_set("compose", key, str(settings.place(place))))
         yield from (_tower(source, verb) for verb in COMPOSERS)
-        weights = Weights(source, path.name, settings.CIG_DRIVE, settings.CIG_LICENCE)
+        weights = Weights(source, path.name, settings.CIG_DRIVE, settings.CIG_LICENCE, network="")
         yield from (_phi(path, weights, verb) for verb in COMPOSERS)
 
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
-import math
 import os
 import re
 import time
@@ -109,6 +108,7 @@ class _Part:
     have: int = 0
     size: int = 0
     validator: str = ""
+    anew: bool = False  # what comes is the whole file; what is there is of an older answer
 
     @classmethod
     def resumed(cls, file: BinaryIO, state: Path, url: str, known: Known) -> _Part:
@@ -158,17 +158,25 @@ class _Part:
                 return
             self.start_over()
             raise WebError(f"{self.url}: the file changed; it is asked for anew", "range", again=True)
-        self.start_over()
         if start:
+            self.start_over()
             raise WebError(f"{self.url}: the answer is another part than was asked for", "range", again=True)
         if self.known.size and size not in (0, self.known.size):
             raise InputError(
                 f"{self.url}: the server's file has {size:,} bytes, that of the release {self.known.size:,}; "
                 f"if the release changed, give the address yourself and it is taken as it is"
             )
-        self.size, self.validator = size, validator
+        self.have, self.size, self.validator = 0, size, validator
+        self.anew = True
         self._need_space()
-        write_json(self.state, {"url": self.url, "validator": validator, "size": size})
+
+    def replace_old(self) -> None:
+        """What was there makes room for a file from its beginning; not before that has begun as it should."""
+        if self.anew:
+            self.anew = False
+            with writing(Path(self.file.name)):
+                self.file.truncate(0)
+            write_json(self.state, {"url": self.url, "validator": self.validator, "size": self.size})
 
     def _goes_on(self, start: int, size: int, validator: str) -> bool:
         """Whether an answer is the rest of what is there, as far as it says."""
@@ -186,6 +194,7 @@ class _Part:
             raise InputError(
                 f"{self.url}: it should begin with {expected!r}, and begins with {chunk[:40]!r}: a login or error page?"
             )
+        self.replace_old()
         with writing(Path(self.file.name)):
             self.file.write(chunk)
             self.file.flush()
@@ -230,11 +239,12 @@ async def _receive(web: Web, url: str, part: _Part, waits: Sequence[float]) -> N
 async def _ask(web: Web, url: str, part: _Part) -> None:
     """Once, for all that is not there yet."""
     try:
-        async with web.answer(url, part.asking(), patience=math.inf) as response:
+        async with web.answer(url, part.asking(), large=True) as response:
             part.begin(response)
             most = part.size - part.have if part.size else MOST
             async for chunk in _lively(url, chunks(url, response, most)):
                 part.add(chunk)
+            part.replace_old()
     except WebError as error:
         if error.kind == "range" and part.have:
             part.start_over()

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cig import hub
 from cig.adoption import MOST_PHI, adopt_phi, stands_in_the_way
@@ -20,7 +19,7 @@ from cig.inspection import Finding, how_to_get, inspect
 from cig.models import Weight
 from cig.ranges import Known, fetch_file, need_space
 from cig.runtime import say
-from cig.web import Rules, Web, WebError, retried
+from cig.web import Rules, Web, WebError, named_hosts, retried
 
 
 def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> Finding:
@@ -34,6 +33,8 @@ def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = 
         return before
     addresses = [f"{mirror.rstrip('/')}/{weight.file}" for mirror in mirrors] if weight.kind == "phi" else []
     if weight.by_hand and not addresses:
+        if before.state == "broken":
+            return before
         return Finding(weight, "missing", before.path, "not fetched: it has no address", how_to_get(weight))
     try:
         if weight.on_hub:
@@ -88,9 +89,9 @@ def _from_address(weight: Weight, address: str, named: bool) -> None:
 
 def rules(address: str, named: bool) -> Rules:
     """https alone, unless the user named an http server."""
-    parts = urlsplit(address)
-    schemes = ("https", "http") if named and parts.scheme == "http" else ("https",)
-    return Rules(schemes, frozenset({parts.netloc} if named else ()))
+    trusted = named_hosts([address] if named else ())
+    schemes = ("https", "http") if named and address.lower().startswith("http:") else ("https",)
+    return Rules(schemes, trusted)
 
 
 def _size(web: Web, address: str) -> int:

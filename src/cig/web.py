@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -32,6 +33,7 @@ Kind = Literal[
     "address", "unreachable", "redirects", "gone", "refused", "busy", "failing", "packed", "too large", "slow", "range"
 ]
 PORTS = {"http": 80, "https": 443}
+NO_COOKIES = DefaultCookiePolicy(allowed_domains=[])
 KINDS: Mapping[int, Kind] = {404: "gone", 410: "gone", 416: "range", 429: "busy", 503: "busy"}
 CARRYING = [  # IPv6 addresses that lead to an IPv4 address, or to a site
     *map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
@@ -150,34 +152,33 @@ class Web:
 
     @contextlib.asynccontextmanager
     async def answer(
-        self, url: str, headers: Mapping[str, str] | None = None, patience: float | None = None
+        self, url: str, headers: Mapping[str, str] | None = None, large: bool = False
     ) -> AsyncIterator[httpx.Response]:
         """An answer with a body that was not read yet; redirects are followed to places that may be asked, too.
 
         Args:
-            patience: in the place of the rules', for what is large.
+            large: the body may take as long as it takes; what comes before it may not.
 
         Raises:
             WebError: anything but a 2xx answer, also where the body is read within.
         """
         import httpx
 
-        limit = self.rules.patience if patience is None else patience
         try:
-            async with self._followed(url, headers or {}, limit) as response:
+            async with self._followed(url, headers or {}, large) as response:
                 yield response
         except TimeoutError as error:
-            raise WebError(f"{url}: not done after {limit:.0f} seconds", "slow", again=True) from error
+            raise WebError(f"{url}: not done after {self.rules.patience:.0f} seconds", "slow", again=True) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             self._forget_addresses()
             raise WebError(f"{url} cannot be fetched: {reason(error)}", "unreachable", again=True) from error
 
     @contextlib.asynccontextmanager
-    async def _followed(self, url: str, headers: Mapping[str, str], limit: float) -> AsyncIterator[httpx.Response]:
+    async def _followed(self, url: str, headers: Mapping[str, str], large: bool) -> AsyncIterator[httpx.Response]:
         at = url
         for _ in range(self.rules.redirects + 1):
-            async with self._asked(url, at, headers, limit) as response:
-                if not response.is_redirect:
+            async with self._asked(url, at, headers, large) as response:
+                if not response.has_redirect_location:
                     check(url, response)
                     yield response
                     return
@@ -185,12 +186,10 @@ class Web:
         raise WebError(f"{url}: more than {self.rules.redirects} redirects", "redirects")
 
     @contextlib.asynccontextmanager
-    async def _asked(
-        self, url: str, at: str, headers: Mapping[str, str], limit: float
-    ) -> AsyncIterator[httpx.Response]:
+    async def _asked(self, url: str, at: str, headers: Mapping[str, str], large: bool) -> AsyncIterator[httpx.Response]:
         parts, name, port = self._place(url, at)
         host = self._host(f"{name}:{port}")
-        async with host.gate, asyncio.timeout(limit):  # whose turn it is not yet is not slow
+        async with host.gate, asyncio.timeout(self.rules.patience) as clock:  # whose turn it is not yet is not slow
             host.address = host.address or await self._address(url, name, port)
             shown = f"[{host.address}]" if ":" in host.address else host.address
             asked = {
@@ -202,6 +201,8 @@ class Web:
             }
             target = parts._replace(netloc=f"{shown}:{port}", fragment="").geturl()
             async with host.client.stream("GET", target, headers=asked, extensions={"sni_hostname": name}) as response:
+                if large:
+                    clock.reschedule(None)
                 yield response
 
     def _place(self, url: str, at: str) -> tuple[SplitResult, str, int]:
@@ -234,7 +235,8 @@ class Web:
 
         if name not in self._hosts:
             # A proxy of the environment would choose the address.
-            client = httpx.AsyncClient(transport=self.transport, timeout=15, follow_redirects=False, trust_env=False)
+            options: dict[str, Any] = {"timeout": 15, "follow_redirects": False, "trust_env": False}
+            client = httpx.AsyncClient(transport=self.transport, cookies=CookieJar(NO_COOKIES), **options)
             self._hosts[name] = _Host(client, asyncio.Semaphore(self.rules.per_host))
         return self._hosts[name]
 
@@ -285,6 +287,19 @@ async def retried(ask: Callable[[], Awaitable[R]], waits: Iterable[float] = (0.5
                 raise
             await asyncio.sleep(max(pause, error.after))
     return await ask()
+
+
+def named_hosts(addresses: Iterable[str]) -> frozenset[str]:
+    """The hosts of addresses that the user typed, for Rules.trusted; raises UsageError for what is no address."""
+    hosts = set()
+    for address in addresses:
+        try:
+            parts = urlsplit(address)
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+        except ValueError as error:
+            raise UsageError(f"{address} is no address: {reason(error)}") from error
+        hosts.add(f"{host}:{port or PORTS.get(parts.scheme, 0)}")
+    return frozenset(hosts)
 
 
 def check(url: str, response: httpx.Response) -> None:

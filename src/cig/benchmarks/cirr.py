@@ -63,7 +63,7 @@ def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
 
 def mend(part: Benchmark) -> str:
     """What pictures were got by its form is adopted; without --from-dir, the verb says where that is."""
-    return "cig download cirr --from-dir DIR"
+    return f"cig download {part.name} --from-dir DIR"
 
 
 def _query(position: int, entry: dict[str, Any]) -> Query:

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cig import plugins, settings
-from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, reason, some
+from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, some
 from cig.formats import names_in, write_json
-from cig.web import Rules
+from cig.web import Rules, named_hosts
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,13 @@ class Asking:
         Args:
             named: addresses that the user typed, whose hosts may be on a private network.
         """
-        hosts = {_host(address) for address in named}
         return Rules(
             schemes=("http", "https"),
-            trusted=frozenset(hosts - {""}),
+            trusted=named_hosts(named),
             most=self.most,
             patience=self.patience,
             per_host=self.per_host,
         )
-
-
-def _host(address: str) -> str:
-    try:
-        return urlsplit(address).netloc.lower()
-    except ValueError as error:
-        raise UsageError(f"{address} is no address: {reason(error)}") from error
 
 
 @dataclass(frozen=True)

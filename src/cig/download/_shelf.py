@@ -169,7 +169,7 @@ def _linked(source: Path, target: Path) -> bool:
     make_folder(target.parent)
     with contextlib.suppress(OSError):
         target.unlink(missing_ok=True)
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # not a link to a link
         return True
     return False
 

@@ -165,7 +165,10 @@ def _keep(shelf: Shelf, job: Job, got: Got) -> None:
         shelf.put(job.id, got.content, got.outcome.address, got.tries)
         return
     final = tuple(dict.fromkeys((*shelf.ledger.final(job.id), *got.final)))
-    shelf.ledger.add(Line(job.id, got.outcome.outcome, why=got.outcome.why, final=final), got.tries)
+    known = shelf.ledger.lines.get(job.id)
+    failed = Line(job.id, got.outcome.outcome, why=got.outcome.why, final=final)
+    set_apart = known is not None and known.outcome == PLACEHOLDER  # what it was says more than that nothing else came
+    shelf.ledger.add(replace(known, final=final) if known and set_apart else failed, got.tries)
 
 
 def _set_placeholders_apart(shelf: Shelf, listed: Mapping[str, str], at: int) -> None:

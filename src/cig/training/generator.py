@@ -112,10 +112,10 @@ def train_generator(
 
     def export(facts: Mapping[str, Any]) -> None:
         save(unet, out / "unet")
+        save(vae, out / "vae")
         save_pipeline(out, unet, vae, sampler(recipe.prediction))
         write_card(out, "a generator of pseudo-targets", facts)
 
-    save(vae, out / "vae")
     models = {**composer.identity, "vae": identity(vae_source)}
     beginning = {"start": identity(start, config="unet/config.json")} if start else {"size": asdict(size)}
     train(unet, loss_of, plan, out, export, {**about, **asdict(recipe), **beginning, "models": models})
