@@ -609,6 +609,34 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
 
 
+def test_two_pictures_of_ones_own_for_one_id_are_told(server, tmp_path, capsys):
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    server.publish(["val"], dress=listed("NOTHING1", "NOTHING2"))
+    for name, content in (
+        ("a/NOTHING1", "one"),
+        ("b/NOTHING1", "other"),
+        ("a/NOTHING2", "same"),
+        ("b/NOTHING2", "same"),
+    ):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / f"{name}.jpg").write_bytes(picture(content))
+    _, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+    assert "1 files (NOTHING1.jpg: another file of its id was taken)" in out
+    assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("one")
+
+
+def test_a_link_to_a_picture_is_followed_before_it_is_linked(server, tmp_path, capsys):
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    server.publish(["val"], dress=listed("NOTHING1"))
+    (mine / "deep").mkdir(parents=True)
+    (mine / "deep/real.bin").write_bytes(picture("mine"))
+    (mine / "NOTHING1.jpg").symlink_to("deep/real.bin")
+    run(capsys, *line(server, home, "--from-dir", mine, "--link"))
+    made = home / "images/downloaded/dress/NOTHING1.jpg"
+    assert not made.is_symlink()
+    assert made.samefile(mine / "deep/real.bin")
+
+
 def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, capsys):
     server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
     images = tmp_path / "images"

@@ -73,10 +73,10 @@ class Weight:
 def _configured(folder: Path) -> tuple[int, int] | None:
     """The widths that a CLIP's configuration states, without the library that would fill in what it leaves out."""
     path = folder / "config.json"
-    config = read_object(path) if path.is_file() else {}
     try:
+        config = read_object(path) if path.is_file() else {}
         return int(config["projection_dim"]), int(config["text_config"]["hidden_size"])
-    except (KeyError, TypeError, ValueError):
+    except (CigError, KeyError, TypeError, ValueError):  # `cig models check` says what is wrong
         return None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from cig import settings
 from cig.attempt import Attempt, Places
@@ -52,7 +54,7 @@ Need = tuple[str, Callable[[], object], str]  # what, a check that raises NotFou
 
 
 def _needs(attempt: Attempt) -> Iterator[Need]:
-    data, get = attempt.data, f"cig download {attempt.cell.family}"
+    data, get = attempt.data, f"cig download {attempt.cell.family}{_flag('--dataset-path', attempt.places.dataset)}"
     yield attempt.cell.benchmark, lambda: _need_data(data), get
     yield from _needed_to_search(attempt)
     if attempt.imagines:
@@ -61,7 +63,7 @@ def _needs(attempt: Attempt) -> Iterator[Need]:
 
 def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
     own, weights = attempt.searching, weights_of(attempt.cell.method)
-    get, clip = f"{GET} {'/'.join(split_method(own.method))}", own.clip or weights.clip
+    get, clip = _fetching("/".join(split_method(own.method)), attempt.places), own.clip or weights.clip
     yield _clip(clip, attempt.places, "--search-clip", get)
     if weights.phi:
         get = f"{get} {BY_HAND}" if weights.address == settings.CIG_DRIVE else get
@@ -69,7 +71,7 @@ def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
 
 
 def _needed_to_imagine(places: Places) -> Iterator[Need]:
-    composing, generation, get = places.composing, places.generation, f"{GET} {IMAGINING}"
+    composing, generation, get = places.composing, places.generation, _fetching(IMAGINING, places)
     yield _clip(composing.clip, places, "--clip", get)
     yield _clip(composing.clip2, places, "--clip2", get)
     for phi, check in zip(composing.phis, phi_checks(composing), strict=True):
@@ -78,6 +80,14 @@ def _needed_to_imagine(places: Places) -> Iterator[Need]:
     repositories = ((generation.sdxl_repo, SDXL_FILES, "--sdxl-repo"), (generation.vae_repo, VAE_FILES, "--vae-repo"))
     for repository, files, flag in repositories:
         yield repository, partial(need_model, repository, files, places.compute.cache_dir, flag), get
+
+
+def _fetching(name: str, places: Places) -> str:
+    return f"{GET} {name}{_flag('--cache-dir', places.compute.cache_dir)}"
+
+
+def _flag(name: str, value: Path | None) -> str:
+    return f" {name} {shlex.quote(str(value))}" if value else ""
 
 
 def _clip(source: str, places: Places, flag: str, get: str) -> Need:

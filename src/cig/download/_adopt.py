@@ -22,7 +22,7 @@ def candidates(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path
 
 @dataclass(frozen=True)
 class Adopted:
-    """Attributes: taken: how many pictures. refused: file -> what it is instead of a picture."""
+    """Attributes: taken: how many pictures. refused: file -> what is wrong with it."""
 
     folder: Path
     taken: int
@@ -40,4 +40,6 @@ def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: boo
         elif shelf.lacking(wanted[path]):
             shelf.put(wanted[path], content, str(path), link=path if link else None)
             taken += 1
+        elif shelf.ledger.lines[wanted[path]].digest != content.digest:
+            refused[path] = "another file of its id was taken"
     return Adopted(folder, taken, refused)

@@ -60,7 +60,8 @@ def download(
     parts, notes = _annotations(root, asking, categories, splits, annotations_from, urls_from)
     lists = _lists(root, categories)
     if no_pictures:
-        return Outcome("\n".join([*map(_count, parts), *notes]), lacking=tuple(notes))
+        facts = {"parts": {own.title: {"queries": len(own.queries)} for own in parts}, "notes": notes}
+        return Outcome("\n".join([*map(_count, parts), *notes]), facts, tuple(notes))
     wanted: dict[str, dict[str, None]] = {}
     for part in parts:
         wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_by(part))))

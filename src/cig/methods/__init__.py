@@ -107,7 +107,10 @@ class Source:
             f"get {weights.phi} from {weights.address} and put it at {path} (cig models download {path.stem}{by_hand})"
         )
         hint = "check --phi" if self.phi else hint
-        raise NotFoundError(f"the phi {path} is not there: {hint}, or give another --clip and --phi")
+        raise NotFoundError(
+            f"the phi {path} is not there: {hint}, or give another CLIP and phi: --clip and --phi, in run and "
+            f"reproduce --search-clip and --search-phi"
+        )
 
 
 def split_method(name: str) -> tuple[str, str]:

@@ -86,6 +86,7 @@ def train_generator(
     about: Mapping[str, Any],
     device: str = "cpu",
     start: str | None = None,
+    cache_dir: Path | None = None,
 ) -> None:
     """Writes `out/unet`, `out/vae` and `out/scheduler` (for --model-path, --vae-repo and --sdxl-repo) at checkpoints.
 
@@ -98,9 +99,11 @@ def train_generator(
     """
     make_folder(out)
     torch.manual_seed(plan.seed)
-    vae = load_vae(vae_source)
+    vae = load_vae(vae_source, cache_dir)
     widths = composer.first.clip.token_width + composer.second.clip.token_width, composer.second.clip.feature_width
-    unet = (_started(start, widths) if start else build(size, vae.config.latent_channels, *widths)).to(device)
+    unet = (_started(start, widths, cache_dir) if start else build(size, vae.config.latent_channels, *widths)).to(
+        device
+    )
     noising = ddpm(recipe.prediction)
     shelf = shelve(scenes, composer, vae.to(device), out, plan)
     time_ids = micro_conditioning(shelf.side)
@@ -211,22 +214,24 @@ def build(size: UNetSize, latents: int, prompt: int, pooled: int) -> Any:
     )
 
 
-def load_vae(source: str) -> Any:
+def load_vae(source: str, cache_dir: Path | None = None) -> Any:
     """Frozen, float32. Raises NotFoundError or InputError."""
     from diffusers import AutoencoderKL
 
     from cig.generators.sdxl import load_part
 
-    return load_part(AutoencoderKL, source, dtype=torch.float32, use_safetensors=True).requires_grad_(False)
+    return load_part(
+        AutoencoderKL, source, dtype=torch.float32, use_safetensors=True, cache_dir=cache_dir
+    ).requires_grad_(False)
 
 
-def _started(source: str, widths: tuple[int, int]) -> Any:
+def _started(source: str, widths: tuple[int, int], cache_dir: Path | None) -> Any:
     from diffusers import UNet2DConditionModel
 
     from cig.generators.sdxl import load_part
     from cig.preflight import need_unet
 
-    options = {"dtype": torch.float32, "use_safetensors": True}
+    options = {"dtype": torch.float32, "use_safetensors": True, "cache_dir": cache_dir}
     unet = load_part(UNet2DConditionModel, need_unet(source), subfolder="unet", **options)
     pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
     if (unet.config.cross_attention_dim, pooled) != widths:

@@ -40,7 +40,9 @@ class Shelf:
 def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) -> Shelf:
     """Reads `out/shelf.safetensors`, or computes and writes it."""
     models = {name: own for name, own in composer.identity.items() if not name.startswith("phi")}
-    key = digest_of({**fingerprints(models), **scenes.identity, "seed": plan.seed, "vae": _content(vae)})
+    key = digest_of(
+        {**fingerprints(models), **scenes.identity, "seed": plan.seed, "batch": plan.batch, "vae": _content(vae)}
+    )
     path = out / f"shelf-{key}.safetensors"
     stored = read_tensors(path) if path.exists() else _compute(scenes, composer, vae, plan, path)
     return Shelf(stored, vae.config.scaling_factor, scenes.pictures([0]).shape[-1])

@@ -296,7 +296,9 @@ def generator(
         "accumulate": accumulate,
     }
     plan = Plan(steps, batch_size, lr, warmup, weight_decay=0.01, **speed)
-    train_generator(scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, str(place), start)
+    train_generator(
+        scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, str(place), start, cache_dir
+    )
 
 
 def _check_counts(steps: int, batch_size: int, save_every: int) -> None:
