@@ -1,0 +1,36 @@
+"""Each phi that train.sh made against sum, on icons/val: paired differences, objects resampled (docs/icons.md).
+
+python recipes/icons/seeds.py build/icons      # the folder that train.sh was given
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cig.cache import FeatureCache
+from cig.options import Compute, Data, Searching
+from cig.searching import search_parts
+from cig.versus import compare_rankings
+
+MEASURES = ("map@10", "recall@10")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    data, compute, cache = Data("icons/val"), Compute(batch_size=256), FeatureCache(folder / "features")
+    parts, clip = data.load("val"), str(folder / "clip")
+    base = search_parts(parts, data, compute, Searching(method="sum", clip=clip), cache)
+    for phi in sorted(folder.glob("*-[0-9]/phi.safetensors")):
+        method, _, seed = phi.parent.name.rpartition("-")
+        found = search_parts(parts, data, compute, Searching(method=method, clip=clip, phi=phi), cache)
+        versus = compare_rankings(found.parts, base.rankings, found.rankings)
+        told = [
+            f"{name} {own.difference:+.2f} [{own.interval[0]:+.2f}, {own.interval[1]:+.2f}], p = {own.p:.4f}"
+            for name, own in ((name, versus[name]) for name in MEASURES)
+        ]
+        print(f"{method}, seed {seed}, against sum: {'; '.join(told)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
