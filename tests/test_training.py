@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPModel
 
 from cig.encoders import load_clip
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
-from cig.training.clip import contrastive
+from cig.training.clip import contrastive, deepen
 from cig.training.keywords import mask_keywords
 from cig.training.loop import CHECKPOINT, DivergedError, Plan, train
 from cig.training.phi import lincir, pic2word
@@ -237,6 +238,21 @@ def test_a_clip_can_be_trained_to_the_same_bits_in_two_calls(small, tmp_path, mo
     assert (tmp_path / "model.safetensors").read_bytes() == (small / "clip" / "model.safetensors").read_bytes()
 
 
+def test_a_deepened_clip_says_the_same_and_its_new_layers_learn(small):
+    model = CLIPModel.from_pretrained(small / "clip")
+    ids, pixels = torch.tensor([[2, 5, 1]]), torch.randn(2, 3, 64, 64)
+    before = model(ids, pixels).logits_per_image
+    deepen(model, 3)
+    after = model(ids, pixels).logits_per_image
+    assert torch.equal(after, before)
+    after.sum().backward()
+    assert [bool(layer.mlp.fc2.weight.any()) for layer in model.vision_model.encoder.layers] == [True, False, False]
+    assert all(layer.mlp.fc2.weight.grad.any() for layer in model.text_model.encoder.layers)
+    assert model.config.text_config.num_hidden_layers == model.config.vision_config.num_hidden_layers == 3
+    with pytest.raises(UsageError, match="has 3 layers already"):
+        deepen(model, 3)
+
+
 def test_a_clip_can_start_from_another(small, tmp_path):
     verbs.clip("icons/train", out=tmp_path, start=small / "clip", **THREE_STEPS)
     assert (tmp_path / "tokenizer.json").read_bytes() == (small / "clip" / "tokenizer.json").read_bytes()
@@ -256,3 +272,5 @@ def test_wrong_calls():
         verbs.clip("icons/train", out=Path("never"), steps=0)
     with pytest.raises(UsageError, match="icons/val is not for training"):
         load_pairs("icons/val")
+    with pytest.raises(UsageError, match="--start names"):
+        verbs.clip("icons/train", out=Path("never"), layers=8)

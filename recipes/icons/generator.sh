@@ -9,15 +9,16 @@ set -euo pipefail
 out=${1:?where to? recipes/icons/generator.sh FOLDER [--smoke]}
 
 dtype=${DTYPE:-float32}
-large=large vae=small unet=small plain=12000 words=3000 phi=1000 vae_steps=6000 steps=40000 batch=256 limit=() ema=0.999
+layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=6000 steps=40000 batch=256 limit=() ema=0.999
 if [ "${2:-}" = --smoke ]; then
-    large=tiny vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 batch=8 limit=(--limit 24) ema=0.5
+    layers=2 vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 batch=8 limit=(--limit 24) ema=0.5
 fi
-trained() { cig train "$@" --save-every 500 --dtype "$dtype"; }
+trained() { cig train "$@" --save-every 50 --dtype "$dtype"; }
 
-# 1. The CLIP that plays bigG's part: twice the small one's weights, trained for longer.
-trained clip icons/plain --out "$out/large-first" --size $large --steps $plain --batch-size $batch
-trained clip icons/train --out "$out/large" --start "$out/large-first" --steps $words --batch-size $batch --lr 4e-4 --warmup 50
+# 1. The CLIP that plays bigG's part: the small one with twice its layers, trained on from there.
+trained clip icons/plain --out "$out/large-first" --start "$out/clip" --layers $layers --steps $plain --batch-size $batch \
+    --lr 6e-4 --warmup 100
+trained clip icons/train --out "$out/large" --start "$out/large-first" --steps $words --batch-size $batch --lr 3e-4 --warmup 50
 trained phi icons/train --clip "$out/large" --objective pic2word --out "$out/large-phi" --steps $phi --batch-size $batch \
     --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 --scale 60
 

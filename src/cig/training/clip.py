@@ -7,6 +7,7 @@ weight shared among them (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Kho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cig.encoders import Tokenizer, load_tokenizer
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, UsageError
 from cig.formats import identity, make_folder, write_bytes, write_json
 from cig.training.card import write_card
 from cig.training.loop import Plan, train
@@ -48,7 +49,6 @@ class ClipSize:
 SIZES = {
     "tiny": ClipSize(width=32, layers=1, heads=2, text_width=32, text_layers=1, projection=16, words=600),
     "small": ClipSize(),
-    "large": ClipSize(width=224, layers=6, heads=4, text_width=160, text_layers=5, text_heads=5, projection=160),
 }
 
 
@@ -60,16 +60,21 @@ def train_clip(
     about: Mapping[str, Any],
     device: str = "cpu",
     start: Path | None = None,
+    layers: int | None = None,
 ) -> None:
     """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card.
 
     Args:
         start: a CLIP's folder to start from, its tokenizer included; `size` is not used then.
+        layers: of each tower, more than `start` has; see `deepen`.
     """
     make_folder(out)
     if start:
         tokenizer, model = _started(start, out)
         about = {**about, "start": identity(start)}
+        if layers:
+            about = {**about, "layers": layers}
+            deepen(model, layers)
     else:
         tokenizer = _tokenizer(pairs, size, plan, out)
         torch.manual_seed(plan.seed)
@@ -150,6 +155,30 @@ def build(size: ClipSize, tokenizer: Tokenizer) -> Any:
     shared = {"projection_dim": size.projection, "hidden_act": "gelu"}
     towers = {"text_config": {**text, **shared}, "vision_config": {**vision, **shared}}
     return CLIPModel(CLIPConfig(**towers, projection_dim=size.projection))
+
+
+def deepen(model: Any, layers: int) -> None:
+    """Gives each tower more layers; the CLIP says the same as before, and learns on from there.
+
+    A new layer is a copy of the one before it whose two outputs are zeros, so that it adds nothing to its input yet
+    (Net2Net, Chen et al., ICLR 2016; zero outputs as in Fixup, Zhang et al., ICLR 2019).
+
+    Raises:
+        UsageError: a tower has as many already.
+    """
+    for tower in (model.vision_model, model.text_model):
+        old = tower.encoder.layers
+        if layers <= len(old):
+            raise UsageError(f"a tower has {len(old)} layers already; --layers takes more than that")
+        copied = [place * len(old) // layers for place in range(layers)]
+        grown = nn.ModuleList(deepcopy(old[place]) for place in copied)
+        for before, place, layer in zip(copied, copied[1:], list(grown)[1:], strict=False):
+            if place == before:
+                for output in (layer.self_attn.out_proj, layer.mlp.fc2):
+                    nn.init.zeros_(output.weight)
+                    nn.init.zeros_(output.bias)
+        tower.encoder.layers = grown
+        tower.config.num_hidden_layers = layers
 
 
 def save(model: Any, out: Path) -> None:

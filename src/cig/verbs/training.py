@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from cig.errors import NotFoundError, did_you_mean
+from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.flags import at_least_1
 
 Autocast = Literal["float32", "bfloat16"]
@@ -19,6 +19,7 @@ def clip(
     out: Path,
     size: str = "small",
     start: Path | None = None,
+    layers: int | None = None,
     steps: int = 20_000,
     batch_size: int = 256,
     lr: float = 1e-3,
@@ -37,9 +38,11 @@ def clip(
     out
         Gets the CLIP in transformers' layout (fp16), a model card, and what a rerun continues from.
     size
-        tiny, small or large.
+        tiny or small.
     start
         The folder of a CLIP to start from, its tokenizer and size included. Default: from nothing.
+    layers
+        With --start: so many in each tower, more than that one has; the new ones change nothing until they have learnt.
     steps
         All of them, those of earlier calls included. The rate falls along a cosine to the last.
     batch_size
@@ -64,9 +67,11 @@ def clip(
 
     _check_counts(steps, batch_size, save_every)
     _check_size(size, SIZES)
+    if layers and not start:
+        raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     pairs = load_pairs(data)
     plan = Plan(steps, batch_size, lr, warmup, seed=seed, save_every=save_every, autocast=dtype)
-    train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)), start)
+    train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)), start, layers)
 
 
 def phi(
