@@ -11,6 +11,7 @@ from PIL import Image
 from cig.benchmarks import load_benchmark
 from cig.composition import Composed
 from cig.errors import MismatchError, UsageError
+from cig.flags import LoopFlags
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.icons.corpus import INKS
@@ -51,13 +52,6 @@ def test_epsilon_is_the_noise_and_velocity_is_minus_the_picture_where_all_is_noi
     assert ids.tolist() == [[64, 64, 0, 0, 64, 64]]
     assert denoising(silent, ddpm("epsilon"), batch_of(3.0, 0.5, 500), ids).item() == pytest.approx(0.25)
     assert denoising(silent, ddpm("v_prediction"), batch_of(3.0, 0.5, 999), ids).item() == pytest.approx(9.0, rel=1e-3)
-
-
-def test_parts_are_the_whole():
-    whole = batch_of(1.0, 1.0, 5, count=5)
-    parts = list(whole.parts(2))
-    assert [len(part.latents) for part, _ in parts] == [3, 2]
-    assert [share for _, share in parts] == [0.6, 0.4]
 
 
 def test_a_dropped_condition_is_zeros():
@@ -103,20 +97,20 @@ def test_a_view_is_for_any_clip_and_of_the_seed():
 
 # End to end
 
-STEPS = {"steps": 4, "batch_size": 8, "save_every": 2, "device": "cpu"}
+STEPS = {"steps": 4, "batch_size": 8, "loop": LoopFlags(save_every=2, device="cpu")}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Two CLIPs, their phis and a VAE, of three steps each, as the generator's flags name them."""
     folder = tmp_path_factory.mktemp("parts")
-    few = {"steps": 3, "batch_size": 8, "save_every": 3, "device": "cpu"}
+    few, loops = {"steps": 3, "batch_size": 8}, [LoopFlags(seed=i, save_every=3, device="cpu") for i in (0, 1)]
     for number in ("", "2"):
         clip = str(folder / f"clip{number}")
-        verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", seed=len(number), **few)
+        verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", loop=loops[len(number)], **few)
         objective = "pic2word" if number else "lincir"  # a composing phi may be of either kind
-        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, **few)
-    verbs.vae("icons/train", out=folder / "vae", size="tiny", **few)
+        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, loop=loops[0], **few)
+    verbs.vae("icons/train", out=folder / "vae", size="tiny", loop=loops[0], **few)
     phis = {f"phi{number}": folder / f"phi{number}" / "phi.safetensors" for number in ("", "2")}
     return {"clip": str(folder / "clip"), "clip2": str(folder / "clip2"), "vae": str(folder / "vae"), **phis}
 
@@ -142,7 +136,7 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
 
 
 def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch):
-    saved = loop._save
+    saved = loop.save
 
     def save_and_stop(*arguments):
         saved(*arguments)
@@ -150,7 +144,7 @@ def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch
 
     whole = make(parts, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", save_and_stop)
+        patch.setattr(loop, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             make(parts, tmp_path / "broken")
     resumed = make(parts, tmp_path / "broken")
@@ -159,7 +153,9 @@ def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch
 
 def test_parts_of_a_step_are_the_step(parts, tmp_path):
     once = {"steps": 1, "warmup": 1, "ema": 0.0, "lr": 1e-2}
-    whole, summed = (make(parts, tmp_path / str(count), accumulate=count, **once) for count in (1, 4))
+    whole, summed = (
+        make(parts, tmp_path / str(count), loop=LoopFlags(accumulate=count, device="cpu"), **once) for count in (1, 4)
+    )
     checkpoints = [read_tensors(tmp_path / str(count) / "checkpoint.pt")["optimizer"]["state"] for count in (1, 4)]
     moments = [torch.cat([own["exp_avg"].flatten() for own in state.values()]) for state in checkpoints]
     assert torch.allclose(*moments, atol=1e-5)
@@ -180,7 +176,8 @@ def test_wrong_calls(parts, tmp_path):
         load_scenes("cirr/train")
     with pytest.raises(UsageError, match="icons/val is not for training"):
         load_scenes("icons/val")
-    for flags, words in (({"accumulate": 0}, "--accumulate"), ({"limit": 0}, "--limit"), ({"size": "huge"}, "no size")):
+    wrong = {"--accumulate": {"loop": LoopFlags(accumulate=0)}, "--limit": {"limit": 0}, "no size": {"size": "huge"}}
+    for words, flags in wrong.items():
         with pytest.raises(UsageError, match=words):
             make(parts, tmp_path, **flags)
     with pytest.raises(UsageError, match="no size"):

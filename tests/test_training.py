@@ -2,24 +2,32 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from transformers import CLIPModel
 
 from cig.encoders import load_clip
 from cig.errors import MismatchError, NotFoundError, UsageError
+from cig.flags import LoopFlags
 from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
 from cig.training.clip import contrastive, deepen
 from cig.training.keywords import mask_keywords
-from cig.training.loop import CHECKPOINT, DivergedError, Plan, train
+from cig.training.loop import CHECKPOINT, DivergedError, train
 from cig.training.phi import lincir, pic2word
+from cig.training.pictures import load_pictures
+from cig.training.plan import Plan
+from cig.training.step import Order, Step, need_whole
 from cig.verbs import training as verbs
 
 
@@ -52,7 +60,7 @@ def test_a_caption_without_keywords_loses_one_word():
 class TwoWords:
     """A CLIP whose texts are numbers: T(caption) = (length, 1); T(masked) = its pseudo-word."""
 
-    device = torch.device("cpu")
+    device, feature_width = torch.device("cpu"), 2
 
     def embed_texts(self, texts):
         return torch.tensor([[float(len(text)), 1.0] for text in texts])
@@ -67,37 +75,60 @@ class TwoWords:
 
 def test_lincir_is_the_distance_to_the_whole_caption():
     pairs = SimpleNamespace(captions=lambda count, rng: ["ab", "abcd"][:count])
-    off_by_two = lincir(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), pairs, 2, Random(0))
-    assert off_by_two.item() == 1.0  # (2^2 + 0 + 0 + 0) / 4
+    step = Step(0, Random(0))
+    off_by_two = lincir(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), pairs, 2, step)
+    assert [part.item() for part in off_by_two] == [1.0]  # (2^2 + 0 + 0 + 0) / 4
     seen = []
-    lincir(TwoWords(), lambda noisy: seen.append(noisy) or noisy, pairs, 2, Random(0))
+    list(lincir(TwoWords(), lambda noisy: seen.append(noisy) or noisy, pairs, 2, Step(0, Random(0))))
     assert 0 < (seen[0] - torch.tensor([[2.0, 1.0], [4.0, 1.0]])).abs().max() < 6
 
 
 def test_pic2word_is_the_contrast_with_the_own_picture():
-    pairs = SimpleNamespace(batch=lambda size, rng: SimpleNamespace(pixels=torch.eye(2)))
-    right = pic2word(TwoWords(), lambda features: features, pairs, 2, Random(0), 3.0)
-    wrong = pic2word(TwoWords(), lambda features: features.flip(0), pairs, 2, Random(0), 3.0)
+    pairs = SimpleNamespace(batch=lambda size, rng: SimpleNamespace(pixels=torch.eye(2), ids=("a", "b")))
+    right = pic2word(TwoWords(), lambda features: features, pairs, 2, Step(0, Random(0)), 3.0)
+    wrong = pic2word(TwoWords(), lambda features: features.flip(0), pairs, 2, Step(0, Random(0)), 3.0)
     assert (right.item(), wrong.item()) == pytest.approx((math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))))
+
+
+# Pictures
+
+
+def test_pictures_of_a_folder_or_a_benchmark(tmp_path):
+    for name in ("n01/b.png", "n01/a.png", "n02/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    found = load_pictures(str(tmp_path))
+    assert found.names == ("n01/a.png", "n01/b.png", "n02/c.png")
+    assert found.paths[0] == tmp_path / "n01/a.png"
+    fewer = load_pictures(str(tmp_path), limit=2)
+    assert (len(fewer), fewer.identity["pictures"]) == (2, "2")
+    assert fewer.identity["digest"] != found.identity["digest"]
+    assert len(load_pictures("icons/val", limit=5)) == 5
+    with pytest.raises(NotFoundError, match="neither a folder of pictures nor a benchmark"):
+        load_pictures(str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError, match="has no pictures"):
+        load_pictures(str(tmp_path / "empty"))
 
 
 # The loop
 
 
-def fit(out, steps=6, stop_at=None, bad_at=None, export=lambda model: None, **plan):
+def fit(out, steps=6, stop_at=None, bad_at=None, export=lambda model: None, board=None, **plan):
     """Fits a line to noise that comes from each step's seed; returns its weights."""
     torch.manual_seed(0)
     model, count = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 1)), iter(range(100))
 
-    def loss_of(rng):
-        step = next(count)
-        if step == stop_at:
+    def loss_of(step):
+        if next(count) == stop_at:
             raise KeyboardInterrupt
+        step.ids.append(f"item-{step.number}")
+        rng = step.rng
         loss = (model(torch.tensor([[rng.random() for _ in range(3)]])) - rng.random()).square().mean()
-        return loss * float("nan") if step == bad_at else loss
+        return loss * float("nan") if step.number == bad_at else loss
 
     plan = Plan(steps, 1, 0.1, 2, save_every=2, **plan)
-    train(model, loss_of, plan, out, lambda facts: export(model), {"data": "noise"})
+    train(model, loss_of, plan, out, lambda facts: export(model), {"data": "noise"}, tensorboard=board)
     return model.state_dict()
 
 
@@ -113,7 +144,9 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(DivergedError, match=r"nan at step 3; the last good checkpoint is .*checkpoint.pt"):
+    with pytest.raises(
+        DivergedError, match=r"nan at step 3, of item-3 .*; the last good checkpoint is .*checkpoint.pt"
+    ):
         fit(tmp_path, bad_at=3)
     saved = read_tensors(tmp_path / CHECKPOINT)
     assert saved["facts"]["steps"] == 2
@@ -179,6 +212,119 @@ def test_another_training_is_not_continued(tmp_path):
         fit(tmp_path, seed=1)
 
 
+def test_the_best_checkpoint_is_known(tmp_path):
+    scores, told = iter([3.0, 5.0, 4.0]), []
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.5))
+    resting = []
+
+    def validate():
+        resting.append(not model.training)
+        return {"map@10": next(scores), "recall@1": 0.0}
+
+    def loss_of(step):
+        return model(torch.ones(1, 3)).square().mean()
+
+    facts = train(model, loss_of, Plan(6, 1, save_every=2), tmp_path, told.append, {}, validate=validate)
+    assert facts["best"] == {"steps": 4, "map@10": 5.0, "recall@1": 0.0}
+    assert [one["best"]["steps"] == one["steps"] for one in told] == [True, True, False]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["map@10"] for line in lines] == [3.0, 5.0, 4.0]
+    assert resting == [True] * 3
+    assert model.training
+
+
+def test_float16_scales_the_loss_and_takes_no_step_that_overflows(tmp_path):
+    whole = fit(tmp_path / "whole", autocast="float16")
+    saved = read_tensors(tmp_path / "whole" / CHECKPOINT)
+    assert 1 < saved["scaler"]["scale"] < 65536, "a step that overflowed was not taken"
+    plain = fit(tmp_path / "plain")
+    assert all(torch.allclose(whole[name], plain[name], atol=0.1) for name in whole)
+    assert all(torch.isfinite(own).all() for own in whole.values())
+
+
+def test_tensorboard_gets_loss_and_rate(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path / "run", board=tmp_path / "board")
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    assert events.Scalars("rate")[1].value == pytest.approx(Plan(6, 1, 0.1, 2).rate(1))
+
+
+def test_without_bitsandbytes_the_8_bit_optimizer_is_a_wrong_call(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UsageError, match="pip install bitsandbytes"):
+        fit(tmp_path, optimizer="adamw8bit")
+
+
+def test_every_item_is_seen_once_a_pass_in_an_order_of_its_own():
+    order = Order(10, seed=1)
+    seen = [place for step in range(5) for place in order.places(step, 4)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert Order(10, seed=1).places(3, 4) == seen[12:16]
+
+
+def test_shares_of_parts_add_up():
+    assert list(Step(0, Random(0), parts=2).shares(5)) == [([0, 1, 2], 0.6), ([3, 4], 0.4)]
+
+
+def test_what_is_contrasted_is_not_accumulated():
+    with pytest.raises(UsageError, match="--accumulate 1"):
+        need_whole(Plan(1, 8, accumulate=2), "Pic2Word's loss")
+
+
+TWO = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from cig.training import processes
+from cig.training.clip import contrastive
+from cig.training.loop import train
+from cig.training.plan import CPU, Plan
+
+torch.set_num_threads(1)
+processes.join(CPU)
+torch.manual_seed(0)
+model = nn.Linear(4, 3, dtype=torch.float64)
+scale = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+model.register_parameter("scale", scale)
+
+def mean(step):
+    items, wanted = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)
+    for places, share in step.shares(8):
+        yield share * (model(items[places]) - wanted[places]).square().mean() * scale
+
+def contrast(step):
+    items, wanted = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)
+    own = step.own(8)
+    found = processes.gathered(model(items[own]))
+    return contrastive(found, wanted, torch.eye(8, dtype=torch.bool), scale) / processes.world()
+
+loss, out = {"mean": mean, "contrast": contrast}[sys.argv[1]], Path(sys.argv[2])
+train(model, loss, Plan(5, 8, 0.1, 1, save_every=2), out, lambda facts: None, {})
+"""
+
+
+@pytest.mark.parametrize("loss", ["mean", "contrast"])
+def test_two_processes_are_one(tmp_path, loss):
+    def run(processes, out):
+        start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", f"{processes}", "--num_machines", "1"]
+        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        (tmp_path / "two.py").write_text(TWO)
+        command = [sys.executable, *(start if processes > 1 else []), str(tmp_path / "two.py"), loss, str(out)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return read_tensors(out / CHECKPOINT)
+
+    one, two = run(1, tmp_path / "one"), run(2, tmp_path / "two")
+    assert one["facts"]["loss"] == pytest.approx(two["facts"]["loss"], abs=1e-9)
+    assert all(torch.allclose(one["model"][name], two["model"][name], atol=1e-9) for name in one["model"])
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_the_rate_rises_and_falls():
     plan = Plan(100, lr=1.0, warmup=10)
     assert [round(plan.rate(step), 3) for step in (0, 4, 50, 100)] == [0.1, 0.498, 0.515, 0.03]
@@ -187,7 +333,7 @@ def test_the_rate_rises_and_falls():
 
 # End to end
 
-THREE_STEPS = {"steps": 3, "batch_size": 8, "save_every": 2, "device": "cpu"}
+THREE_STEPS = {"steps": 3, "batch_size": 8, "loop": LoopFlags(save_every=2, device="cpu")}
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +370,14 @@ def test_a_phis_rate_stays_or_falls(small, tmp_path):
 
 
 def test_a_clip_can_be_trained_to_the_same_bits_in_two_calls(small, tmp_path, monkeypatch):
-    saved = loop._save
+    saved = loop.save
 
     def save_and_stop(*arguments):
         saved(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", save_and_stop)
+        patch.setattr(loop, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             verbs.clip("icons/train", out=tmp_path, size="tiny", **THREE_STEPS)
     verbs.clip("icons/train", out=tmp_path, size="tiny", **THREE_STEPS)

@@ -15,8 +15,11 @@ from cig import settings
 from cig.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from cig.download import Asking
     from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
+    from cig.training.plan import Plan
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
@@ -24,6 +27,7 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
+LOOP = Group("loop", sort_key=11)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -321,6 +325,53 @@ class WorkFlags:
         from cig.runtime import Shard
 
         return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
+
+
+@Parameter(name="*", group=LOOP)
+@dataclass(frozen=True)
+class LoopFlags:
+    """Of everything that is trained; `accelerate launch` or `torchrun` start it on several GPUs."""
+
+    seed: int = 0
+    "Of the first weights and of every step's data."
+    save_every: int = 500
+    "Steps between checkpoints; each is a usable model."
+    accumulate: int = 1
+    "Parts of a step that are computed one after the other, where a whole one does not fit into memory."
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    "What is multiplied in; weights stay in float32."
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    "adamw8bit takes less memory, and a GPU with bitsandbytes."
+    device: str = "auto"
+    "cuda, mps, cpu; auto takes a GPU where there is one."
+    tensorboard: Path | None = None
+    "A folder for TensorBoard's event files. Default: none."
+
+    def plan(
+        self,
+        steps: int,
+        batch_size: int,
+        lr: float,
+        warmup: int,
+        schedule: str = "cosine",
+        weight_decay: float = 0.01,
+        ema: float = 0.0,
+    ) -> Plan:
+        from cig.training.plan import Plan
+
+        own = {"--save-every": self.save_every, "--accumulate": self.accumulate}
+        for flag, value in {"--steps": steps, "--batch-size": batch_size, **own}.items():
+            at_least_1(flag, value)
+        how = {"ema": ema, "accumulate": self.accumulate, "optimizer": self.optimizer}
+        pace = (steps, batch_size, lr, warmup, schedule, weight_decay, self.seed, self.save_every)
+        return Plan(*pace, self.dtype, **how)  # type: ignore[arg-type]
+
+    def place(self) -> torch.device:
+        """The device of this process."""
+        from cig.runtime import resolve_device
+        from cig.training.processes import join
+
+        return join(resolve_device(self.device))
 
 
 @Parameter(name="*", group=WEB)

@@ -114,6 +114,7 @@ class PairBatch:
     pixels: Tensor  # [B, 3, S, S], preprocessed
     captions: tuple[str, ...]  # [B]
     positives: Tensor  # [B, B] bool: caption i is true of picture j
+    ids: tuple[str, ...] = ()  # [B] the pictures' names, for messages
 
 
 class Pairs(Protocol):
@@ -144,6 +145,9 @@ class Scenes(Protocol):
         """Name and digest."""
 
     def __len__(self) -> int: ...
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        """What the pictures are called, for messages."""
 
     def pictures(self, places: Sequence[int]) -> Tensor:
         """[B, 3, S, S] in -1..1, the same at every call."""

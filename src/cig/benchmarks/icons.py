@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from cig.errors import UsageError
@@ -75,6 +76,18 @@ def scenes(split: str, limit: int | None = None) -> Scenes:
     if split != "train":
         raise UsageError(f"icons/{split} is not for training; icons/train is")
     return IconScenes(limit)
+
+
+def pictures(split: str) -> dict[str, Path]:
+    """The drawings of train, each in an ink of its own, in a random order. Else raises UsageError."""
+    if split != "train":
+        raise UsageError(f"icons/{split} is not for training; icons/train is")
+    icons, _ = read_split("train")
+    chosen = Random("inks of pictures")
+    names = [picture_name(icon, chosen.choice(list(INKS))) for icon in icons]
+    chosen.shuffle(names)
+    folder = painted("train", names)
+    return {name: folder / name for name in names}
 
 
 def mend(part: Benchmark) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cig.formats import digest
 from cig.icons.captions import caption, distracted
-from cig.icons.corpus import INKS, Icon, read_split
+from cig.icons.corpus import INKS, Icon, picture_name, read_split
 from cig.images import MEAN, STD
 from cig.types import PairBatch
 
@@ -66,7 +66,8 @@ class IconPairs:
         icons = [self.icons[place] for place in places]
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         pixels = normalised(augmented(self.drawings[places], inks, generator))
-        return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks))
+        names = tuple(map(picture_name, icons, inks))
+        return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks), names)
 
     def _draw(self, rng: Random) -> int:
         return int(np.searchsorted(self.cumulative, rng.random()))

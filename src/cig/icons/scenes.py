@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from cig.formats import digest
 from cig.icons.captions import clauses
-from cig.icons.corpus import INKS, read_split
+from cig.icons.corpus import INKS, picture_name, read_split
 from cig.icons.pairs import augmented, colours, normalised, painted
 
 INKS_EACH = 2  # pictures of each drawing
@@ -42,6 +42,9 @@ class IconScenes:
 
     def __len__(self) -> int:
         return self.count
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        return [picture_name(self.icons[place // INKS_EACH], self._inks(place)[SAME_INK]) for place in places]
 
     def pictures(self, places: Sequence[int]) -> Tensor:
         shares = self._drawings(places).float()[:, None] / 255

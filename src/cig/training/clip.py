@@ -20,8 +20,11 @@ from torch.nn import functional
 from cig.encoders import Tokenizer, load_tokenizer
 from cig.errors import NotFoundError, UsageError
 from cig.formats import identity, make_folder, write_bytes, write_json
+from cig.training import processes
 from cig.training.card import write_card
-from cig.training.loop import Plan, train
+from cig.training.loop import train
+from cig.training.plan import CPU, Plan
+from cig.training.step import Step, need_whole
 from cig.training.tokenizer import train_tokenizer
 from cig.types import Pairs
 
@@ -58,9 +61,10 @@ def train_clip(
     plan: Plan,
     out: Path,
     about: Mapping[str, Any],
-    device: str = "cpu",
+    device: torch.device = CPU,
     start: Path | None = None,
     layers: int | None = None,
+    tensorboard: Path | None = None,
 ) -> None:
     """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card.
 
@@ -80,19 +84,22 @@ def train_clip(
         torch.manual_seed(plan.seed)
         model, about = build(size, tokenizer), {**about, "size": asdict(size)}
     model.to(device)
+    need_whole(plan, "CLIP's loss")
 
-    def loss_of(rng: Random) -> Tensor:
-        batch = pairs.batch(plan.batch, rng)
-        pictures = model.visual_projection(model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output)
-        texts = text_features(model, tokenizer, batch.captions)
+    def loss_of(step: Step) -> Tensor:
+        batch, own = pairs.batch(plan.batch, step.rng), step.own(plan.batch)
+        step.ids += batch.ids
+        seen = model.vision_model(pixel_values=batch.pixels[own].to(device)).pooler_output
+        pictures = processes.gathered(model.visual_projection(seen).float())
+        texts = processes.gathered(text_features(model, tokenizer, batch.captions[own]).float())
         scale = model.logit_scale.exp().clamp(max=LARGEST_SCALE)
-        return contrastive(texts.float(), pictures.float(), batch.positives.to(device), scale)
+        return contrastive(texts, pictures, batch.positives.to(device), scale) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", facts)
 
-    train(model, loss_of, plan, out, export, about, _groups(model))
+    train(model, loss_of, plan, out, export, about, _groups(model), tensorboard=tensorboard)
 
 
 def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tensor | float) -> Tensor:

@@ -7,7 +7,7 @@ ICLR 2022, appendix D).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -22,8 +22,10 @@ from cig.formats import identity, make_folder
 from cig.inversion import Composer
 from cig.training.card import write_card
 from cig.training.diffusers import save, save_pipeline
-from cig.training.loop import Plan, train
+from cig.training.loop import train
+from cig.training.plan import CPU, Plan
 from cig.training.shelf import Shelf, shelve
+from cig.training.step import Step
 from cig.types import ComposedEmbedding, Scenes
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -66,13 +68,10 @@ class Batch:
     times: Tensor  # [B]
     condition: Condition
 
-    def parts(self, count: int) -> Iterator[tuple[Batch, float]]:
-        """Slices, and each one's share of the whole."""
-        size = len(self.latents)
-        for chosen in torch.arange(size).chunk(count):
-            prompt, pooled = self.condition
-            own = prompt[chosen], pooled[chosen]
-            yield Batch(self.latents[chosen], self.noise[chosen], self.times[chosen], own), len(chosen) / size
+    def part(self, places: Sequence[int]) -> Batch:
+        prompt, pooled = self.condition
+        own = list(places)
+        return Batch(self.latents[own], self.noise[own], self.times[own], (prompt[own], pooled[own]))
 
 
 def train_generator(
@@ -84,9 +83,10 @@ def train_generator(
     plan: Plan,
     out: Path,
     about: Mapping[str, Any],
-    device: str = "cpu",
+    device: torch.device = CPU,
     start: str | None = None,
     cache_dir: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> None:
     """Writes `out/unet`, `out/vae` and `out/scheduler` (for --model-path, --vae-repo and --sdxl-repo) at checkpoints.
 
@@ -108,10 +108,12 @@ def train_generator(
     shelf = shelve(scenes, composer, vae.to(device), out, plan)
     time_ids = micro_conditioning(shelf.side)
 
-    def loss_of(rng: Random) -> Iterator[Tensor]:
-        batch = drawn(shelf, scenes, composer, noising, plan.batch, recipe.dropout, rng, device)
-        for part, share in batch.parts(plan.accumulate):
-            yield share * denoising(unet, noising, part, time_ids)
+    def loss_of(step: Step) -> Iterator[Tensor]:
+        chosen = [step.rng.randrange(len(scenes)) for _ in range(plan.batch)]
+        batch = drawn(chosen, shelf, scenes, composer, noising, recipe.dropout, step.rng, device)
+        for places, share in step.shares(plan.batch):
+            step.ids += scenes.names([chosen[place] for place in places])
+            yield share * denoising(unet, noising, batch.part(places), time_ids)
 
     def export(facts: Mapping[str, Any]) -> None:
         save(unet, out / "unet")
@@ -121,22 +123,22 @@ def train_generator(
 
     models = {**composer.identity, "vae": identity(vae_source)}
     beginning = {"start": identity(start, config="unet/config.json")} if start else {"size": asdict(size)}
-    train(unet, loss_of, plan, out, export, {**about, **asdict(recipe), **beginning, "models": models})
+    known = {**about, **asdict(recipe), **beginning, "models": models}
+    train(unet, loss_of, plan, out, export, known, tensorboard=tensorboard)
 
 
 def drawn(
+    places: Sequence[int],
     shelf: Shelf,
     scenes: Scenes,
     composer: Composer,
     noising: Any,
-    count: int,
     dropout: float,
     rng: Random,
-    device: str,
+    device: torch.device,
 ) -> Batch:
     """A step's examples: latents, noise, times, and conditions, some of them zeros."""
-    places = [rng.randrange(len(scenes)) for _ in range(count)]
-    view = rng.randrange(scenes.views)
+    count, view = len(places), rng.randrange(scenes.views)
     captions = [(text,) if text else () for text in scenes.said(places, view, rng)]
     composed = composer.compose([str(place) for place in places], shelf.features(places, view), captions)
     latents = shelf.latents(places)
@@ -148,7 +150,7 @@ def drawn(
     )
 
 
-def dropped(composed: ComposedEmbedding, away: Tensor, device: str) -> Condition:
+def dropped(composed: ComposedEmbedding, away: Tensor, device: torch.device) -> Condition:
     """The condition, zeros in rows that are dropped [B] bool."""
     kept = (~away).float()
     prompt, pooled = composed.prompt * kept[:, None, None], composed.pooled2 * kept[:, None]

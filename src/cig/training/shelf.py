@@ -15,7 +15,7 @@ from cig.formats import digest_of, fingerprints, write_bytes
 from cig.inversion import Composer
 from cig.runtime import batches, progress
 from cig.tensors import read_tensors
-from cig.training.loop import Plan
+from cig.training.plan import Plan
 from cig.types import Scenes
 
 

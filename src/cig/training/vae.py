@@ -5,7 +5,7 @@ No adversarial and no perceptual loss: enough for flat drawings. For photos, tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -18,7 +18,9 @@ from cig.formats import make_folder
 from cig.runtime import batches
 from cig.training.card import write_card
 from cig.training.diffusers import save
-from cig.training.loop import Plan, train
+from cig.training.loop import train
+from cig.training.plan import CPU, Plan
+from cig.training.step import Step
 from cig.types import Scenes
 
 KL_WEIGHT = 1e-4
@@ -39,24 +41,37 @@ SIZES = {"tiny": VaeSize((8, 8, 8, 8), 4, 1, 4), "small": VaeSize()}
 
 
 def train_vae(
-    scenes: Scenes, size: VaeSize, plan: Plan, out: Path, about: Mapping[str, Any], device: str = "cpu"
+    scenes: Scenes,
+    size: VaeSize,
+    plan: Plan,
+    out: Path,
+    about: Mapping[str, Any],
+    device: torch.device = CPU,
+    tensorboard: Path | None = None,
 ) -> None:
     """Writes a VAE in diffusers' layout to `out` at every checkpoint, its latents' scale and a model card with it."""
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = build(size).to(device)
+    side = scenes.pictures([0]).shape[-1] // 2 ** (len(size.channels) - 1)
 
-    def loss_of(rng: Random) -> Tensor:
-        pictures = scenes.pictures([rng.randrange(len(scenes)) for _ in range(plan.batch)]).to(device)
-        latents = vae.encode(pictures).latent_dist
-        return reconstruction(pictures, vae.decode(latents.sample()).sample, latents.mean, latents.logvar)
+    def loss_of(step: Step) -> Iterator[Tensor]:
+        chosen = [step.rng.randrange(len(scenes)) for _ in range(plan.batch)]
+        noise = torch.randn(plan.batch, vae.config.latent_channels, side, side)
+        for places, share in step.shares(plan.batch):
+            own = [chosen[place] for place in places]
+            step.ids += scenes.names(own)
+            pictures = scenes.pictures(own).to(device)
+            latents = vae.encode(pictures).latent_dist
+            drawn = vae.decode(latents.mean + latents.std * noise[places].to(device)).sample
+            yield share * reconstruction(pictures, drawn, latents.mean, latents.logvar)
 
     def export(facts: Mapping[str, Any]) -> None:
         vae.register_to_config(scaling_factor=scale_of(vae, scenes, plan))
         save(vae, out)
         write_card(out, "a VAE for a generator", facts)
 
-    train(vae, loss_of, plan, out, export, {**about, "size": asdict(size)})
+    train(vae, loss_of, plan, out, export, {**about, "size": asdict(size)}, tensorboard=tensorboard)
 
 
 def reconstruction(pictures: Tensor, drawn: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.flags import at_least_1
-
-Autocast = Literal["float32", "bfloat16"]
+from cig.flags import LoopFlags, at_least_1
 
 
 def clip(
@@ -24,10 +22,7 @@ def clip(
     batch_size: int = 256,
     lr: float = 1e-3,
     warmup: int = 150,
-    seed: int = 0,
-    save_every: int = 500,
-    dtype: Autocast = "float32",
-    device: str = "auto",
+    loop: LoopFlags = LoopFlags(),
 ) -> None:
     """Trains a CLIP, from nothing with a tokenizer of its own, or from another; a rerun continues.
 
@@ -51,27 +46,16 @@ def clip(
         The highest learning rate.
     warmup
         Steps until it is reached.
-    seed
-        Of the first weights and of every step's data.
-    save_every
-        Steps between checkpoints; each is a usable model.
-    dtype
-        bfloat16: multiply in bfloat16, keep weights in float32.
-    device
-        cuda, mps, cpu; auto takes a GPU where there is one.
     """
-    from cig.runtime import resolve_device
     from cig.training import load_pairs
     from cig.training.clip import SIZES, train_clip
-    from cig.training.loop import Plan
 
-    _check_counts(steps, batch_size, save_every)
     _check_size(size, SIZES)
     if layers and not start:
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     pairs = load_pairs(data)
-    plan = Plan(steps, batch_size, lr, warmup, seed=seed, save_every=save_every, autocast=dtype)
-    train_clip(pairs, SIZES[size], plan, out, pairs.identity, str(resolve_device(device)), start, layers)
+    plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=0.1)
+    train_clip(pairs, SIZES[size], plan, out, pairs.identity, loop.place(), start, layers, loop.tensorboard)
 
 
 def phi(
@@ -88,10 +72,7 @@ def phi(
     schedule: Literal["constant", "cosine"] = "constant",
     dropout: float = 0.5,
     scale: float = 100.0,
-    seed: int = 0,
-    save_every: int = 1_000,
-    dtype: Autocast = "float32",
-    device: str = "auto",
+    loop: LoopFlags = LoopFlags(),
     cache_dir: Path | None = None,
 ) -> None:
     """Trains a textual-inversion network for a frozen CLIP; a rerun continues.
@@ -120,30 +101,19 @@ def phi(
         Between phi's layers.
     scale
         pic2word: of the logits (the inverse temperature); OpenAI's CLIPs end at 100.
-    seed
-        Of the first weights and of every step's data.
-    save_every
-        Steps between checkpoints; each is a usable phi.
-    dtype
-        bfloat16: multiply in bfloat16, keep weights in float32.
-    device
-        cuda, mps, cpu; auto takes a GPU where there is one.
     cache_dir
         The hub's cache.
     """
     import torch
 
     from cig.encoders import load_clip
-    from cig.runtime import resolve_device
     from cig.training import load_pairs
-    from cig.training.loop import Plan
     from cig.training.phi import train_phi
 
-    _check_counts(steps, batch_size, save_every)
     pairs = load_pairs(data)
-    plan = Plan(steps, batch_size, lr, warmup, schedule, 0.01, seed, save_every, dtype)
-    tower = load_clip(clip, resolve_device(device), torch.float32, cache_dir)
-    train_phi(tower, pairs, objective, plan, out, pairs.identity, dropout, scale)
+    plan = loop.plan(steps, batch_size, lr, warmup, schedule)
+    tower = load_clip(clip, loop.place(), torch.float32, cache_dir)
+    train_phi(tower, pairs, objective, plan, out, pairs.identity, dropout, scale, loop.tensorboard)
 
 
 def vae(
@@ -156,10 +126,7 @@ def vae(
     batch_size: int = 32,
     lr: float = 2e-3,
     warmup: int = 50,
-    seed: int = 0,
-    save_every: int = 500,
-    dtype: Autocast = "float32",
-    device: str = "auto",
+    loop: LoopFlags = LoopFlags(),
 ) -> None:
     """Trains a VAE of SDXL's kind, for flat drawings; a rerun continues. For photos, take SDXL's own.
 
@@ -179,25 +146,14 @@ def vae(
         The highest learning rate.
     warmup
         Steps until it is reached.
-    seed
-        Of the first weights and of every step's data.
-    save_every
-        Steps between checkpoints; each is a usable model.
-    dtype
-        bfloat16: multiply in bfloat16, keep weights in float32.
-    device
-        cuda, mps, cpu; auto takes a GPU where there is one.
     """
-    from cig.runtime import resolve_device
     from cig.training import load_scenes
-    from cig.training.loop import Plan
     from cig.training.vae import SIZES, train_vae
 
-    _check_counts(steps, batch_size, save_every)
     _check_size(size, SIZES)
     scenes = load_scenes(data)
-    plan = Plan(steps, batch_size, lr, warmup, weight_decay=1e-3, seed=seed, save_every=save_every, autocast=dtype)
-    train_vae(scenes, SIZES[size], plan, out, scenes.identity, str(resolve_device(device)))
+    plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
+    train_vae(scenes, SIZES[size], plan, out, scenes.identity, loop.place(), loop.tensorboard)
 
 
 def generator(
@@ -217,14 +173,10 @@ def generator(
     condition_dropout: float = 0.1,
     steps: int = 20_000,
     batch_size: int = 128,
-    accumulate: int = 1,
     lr: float = 1e-4,
     warmup: int = 100,
     ema: float = 0.999,
-    seed: int = 0,
-    save_every: int = 1_000,
-    dtype: Autocast = "float32",
-    device: str = "auto",
+    loop: LoopFlags = LoopFlags(),
     cache_dir: Path | None = None,
 ) -> None:
     """Trains a UNet of SDXL's architecture to imagine pseudo-targets, from nothing or from SDXL's; a rerun continues.
@@ -260,55 +212,28 @@ def generator(
         All of them, those of earlier calls included. The rate falls along a cosine to the last.
     batch_size
         Pictures a step.
-    accumulate
-        Parts of a step that are computed one after the other, where a whole one does not fit into memory.
     lr
         The highest learning rate.
     warmup
         Steps until it is reached.
     ema
         What is written is the mean of weights with this decay; 0: the last weights.
-    seed
-        Of the first weights and of every step's data.
-    save_every
-        Steps between checkpoints; each is a usable generator.
-    dtype
-        bfloat16: multiply in bfloat16, keep weights in float32.
-    device
-        cuda, mps, cpu; auto takes a GPU where there is one.
     cache_dir
         The hub's cache.
     """
     from cig.inversion import load_composer
-    from cig.runtime import resolve_device
     from cig.training import load_scenes
     from cig.training.generator import SIZES, Recipe, train_generator
-    from cig.training.loop import Plan
 
-    _check_counts(steps, batch_size, save_every)
-    at_least_1("--accumulate", accumulate)
     if limit is not None:
         at_least_1("--limit", limit)
     _check_size(size, SIZES)
-    scenes, place = load_scenes(data, limit), resolve_device(device)
+    plan = loop.plan(steps, batch_size, lr, warmup, ema=ema)
+    scenes, place = load_scenes(data, limit), loop.place()
     composer = load_composer(clip, clip2, phi, phi2, place, cache_dir=cache_dir)
     recipe = Recipe("v_prediction" if prediction == "v" else "epsilon", condition_dropout)
-    speed: dict[str, Any] = {
-        "seed": seed,
-        "save_every": save_every,
-        "autocast": dtype,
-        "ema": ema,
-        "accumulate": accumulate,
-    }
-    plan = Plan(steps, batch_size, lr, warmup, weight_decay=0.01, **speed)
-    train_generator(
-        scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, str(place), start, cache_dir
-    )
-
-
-def _check_counts(steps: int, batch_size: int, save_every: int) -> None:
-    for flag, value in (("--steps", steps), ("--batch-size", batch_size), ("--save-every", save_every)):
-        at_least_1(flag, value)
+    parts = (scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, place)
+    train_generator(*parts, start, cache_dir, loop.tensorboard)
 
 
 def _check_size(size: str, sizes: Iterable[str]) -> None:

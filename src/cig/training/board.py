@@ -1,0 +1,35 @@
+"""Curves for TensorBoard, where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cig.errors import UsageError
+from cig.training import processes
+
+
+class Board:
+    """Event files in a folder; without one, nothing.
+
+    Raises:
+        UsageError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer = None
+        if folder is None or processes.rank() > 0:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError("--tensorboard needs tensorboard: pip install 'cig[train]'") from error
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def put(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items() if self._writer else ():
+            self._writer.add_scalar(name, value, step)  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()

@@ -1,0 +1,71 @@
+"""Several processes that train one model, one for each GPU: who this one is, and what they tell each other.
+
+Started by `accelerate launch` or `torchrun`; all of them draw the same step, and each computes its share of the items.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def world() -> int:
+    """How many there are; 1 where nobody started several."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This one's number, from 0; the first writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join(device: torch.device) -> torch.device:
+    """Joins the others, by the library that suits the device; returns the device of this process."""
+    if world() == 1:
+        return device
+    from accelerate import PartialState
+
+    state: Any = PartialState(cpu=device.type == "cpu")
+    own: torch.device = state.device
+    return own
+
+
+def wait() -> None:
+    """Until all are here."""
+    if world() > 1:
+        torch.distributed.barrier()
+
+
+def summed(value: float, device: torch.device) -> float:
+    """A number of each, added."""
+    if world() == 1:
+        return value
+    own = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    torch.distributed.all_reduce(own)
+    return own.item()
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Adds up what each has learnt of its items; one without items has learnt zeros."""
+    if world() == 1:
+        return
+    for own in parameters:
+        if own.requires_grad:
+            own.grad = torch.zeros_like(own) if own.grad is None else own.grad
+            torch.distributed.all_reduce(own.grad)
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all, in order of rank, with gradients to each one's own; every process has as many.
+
+    A loss of gathered rows is computed by every process alike: divide it by `world()`, since gradients are summed.
+    """
+    if world() == 1:
+        return rows
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(rows))

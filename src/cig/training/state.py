@@ -1,0 +1,135 @@
+"""What a training holds between steps, how it is kept in checkpoint.pt, and taken up again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cig.errors import MismatchError, UsageError
+from cig.formats import make_folder, write_bytes
+from cig.runtime import say
+from cig.tensors import read_tensors
+from cig.training.plan import Plan
+
+CHECKPOINT = "checkpoint.pt"
+Groups = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a step changes; order of data, dropout and noise are known from the step's number."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    mean: Mean
+    scaler: torch.amp.GradScaler
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def can_scale_down(self) -> bool:
+        """Whether a gradient that is not finite is float16's fault, and the next step is scaled less."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return {**{name: own.state_dict() for name, own in parts.items()}, "mean": self.mean.weights}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        for name, own in saved["mean"].items():
+            self.mean.weights[name].copy_(own)
+
+
+class Mean:
+    """A running mean of a model's weights, what is exported of a generator (Karras et al., CVPR 2024, section 3)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.weights = {name: own.detach().clone() for name, own in model.named_parameters()} if decay else {}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After a step, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, own in self.model.named_parameters() if self.weights else ():
+            self.weights[name].lerp_(own, 1 - decay)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The model has the mean weights within."""
+        own = {name: self.model.get_parameter(name).detach().clone() for name in self.weights}
+        self.model.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own, strict=False)
+
+
+def begin(model: nn.Module, plan: Plan, groups: Groups | None = None) -> State:
+    """Before the first step.
+
+    Raises:
+        UsageError: the optimizer needs a library that is not installed.
+    """
+    optimizer = _optimizer(plan)(groups or [{"params": model.parameters()}], lr=plan.lr, betas=(0.9, 0.98))
+    for group in optimizer.param_groups:
+        group.setdefault("speed", 1.0)
+        group["weight_decay"] = plan.weight_decay if group.get("decays", True) else 0.0
+    device = next(model.parameters()).device.type
+    scaler = torch.amp.GradScaler(device, enabled=plan.autocast == "float16")
+    return State(model, optimizer, Mean(model, plan.ema), scaler)
+
+
+def save(state: State, facts: Mapping[str, Any], out: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({**state.to_dict(), "facts": dict(facts)}, buffer)
+    make_folder(out)
+    write_bytes(out / CHECKPOINT, buffer.getvalue())
+
+
+def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """The facts of the checkpoint in `out`, whose state this one gets; none where there is no checkpoint.
+
+    Raises:
+        MismatchError: it is of another training.
+    """
+    if not (out / CHECKPOINT).exists():
+        return {}
+    saved = read_tensors(out / CHECKPOINT)
+    facts: dict[str, Any] = saved["facts"]
+    different = [
+        f"{key}: {facts[part].get(key)} there, {own.get(key)} now"
+        for part, own in settings.items()
+        for key in {**own, **facts[part]}
+        if facts[part].get(key) != own.get(key)
+    ]
+    if different:
+        raise MismatchError(
+            f"{out} holds a checkpoint of another training ({'; '.join(different)}); "
+            f"give another --out, or the same flags"
+        )
+    state.load(saved)
+    if facts["steps"] < settings["plan"]["steps"]:
+        say(f"continuing after step {facts['steps']}")
+    return facts
+
+
+def _optimizer(plan: Plan) -> Any:
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise UsageError("adamw8bit needs bitsandbytes: pip install bitsandbytes, or --optimizer adamw") from error
+    return AdamW8bit
