@@ -22,6 +22,7 @@ from cig.training import load_scenes, loop
 from cig.training.generator import SIZES, Batch, build, ddpm, denoising, dropped, micro_conditioning
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
+from cig.verbs import inverting
 from cig.verbs import training as verbs
 
 # Losses
@@ -109,7 +110,7 @@ def parts(tmp_path_factory):
         clip = str(folder / f"clip{number}")
         verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", loop=loops[len(number)], **few)
         objective = "pic2word" if number else "lincir"  # a composing phi may be of either kind
-        verbs.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, loop=loops[0], **few)
+        inverting.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, loop=loops[0], **few)
     verbs.vae("icons/train", out=folder / "vae", size="tiny", loop=loops[0], **few)
     phis = {f"phi{number}": folder / f"phi{number}" / "phi.safetensors" for number in ("", "2")}
     return {"clip": str(folder / "clip"), "clip2": str(folder / "clip2"), "vae": str(folder / "vae"), **phis}

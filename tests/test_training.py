@@ -23,11 +23,13 @@ from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
 from cig.training.clip import contrastive, deepen
 from cig.training.keywords import mask_keywords
+from cig.training.lincir import Lincir
 from cig.training.loop import CHECKPOINT, DivergedError, train
-from cig.training.phi import lincir, pic2word
+from cig.training.pic2word import Pic2Word
 from cig.training.pictures import load_pictures
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
+from cig.verbs import inverting
 from cig.verbs import training as verbs
 
 
@@ -76,17 +78,18 @@ class TwoWords:
 def test_lincir_is_the_distance_to_the_whole_caption():
     pairs = SimpleNamespace(captions=lambda count, rng: ["ab", "abcd"][:count])
     step = Step(0, Random(0))
-    off_by_two = lincir(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), pairs, 2, step)
+    off_by_two = Lincir(pairs).loss(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), 2, step)
     assert [part.item() for part in off_by_two] == [1.0]  # (2^2 + 0 + 0 + 0) / 4
     seen = []
-    list(lincir(TwoWords(), lambda noisy: seen.append(noisy) or noisy, pairs, 2, Step(0, Random(0))))
+    list(Lincir(pairs).loss(TwoWords(), lambda noisy: seen.append(noisy) or noisy, 2, Step(0, Random(0))))
     assert 0 < (seen[0] - torch.tensor([[2.0, 1.0], [4.0, 1.0]])).abs().max() < 6
 
 
 def test_pic2word_is_the_contrast_with_the_own_picture():
     pairs = SimpleNamespace(batch=lambda size, rng: SimpleNamespace(pixels=torch.eye(2), ids=("a", "b")))
-    right = pic2word(TwoWords(), lambda features: features, pairs, 2, Step(0, Random(0)), 3.0)
-    wrong = pic2word(TwoWords(), lambda features: features.flip(0), pairs, 2, Step(0, Random(0)), 3.0)
+    loss = Pic2Word(pairs, 3.0).loss
+    [right] = loss(TwoWords(), lambda features: features, 2, Step(0, Random(0)))
+    [wrong] = loss(TwoWords(), lambda features: features.flip(0), 2, Step(0, Random(0)))
     assert (right.item(), wrong.item()) == pytest.approx((math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))))
 
 
@@ -343,7 +346,7 @@ def small(tmp_path_factory):
     verbs.clip("icons/train", out=folder / "clip", size="tiny", **THREE_STEPS)
     for objective in ("lincir", "pic2word"):
         asked = {"clip": str(folder / "clip"), "out": folder / objective, "objective": objective}
-        verbs.phi("icons/train", **asked, **THREE_STEPS)
+        inverting.phi("icons/train", **asked, **THREE_STEPS)
     return folder
 
 
@@ -363,7 +366,7 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
 
 def test_a_phis_rate_stays_or_falls(small, tmp_path):
     asked = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
-    verbs.phi("icons/train", schedule="cosine", **asked)
+    inverting.phi("icons/train", schedule="cosine", **asked)
     plans = [json.loads((folder / "training.json").read_text())["plan"] for folder in (small / "lincir", tmp_path)]
     assert [plan["schedule"] for plan in plans] == ["constant", "cosine"]
     assert (tmp_path / "phi.safetensors").read_bytes() != (small / "lincir" / "phi.safetensors").read_bytes()

@@ -1,0 +1,49 @@
+"""LinCIR's objective (Gu et al., CVPR 2024): from captions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cig.encoders import Clip
+from cig.inversion import Phi
+from cig.training.keywords import CHUNKER, mask_keywords
+from cig.training.phi import Network
+from cig.training.plan import Plan
+from cig.training.step import Step
+from cig.types import Pairs
+
+
+@dataclass(frozen=True)
+class Lincir:
+    """T(caption with phi(T(caption) + noise) for its keywords) is to be T(caption): equation 4, a mean over captions.
+
+    The noise is U(0, 1) a caption times N(0, 1) an element; features are not normalised.
+    """
+
+    pairs: Pairs
+    name = "lincir"
+    network = Phi
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return {**self.pairs.identity, "keywords": CHUNKER}
+
+    def check(self, plan: Plan) -> None:
+        """Any plan will do."""
+
+    def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
+        captions = self.pairs.captions(size, step.rng)
+        masked = [mask_keywords(text, step.rng) for text in captions]
+        noise = torch.rand(size, 1) * torch.randn(size, clip.feature_width)
+        for places, share in step.shares(size):
+            own = [captions[place] for place in places]
+            step.ids += own
+            wanted = clip.embed_texts(own).to(clip.device)
+            words = phi(wanted + noise[places].to(clip.device))
+            yield share * functional.mse_loss(clip.project_texts([masked[place] for place in places], words), wanted)

@@ -1,0 +1,48 @@
+"""Pic2Word's objective (Saito et al., CVPR 2023): from pictures alone, each to be told from the others of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cig.encoders import Clip
+from cig.inversion import BARE_PROMPT, Im2Text
+from cig.training import processes
+from cig.training.clip import contrastive
+from cig.training.phi import Network
+from cig.training.plan import Plan
+from cig.training.step import Step, need_whole
+from cig.types import Pairs
+
+
+@dataclass(frozen=True)
+class Pic2Word:
+    """T(a photo of $) is to be nearest to its own picture's feature: equation 2.
+
+    Attributes:
+        scale: of the logits, the inverse temperature.
+    """
+
+    pairs: Pairs
+    scale: float = 100.0
+    name = "pic2word"
+    network = Im2Text
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return {**self.pairs.identity, "scale": self.scale}
+
+    def check(self, plan: Plan) -> None:
+        need_whole(plan, "Pic2Word's loss")
+
+    def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
+        batch, own = self.pairs.batch(size, step.rng), step.own(size)
+        step.ids += batch.ids
+        features = clip.embed_images(batch.pixels[own]).to(clip.device)
+        found = processes.gathered(clip.project_texts([BARE_PROMPT] * len(features), phi(features)))
+        alone = torch.eye(size, dtype=torch.bool, device=clip.device)
+        yield contrastive(found, processes.gathered(features), alone, self.scale) / processes.world()
