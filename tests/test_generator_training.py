@@ -16,6 +16,7 @@ from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.icons.corpus import INKS
 from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
+from cig.icons.triplets import ATTRIBUTES
 from cig.inversion import load_composer
 from cig.tensors import read_tensors
 from cig.training import load_scenes, loop
@@ -94,6 +95,22 @@ def test_a_view_is_for_any_clip_and_of_the_seed():
     assert scenes.seen([0, 3], OTHER_INK, 32, Random(0)).shape == (2, 3, 32, 32)
     assert torch.equal(one, scenes.seen([0, 3], OTHER_INK, 64, Random(0)))
     assert not torch.equal(one, two)
+
+
+def test_a_triplet_changes_one_thing_and_says_so():
+    triplets = load_scenes("icons/triplets", 60)
+    inks = triplets._inks(range(60))
+    told = triplets.said(range(60), 0, Random(0))
+    for own, (one, other), caption in zip(triplets.triplets, inks, told, strict=True):
+        reference, target = triplets.icons[own.reference], triplets.icons[own.target]
+        differing = [name for name in ATTRIBUTES if getattr(reference, name) != getattr(target, name)]
+        assert (differing, one != other) == (([], True) if own.change == "ink" else ([own.change], False))
+        assert (reference.prefix, reference.object) == (target.prefix, target.object)
+        wanted = {"ink": other, "style": target.style, "badge": target.badge or reference.badge}
+        assert wanted.get(own.change, "") in caption
+    assert {own.change for own in triplets.triplets} >= {"ink", "style", "badge"}
+    assert triplets.pictures([0, 1]).shape == triplets.seen([0, 1], 0, 64, Random(0)).shape == (2, 3, 64, 64)
+    assert triplets.names([0])[0].endswith(f".{inks[0][1]}.png")
 
 
 # End to end

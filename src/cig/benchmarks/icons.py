@@ -70,12 +70,18 @@ def pairs(split: str) -> Pairs:
 
 
 def scenes(split: str, limit: int | None = None) -> Scenes:
-    """Icons with views and captions to draw from: train, or `limit` pictures of it. Else raises UsageError."""
-    from cig.icons.scenes import IconScenes
+    """Icons to draw, each from a view of itself (train) or from another icon (triplets). Else raises UsageError.
 
-    if split != "train":
-        raise UsageError(f"icons/{split} is not for training; icons/train is")
-    return IconScenes(limit)
+    Args:
+        limit: the first so many, of a random order.
+    """
+    from cig.icons.scenes import IconScenes
+    from cig.icons.triplets import IconTriplets
+
+    kinds: dict[str, type[IconScenes] | type[IconTriplets]] = {"train": IconScenes, "triplets": IconTriplets}
+    if split not in kinds:
+        raise UsageError(f"icons/{split} is not for training; icons/train and icons/triplets are")
+    return kinds[split](limit)
 
 
 def pictures(split: str) -> dict[str, Path]:

@@ -121,6 +121,18 @@ def augmented(drawings: Tensor, inks: Sequence[str], generator: torch.Generator)
     return painted(shares, near)
 
 
+def viewed(drawings: Tensor, inks: Sequence[str], side: int, rng: Random) -> Tensor:
+    """[B, 64, 64] uint8 -> [B, 3, side, side], augmented and preprocessed for a CLIP."""
+    generator = torch.Generator().manual_seed(rng.getrandbits(62))
+    shown = normalised(augmented(drawings, inks, generator))
+    return shown if shown.shape[-1] == side else functional.interpolate(shown, size=(side, side), mode="bilinear")
+
+
+def plain(drawings: Tensor, inks: Sequence[str]) -> Tensor:
+    """[B, 64, 64] uint8 -> [B, 3, 64, 64] in -1..1, as a VAE sees pictures."""
+    return painted(drawings.float()[:, None] / 255, colours(inks)) * 2 - 1
+
+
 def painted(shares: Tensor, colours: Tensor) -> Tensor:
     """Shares of ink [B, 1, H, W] and inks [B, 3] in 0..1 -> pictures on white paper [B, 3, H, W] in 0..1."""
     return 1 - shares * (1 - colours[:, :, None, None])

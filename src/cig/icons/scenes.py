@@ -11,12 +11,11 @@ from random import Random
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cig.formats import digest
 from cig.icons.captions import clauses
 from cig.icons.corpus import INKS, picture_name, read_split
-from cig.icons.pairs import augmented, colours, normalised, painted
+from cig.icons.pairs import plain, viewed
 
 INKS_EACH = 2  # pictures of each drawing
 SHARE_SILENT = 0.15  # of captions that say nothing
@@ -47,14 +46,10 @@ class IconScenes:
         return [picture_name(self.icons[place // INKS_EACH], self._inks(place)[SAME_INK]) for place in places]
 
     def pictures(self, places: Sequence[int]) -> Tensor:
-        shares = self._drawings(places).float()[:, None] / 255
-        return painted(shares, colours([self._inks(place)[SAME_INK] for place in places])) * 2 - 1
+        return plain(self._drawings(places), [self._inks(place)[SAME_INK] for place in places])
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        inks = [self._inks(place)[view] for place in places]
-        shown = normalised(augmented(self._drawings(places), inks, generator))
-        return shown if shown.shape[-1] == side else functional.interpolate(shown, size=(side, side), mode="bilinear")
+        return viewed(self._drawings(places), [self._inks(place)[view] for place in places], side, rng)
 
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
         return [self._caption(place, view, rng) for place in places]
