@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cig
 
-HOME = Path(cig.__file__).parents[2]
+RECIPES = Path(cig.__file__).parents[2] / "recipes" / "icons"
 
 
 def test_smoke(tmp_path):
@@ -21,10 +21,26 @@ def test_smoke(tmp_path):
         "diffusers",
         "UNet2DConditionModel",
     ]
+    python("prior.py", out, "--limit", "24", "--steps", "4", "--batch-size", "8")
+    python("experiment.py", out, "choose", "--limit", "12")
+    log = tmp_path / "results.md"
+    told = python("experiment.py", out, "test", "a trial", "--split", "val", "--limit", "12", "--results", log)
+    assert told.startswith("**icons/val: the claim does not hold.**")
+    assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
+    assert "| pseudo-targets, draw 3 | 12 |" in told
+    assert not log.exists(), "a trial on another split opens nothing"
 
 
 def run(recipe, out):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = ["bash", str(HOME / "recipes" / "icons" / recipe), str(out), "--smoke"]
-    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    return called(["bash", str(RECIPES / recipe), str(out), "--smoke"], PATH=path)
+
+
+def python(recipe, *words):
+    return called([sys.executable, str(RECIPES / recipe), *map(str, words)])
+
+
+def called(command, **environment):
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

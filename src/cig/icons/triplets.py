@@ -1,4 +1,4 @@
-"""Icons as triplets: a reference, what changes, and the target, both of one set; the view of a picture is the reference.
+"""Icons as triplets: a reference, what changes, and the target, both of one set; the view is the reference.
 
 For what is trained with triplets, beside what is trained without (scenes.py). Captions are in training's forms.
 """

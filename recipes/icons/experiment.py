@@ -1,0 +1,211 @@
+"""What does a pseudo-target add on icons, to whom, at what cost? Written down before icons/test was opened.
+
+    python recipes/icons/experiment.py build/icons choose                     # weights, on icons/val; they are frozen
+    python recipes/icons/experiment.py build/icons test "why it is opened"    # icons/test, at those; docs/results.md
+
+`build/icons` is what train.sh and generator.sh made. **Primary endpoint:** mAP@10 on icons/test, the branch set with
+pseudo-targets that is best on val, minus the control without generation that is best on val, all weights frozen there;
+paired, resampled by the reference's object. All other rows against the same control are corrected together (Holm).
+Every row is the mean over searchers (phis of several seeds) and, with one picture a query, over sampling seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cig import statistics
+from cig.benchmarks.icons import read
+from cig.evaluation import clusters_of
+from cig.formats import read_object, write_bytes, write_json
+from cig.metrics import Values
+from cig.runtime import commit, say
+from cig.types import Benchmark
+from imagined import Made, make
+from open_test import RESULTS, log
+from spaces import REFERENCE, System, choose, scores
+from views import Seen, spaces_of
+
+MEASURES = ("map@10", "recall@10")
+SYSTEMS = (
+    System("searcher alone", "control"),
+    System("+ reference's image", "control", ("image",)),
+    System("+ reference, augmented", "control", ("augmented",)),
+    System("+ reference after the VAE", "control", ("vae",)),
+    System("+ reference's image, caption", "control", ("image", "caption")),
+    System("+ reference's image, another's pseudo-target", "control", ("image", "shuffled")),
+    System("+ pseudo-target with caption (published)", "pseudo-target", ("pseudo with caption",)),
+    System("+ pseudo-target's image", "pseudo-target", ("pseudo",)),
+    System("+ 4 pseudo-targets' images", "pseudo-target", ("pseudo x4",)),
+    System("+ reference's and pseudo-target's images", "pseudo-target", ("image", "pseudo")),
+    System("+ reference's and 4 pseudo-targets' images", "pseudo-target", ("image", "pseudo x4")),
+    System("+ what a prior without pixels says", "pixel-free", ("prior",)),
+    System("+ reference's image, prior without pixels", "pixel-free", ("image", "prior")),
+    System("+ pseudo-target of a generator with triplets", "triplets", ("image", "triplets")),
+    System("+ prior without pixels, with triplets", "triplets", ("image", "triplets prior")),
+    System("+ the target (oracle)", "bound", ("oracle",)),
+    System("+ the target, blurred to the generator's likeness", "bound", ("blurred",)),
+    System("larger CLIP alone", "larger CLIP", (), ("large",)),
+    System("larger CLIP + reference's image", "larger CLIP", ("image",), ("large",)),
+    System("larger CLIP + 4 pseudo-targets' images", "larger CLIP", ("pseudo x4",), ("large",)),
+    System("larger CLIP + reference's and 4 pseudo-targets' images", "larger CLIP", ("image", "pseudo x4"), ("large",)),
+    System("both CLIPs, fused late", "larger CLIP", ("image",), ("small", "large")),
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A system's weights, by icons/val."""
+
+    weights: dict[str, float]
+    shares: list[float]  # of its spaces
+    score: float  # there
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("step", choices=("choose", "test"))
+    parser.add_argument("why", nargs="?", help="test: what is written into the log")
+    parser.add_argument("--limit", type=int, help="the first so many queries")
+    parser.add_argument("--split", default="test", help="test: another split, for a trial that opens nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    home = arguments.folder / "experiment"
+    if arguments.step == "choose":
+        freeze(arguments.folder, read("val", arguments.limit), home)
+    elif not arguments.why:
+        parser.error("test takes a reason, which is logged")
+    else:
+        if arguments.split == "test":
+            log(arguments.results, f"{arguments.why}; recipes/icons/experiment.py")
+        part = read(arguments.split, arguments.limit)
+        report(arguments.folder, part, home, arguments.results)
+
+
+def freeze(folder: Path, part: Benchmark, home: Path) -> None:
+    """Chooses every system's weights by mAP@10, with the first searcher and the first sampling seed."""
+    seen = spaces_of(folder, part, make(folder, part, home))
+    able = [system for system in SYSTEMS if set(system.components) <= seen.components]
+    chosen = {}
+    for system in able:
+        chosen[system.name] = Chosen(*choose(system, seen.of(system, 0, 0)))
+        say(f"{system.name}: {chosen[system.name]}")
+    left_out = [system.name for system in SYSTEMS if system not in able]
+    frozen = {"commit": commit(), "split": part.name, "queries": len(part.queries), "left out": left_out}
+    write_json(home / "frozen.json", {**frozen, "systems": {name: asdict(own) for name, own in chosen.items()}}, 1)
+
+
+def report(folder: Path, part: Benchmark, home: Path, results: Path) -> None:
+    """Scores every system at its frozen weights, and writes `home/PART.{md,json}`."""
+    frozen = read_object(home / "frozen.json")
+    chosen = {name: Chosen(**own) for name, own in frozen["systems"].items()}
+    made = make(folder, part, home)
+    seen = spaces_of(folder, part, made)
+    systems = [system for system in SYSTEMS if system.name in chosen]
+    values = {system.name: averaged(system, chosen[system.name], seen) for system in systems}
+    table = Table(part, systems, chosen, values, made)
+    name = part.name.replace("/", "-")
+    write_bytes(home / f"{name}.md", "\n".join([*table.lines(), ""]).encode())
+    write_json(home / f"{name}.json", table.facts(), 1)
+    print("\n".join(table.lines()))
+
+
+def averaged(system: System, own: Chosen, seen: Seen) -> Values:
+    """[Q, M] percent, the mean over searchers and, where one picture a query is drawn, over sampling seeds."""
+    draws = range(seen.draws) if {"pseudo", "pseudo with caption", "shuffled"} & set(system.components) else [0]
+    every = [
+        scores(seen.of(system, searcher, draw), own.weights, own.shares)
+        for searcher in range(seen.searchers)
+        for draw in draws
+    ]
+    return np.mean(every, axis=0)
+
+
+class Table:
+    """Every system against the best control, and the primary endpoint in the first line."""
+
+    def __init__(
+        self,
+        part: Benchmark,
+        systems: Sequence[System],
+        chosen: Mapping[str, Chosen],
+        values: Mapping[str, Values],
+        made: Made,
+    ) -> None:
+        self.part, self.systems, self.chosen, self.values, self.made = part, systems, chosen, values, made
+        self.columns = [part.measures.index(name) for name in MEASURES]
+        self.clusters = clusters_of(part)
+        self.control = self._best("control")
+        self.best = self._best("pseudo-target")
+        others = [system.name for system in systems if system.name not in (self.control, self.best)]
+        corrected = statistics.holm([self.p(name) for name in others])
+        self.corrected = dict(zip(others, corrected, strict=True))
+
+    def _best(self, kind: str) -> str:
+        """By its score on icons/val."""
+        return max((own.name for own in self.systems if own.kind == kind), key=lambda name: self.chosen[name].score)
+
+    def gain(self, name: str) -> Values:
+        """[Q] mAP@10 over the best control's."""
+        column = self.columns[0]
+        gained: Values = self.values[name][:, column] - self.values[self.control][:, column]
+        return gained
+
+    def p(self, name: str) -> float:
+        return statistics.paired_p([self.gain(name)], [self.clusters])
+
+    def interval(self, values: Values) -> str:
+        low, high = statistics.interval(statistics.bootstrap(values[:, None], self.clusters)[:, 0])
+        return f"[{low:+.2f}, {high:+.2f}]"
+
+    def lines(self) -> list[str]:
+        """Markdown."""
+        head = "| system | kind | weights | mAP@10 | R@10 | mAP@10 - control | p (Holm) | harmed |"
+        rows = [self._row(system) for system in self.systems]
+        return [self.first_line(), "", head, "|---" * 8 + "|", *rows, "", *self.by_tag(), "", *self.made.costs()]
+
+    def first_line(self) -> str:
+        gain, p = self.gain(self.best), self.p(self.best)
+        holds = gain.mean() >= 1.0 and p < 0.01
+        claim = "holds" if holds else "does not hold"
+        return (
+            f"**{self.part.name}: the claim {claim}.** {self.best} minus {self.control}: mAP@10 {gain.mean():+.2f} "
+            f"{self.interval(gain)}, p = {p:.4f} (claimed: +1.0 at least, p < 0.01)."
+        )
+
+    def _row(self, system: System) -> str:
+        name = system.name
+        means = [f"{self.values[name][:, column].mean():.2f}" for column in self.columns]
+        gain = self.gain(name)
+        own = "" if name == self.control else f"{gain.mean():+.2f} {self.interval(gain)}"
+        p = f"{self.corrected[name]:.4f}" if name in self.corrected else f"{self.p(name):.4f} (not corrected)"
+        alone = self.values[SYSTEMS[0].name][:, self.columns[0]]
+        harmed = f"{100 * (self.values[name][:, self.columns[0]] < alone).mean():.1f}%"
+        weights = {REFERENCE: 1 - sum(self.chosen[name].weights.values()), **self.chosen[name].weights}
+        told = ", ".join(f"{key} {round(own, 2):g}" for key, own in weights.items())
+        shown = "" if name == self.control else p
+        return f"| {name} | {system.kind} | {told} | {' | '.join(means)} | {own} | {shown} | {harmed} |"
+
+    def by_tag(self) -> list[str]:
+        """What the best branch set with pseudo-targets gains over the best control, for each type of change."""
+        gain = self.gain(self.best)
+        kinds = sorted({query.tags[0] for query in self.part.queries})
+        lines = [f"| type of change | queries | {self.best}: mAP@10 - control |", "|---|---|---|"]
+        for kind in kinds:
+            rows = np.array([query.tags[0] == kind for query in self.part.queries])
+            lines.append(f"| {kind} | {rows.sum()} | {gain[rows].mean():+.2f} |")
+        return lines
+
+    def facts(self) -> dict[str, Any]:
+        means = {name: dict(zip(self.part.measures, own.mean(0), strict=True)) for name, own in self.values.items()}
+        return {"control": self.control, "best": self.best, "p": self.p(self.best), "means": means}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The pictures of the experiment: pseudo-targets in several draws, controls, the oracle and its blurred twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageFilter
+from torch.nn.functional import cosine_similarity
+
+from cig import controls
+from cig.composition import Composed
+from cig.controls import Making, Pictures
+from cig.features import embed_pictures
+from cig.formats import read_object, write_png
+from cig.generation import Imagining, imagine
+from cig.generators import sdxl
+from cig.inversion import Composer, load_composer
+from cig.methods import Source, load_method
+from cig.runtime import progress
+from cig.types import Benchmark
+
+DRAWS = 4  # sampling seeds
+SAMPLING = {"steps": 16, "guidance": 2.0}  # chosen on icons/val
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Made:
+    """Query id -> pictures, by component."""
+
+    draws: list[Pictures]  # of the generator, one picture a query each
+    others: Mapping[str, Pictures]
+    folders: Mapping[str, Path]
+
+    def costs(self) -> list[str]:
+        """What imagining took, as its folders tell."""
+        lines = ["| pictures | queries | seconds a query | device |", "|---|---|---|---|"]
+        for name, folder in self.folders.items():
+            if (folder / "cost.json").exists():
+                own = read_object(folder / "cost.json")
+                lines.append(f"| {name} | {own['queries']} | {own['seconds'] / own['queries']:.3f} | {own['device']} |")
+        return lines
+
+
+def make(folder: Path, part: Benchmark, home: Path) -> Made:
+    """All of them, once: what is there is kept."""
+    place = home / part.name.replace("/", "-")
+    composer = composer_of(folder)
+    folders = {f"pseudo-targets, draw {draw}": place / f"draw-{draw}" for draw in range(DRAWS)}
+    draws = [drawn(folder / "generator", composer, part, own, 1600 + i) for i, own in enumerate(folders.values())]
+    making = Making(home / "controls", vae=str(folder / "vae"))
+    others = {
+        "image": controls.reference_image(part, {}, making),
+        "augmented": controls.reference_augmented(part, {}, making),
+        "vae": controls.pictures("reference-vae", part, {}, making),
+        "oracle": controls.oracle(part, {}, making),
+    }
+    others["blurred"] = blurred(folder, part, others["oracle"], draws[0], place / "blurred")
+    if (folder / "triplets").is_dir():
+        folders["triplets"] = place / "triplets"
+        others["triplets"] = drawn(folder / "triplets", composer, part, folders["triplets"], 1600)
+    return Made(draws, others, folders)
+
+
+def composer_of(folder: Path) -> Composer:
+    phis = folder / "pic2word-0" / "phi.safetensors", folder / "large-phi" / "phi.safetensors"
+    return load_composer(str(folder / "clip"), str(folder / "large"), *phis)
+
+
+def drawn(weights: Path, composer: Composer, part: Benchmark, out: Path, seed: int, **sampling: float) -> Pictures:
+    """One pseudo-target a query, each from a seed of its own."""
+    how = Imagining(seed=seed, seeds="per-query", brightness_thresh=0, max_retries=1)
+    options = {**SAMPLING, **sampling}
+    generator = sdxl.load(weights, str(weights), str(weights / "vae"), "auto", height=64, width=64, **options)  # type: ignore[arg-type]
+    done = imagine(part, Composed(part, composer), generator, out, how, BATCH)
+    return {query: (path,) for query, path in done.pictures.items()}
+
+
+def blurred(folder: Path, part: Benchmark, oracle: Pictures, pseudo: Pictures, out: Path) -> Pictures:
+    """The targets, blurred until they are as like themselves as pseudo-targets are: what likeness alone is worth."""
+    told = out / "blur.json"
+    if not told.exists():
+        radius = radius_for(folder, oracle, pseudo)
+        for path in progress(sorted(set(sum(oracle.values(), ()))), len(oracle), "blur", "picture"):
+            write_png(out / name_of(path), blur(path, radius))
+        told.write_text(json.dumps({"radius": radius}))
+    return {query: (out / name_of(path),) for query, (path,) in oracle.items()}
+
+
+def radius_for(folder: Path, oracle: Pictures, pseudo: Pictures, sample: int = 200) -> float:
+    """In pixels, by halving; likeness is the searching CLIP's cosine, averaged over the first queries."""
+    method = load_method("image", Source(str(folder / "clip")))
+    queries = [query for query in oracle if query in pseudo][:sample]
+    targets, made = ([own[query][0] for query in queries] for own in (oracle, pseudo))
+    seen = embed_pictures(method, [*targets, *made], 256)
+    wanted = cosine_similarity(seen.of(targets), seen.of(made)).mean()
+
+    def likeness(radius: float) -> float:
+        pixels = torch.stack([method.preprocess(blur(path, radius)) for path in targets])
+        return float(cosine_similarity(seen.of(targets), method.embed_images(pixels)).mean())
+
+    low, high = 0.0, 16.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (middle, high) if likeness(middle) > wanted else (low, middle)
+    return round((low + high) / 2, 3)
+
+
+def blur(path: Path, radius: float) -> Image.Image:
+    return Image.open(path).convert("RGB").filter(ImageFilter.GaussianBlur(radius))
+
+
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}-{path.stem}.png"
