@@ -26,6 +26,7 @@ def test_smoke(tmp_path):
     log = tmp_path / "results.md"
     told = python("experiment.py", out, "test", "a trial", "--split", "val", "--limit", "12", "--results", log)
     assert told.startswith("**icons/val: the claim does not hold.**")
+    assert "**With matched encoders: the claim does not hold.** larger CLIP + " in told
     assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
     assert "| pseudo-targets, draw 3 | 12 |" in told
     assert not log.exists(), "a trial on another split opens nothing"
