@@ -204,13 +204,15 @@ def test_each_picture_gets_its_nearest_names(swatches, tmp_path, monkeypatch, fo
     write_concepts(out, made)
     assert read_concepts(out) == expected
     card = json.loads((tmp_path / f"concepts.{form}.json").read_text())
-    assert (card["pictures"], card["unreadable"], list(card["why"])) == (3, 1, ["n02/broken.JPEG"])
+    assert card["counts"] == {"pictures": 3, "unreadable": 1}
+    assert list(card["unreadable"]) == ["n02/broken.JPEG"]
+    assert (card["pictures"]["pictures"], card["clip"]) == ("4", {"source": "colours", "sha256": "0"})
     assert (card["k"], len(card["templates"]), card["vocabulary"]["names"]) == (3, 24, 5)
 
 
 def test_what_cannot_be_associated(swatches, tmp_path):
     pictures = load_pictures(str(swatches))
-    with pytest.raises(UsageError, match="-k 2: own has 1 names"):
+    with pytest.raises(UsageError, match="-k 2: own has 1 names; give 1 to 1"):
         associate(pictures, of_names(["red"], "own"), Colours(), k=2)
     (tmp_path / "none").mkdir()
     (tmp_path / "none/a.png").write_bytes(b"")

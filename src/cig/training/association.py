@@ -93,7 +93,8 @@ def associate(
         InputError: no picture can be read.
     """
     if not 1 <= k <= len(vocabulary.names):
-        raise UsageError(f"-k {k}: {vocabulary.identity['source']} has {len(vocabulary.names)} names, so 1 to as many")
+        there = len(vocabulary.names)
+        raise UsageError(f"-k {k}: {vocabulary.identity['source']} has {there} names; give 1 to {there}")
     cache = cache or FeatureCache()
     looking = Looking(tower, tower.preprocess(pad))
     found = embed_pictures(cast(Method, looking), pictures.paths, batch_size, workers, cache)

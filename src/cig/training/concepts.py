@@ -45,7 +45,7 @@ class Concepts:
 
     def rows(self) -> Iterator[tuple[str, list[str]]]:
         for picture, own in zip(self.pictures, self.ranked, strict=True):
-            yield picture, [self.vocabulary[i] for i in own]
+            yield picture, [self.vocabulary[i] for i in own.tolist()]
 
 
 def check_form(path: Path) -> None:
@@ -64,7 +64,7 @@ def write_concepts(path: Path, concepts: Concepts) -> None:
     check_form(path)
     write_bytes(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
     counts = {"pictures": len(concepts.pictures), "unreadable": len(concepts.unreadable)}
-    known = {**concepts.about, **counts, "why": dict(concepts.unreadable), "sha256": file_digest(path)}
+    known = {**concepts.about, "counts": counts, "unreadable": dict(concepts.unreadable), "sha256": file_digest(path)}
     write_json(path.with_name(f"{path.name}.json"), {**known, "versions": versions()}, indent=2)
 
 
@@ -90,7 +90,7 @@ def _parquet(concepts: Concepts) -> bytes:
     ranks = [pyarrow.DictionaryArray.from_arrays(pyarrow.array(own), vocabulary) for own in concepts.ranked.T]
     table = pyarrow.Table.from_arrays([pyarrow.array(concepts.pictures), *ranks], names=_columns(concepts))
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
+    parquet.write_table(table, buffer, store_schema=False)  # so that names are read as texts, which is faster
     return buffer.getvalue()
 
 
