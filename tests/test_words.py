@@ -89,6 +89,8 @@ def test_a_table_of_class_names(tmp_path):
         load_vocabulary(table(tmp_path / "b.csv", "name\nDog\n"))
     with pytest.raises(InputError, match="has no names"):
         load_vocabulary(table(tmp_path / "c.txt", "\n\n"))
+    with pytest.raises(InputError, match=r"1 names are no text, the first of them '\\ud800'"):
+        load_vocabulary(table(tmp_path / "d.json", '[{"DisplayName": "Dog"}, {"DisplayName": "\\ud800"}]'))
     with pytest.raises(NotFoundError, match="give a file of names, or open-images"):
         load_vocabulary(tmp_path / "none.txt")
 
@@ -404,6 +406,10 @@ def test_other_settings_are_refused_by_name(unbroken, model, tmp_path):
         generate_phrases(CONCEPTS, model, SMALL, table(tmp_path / "phrases.jsonl", ""))
     with pytest.raises(UsageError, match=r"written as \.jsonl"):
         generate_phrases(CONCEPTS, model, SMALL, tmp_path / "phrases.json")
+    with pytest.raises(UsageError, match=r"--max-length 65: .* takes 64 tokens"):
+        generate_phrases(CONCEPTS, model, Sampling(6, max_length=65), tmp_path / "phrases.jsonl")
+    with pytest.raises(InputError, match="not finite; try --dtype float32"):
+        drawn([0.5], [math.nan, 0.5], temperature=1.0)
     with pytest.raises(UsageError, match="a temperature of 0"):
         Sampling(temperature=0)
 

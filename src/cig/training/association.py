@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from cig.cache import FeatureCache
 from cig.errors import InputError, UsageError
-from cig.features import content_of, embed_pictures
+from cig.features import PictureFeatures, content_of, embed_pictures
 from cig.formats import digest
 from cig.retrieval import top_k
 from cig.runtime import batches, progress
@@ -97,16 +97,16 @@ def associate(
         raise UsageError(f"-k {k}: {vocabulary.identity['source']} has {there} names; give 1 to {there}")
     cache = cache or FeatureCache()
     looking = Looking(tower, tower.preprocess(pad))
+    paths = dict(zip(pictures.names, pictures.paths, strict=True))
     found = embed_pictures(cast(Method, looking), pictures.paths, batch_size, workers, cache)
-    sayable = {name: path for name, path in zip(pictures.names, pictures.paths, strict=True) if _is_text(name)}
-    kept = [name for name, path in sayable.items() if found.have(path)]
+    unreadable = {name: why for name, path in paths.items() if (why := _lacking(name, path, found))}
+    kept = [name for name in paths if name not in unreadable]
     if not kept:
-        raise InputError(f"none of the {len(pictures)} pictures can be read: {next(iter(found.failed.values()))}")
+        raise InputError(f"none of the {len(paths)} pictures can be read: {next(iter(unreadable.values()))}")
     names = embed_names(vocabulary.names, tower, cache)
-    ranked = [
-        _nearest(found.of([sayable[name] for name in chunk]), names, k)
-        for chunk in progress(batches(kept, PICTURES_AT_ONCE), -(-len(kept) // PICTURES_AT_ONCE), "concepts", "batch")
-    ]
+    features = (found.of([paths[name] for name in chunk]) for chunk in batches(kept, PICTURES_AT_ONCE))
+    total = -(-len(kept) // PICTURES_AT_ONCE)
+    ranked = [_nearest(own, names, k) for own in progress(features, total, "concepts", "batch")]
     about = {
         "pictures": dict(pictures.identity),
         "clip": dict(tower.identity),
@@ -115,18 +115,14 @@ def associate(
         "templates": list(TEMPLATES),
         "k": k,
     }
-    return Concepts(tuple(kept), vocabulary.names, np.concatenate(ranked), _unreadable(pictures, found.failed), about)
+    return Concepts(tuple(kept), vocabulary.names, np.concatenate(ranked), unreadable, about)
 
 
-def _is_text(name: str) -> bool:
-    """Whether a file's name can be written into a table: not every byte that a disk takes is UTF-8."""
-    return name.isascii() or name.encode("utf-8", "replace").decode() == name
-
-
-def _unreadable(pictures: Pictures, failed: Mapping[Path, str]) -> dict[str, str]:
-    named = dict(zip(pictures.names, pictures.paths, strict=True))
-    odd = {name: "its name is not UTF-8; rename it" for name in named if not _is_text(name)}
-    return {name: failed[path] for name, path in named.items() if path in failed} | odd
+def _lacking(name: str, path: Path, found: PictureFeatures) -> str:
+    """Why a picture can have no row; not every byte that a disk takes in a name can be written into a table."""
+    if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+        return "its name is not UTF-8; rename it"
+    return found.failed.get(path, "")
 
 
 def _nearest(features: Tensor, names: Tensor, k: int) -> NDArray[np.int32]:
@@ -138,7 +134,7 @@ def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tens
     """[V, d] unit rows: means of unit features over the templates; those in the cache are not encoded again."""
     about = {"names by": content_of(tower.identity), "templates": list(TEMPLATES)}
     space = cache.space(about, f"names in {len(TEMPLATES)} templates, {tower.identity['source']}")
-    keys = {name: digest(name.encode("utf-8", "surrogatepass")) for name in names}
+    keys = {name: digest(name.encode()) for name in names}
     known = dict(cache.read(space, keys.values()))
     todo = [name for name in names if keys[name] not in known]
     for chunk in progress(batches(todo, NAMES_AT_ONCE), -(-len(todo) // NAMES_AT_ONCE), "names", "batch"):

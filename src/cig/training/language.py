@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import LogitsProcessor
 from cig import hub
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.formats import identity
-from cig.runtime import batches, quiet_transformers
+from cig.runtime import batches, quiet_transformers, seed_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ class Sampling:
 
     def draws(self, prompt: str) -> Tensor:
         """[count, max_length] in (0, 1], from the seed and the prompt alone."""
-        known = hashlib.sha256(f"{self.seed}/{prompt}".encode("utf-8", "surrogatepass")).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(known[:8], "big") % 2**63)
+        generator = torch.Generator().manual_seed(seed_of("per-query", self.seed, "phrases", prompt, 0))
         return 1 - torch.rand(self.count, self.max_length, generator=generator)
 
 
@@ -66,6 +64,8 @@ class Drawing(LogitsProcessor):
         likeliest = scores.topk(min(self.sampling.top_k, scores.shape[1])).indices.sort().values
         logits = scores.gather(1, likeliest).float() / self.sampling.temperature
         below = logits.softmax(1).cumsum(1)
+        if below.isnan().any():
+            raise InputError("the language model's numbers are not finite; try --dtype float32")
         place = torch.searchsorted(below, draw * below[:, -1:])
         return torch.full_like(scores, -torch.inf).scatter(1, likeliest.gather(1, place), 0.0)
 
@@ -75,6 +75,12 @@ class LanguageModel:
 
     def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any]) -> None:
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises UsageError where phrases may be longer than the model takes."""
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        if most and sampling.max_length > most:
+            raise UsageError(f"--max-length {sampling.max_length}: {self.identity['source']} takes {most} tokens")
 
     @torch.no_grad()
     def continued(self, prompt: str, sampling: Sampling, batch_size: int = 256) -> list[str]:

@@ -42,9 +42,11 @@ def generate_phrases(
         batch_size: phrases of one concept at once.
 
     Raises:
-        UsageError: the file is called otherwise than .jsonl.
+        UsageError: the file is called otherwise than .jsonl; the model takes fewer tokens.
+        InputError: what the model computes is not finite.
         MismatchError: the file was made with other settings.
     """
+    model.check(sampling)
     settings = {"prompt": PROMPT, **asdict(sampling), "dtype": model.identity["dtype"]}
     file = PhraseFile(out, {**settings, **fingerprints({"model": model.identity})})
     todo = [concept for concept in dict.fromkeys(concepts) if concept not in file.usable]

@@ -56,16 +56,18 @@ def load_concepts(source: str, address: str = ADDRESS) -> tuple[str, ...]:
 
 
 def of_names(lines: Iterable[str], source: str) -> Vocabulary:
-    """Raises InputError where there are none."""
+    """Raises InputError where there are none, or one is no text: half of a character, as JSON may have it."""
     counts = Counter(line.strip() for line in lines)
     blank = counts.pop("", 0)
     again = {name: count for name, count in counts.items() if count > 1}
     if not counts:
         raise InputError(f"{source} has no names; give one a line")
+    if odd := [name for name in counts if name.encode("utf-8", "replace").decode() != name]:
+        raise InputError(f"{source}: {len(odd)} names are no text, the first of them {ascii(odd[0])[:60]}")
     if blank or again:
         named = some((plain(name, 60) for name in again), 5)
         say(f"{source}: {blank} lines are blank, {len(again)} names come again and count once {named}".rstrip())
-    known = {"source": source, "sha256": digest("\n".join(counts).encode("utf-8", "surrogatepass"))}
+    known = {"source": source, "sha256": digest("\n".join(counts).encode())}
     return Vocabulary(tuple(counts), {**known, "names": len(counts), "blank": blank, "again": len(again)})
 
 
