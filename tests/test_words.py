@@ -410,7 +410,7 @@ def test_other_settings_are_refused_by_name(unbroken, model, tmp_path):
         generate_phrases(CONCEPTS, model, Sampling(6, max_length=65), tmp_path / "phrases.jsonl")
     with pytest.raises(InputError, match="not finite; try --dtype float32"):
         drawn([0.5], [math.nan, 0.5], temperature=1.0)
-    with pytest.raises(UsageError, match="a temperature of 0"):
+    with pytest.raises(UsageError, match="--temperature 0"):
         Sampling(temperature=0)
 
 

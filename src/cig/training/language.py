@@ -38,9 +38,9 @@ class Sampling:
     def __post_init__(self) -> None:
         """Raises UsageError."""
         if min(self.count, self.top_k, self.max_length) < 1 or self.no_repeat < 0:
-            raise UsageError("phrases, top-k and max-length are at least 1, no-repeat at least 0")
+            raise UsageError("--count, --top-k and --max-length are at least 1, --no-repeat at least 0")
         if not 0 < self.temperature < float("inf"):
-            raise UsageError(f"a temperature of {self.temperature}: more than 0")
+            raise UsageError(f"--temperature {self.temperature}: more than 0")
 
     def draws(self, prompt: str) -> Tensor:
         """[count, max_length] in (0, 1], from the seed and the prompt alone."""
