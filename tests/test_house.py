@@ -12,7 +12,20 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = [  # from the ground up; a room imports from its own line or below
     {"errors", "types", "plugins", "runtime", "settings"},
-    {"cells", "hub", "formats", "web", "tensors", "manifest", "layout", "preflight", "weights", "trec", "tables"},
+    {
+        "cells",
+        "hub",
+        "formats",
+        "web",
+        "tensors",
+        "pickles",
+        "manifest",
+        "layout",
+        "preflight",
+        "weights",
+        "trec",
+        "tables",
+    },
     {"ranges", "archives"},
     {"images", "fetch", "cache", "looks"},
     {"icons"},

@@ -27,8 +27,9 @@ from cig.methods._names import plain_name
 from cig.methods._table import read_table
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
+from cig.pickles import read_pickled_names
 from cig.retrieval import search
-from cig.tensors import read_matrix, read_pickled_names
+from cig.tensors import read_matrix
 from cig.types import Query
 
 PARTS = ("CIRR", "FashionIQ", "CIRCO", "shop")
@@ -438,7 +439,8 @@ class Program:
     ("value", "words"),
     [
         (pickle.dumps([Program()]), "it has the instruction (STACK_GLOBAL|GLOBAL|SHORT_BINUNICODE)"),
-        (pickle.dumps({"a": 1}), "it has the instruction EMPTY_DICT"),
+        (pickle.dumps({"a": 1}), "it has the instruction BININT1"),
+        (pickle.dumps({"a": "b"}), "no other pickle is read"),
         (pickle.dumps(["a", 5]), "it has the instruction BININT1"),
         (pickle.dumps(["a", ["b"]]), "no other pickle is read"),
         (pickle.dumps("a"), "no other pickle is read"),

@@ -132,13 +132,13 @@ def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, asks:
 
 def picture_space(method: Method) -> dict[str, Any]:
     """What a picture's feature depends on, beside the picture."""
-    return {"pictures by": _content(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
+    return {"pictures by": content_of(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
 
 
 def _query_space(method: Method) -> dict[str, Any]:
     about = {
         "queries by": method.name,
-        "models": _content(method.identity),
+        "models": content_of(method.identity),
         "preprocessing": _stable(method.preprocess),
     }
     return {**about, "cig": versions()["cig"]}
@@ -146,7 +146,7 @@ def _query_space(method: Method) -> dict[str, Any]:
 
 def models_digest(method: Method) -> str:
     """Of a method's models and options, wherever their files lie."""
-    return digest_of(jsonable(_content(method.identity)))
+    return digest_of(jsonable(content_of(method.identity)))
 
 
 def no_query(method: Method, paths: Sequence[Path]) -> Mapping[Path, str]:
@@ -177,8 +177,8 @@ def _stable(preprocess: Any) -> str:
     return f"{text} {uuid.uuid4()}" if " at 0x" in text else text
 
 
-def _content(model: Any) -> Any:
+def content_of(model: Any) -> Any:
     """An identity without the places that its files lie in: weights that were moved are the same."""
     if not isinstance(model, Mapping):
         return model
-    return {key: _content(value) for key, value in model.items() if key != "source" or "sha256" not in model}
+    return {key: content_of(value) for key, value in model.items() if key != "source" or "sha256" not in model}

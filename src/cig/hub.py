@@ -39,6 +39,7 @@ REPOS = {
         "207b116dae70ace3637169f1ddd2434b91b3a8cd",
         files=("config.json", "diffusion_pytorch_model.safetensors"),
     ),
+    "EleutherAI/gpt-neo-2.7B": Repo("MIT", "e24fa291132763e59f4a5422741b424fb5d59056"),  # SEARLE's phrases
     "navervision/zeroshot-cir-models": Repo(commit="5118df4683de6efa09f8e5336d86ca626ed21c44"),
 }
 

@@ -80,42 +80,6 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
         raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
 
 
-def read_pickled_names(path: Path) -> list[str]:
-    """A pickled flat list of str, read instruction by instruction; nothing in it is run.
-
-    Raises:
-        InputError: it holds an instruction that such a list does not need.
-    """
-    names: list[str] = []
-    waiting: list[Any] = []  # what was put on the stack and not yet into the list
-    memo: dict[Any, Any] = {}
-    last: Any = None
-    begun = False
-    try:
-        for code, argument, _ in pickletools.genops(read_bytes(path)):
-            if code.name in ("EMPTY_LIST", "LIST") and not begun:
-                last, begun = names, True
-            elif code.name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"):
-                last = argument
-                waiting.append(last)
-            elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-                memo[len(memo) if argument is None else argument] = last
-            elif code.name in ("GET", "BINGET", "LONG_BINGET"):
-                waiting.append(memo[argument])
-            elif code.name in ("APPEND", "APPENDS"):
-                names += waiting
-                waiting = []
-            elif code.name not in ("PROTO", "FRAME", "MARK", "STOP"):
-                raise ValueError(f"it has the instruction {code.name}")
-    except (ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"{path} is not a pickled list of names, and no other pickle is read: {reason(error)}"
-        ) from error
-    if waiting or not begun or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} is not a pickled list of names, and no other pickle is read")
-    return names
-
-
 def _refuse_bombs(data: bytes) -> None:
     """Raises ValueError for what would fill the memory, or keep torch busy for hours.
 

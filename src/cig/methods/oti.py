@@ -18,7 +18,8 @@ from cig.images import Preprocess
 from cig.inversion import WordMethod
 from cig.methods import CLIPS, Source, Weights
 from cig.methods._names import index_names, plain_name
-from cig.tensors import read_matrix, read_pickled_names
+from cig.pickles import read_pickled_names
+from cig.tensors import read_matrix
 from cig.types import Query
 
 VARIANTS = {name: Weights(CLIPS[name], words=True) for name in ("b32", "l14")}

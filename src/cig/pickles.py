@@ -1,0 +1,139 @@
+"""Pickles of strangers: lists of str and dicts of them, read instruction by instruction; nothing in them is run."""
+
+from __future__ import annotations
+
+import pickletools
+from pathlib import Path
+from typing import Any
+
+from cig.errors import InputError, reason
+from cig.formats import read_bytes
+
+STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
+MOST_CONTAINERS = 2**20  # lists and dicts: a list takes a byte in a pickle, and 60 in memory
+
+
+def read_pickled_names(path: Path) -> list[str]:
+    """A pickled flat list of str, such as SEARLE's `image_names.pkl`.
+
+    Raises:
+        InputError: it is another pickle, or has an instruction that such a list does not need.
+    """
+    value = _read(path, "a pickled list of names")
+    if not _is_names(value):
+        raise InputError(f"{path} is not a pickled list of names, and no other pickle is read")
+    return value
+
+
+def read_pickled_lists(path: Path) -> dict[str, list[str]]:
+    """A pickled dict of str to flat lists of str, such as SEARLE's `concept_to_phrases.pkl`; raises InputError."""
+    value = _read(path, "a pickled dict of lists of texts")
+    if not isinstance(value, dict) or not all(isinstance(key, str) and _is_names(own) for key, own in value.items()):
+        raise InputError(f"{path} is not a pickled dict of lists of texts, and no other pickle is read")
+    return value
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _read(path: Path, what: str) -> Any:
+    machine = _Machine()
+    try:
+        for code, argument, _ in pickletools.genops(read_bytes(path)):
+            machine.obey(code.name, argument)
+        return machine.result()
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{path} is not {what}, and no other pickle is read: {reason(error)}") from error
+
+
+class _Machine:
+    """What pickle's machine does, as far as lists, dicts and strings need it.
+
+    Nothing but a string is taken from the memo, so every list and dict has one place and no value is larger than the
+    file: no lists within themselves, and none that a thousand others share.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.containers = 0
+        self.fresh = False  # whether the topmost value is new, and may go into the memo
+
+    def obey(self, code: str, argument: Any) -> None:
+        """Raises ValueError, TypeError or LookupError for what no list or dict of texts needs."""
+        if code in STRINGS:
+            self._push(argument)
+        elif code in ("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT"):
+            self._push(self._container(code))
+        elif code in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            self._remember(argument)
+        elif code in ("GET", "BINGET", "LONG_BINGET"):
+            self._push(_text(self.memo[argument]))
+        elif code in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
+            self._put_in(code)
+        elif code == "MARK":
+            self.marks.append(len(self.stack))
+        elif code not in ("PROTO", "FRAME", "STOP"):
+            raise ValueError(f"it has the instruction {code}")
+
+    def result(self) -> Any:
+        if len(self.stack) != 1:
+            raise ValueError(f"it ends with {len(self.stack)} values")
+        return self.stack[0]
+
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)
+        self.fresh = True
+
+    def _container(self, code: str) -> list[Any] | dict[str, Any]:
+        self.containers += 1
+        if self.containers > MOST_CONTAINERS:
+            raise ValueError(f"it has over {MOST_CONTAINERS} lists and dicts")
+        if code.startswith("EMPTY"):
+            return [] if code == "EMPTY_LIST" else {}
+        return self._since_mark() if code == "LIST" else _pairs(self._since_mark())
+
+    def _remember(self, place: int | None) -> None:
+        if not self.fresh:
+            raise ValueError("it remembers a value twice")
+        self.memo[len(self.memo) if place is None else place] = self.stack[-1]
+        self.fresh = False
+
+    def _put_in(self, code: str) -> None:
+        many, single = code.endswith("S"), 1 if code == "APPEND" else 2
+        if not many:
+            self.marks.append(len(self.stack) - single)
+        items = self._since_mark()
+        into = self.stack[-1]
+        if code.startswith("APPEND") and isinstance(into, list):
+            into += items
+        elif code.startswith("SET") and isinstance(into, dict):
+            into |= _pairs(items)
+        else:
+            raise ValueError(f"{code} of a {type(into).__name__}")
+
+    def _since_mark(self) -> list[Any]:
+        at = self.marks.pop()
+        if at < 0:
+            raise ValueError("it takes more than there is")
+        items = self.stack[at:]
+        del self.stack[at:]
+        return items
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a list or dict is used twice")
+    return value
+
+
+def _pairs(items: list[Any]) -> dict[str, Any]:
+    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a key is a {type(value).__name__}")
+    return value

@@ -1,0 +1,143 @@
+"""A causal language model that continues a prompt, many times over, by draws that do not depend on batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from cig import hub
+from cig.errors import InputError, NotFoundError, UsageError, reason, some
+from cig.formats import identity
+from cig.runtime import batches, quiet_transformers, seed_of
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often and how a prompt is continued; the defaults are SEARLE's.
+
+    Attributes:
+        count: continuations of a prompt.
+        top_k: only so many of the likeliest tokens are drawn from: the library's default in SEARLE's day.
+        max_length: tokens, those of the prompt included.
+        no_repeat: no sequence of so many tokens comes twice in a continuation, prompt included; 0: any may.
+    """
+
+    count: int = 256
+    temperature: float = 0.5
+    top_k: int = 50
+    max_length: int = 35
+    no_repeat: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if min(self.count, self.top_k, self.max_length) < 1 or self.no_repeat < 0:
+            raise UsageError("--count, --top-k and --max-length are at least 1, --no-repeat at least 0")
+        if not 0 < self.temperature < float("inf"):
+            raise UsageError(f"--temperature {self.temperature}: more than 0")
+
+    def draws(self, prompt: str) -> Tensor:
+        """[count, max_length] in (0, 1], from the seed and the prompt alone."""
+        generator = torch.Generator().manual_seed(seed_of("per-query", self.seed, "phrases", prompt, 0))
+        return 1 - torch.rand(self.count, self.max_length, generator=generator)
+
+
+class Drawing(LogitsProcessor):
+    """Leaves the one token that a number drawn before stands for: the likeliest is then a sample."""
+
+    def __init__(self, draws: Tensor, sampling: Sampling) -> None:
+        """Args: draws: [B, max_length] in (0, 1]."""
+        self.draws, self.sampling = draws, sampling
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[B, length so far], [B, V] logits -> [B, V]: 0 at the token, else -inf.
+
+        By inversion, in the order of the tokens' numbers: rounding moves borders a little, and changes nothing else.
+        """
+        draw = self.draws[:, input_ids.shape[1] : input_ids.shape[1] + 1].to(scores.device)
+        likeliest = scores.topk(min(self.sampling.top_k, scores.shape[1])).indices.sort().values
+        logits = scores.gather(1, likeliest).float() / self.sampling.temperature
+        below = logits.softmax(1).cumsum(1)
+        if below.isnan().any():
+            raise InputError("the language model's numbers are not finite; try --dtype float32")
+        place = torch.searchsorted(below, draw * below[:, -1:])
+        return torch.full_like(scores, -torch.inf).scatter(1, likeliest.gather(1, place), 0.0)
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any]) -> None:
+        self.model, self.tokenizer, self.identity = model, tokenizer, identity
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises UsageError where phrases may be longer than the model takes."""
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        if most and sampling.max_length > most:
+            raise UsageError(f"--max-length {sampling.max_length}: {self.identity['source']} takes {most} tokens")
+
+    @torch.no_grad()
+    def continued(self, prompt: str, sampling: Sampling, batch_size: int = 256) -> list[str]:
+        """The prompt with each of its continuations; none where the prompt leaves no room for one."""
+        from transformers import GenerationConfig
+
+        ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"].to(self.model.device)
+        if ids.shape[1] >= sampling.max_length:
+            return []
+        end = self.tokenizer.eos_token_id
+        how = GenerationConfig(
+            max_length=sampling.max_length,
+            no_repeat_ngram_size=sampling.no_repeat,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        phrases: list[str] = []
+        for draws in batches(sampling.draws(prompt), batch_size):
+            rows = ids.expand(len(draws), -1)
+            drawing = [Drawing(draws, sampling)]
+            made = self.model.generate(
+                rows, attention_mask=torch.ones_like(rows), generation_config=how, logits_processor=drawing
+            )
+            phrases += self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return phrases
+
+
+def load_language_model(
+    source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None
+) -> LanguageModel:
+    """A causal language model of transformers by hub id or folder; weights from safetensors alone.
+
+    Raises:
+        NotFoundError: neither a folder nor a hub id that can be reached.
+        InputError: the files cannot be read, are of no such model, or lack weights.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    quiet_transformers()
+    safe: dict[str, Any] = {"trust_remote_code": False, "cache_dir": cache_dir}
+    safe |= {"revision": hub.commit_of(source, cache_dir)} if not os.path.exists(source) else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **safe
+        )
+    except Exception as error:
+        if os.path.exists(source):
+            raise InputError(f"the language model in {source} cannot be loaded: {reason(error)}") from error
+        hint = "give the folder of a copy, or check --cache-dir"
+        raise NotFoundError(f"no language model {source}: it is not a folder, and {reason(error)}; {hint}") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise InputError(f"{source} lacks weights of a language model: {some(map(str, info['missing_keys']), 5)}")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"the tokenizer in {source} names no end token (eos_token)")
+    model = model.eval().requires_grad_(False).to(device)
+    model.generation_config = GenerationConfig()  # its own may have habits that are none of our settings
+    return LanguageModel(model, tokenizer, {**identity(source, cache_dir), "dtype": str(dtype)})

@@ -1,0 +1,120 @@
+"""Names that pictures are told by: a text file, a table, or Open Images' class names, which are downloaded once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cig.errors import InputError, NotFoundError, plain, some
+from cig.formats import digest, read_bytes, write_bytes
+from cig.runtime import say
+from cig.settings import user_cache
+from cig.tables import FORMS, each_row, read_rows
+from cig.training.concepts import FORMS as TABLES
+from cig.training.concepts import PICTURE, read_concepts
+from cig.web import Rules, Web, WebError, named_hosts, retried
+
+OPEN_IMAGES = "open-images"
+ADDRESS = "https://storage.googleapis.com/openimages/v7/oidv7-class-descriptions.csv"
+NAME = "DisplayName"  # the column of Open Images' file
+MOST = 8 * 2**20  # bytes; that file has half a MB
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Distinct names, in the order of their file."""
+
+    names: tuple[str, ...]
+    identity: Mapping[str, Any]  # source, digest of the names, how many, and how many lines were no new name
+
+
+def load_vocabulary(source: str | Path, address: str = ADDRESS) -> Vocabulary:
+    """The names of a file: a line each, or the column DisplayName of a table; or "open-images".
+
+    Names lose the space around them. Blank lines and names that come again do not count; how many, is told.
+
+    Args:
+        address: where Open Images' file is had.
+
+    Raises:
+        NotFoundError: the file is not there.
+        InputError: it has no names, cannot be read, or cannot be had.
+    """
+    path = open_images(address) if str(source) == OPEN_IMAGES else Path(source)
+    return of_names(_lines(path), str(source))
+
+
+def load_concepts(source: str, address: str = ADDRESS) -> tuple[str, ...]:
+    """The distinct names in a table of concepts, in the order they come in; of anything else, load_vocabulary's."""
+    path = Path(source)
+    if path.suffix.lower() in TABLES and path.is_file() and PICTURE in next(each_row(path), ()):
+        return tuple(dict.fromkeys(name for names in read_concepts(path).values() for name in names))
+    return load_vocabulary(source, address).names
+
+
+def of_names(lines: Iterable[str], source: str) -> Vocabulary:
+    """Raises InputError where there are none, or one is no text: half of a character, as JSON may have it."""
+    counts = Counter(line.strip() for line in lines)
+    blank = counts.pop("", 0)
+    again = {name: count for name, count in counts.items() if count > 1}
+    if not counts:
+        raise InputError(f"{source} has no names; give one a line")
+    if odd := [name for name in counts if name.encode("utf-8", "replace").decode() != name]:
+        raise InputError(f"{source}: {len(odd)} names are no text, the first of them {ascii(odd[0])[:60]}")
+    if blank or again:
+        named = some((plain(name, 60) for name in again), 5)
+        say(f"{source}: {blank} lines are blank, {len(again)} names come again and count once {named}".rstrip())
+    known = {"source": source, "sha256": digest("\n".join(counts).encode())}
+    return Vocabulary(tuple(counts), {**known, "names": len(counts), "blank": blank, "again": len(again)})
+
+
+def _lines(path: Path) -> list[str]:
+    if path.suffix.lower().removeprefix(".") in FORMS:
+        return [_name(row.get(NAME), row, path) for row in read_rows(path)]
+    try:
+        return read_bytes(path).decode("utf-8-sig").removesuffix("\n").split("\n")
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}: give a file of names, or {OPEN_IMAGES}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}") from error
+
+
+def _name(value: Any, row: Mapping[str, Any], path: Path) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{path}: no name in the column {NAME}; its columns are {some(map(str, row))}")
+    return value
+
+
+def open_images(address: str = ADDRESS) -> Path:
+    """Open Images V7's class names (Google, CC BY 4.0) in the user's cache, where they stay.
+
+    Args:
+        address: one that the user typed may be http, and on a private network.
+
+    Raises:
+        WebError: they cannot be had.
+        InputError: what came is something else.
+    """
+    name = "oidv7-class-descriptions" if address == ADDRESS else digest(address.encode())[:16]
+    path = user_cache() / "vocabularies" / f"{name}.csv"
+    if not path.is_file():
+        write_bytes(path, _fetched(address))
+    return path
+
+
+def _fetched(address: str) -> bytes:
+    rules = Rules(most=MOST)
+    if address != ADDRESS:
+        rules = Rules(schemes=("http", "https"), trusted=named_hosts([address]), most=MOST)
+    try:
+        with Web(rules) as web:
+            ((_, data),) = web.each([address], lambda own: retried(lambda: web.body(own)))
+    except WebError as error:
+        hint = "fetch it by other means, and give the file with --vocabulary"
+        raise WebError(f"{error}; {hint}", error.kind, error.again, error.after) from error
+    if NAME.encode() not in data.partition(b"\n")[0]:
+        raise InputError(f"{address} is no list of class names: its first line has no column {NAME}")
+    return data

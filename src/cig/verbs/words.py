@@ -1,0 +1,154 @@
+"""The verbs of `cig train` that find words: concepts of pictures, and phrases with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cig.errors import IncompleteError, plain
+from cig.flags import ComputeFlags, Dtype, Preprocess, at_least_1
+
+
+def concepts(
+    pictures: str,
+    /,
+    *,
+    clip: str,
+    vocabulary: str,
+    out: Path,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 250,
+    preprocess_type: Preprocess = "targetpad",
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    limit: int | None = None,
+    vocabulary_from: str | None = None,
+    feature_cache: Path | None = None,
+    batch_size: int = 32,
+    compute: ComputeFlags = ComputeFlags(),
+) -> None:
+    """Finds each picture's most similar names of a vocabulary (SEARLE's concept association).
+
+    Pictures that cannot be read are named, and have no row; then the exit code is 1.
+
+    Parameters
+    ----------
+    pictures
+        A folder of pictures of any depth (ImageNet's layout is one), or a benchmark: icons/train, circo/val.
+    clip
+        A CLIP or another dual tower: a hub id or a folder.
+    vocabulary
+        A file with a name a line, a table with a column DisplayName, or open-images: its class names, downloaded once.
+    out
+        The table, .csv or .parquet: a row a picture. A card is written beside it.
+    k
+        Names a picture.
+    preprocess_type
+        targetpad is SEARLE's.
+    dataset_path
+        The benchmark's folder, or its parent.
+    limit
+        The first so many pictures. Default: all.
+    vocabulary_from
+        The address of Open Images' class names. Default: where the project publishes them.
+    feature_cache
+        A folder where features of pictures and names are kept, so that a rerun goes on.
+    batch_size
+        Pictures at once.
+    """
+    from cig.cache import FeatureCache
+    from cig.runtime import resolve_device, resolve_dtype
+    from cig.towers import load_tower
+    from cig.training.association import associate
+    from cig.training.concepts import check_form, write_concepts
+    from cig.training.pictures import load_pictures
+    from cig.training.vocabulary import ADDRESS, load_vocabulary
+
+    check_form(out)
+    if limit is not None:
+        at_least_1("--limit", limit)
+    asked = compute.asked(batch_size)
+    device = resolve_device(asked.device)
+    found = load_pictures(pictures, dataset_path, limit)
+    names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
+    tower = load_tower(clip, device, resolve_dtype(asked.dtype, device), asked.cache_dir)
+    cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
+    made = associate(found, names, tower, pad, k, asked.batch_size, asked.workers, cache)
+    write_concepts(out, made)
+    print(f"{out}: {len(made.pictures):,} pictures, each with {k} of {len(names.names):,} names")
+    if made.unreadable:
+        lines = (f"{plain(name, 200)}: {plain(why, 300)}" for name, why in list(made.unreadable.items())[:20])
+        raise IncompleteError(
+            "\n  ".join([f"pictures that have no names: {len(made.unreadable)}; {out}.json has all", *lines])
+        )
+
+
+def phrases(
+    concepts: str,
+    /,
+    *,
+    out: Path,
+    model: str = "EleutherAI/gpt-neo-2.7B",
+    count: int = 256,
+    temperature: float = 0.5,
+    top_k: int = 50,
+    max_length: int = 35,
+    no_repeat: int = 2,
+    seed: int = 0,
+    batch_size: int = 256,
+    vocabulary_from: str | None = None,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    cache_dir: Path | None = None,
+) -> None:
+    """Lets a language model continue `a photo of CONCEPT that`; a rerun continues with the concepts that are left.
+
+    Concepts that are not in all of their phrases are named, and left out by whoever reads the file. Defaults are
+    SEARLE's.
+
+    Parameters
+    ----------
+    concepts
+        A table of `cig train concepts`, whose distinct names are taken; or a vocabulary as there.
+    out
+        Gets a JSON line a concept (.jsonl). A card is written beside it.
+    model
+        A causal language model: a hub id, or a folder with safetensors.
+    count
+        Phrases a concept.
+    temperature
+        Of the draws.
+    top_k
+        Draws are from so many likeliest tokens.
+    max_length
+        Tokens of a phrase, those of the prompt included.
+    no_repeat
+        No sequence of so many tokens comes twice in a phrase; 0: any may.
+    seed
+        What is drawn depends on it and the concept.
+    batch_size
+        Phrases at once.
+    vocabulary_from
+        The address of Open Images' class names. Default: where the project publishes them.
+    device
+        cuda, cuda:1, mps, cpu; auto takes a GPU where there is one.
+    dtype
+        auto: float16 on a GPU, as published, float32 on a CPU.
+    cache_dir
+        The hub's cache.
+    """
+    from cig.runtime import resolve_device, resolve_dtype
+    from cig.training.language import Sampling, load_language_model
+    from cig.training.phrases import check_form, generate_phrases, told
+    from cig.training.vocabulary import ADDRESS, load_concepts
+
+    check_form(out)
+    at_least_1("--batch-size", batch_size)
+    sampling = Sampling(count, temperature, top_k, max_length, no_repeat, seed)
+    names = load_concepts(concepts, vocabulary_from or ADDRESS)
+    place = resolve_device(device)
+    speaker = load_language_model(model, place, resolve_dtype(dtype, place, "float16"), cache_dir)
+    done = generate_phrases(names, speaker, sampling, out, batch_size)
+    print(f"{out}: {done.concepts:,} concepts, {done.made:,} of them now, each with {count} phrases")
+    if done.lost:
+        print(f"{told(done.lost)}")
