@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cig.errors import InputError, UsageError, reason
-from cig.formats import read_bytes, read_json
+from cig.formats import read_bytes, read_json, stat_file
 
 FORMS = ("csv", "tsv", "json", "jsonl", "parquet")
 LONGEST = 2**20  # characters of a cell
+BATCH = 2**10  # rows of a Parquet file at once
 Row = dict[str, Any]  # column -> value: always a text in CSV
 
 
@@ -24,27 +26,32 @@ def read_rows(path: Path) -> list[Row]:
         InputError: it is not of that form, or holds no row.
         UsageError: another suffix; Parquet without pyarrow.
     """
-    form = path.suffix.lower().removeprefix(".")
-    readers = {"csv": _csv, "tsv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}
-    if form not in readers:
-        raise UsageError(f"{path}: a table comes as {', '.join(FORMS)}")
-    rows = list(readers[form](path))
+    rows = list(each_row(path))
     if not rows:
         raise InputError(f"{path} has no rows")
     return rows
 
 
+def each_row(path: Path) -> Iterator[Row]:
+    """As read_rows, but one at a time, for tables that are large; it may have none."""
+    form = path.suffix.lower().removeprefix(".")
+    readers = {"csv": _csv, "tsv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}
+    if form not in readers:
+        raise UsageError(f"{path}: a table comes as {', '.join(FORMS)}")
+    yield from readers[form](path)
+
+
 def _csv(path: Path) -> Iterator[Row]:
     """Comma, semicolon or tab, as the first line has it."""
-    text = _text(path)
-    first = text.partition("\n")[0]
-    mark = max(",;\t", key=first.count)
     before = csv.field_size_limit(LONGEST)
     try:
-        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True):
-            if None in row or None in row.values():
-                raise InputError(f"{path}: a row has another number of cells than the header: {str(row)[:120]}")
-            yield dict(row)
+        with _opened(path, newline="") as file:
+            mark = max(",;\t", key=file.readline(LONGEST).count)
+            file.seek(0)
+            for row in csv.DictReader(file, delimiter=mark, strict=True):
+                if None in row or None in row.values():
+                    raise InputError(f"{path}: a row has another number of cells than the header: {str(row)[:120]}")
+                yield dict(row)
     except csv.Error as error:
         raise InputError(f"{path}: not CSV: {error}") from error
     finally:
@@ -59,16 +66,17 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: not JSON: {reason(error)}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: expected an object")
-        yield row
+    with _opened(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}, line {number}: not JSON: {reason(error)}") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {number}: expected an object")
+            yield row
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -77,13 +85,26 @@ def _parquet(path: Path) -> Iterator[Row]:
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow: pip install 'cig[data]'") from error
     try:
-        yield from parquet.read_table(io.BytesIO(read_bytes(path))).to_pylist()
+        for batch in parquet.ParquetFile(io.BytesIO(read_bytes(path))).iter_batches(BATCH):
+            yield from batch.to_pylist()
     except (OSError, ValueError, TypeError, NotImplementedError) as error:
         raise InputError(f"{path}: not Parquet: {reason(error)}") from error
 
 
-def _text(path: Path) -> str:
+def each_line(path: Path) -> Iterator[str]:
+    """The lines of a plain text, one at a time, without their ends."""
+    with _opened(path, newline=None) as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, newline: str | None) -> Iterator[TextIO]:
+    stat_file(path)
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
