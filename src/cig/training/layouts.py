@@ -56,8 +56,8 @@ def _safetensors(phi: Network, facts: Mapping[str, Any]) -> bytes:
     import safetensors.torch
 
     weights = {name: own.detach().half().cpu().contiguous() for name, own in phi.state_dict().items()}
-    about = {name: own if isinstance(own, str) else json.dumps(own) for name, own in facts["about"].items()}
-    return safetensors.torch.save(weights, metadata={"format": "pt", **about})
+    about = {"about": json.dumps(facts["about"])}  # one key: several would be written in an order of chance
+    return safetensors.torch.save(weights, metadata=about)
 
 
 def _published(phi: Network, facts: Mapping[str, Any]) -> bytes:
