@@ -185,7 +185,6 @@ def pictures(tmp_path):
 
 def test_a_picture_that_cannot_be_read_gives_its_place_to_the_next(pictures, capsys):
     ledger = pictures / "out" / "unreadable.jsonl"
-    ledger.parent.mkdir()
     names = [f"{name}.png" for name in "abcde"]
     decoder = Decoder(names, lambda i: pictures / names[i], Preprocess(8), Unreadable(ledger), workers=2)
     places, pixels = decoder.read([0, 2, 4], following=[2])
@@ -202,7 +201,6 @@ def test_a_folder_of_nothing_that_can_be_read(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no")
     (tmp_path / "b.png").write_bytes(b"no")
     source = pixel_source(str(tmp_path), 8, tmp_path / "out")
-    (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"too many pictures in a row cannot be read.*\.png: not a whole"):
         source.of(Step(0, Random(0)), 2)
 

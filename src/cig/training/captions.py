@@ -89,7 +89,7 @@ class Packed(Sequence[str]):
 
     @property
     def digest(self) -> str:
-        return digest(bytes(self.letters) + self.ends.tobytes())
+        return digest((digest(self.letters) + digest(self.ends.tobytes())).encode())
 
 
 def load_captions(source: str, column: str | None = None, seed: int = 0) -> Captions:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, PictureError
-from cig.formats import append_json
+from cig.formats import append_json, make_folder
 from cig.images import Preprocess, read_pixels
 from cig.runtime import say
 
@@ -30,6 +30,7 @@ class Unreadable:
     def note(self, name: str, why: str) -> None:
         if name not in self.known:
             self.known[name] = why
+            make_folder(self.path.parent)
             append_json(self.path, {"picture": name, "why": why})
             say(f"left out: {why}")
 
