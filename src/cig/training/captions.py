@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from random import Random
 from typing import Any, Protocol
 
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.formats import digest, read_json
+from cig.formats import read_json
 from cig.tables import FORMS, Row, each_line, each_row
 from cig.training import load_pairs
 from cig.training.step import Order, Step
@@ -89,7 +90,9 @@ class Packed(Sequence[str]):
 
     @property
     def digest(self) -> str:
-        return digest((digest(self.letters) + digest(self.ends.tobytes())).encode())
+        content = hashlib.sha256(self.letters)
+        content.update(self.ends)
+        return content.hexdigest()
 
 
 def load_captions(source: str, column: str | None = None, seed: int = 0) -> Captions:
