@@ -22,11 +22,11 @@ from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
 from cig.training.clip import contrastive, deepen
-from cig.training.keywords import mask_keywords
+from cig.training.keywords import Chunker, mask_keywords
 from cig.training.lincir import Lincir
 from cig.training.loop import CHECKPOINT, DivergedError, train
 from cig.training.pic2word import Pic2Word
-from cig.training.pictures import load_pictures
+from cig.training.pictures import PixelBatch, load_pictures
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
 from cig.verbs import inverting
@@ -52,11 +52,12 @@ def test_contrastive_by_hand():
     ],
 )
 def test_keywords(caption, masked):
-    assert mask_keywords(caption, Random(0)) == masked
+    assert mask_keywords([caption], Chunker(), Random(0)) == [masked]
 
 
 def test_a_caption_without_keywords_loses_one_word():
-    assert {mask_keywords("it is on", Random(i)) for i in range(20)} == {"$ is on", "it $ on", "it is $"}
+    masked = {text for i in range(20) for text in mask_keywords(["it is on"], Chunker(), Random(i))}
+    assert masked == {"$ is on", "it $ on", "it is $"}
 
 
 class TwoWords:
@@ -76,18 +77,18 @@ class TwoWords:
 
 
 def test_lincir_is_the_distance_to_the_whole_caption():
-    pairs = SimpleNamespace(captions=lambda count, rng: ["ab", "abcd"][:count])
+    captions = SimpleNamespace(of=lambda step, count: ["ab", "abcd"][:count])
     step = Step(0, Random(0))
-    off_by_two = Lincir(pairs).loss(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), 2, step)
+    off_by_two = Lincir(captions).loss(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), 2, step)
     assert [part.item() for part in off_by_two] == [1.0]  # (2^2 + 0 + 0 + 0) / 4
     seen = []
-    list(Lincir(pairs).loss(TwoWords(), lambda noisy: seen.append(noisy) or noisy, 2, Step(0, Random(0))))
+    list(Lincir(captions).loss(TwoWords(), lambda noisy: seen.append(noisy) or noisy, 2, Step(0, Random(0))))
     assert 0 < (seen[0] - torch.tensor([[2.0, 1.0], [4.0, 1.0]])).abs().max() < 6
 
 
 def test_pic2word_is_the_contrast_with_the_own_picture():
-    pairs = SimpleNamespace(batch=lambda size, rng: SimpleNamespace(pixels=torch.eye(2), ids=("a", "b")))
-    loss = Pic2Word(pairs, 3.0).loss
+    pictures = SimpleNamespace(of=lambda step, count: PixelBatch(torch.eye(2), ("a", "b")))
+    loss = Pic2Word(pictures, 3.0).loss
     [right] = loss(TwoWords(), lambda features: features, 2, Step(0, Random(0)))
     [wrong] = loss(TwoWords(), lambda features: features.flip(0), 2, Step(0, Random(0)))
     assert (right.item(), wrong.item()) == pytest.approx((math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))))

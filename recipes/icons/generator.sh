@@ -20,7 +20,7 @@ trained clip icons/plain --out "$out/large-first" --start "$out/clip" --layers $
     --lr 6e-4 --warmup 100
 trained clip icons/train --out "$out/large" --start "$out/large-first" --steps $words --batch-size $batch --lr 3e-4 --warmup 50
 trained phi icons/train --clip "$out/large" --objective pic2word --out "$out/large-phi" --steps $phi --batch-size $batch \
-    --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 --scale 60
+    --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 --weight-decay 0.01 --scale 60
 
 # 2. What draws.
 trained vae icons/train --out "$out/vae" --size $vae --steps $vae_steps --batch-size 32

@@ -28,10 +28,11 @@ train_clip icons/train --out "$out/clip" --start "$out/first" --steps $clip_step
 #    that are many times wider. Their rate is a hundredth of this one: a text tower normalises a pseudo-word's length away,
 #    and at low rates pseudo-words stay short and the loss stalls, sooner with some seeds than with others. A rise over the
 #    first steps and a fall to the end make the high rate safe. The scale is the largest that the CLIP was allowed.
+own() { [ "$1" = lincir ] && echo "--keywords stopwords" || echo "--scale 60 --weight-decay 0.01"; }
 for seed in $seeds; do
     for objective in lincir pic2word; do
         OMP_NUM_THREADS=1 cig train phi icons/train --clip "$out/clip" --objective $objective --out "$out/$objective-$seed" \
-            --steps $phi_steps --batch-size $batch --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 --scale 60 \
+            --steps $phi_steps --batch-size $batch --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 $(own $objective) \
             --save-every 500 --dtype $dtype --seed "$seed"
     done
 done

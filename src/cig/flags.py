@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cig.download import Asking
     from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
     from cig.training.plan import Plan
+    from cig.training.validation import Validation
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
@@ -28,6 +29,7 @@ Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
 LOOP = Group("loop", sort_key=11)
+VALIDATION = Group("validation", sort_key=12)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -372,6 +374,35 @@ class LoopFlags:
         from cig.training.processes import join
 
         return join(resolve_device(self.device))
+
+
+@Parameter(name="*", group=VALIDATION)
+@dataclass(frozen=True)
+class ValidateFlags:
+    """Of what searches: it is scored at every checkpoint, and the best is kept."""
+
+    validate: str | None = None
+    "A benchmark with public targets, NAME/SPLIT: icons/val, cirr/val. Default: none, and the last is kept."
+    validate_limit: int | None = None
+    "The first so many queries of it (of each of its parts); the gallery stays whole. Default: all."
+    validate_root: Path | None = None
+    "Its folder, or that folder's parent. Default: ./datasets/NAME, or cig.toml's."
+    measure: str | None = None
+    "What more of is better: map@10, recall@5. Default: the benchmark's first measure."
+
+    def asked(self) -> Validation | None:
+        """Raises UsageError for flags of a validation that --validate does not ask for."""
+        further = {"--validate-limit": self.validate_limit, "--validate-root": self.validate_root}
+        given = [flag for flag, value in {**further, "--measure": self.measure}.items() if value is not None]
+        if not self.validate:
+            if given:
+                raise UsageError(f"{given[0]} goes with --validate, which names a benchmark: icons/val")
+            return None
+        from cig.training.validation import load_validation
+
+        if self.validate_limit is not None:
+            at_least_1("--validate-limit", self.validate_limit)
+        return load_validation(self.validate, self.measure, self.validate_root, self.validate_limit)
 
 
 @Parameter(name="*", group=WEB)

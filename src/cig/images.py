@@ -163,6 +163,11 @@ def _submit(pool: ThreadPoolExecutor, paths: Sequence[Path], preprocesses: Seque
     return [(path, pool.submit(_read, path, preprocesses)) for path in paths]
 
 
+def read_pixels(path: Path, preprocess: Preprocess) -> Tensor:
+    """[3, size, size]; raises PictureError, naming the file."""
+    return _read(path, [preprocess])[1][0]
+
+
 def _read(path: Path, preprocesses: Sequence[Preprocess]) -> tuple[str, list[Tensor]]:
     picture = read_picture(path)
     try:

@@ -91,8 +91,15 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: not Parquet: {reason(error)}") from error
 
 
+def each_line(path: Path) -> Iterator[str]:
+    """The lines of a plain text, one at a time, without their ends."""
+    with _opened(path, newline=None) as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
 @contextlib.contextmanager
-def _opened(path: Path, newline: str) -> Iterator[TextIO]:
+def _opened(path: Path, newline: str | None) -> Iterator[TextIO]:
     stat_file(path)
     try:
         with path.open(encoding="utf-8-sig", newline=newline) as file:

@@ -1,9 +1,12 @@
 """LinCIR (Gu et al., CVPR 2024): phi learnt from text; CLIP's preprocessing, fp16 on a GPU, the word at every $."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from cig import hub
 from cig.formats import identity
-from cig.images import Preprocess
-from cig.inversion import InversionMethod
+from cig.images import Preprocess, Preprocessing
+from cig.inversion import InversionMethod, Inverter
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 from cig.settings import CIG_DRIVE, CIG_LICENCE
 
@@ -21,7 +24,14 @@ def load(variant: str, source: Source) -> InversionMethod:
     weights = VARIANTS[variant]
     inverter = source.load_inverter(weights, on_gpu="float16")
     models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
-    preprocess = Preprocess(inverter.clip.size, pad=source.preprocessing == "targetpad")
     licence = "unknown" if source.phi else weights.licence
     name = "lincir" if source.phi else f"lincir/{variant}"
-    return InversionMethod(name, inverter, preprocess, "every", {**models, "licence": licence})
+    return around(inverter, name, {**models, "licence": licence}, source.preprocessing)
+
+
+def around(
+    inverter: Inverter, name: str, models: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> InversionMethod:
+    """The method with a phi that is at hand."""
+    preprocess = Preprocess(inverter.clip.size, pad=preprocessing == "targetpad")
+    return InversionMethod(name, inverter, preprocess, "every", models)

@@ -3,10 +3,13 @@
 The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption}`; Pic2Word's own differ by dataset.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from cig import hub
 from cig.formats import identity
-from cig.images import Preprocess
-from cig.inversion import InversionMethod
+from cig.images import Preprocess, Preprocessing
+from cig.inversion import InversionMethod, Inverter
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")
@@ -21,7 +24,14 @@ def load(variant: str, source: Source) -> InversionMethod:
     weights = VARIANTS[variant]
     inverter = source.load_inverter(weights)
     models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
-    preprocess = Preprocess(inverter.clip.size, pad=source.preprocessing == "targetpad")
     licence = "unknown" if source.phi else weights.licence
     name = "pic2word" if source.phi else f"pic2word/{variant}"
-    return InversionMethod(name, inverter, preprocess, "every", {**models, "licence": licence})
+    return around(inverter, name, {**models, "licence": licence}, source.preprocessing)
+
+
+def around(
+    inverter: Inverter, name: str, models: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> InversionMethod:
+    """The method with a phi that is at hand."""
+    preprocess = Preprocess(inverter.clip.size, pad=preprocessing == "targetpad")
+    return InversionMethod(name, inverter, preprocess, "every", models)

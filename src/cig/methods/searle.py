@@ -1,8 +1,11 @@
 """SEARLE (Baldrati et al., ICCV 2023): phi distilled from optimised words; targetpad, the word at the first $."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from cig.formats import identity
-from cig.images import Preprocess
-from cig.inversion import InversionMethod
+from cig.images import Preprocess, Preprocessing
+from cig.inversion import InversionMethod, Inverter
 from cig.methods import CLIPS, Source, Weights
 
 _RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"
@@ -16,7 +19,14 @@ def load(variant: str, source: Source) -> InversionMethod:
     weights = VARIANTS[variant]
     inverter = source.load_inverter(weights)
     models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
-    preprocess = Preprocess(inverter.clip.size, pad=source.preprocessing != "clip")
     licence = "unknown" if source.phi else weights.licence
     name = "searle" if source.phi else f"searle/{variant}"
-    return InversionMethod(name, inverter, preprocess, "first", {**models, "licence": licence})
+    return around(inverter, name, {**models, "licence": licence}, source.preprocessing)
+
+
+def around(
+    inverter: Inverter, name: str, models: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> InversionMethod:
+    """The method with a phi that is at hand."""
+    preprocess = Preprocess(inverter.clip.size, pad=preprocessing != "clip")
+    return InversionMethod(name, inverter, preprocess, "first", models)

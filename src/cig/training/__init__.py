@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import cast
 
 from cig import plugins
-from cig.errors import UsageError
+from cig.errors import NotFoundError, UsageError
 from cig.types import Pairs, Scenes
 
 
@@ -23,6 +23,14 @@ def load_pairs(name: str) -> Pairs:
     if not hasattr(module, "pairs"):
         raise UsageError(f"{family} has no pictures with captions of their own to train on; icons/train has")
     return cast(Pairs, module.pairs(split or "train"))
+
+
+def has_pairs(name: str) -> bool:
+    """Whether it is a benchmark with (picture, caption) pairs."""
+    try:
+        return hasattr(plugins.load("benchmarks", name.partition("/")[0]), "pairs")
+    except NotFoundError:
+        return False
 
 
 def load_scenes(name: str, limit: int | None = None) -> Scenes:

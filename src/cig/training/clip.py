@@ -22,11 +22,12 @@ from cig.errors import NotFoundError, UsageError
 from cig.formats import identity, make_folder, write_bytes, write_json
 from cig.training import processes
 from cig.training.card import write_card
+from cig.training.decoding import facts_of_unreadable
 from cig.training.loop import train
+from cig.training.pairs import PairSource
 from cig.training.plan import CPU, Plan
 from cig.training.step import Step, need_whole
 from cig.training.tokenizer import train_tokenizer
-from cig.types import Pairs
 
 LARGEST_SCALE = 60.0  # of the logits: the inverse temperature
 TOKENIZER_CAPTIONS = 60_000
@@ -56,7 +57,7 @@ SIZES = {
 
 
 def train_clip(
-    pairs: Pairs,
+    pairs: PairSource,
     size: ClipSize,
     plan: Plan,
     out: Path,
@@ -87,17 +88,17 @@ def train_clip(
     need_whole(plan, "CLIP's loss")
 
     def loss_of(step: Step) -> Tensor:
-        batch, own = pairs.batch(plan.batch, step.rng), step.own(plan.batch)
+        batch = pairs.of(step, plan.batch)
         step.ids += batch.ids
-        seen = model.vision_model(pixel_values=batch.pixels[own].to(device)).pooler_output
+        seen = model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output
         pictures = processes.gathered(model.visual_projection(seen).float())
-        texts = processes.gathered(text_features(model, tokenizer, batch.captions[own]).float())
+        texts = processes.gathered(text_features(model, tokenizer, batch.captions).float())
         scale = model.logit_scale.exp().clamp(max=LARGEST_SCALE)
         return contrastive(texts, pictures, batch.positives.to(device), scale) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
         save(model, out)
-        write_card(out, "a CLIP for composed image retrieval", facts)
+        write_card(out, "a CLIP for composed image retrieval", {**facts, **facts_of_unreadable(out)})
 
     train(model, loss_of, plan, out, export, about, _groups(model), tensorboard=tensorboard)
 
@@ -199,19 +200,34 @@ def save(model: Any, out: Path) -> None:
     write_json(out / "config.json", config, indent=2)
 
 
+def pixels_of(size: ClipSize, start: Path | None = None) -> int:
+    """The width of the pictures that such a CLIP sees, or that it sees which is started from."""
+    from transformers import CLIPConfig
+
+    if not start:
+        return size.image
+    _need_clip(start)
+    width: int = CLIPConfig.from_pretrained(start).vision_config.image_size
+    return width
+
+
+def _need_clip(start: Path) -> None:
+    if not (start / "config.json").is_file():
+        raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
+
+
 def _started(start: Path, out: Path) -> tuple[Tokenizer, Any]:
     """Another CLIP's tokenizer, copied, and its weights."""
     from transformers import CLIPModel
 
-    if not (start / "config.json").is_file():
-        raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
+    _need_clip(start)
     for path in sorted(start.glob("*token*.json")):
         write_bytes(out / path.name, path.read_bytes())
     model = CLIPModel.from_pretrained(start, dtype=torch.float32)
     return load_tokenizer(str(out), model.config.text_config.max_position_embeddings), model
 
 
-def _tokenizer(pairs: Pairs, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:
+def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:
     """The folder's own, or one that is trained on captions first."""
     if not (out / "tokenizer.json").is_file():
         rng = Random(f"{plan.seed}/tokenizer")

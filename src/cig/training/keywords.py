@@ -1,17 +1,54 @@
-"""Keywords of a caption, and the caption with pseudo-words in their place (LinCIR, Gu et al., CVPR 2024, section 3.2).
+"""Keywords of captions, and the captions with pseudo-words in their place (LinCIR, Gu et al., CVPR 2024, section 3.2).
 
-LinCIR masks every longest run of nouns, proper nouns, adjectives and determiners, found by a tagger. Ours needs none: a
-run is of words that are not in a list of English function words and common verbs, determiners before it included.
+LinCIR masks every longest run of nouns, proper nouns, adjectives and determiners, found by a tagger (`taggers.py`). The
+chunker here needs none: a run is of words that are not in a list of English function words and common verbs,
+determiners before it included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from random import Random
+from typing import NamedTuple, Protocol
 
 from cig.encoders import PLACEHOLDER
 from cig.inversion import BARE_PROMPT
 
-CHUNKER = "runs of words outside a stop-word list"
+
+class Word(NamedTuple):
+    text: str
+    space: str  # what follows it: " ", or nothing
+    key: bool  # whether it belongs to a keyword
+
+
+class Tagger(Protocol):
+    """What finds keywords."""
+
+    name: str  # with versions, for results
+
+    def __call__(self, texts: Sequence[str]) -> list[list[Word]]:
+        """The words of each text, in order."""
+
+
+def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[str]:
+    """ "a photo of a red folder that has a lock" -> "$ of $ that has $".
+
+    A caption without keywords loses one word at random; an empty one is `a photo of $`.
+    """
+    texts = [" ".join(caption.lower().replace(PLACEHOLDER, " ").split()) for caption in captions]
+    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger(texts)]
+
+
+def _masked(words: Sequence[Word], rng: Random) -> str:
+    if not any(word.key for word in words):
+        lost = rng.randrange(len(words))
+        words = [word._replace(key=place == lost) for place, word in enumerate(words)]
+    parts: list[str] = []
+    for key, run in groupby(words, key=lambda word: word.key):
+        own = list(run)
+        parts += [PLACEHOLDER, own[-1].space] if key else [part for word in own for part in word[:2]]
+    return "".join(parts).strip()
 
 
 def _words(text: str) -> frozenset[str]:
@@ -29,28 +66,20 @@ STOP_WORDS = DETERMINERS | _words(
 )
 
 
-def mask_keywords(caption: str, rng: Random) -> str:
-    """ "a photo of a red folder that has a lock" -> "$ of $ that has $".
+class Chunker:
+    """Keywords without a tagger."""
 
-    A caption without keywords loses one word at random; an empty one is `a photo of $`.
-    """
-    words = caption.lower().replace(PLACEHOLDER, " ").split()
-    if not words:
-        return BARE_PROMPT
-    keys = [_bare(word) not in STOP_WORDS for word in words]
-    if not any(keys):
-        place = rng.randrange(len(words))
-        return " ".join([*words[:place], PLACEHOLDER, *words[place + 1 :]])
-    for place in reversed(range(len(words) - 1)):
-        if keys[place + 1] and _bare(words[place]) in DETERMINERS:
-            keys[place] = True
-    masked: list[str] = []
-    for word, is_key in zip(words, keys, strict=True):
-        if not is_key:
-            masked.append(word)
-        elif not masked or masked[-1] != PLACEHOLDER:
-            masked.append(PLACEHOLDER)
-    return " ".join(masked)
+    name = "runs of words outside a stop-word list"
+
+    def __call__(self, texts: Sequence[str]) -> list[list[Word]]:
+        return [self._words(text.split()) for text in texts]
+
+    def _words(self, words: Sequence[str]) -> list[Word]:
+        keys = [_bare(word) not in STOP_WORDS for word in words]
+        for place in reversed(range(len(words) - 1)):
+            if keys[place + 1] and _bare(words[place]) in DETERMINERS:
+                keys[place] = True
+        return [Word(word, " ", key) for word, key in zip(words, keys, strict=True)]
 
 
 def _bare(word: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from cig.encoders import Clip
 from cig.inversion import Phi
-from cig.training.keywords import CHUNKER, mask_keywords
-from cig.training.phi import Network
+from cig.training.captions import Captions
+from cig.training.keywords import Chunker, Tagger, mask_keywords
+from cig.training.phi import Network, Pace
 from cig.training.plan import Plan
 from cig.training.step import Step
-from cig.types import Pairs
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,29 @@ class Lincir:
     The noise is U(0, 1) a caption times N(0, 1) an element; features are not normalised.
     """
 
-    pairs: Pairs
+    captions: Captions
+    tagger: Tagger = field(default_factory=Chunker)
     name = "lincir"
     network = Phi
+    pace = Pace()
 
     @property
     def about(self) -> Mapping[str, Any]:
-        return {**self.pairs.identity, "keywords": CHUNKER}
+        return {**self.captions.identity, "keywords": self.tagger.name}
+
+    @property
+    def per_pass(self) -> int:
+        return self.captions.per_pass
+
+    def hidden(self, width: int) -> int:
+        return 4 * width
 
     def check(self, plan: Plan) -> None:
         """Any plan will do."""
 
     def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
-        captions = self.pairs.captions(size, step.rng)
-        masked = [mask_keywords(text, step.rng) for text in captions]
+        captions = self.captions.of(step, size)
+        masked = mask_keywords(captions, self.tagger, step.rng)
         noise = torch.rand(size, 1) * torch.randn(size, clip.feature_width)
         for places, share in step.shares(size):
             own = [captions[place] for place in places]

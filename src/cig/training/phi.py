@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,26 +11,69 @@ import torch
 from torch import Tensor
 
 from cig.encoders import Clip
-from cig.formats import write_bytes
-from cig.inversion import Im2Text, Phi
-from cig.training.card import write_card
+from cig.formats import identity
+from cig.inversion import Im2Text, Phi, kind_of, need_fit, read_phi
+from cig.runtime import say
+from cig.training.card import scores_text, write_card
+from cig.training.decoding import facts_of_unreadable
+from cig.training.layouts import Layout, Network, names_of, write_phi
 from cig.training.loop import train
 from cig.training.plan import Plan
 from cig.training.step import Step
+from cig.training.validation import Validation, validator
 
-Network = Phi | Im2Text
-PHI = "phi.safetensors"
+
+@dataclass(frozen=True)
+class Pace:
+    """How an objective is trained as published; LinCIR's, where nothing else is said.
+
+    Attributes:
+        passes: over the data, which say how many steps there are; 0: `steps` does.
+    """
+
+    steps: int = 20_000
+    batch: int = 512
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 1
+    schedule: str = "constant"
+    dropout: float = 0.5
+    passes: int = 0
+
+    def given(self, per_pass: int, **asked: Any) -> dict[str, Any]:
+        """What was asked for, by `Plan`'s flags, and for None what is published.
+
+        The rate rises over a tenth of the steps at most: a short run with the published rise would never reach it.
+
+        Args:
+            per_pass: items of the data; 0: it has no end.
+        """
+        own = {key: value for key, value in asked.items() if value is not None}
+        batch = own.get("batch_size", self.batch)
+        by_passes = -(-self.passes * per_pass // max(batch, 1))
+        steps = own.get("steps", by_passes or self.steps)
+        warmup = max(1, min(self.warmup, steps // 10))
+        pace = {"lr": self.lr, "warmup": warmup, "schedule": self.schedule, "weight_decay": self.weight_decay}
+        return {"steps": steps, "batch_size": batch, **pace, **own}
 
 
 class Objective(Protocol):
     """What a phi learns from."""
 
-    name: str
+    name: str  # that of the method which searches by it
     network: type[Phi] | type[Im2Text]  # each paper's own
+    pace: Pace  # as published
 
     @property
     def about(self) -> Mapping[str, Any]:
         """What the result depends on: data and constants."""
+
+    @property
+    def per_pass(self) -> int:
+        """Items of the data; 0 where it has no end."""
+
+    def hidden(self, width: int) -> int:
+        """The network's inner width, for a CLIP's features of this width."""
 
     def check(self, plan: Plan) -> None:
         """Raises UsageError for a plan that the loss cannot be computed by."""
@@ -43,29 +87,54 @@ def train_phi(
     objective: Objective,
     plan: Plan,
     out: Path,
-    dropout: float = 0.5,
+    dropout: float | None = None,
     tensorboard: Path | None = None,
-) -> None:
-    """Writes `out/phi.safetensors` (fp16) and its card at every checkpoint."""
+    start: Path | None = None,
+    layout: Layout = "safetensors",
+    validation: Validation | None = None,
+) -> Mapping[str, Any]:
+    """Writes a phi and its card to `out` at every checkpoint; returns the loop's facts.
+
+    Args:
+        dropout: between the layers; by default as published.
+        start: a phi to begin with, of either kind and in any layout.
+        layout: see `layouts.py`.
+        validation: asked at every checkpoint; the best phi is kept beside the last.
+
+    Raises:
+        MismatchError: `start` does not fit the CLIP.
+    """
     objective.check(plan)
     torch.manual_seed(plan.seed)
-    widths = (clip.feature_width, 4 * clip.feature_width, clip.token_width)
-    phi = objective.network(*widths, dropout).to(clip.device)
+    dropout = objective.pace.dropout if dropout is None else dropout
+    phi = begun(clip, objective, dropout, start).to(clip.device)
+    about = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity), **objective.about}
+    about |= {"start": identity(start)} if start else {}
+    about |= {"validate": validation.about} if validation else {}
 
     def loss_of(step: Step) -> Iterable[Tensor]:
         return objective.loss(clip, phi, plan.batch, step)
 
     def export(facts: Mapping[str, Any]) -> None:
-        save(phi, out / PHI)
-        write_card(out, f"a phi by {objective.name}", facts)
+        write_phi(phi, out, layout, facts, objective.per_pass)
+        write_card(out, f"a phi by {objective.name}", {**facts, **facts_of_unreadable(out)})
 
-    models = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity)}
-    train(phi, loss_of, plan, out, export, {**models, **objective.about}, tensorboard=tensorboard)
+    scores = validator(validation, objective.name, clip, phi) if validation else None
+    facts = train(phi, loss_of, plan, out, export, about, validate=scores, tensorboard=tensorboard)
+    if validation:
+        _, last, best = names_of(layout, facts)
+        say(f"{scores_text(facts)}; the best is {out / best}, the last {out / last}")
+    return facts
 
 
-def save(phi: Network, path: Path) -> None:
-    """fp16; layers.{0,3,6} as LinCIR's checkpoints have them, or layers.{0,1}.0 and fc_out as Pic2Word's."""
-    import safetensors.torch
-
-    weights = {name: own.detach().half().cpu().contiguous() for name, own in phi.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(weights))
+def begun(clip: Clip, objective: Objective, dropout: float, start: Path | None = None) -> Network:
+    """A new network, or one that was trained before."""
+    if not start:
+        width = clip.feature_width
+        return objective.network(width, objective.hidden(width), clip.token_width, dropout)
+    kind = kind_of(start)
+    weights, (width, hidden, words) = read_phi(start, kind)
+    need_fit(start, (width, words), clip.identity["source"], (clip.feature_width, clip.token_width))
+    phi = kind.network(width, hidden, words, dropout)
+    phi.load_state_dict(weights)
+    return phi

@@ -13,10 +13,10 @@ from cig.encoders import Clip
 from cig.inversion import BARE_PROMPT, Im2Text
 from cig.training import processes
 from cig.training.clip import contrastive
-from cig.training.phi import Network
+from cig.training.phi import Network, Pace
+from cig.training.pictures import PixelSource
 from cig.training.plan import Plan
 from cig.training.step import Step, need_whole
-from cig.types import Pairs
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,31 @@ class Pic2Word:
         scale: of the logits, the inverse temperature.
     """
 
-    pairs: Pairs
+    pictures: PixelSource
     scale: float = 100.0
     name = "pic2word"
     network = Im2Text
+    pace = Pace(batch=1024, weight_decay=0.1, warmup=10_000, schedule="cosine", dropout=0.1, passes=30)
 
     @property
     def about(self) -> Mapping[str, Any]:
-        return {**self.pairs.identity, "scale": self.scale}
+        return {**self.pictures.identity, "scale": self.scale}
+
+    @property
+    def per_pass(self) -> int:
+        return self.pictures.per_pass
+
+    def hidden(self, width: int) -> int:
+        """The published network's, whatever the CLIP's width."""
+        return 512
 
     def check(self, plan: Plan) -> None:
         need_whole(plan, "Pic2Word's loss")
 
     def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
-        batch, own = self.pairs.batch(size, step.rng), step.own(size)
-        step.ids += batch.ids
-        features = clip.embed_images(batch.pixels[own]).to(clip.device)
+        batch = self.pictures.of(step, size)
+        step.ids += batch.names
+        features = clip.embed_images(batch.pixels).to(clip.device)
         found = processes.gathered(clip.project_texts([BARE_PROMPT] * len(features), phi(features)))
         alone = torch.eye(size, dtype=torch.bool, device=clip.device)
         yield contrastive(found, processes.gathered(features), alone, self.scale) / processes.world()

@@ -6,12 +6,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
 
 from cig import plugins
 from cig.benchmarks import load_benchmarks
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, UsageError
 from cig.formats import digest
+from cig.images import Preprocess
 from cig.layout import walk_pictures
+from cig.training import has_pairs, load_pairs
+from cig.training.decoding import UNREADABLE, Decoder, Unreadable
+from cig.training.step import Order, Step
+from cig.types import Pairs
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,93 @@ def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:
 def _digest(names: Sequence[str], paths: Sequence[Path]) -> str:
     rows = (f"{name}\0{path.stat().st_size}" for name, path in zip(names, paths, strict=True))
     return digest("\n".join(rows).encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """What a process sees of a step."""
+
+    pixels: Tensor  # [b, 3, S, S], preprocessed: of this process's own share of the step
+    names: tuple[str, ...]  # [b]
+
+
+class PixelSource(Protocol):
+    """What a phi learns from that is taught by pictures."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Source, count, digest."""
+
+    @property
+    def per_pass(self) -> int:
+        """How many there are; 0 where they have no end."""
+
+    def of(self, step: Step, count: int) -> PixelBatch:
+        """This process's share of the `count` pictures of a step."""
+
+
+@dataclass(frozen=True)
+class DrawnPictures:
+    """Of a benchmark whose pictures are made anew at every step."""
+
+    pairs: Pairs
+    per_pass = 0
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.pairs.identity
+
+    def of(self, step: Step, count: int) -> PixelBatch:
+        batch, own = self.pairs.batch(count, step.rng), step.own(count)
+        return PixelBatch(batch.pixels[own], batch.ids[own])
+
+
+@dataclass(frozen=True)
+class ListedPictures:
+    """Of a list: each once a pass, in an order that is drawn anew for it."""
+
+    pictures: Pictures
+    decoder: Decoder
+    order: Order
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.pictures.identity
+
+    @property
+    def per_pass(self) -> int:
+        return len(self.pictures)
+
+    def of(self, step: Step, count: int) -> PixelBatch:
+        """Raises UsageError where a step has more pictures than there are."""
+        need_enough(len(self.pictures), count, "pictures")
+        now, following = (
+            self.order.places(number, count)[step.own(count)] for number in (step.number, step.number + 1)
+        )
+        places, pixels = self.decoder.read(now, following)
+        return PixelBatch(pixels, tuple(self.pictures.names[place] for place in places))
+
+
+def need_enough(there: int, wanted: int, what: str) -> None:
+    """Raises UsageError: contrasted with itself, a picture would be wrong for its own words."""
+    if wanted > there:
+        raise UsageError(f"--batch-size {wanted} is more than the {there} {what}; a step sees each once at most")
+
+
+def pixel_source(
+    source: str, size: int, out: Path, root: Path | None = None, seed: int = 0, workers: int = 4
+) -> PixelSource:
+    """Pictures by a folder or a benchmark's name; a benchmark with pairs makes them anew at every step.
+
+    Args:
+        size: of the pixels that the CLIP sees; the preprocessing is CLIP's.
+        out: gets the names of those that cannot be read.
+        seed: of the order in which they are seen.
+        workers: threads that decode them.
+    """
+    if has_pairs(source) and not os.path.isdir(source):
+        return DrawnPictures(load_pairs(source))
+    found = load_pictures(source, root)
+    unreadable = Unreadable(out / UNREADABLE)
+    decoder = Decoder(found.names, found.paths.__getitem__, Preprocess(size), unreadable, workers)
+    return ListedPictures(found, decoder, Order(len(found), seed))

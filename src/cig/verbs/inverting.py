@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cig.flags import LoopFlags
+from cyclopts import Parameter
+
+from cig.errors import UsageError
+from cig.flags import LoopFlags, ValidateFlags, at_least_1
+
+if TYPE_CHECKING:
+    from cig.encoders import Clip
+    from cig.training.lincir import Lincir
+    from cig.training.phi import Objective
+    from cig.training.pic2word import Pic2Word
+    from cig.training.taggers import Keywords
 
 
 def phi(
@@ -15,54 +26,114 @@ def phi(
     clip: str,
     out: Path,
     objective: Literal["lincir", "pic2word"] = "lincir",
-    steps: int = 20_000,
-    batch_size: int = 512,
-    lr: float = 1e-4,
-    warmup: int = 1,
-    schedule: Literal["constant", "cosine"] = "constant",
-    dropout: float = 0.5,
-    scale: float = 100.0,
+    start: Path | None = None,
+    column: str | None = None,
+    keywords: Literal["auto", "stopwords", "spacy", "nltk"] | None = None,
+    dataset_path: Path | None = None,
+    scale: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    warmup: int | None = None,
+    schedule: Literal["constant", "cosine"] | None = None,
+    weight_decay: float | None = None,
+    dropout: float | None = None,
+    ema: float = 0.0,
+    layout: Literal["safetensors", "published"] = "safetensors",
+    validating: ValidateFlags = ValidateFlags(),
     loop: LoopFlags = LoopFlags(),
+    num_workers: Annotated[int, Parameter(alias="--workers")] = 4,
     cache_dir: Path | None = None,
 ) -> None:
-    """Trains a textual-inversion network for a frozen CLIP; a rerun continues.
+    """Trains a textual-inversion network for a frozen CLIP, by default as its paper did; a rerun continues.
 
     Parameters
     ----------
     data
-        A benchmark with captioned pictures to train on: icons/train.
+        lincir: captions, in a text file (a line each) or a table (.csv, .tsv, .json, .jsonl, .parquet). pic2word: a
+        folder of pictures, or a benchmark. Either: a benchmark with captioned pictures to train on, icons/train.
     clip
         The CLIP: a hub id or a folder.
     out
         Gets phi.safetensors (for --phi), a model card, and what a rerun continues from.
     objective
-        lincir learns from captions alone, pic2word from pictures alone. Defaults are LinCIR's.
-    steps
-        All of them, those of earlier calls included.
-    batch_size
-        Captions or pictures a step.
-    lr
-        The learning rate.
-    warmup
-        Steps over which the rate rises; some seeds never recover from a first step at a high rate.
-    schedule
-        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often.
-    dropout
-        Between phi's layers.
+        lincir learns from captions alone, pic2word from pictures alone.
+    start
+        A phi to begin with, in any layout that --phi takes. Default: a new one.
+    column
+        lincir: the table's column of captions. Default: caption, else text.
+    keywords
+        lincir: what finds them. Default: auto, which takes spaCy, else NLTK, else a stop-word list, as installed.
+    dataset_path
+        pic2word: the folder of a benchmark, or that folder's parent. Default: ./datasets/NAME, or cig.toml's.
     scale
-        pic2word: of the logits (the inverse temperature); OpenAI's CLIPs end at 100.
+        pic2word: of the logits (the inverse temperature). Default: 100, where OpenAI's CLIPs end.
+    steps
+        All of them, those of earlier calls included. Default: lincir 20,000; pic2word 30 passes over a folder.
+    batch_size
+        Captions or pictures a step. Default: lincir 512, pic2word 1,024.
+    lr
+        The highest learning rate. Default: 1e-4.
+    warmup
+        Steps over which the rate rises; some seeds never recover from a first step at a high rate. Default: lincir 1;
+        pic2word 10,000, or a tenth of the steps.
+    schedule
+        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often. Default: lincir
+        constant, pic2word cosine.
+    weight_decay
+        Default: lincir 0.01, pic2word 0.1.
+    dropout
+        Between phi's layers. Default: lincir 0.5, pic2word 0.1.
+    ema
+        What is written is the mean of weights with this decay; 0: the last weights.
+    layout
+        published: the files and keys of LinCIR's or Pic2Word's own checkpoints, which --phi takes as well.
+    num_workers
+        Threads that decode pictures.
     cache_dir
         The hub's cache.
     """
     import torch
 
     from cig.encoders import load_clip
-    from cig.training import load_pairs
-    from cig.training.lincir import Lincir
     from cig.training.phi import train_phi
-    from cig.training.pic2word import Pic2Word
 
-    plan, pairs = loop.plan(steps, batch_size, lr, warmup, schedule), load_pairs(data)
-    learnt = Lincir(pairs) if objective == "lincir" else Pic2Word(pairs, scale)
+    at_least_1("--num-workers", num_workers)
+    texts, pictures = {"--column": column, "--keywords": keywords}, {"--dataset-path": dataset_path, "--scale": scale}
+    _refuse(objective, {"lincir": texts, "pic2word": pictures})
+    validation = validating.asked()
     tower = load_clip(clip, loop.place(), torch.float32, cache_dir)
-    train_phi(tower, learnt, plan, out, dropout, loop.tensorboard)
+    taught: Objective
+    if objective == "lincir":
+        taught = _lincir(data, column, keywords or "auto", loop.seed)
+    else:
+        taught = _pic2word(data, tower, out, dataset_path, scale, loop.seed, num_workers)
+    pace = {"steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "schedule": schedule}
+    plan = loop.plan(**taught.pace.given(taught.per_pass, **pace, weight_decay=weight_decay), ema=ema)
+    train_phi(tower, taught, plan, out, dropout, loop.tensorboard, start, layout, validation)
+
+
+def _lincir(data: str, column: str | None, keywords: Keywords, seed: int) -> Lincir:
+    from cig.training.captions import load_captions
+    from cig.training.lincir import Lincir
+    from cig.training.taggers import load_tagger
+
+    return Lincir(load_captions(data, column, seed), load_tagger(keywords))
+
+
+def _pic2word(
+    data: str, tower: Clip, out: Path, root: Path | None, scale: float | None, seed: int, workers: int
+) -> Pic2Word:
+    from cig.training.pic2word import Pic2Word
+    from cig.training.pictures import pixel_source
+
+    seen = pixel_source(data, tower.size, out, root, seed, workers)
+    return Pic2Word(seen) if scale is None else Pic2Word(seen, scale)
+
+
+def _refuse(objective: str, flags: Mapping[str, Mapping[str, object]]) -> None:
+    """Raises UsageError for a flag that another objective takes."""
+    for family, own in flags.items():
+        given = [flag for flag, value in own.items() if value is not None]
+        if given and family != objective:
+            raise UsageError(f"{given[0]} is for --objective {family}; leave it out, or ask for that one")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.flags import LoopFlags, at_least_1
@@ -22,6 +24,8 @@ def clip(
     batch_size: int = 256,
     lr: float = 1e-3,
     warmup: int = 150,
+    column: str | None = None,
+    num_workers: Annotated[int, Parameter(alias="--workers")] = 4,
     loop: LoopFlags = LoopFlags(),
 ) -> None:
     """Trains a CLIP, from nothing with a tokenizer of its own, or from another; a rerun continues.
@@ -29,7 +33,8 @@ def clip(
     Parameters
     ----------
     data
-        A benchmark with captioned pictures to train on: icons/train.
+        A table of pictures and captions (.csv, .tsv, .json, .jsonl, .parquet), with columns picture, a path from the
+        table's folder on, and caption; or a benchmark that has some to train on: icons/train.
     out
         Gets the CLIP in transformers' layout (fp16), a model card, and what a rerun continues from.
     size
@@ -46,15 +51,20 @@ def clip(
         The highest learning rate.
     warmup
         Steps until it is reached.
+    column
+        The table's column of captions. Default: caption, else text.
+    num_workers
+        Threads that decode a table's pictures.
     """
-    from cig.training import load_pairs
-    from cig.training.clip import SIZES, train_clip
+    from cig.training.clip import SIZES, pixels_of, train_clip
+    from cig.training.pairs import pair_source
 
     _check_size(size, SIZES)
     if layers and not start:
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
-    pairs = load_pairs(data)
+    at_least_1("--num-workers", num_workers)
     plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=0.1)
+    pairs = pair_source(data, pixels_of(SIZES[size], start), out, column, loop.seed, num_workers)
     train_clip(pairs, SIZES[size], plan, out, pairs.identity, loop.place(), start, layers, loop.tensorboard)
 
 

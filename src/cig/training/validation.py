@@ -1,0 +1,90 @@
+"""Validation during training: a phi, as it is, searches a benchmark by the method that it is trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cig import plugins
+from cig.benchmarks import load_benchmarks
+from cig.encoders import Clip
+from cig.errors import UsageError, did_you_mean, some
+from cig.evaluation import evaluate
+from cig.features import PictureFeatures, embed_pictures
+from cig.inversion import Im2Text, InversionMethod, Inverter, Phi
+from cig.preflight import need_pictures
+from cig.retrieval import search, wanted_pictures
+from cig.runtime import say
+from cig.types import Benchmark
+
+AVERAGE = ("recall@5", "subset_recall@1")  # CIRR's, which evaluation adds
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A benchmark, or the first of its queries, and what is best by it."""
+
+    parts: tuple[Benchmark, ...]
+    measure: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        queries, gallery = (sum(len(getattr(part, what)) for part in self.parts) for what in ("queries", "gallery"))
+        return {"benchmark": self.parts[0].name, "queries": queries, "gallery": gallery, "measure": self.measure}
+
+    def scores(self, method: InversionMethod, pictures: PictureFeatures) -> dict[str, float]:
+        """In percent, of all parts; the measure that is asked for comes first."""
+        rankings = [search(part, method, pictures=pictures) for part in self.parts]
+        named = evaluate(self.parts, rankings).scores
+        own = named["average"] if len(self.parts) > 1 else next(iter(named.values()))
+        return {self.measure: own[self.measure], **own}
+
+
+def load_validation(
+    name: str, measure: str | None = None, root: Path | None = None, limit: int | None = None
+) -> Validation:
+    """A benchmark to validate on, by NAME/SPLIT.
+
+    Args:
+        measure: what more of is better; by default the benchmark's first.
+        limit: the first so many queries of each part; the gallery stays whole.
+
+    Raises:
+        UsageError: its targets are hidden, or it has no such measure.
+        NotFoundError: no such benchmark, or none of its pictures.
+    """
+    parts = tuple(replace(part, queries=part.queries[:limit]) for part in load_benchmarks(name, root))
+    if any(part.hidden for part in parts):
+        raise UsageError(f"the targets of {parts[0].name} are hidden; validate on val")
+    measures = [*parts[0].measures, *(("average",) if {*AVERAGE} <= {*parts[0].measures} else ())]
+    if measure and measure not in measures:
+        raise UsageError(f'{parts[0].name} has no measure "{measure}".{did_you_mean(measure, measures)}')
+    need_pictures(parts)
+    return Validation(parts, measure or measures[0])
+
+
+def validator(
+    validation: Validation, family: str, clip: Clip, phi: Phi | Im2Text, batch: int = 64, workers: int = 4
+) -> Callable[[], Mapping[str, float]]:
+    """What scores a phi that is being trained; the benchmark's pictures are encoded here, once.
+
+    Args:
+        family: of methods: it fixes prompt, preprocessing and the pseudo-word's place.
+        phi: scored as fp16, as it is written, so that `cig evaluate` finds the same.
+        batch: pictures that are encoded at a time.
+        workers: threads that decode them.
+    """
+    around = plugins.load("methods", family).around
+
+    def method(of: Phi | Im2Text) -> InversionMethod:
+        made: InversionMethod = around(Inverter(clip, of), family, {"clip": clip.identity})
+        return made
+
+    wanted = [path for part in validation.parts for path in wanted_pictures(part, method(phi))]
+    pictures = embed_pictures(method(phi), wanted, batch, workers)
+    if pictures.failed:
+        say(f"{len(pictures.failed)} pictures cannot be read, and are not found: {some(pictures.failed.values(), 3)}")
+    return lambda: validation.scores(method(deepcopy(phi).half().float().eval()), pictures)

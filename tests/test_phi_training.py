@@ -1,0 +1,442 @@
+"""A phi's data, keywords, validation and files; and the whole of it on pictures and captions of one's own."""
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from random import Random
+
+import pyarrow
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from cig import searching
+from cig.cache import FeatureCache
+from cig.cli import main
+from cig.encoders import load_clip
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.evaluation import evaluate
+from cig.flags import LoopFlags, ValidateFlags
+from cig.images import Preprocess
+from cig.inversion import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
+from cig.options import Compute, Data, Searching
+from cig.tensors import read_tensors
+from cig.training import layouts, loop, taggers
+from cig.training import phi as room
+from cig.training.captions import Packed, load_captions
+from cig.training.decoding import Decoder, Unreadable
+from cig.training.keywords import Word, mask_keywords
+from cig.training.lincir import Lincir
+from cig.training.pairs import pair_source
+from cig.training.phi import Pace
+from cig.training.pictures import pixel_source
+from cig.training.step import Step
+from cig.training.taggers import load_tagger
+from cig.verbs import inverting
+from cig.verbs import training as verbs
+
+# Captions
+
+
+def write_captions(path, texts):
+    rows = [{"id": i, "text": text} for i, text in enumerate(texts)]
+    if path.suffix == ".txt":
+        path.write_text("\n".join(texts) + "\n")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(texts))
+    elif path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, ["id", "text"], delimiter="\t" if path.suffix == ".tsv" else ",")
+            table.writeheader()
+            table.writerows(rows)
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["txt", "csv", "tsv", "json", "jsonl", "parquet"])
+def test_captions_of_every_form(tmp_path, form):
+    said = ["a red cat, asleep", "", "ein Hund – müde", "two cats"]
+    found = load_captions(write_captions(tmp_path / f"c.{form}", said))
+    assert list(found.texts) == [said[0], *said[2:]]
+    assert found.identity["captions"] == "3"
+    assert found.identity["left out"].startswith("1 without a text: 2")
+    seen = [text for number in range(2) for text in found.of(Step(number, Random(0)), 3)]
+    assert sorted(seen[:3]) == sorted(seen[3:]) == sorted(found.texts), "each once a pass"
+    assert load_captions(str(tmp_path / f"c.{form}"), seed=1).identity == found.identity
+
+
+def test_a_cell_may_hold_several_captions(tmp_path):
+    parquet.write_table(pyarrow.table({"raw": [["a", "b"], [], None, ["c"]]}), tmp_path / "c.parquet")
+    found = load_captions(str(tmp_path / "c.parquet"), "raw")
+    assert (list(found.texts), found.identity["left out"]) == (["a", "b", "c"], "2 without a text: 2, 3 (from 1)")
+
+
+def test_captions_that_are_not_there(tmp_path):
+    table = write_captions(tmp_path / "c.csv", ["a"])
+    with pytest.raises(UsageError, match=r"has no column title\..*Choose from: id, text"):
+        load_captions(table, "title")
+    (tmp_path / "d.csv").write_text("id,title\n1,a\n")
+    with pytest.raises(UsageError, match=r"no column caption or text; say which it is with --column.*id, title"):
+        load_captions(str(tmp_path / "d.csv"))
+    with pytest.raises(NotFoundError, match="is not a file; captions come as txt"):
+        load_captions(str(tmp_path / "none.txt"))
+    with pytest.raises(UsageError, match="icons/train has"):
+        load_captions("cirr/train")
+    (tmp_path / "e.txt").write_text("\n \n")
+    with pytest.raises(InputError, match="holds no caption"):
+        load_captions(str(tmp_path / "e.txt"))
+    (tmp_path / "f.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        load_captions(str(tmp_path / "f.txt"))
+
+
+def test_packed_texts_are_what_they_were():
+    packed = Packed(["a", "", "ü\ud800"])
+    assert (list(packed), len(packed), packed.letters) == (["a", "", "ü?"], 3, "aü?".encode())
+    assert Packed(["ab"]).digest != Packed(["a", "b"]).digest
+
+
+# Keywords
+
+
+class Fake:
+    """Three words are keywords; a comma is a word of its own, without a space before it."""
+
+    name = "fake"
+
+    def __call__(self, texts):
+        return [[self.word(own) for own in text.replace(",", " ,").split()] for text in texts]
+
+    def word(self, text):
+        return Word(text, "" if text == "dog" else " ", text in ("red", "cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "masked"),
+    [("the Red cat and DOG, asleep", "the $ and $, asleep"), ("red", "$"), ("$", "a photo of $"), ("ox", "$")],
+)
+def test_runs_of_keywords_are_masked(caption, masked):
+    assert mask_keywords([caption], Fake(), Random(0)) == [masked]
+
+
+def test_the_tagger_stands_in_every_result(tmp_path):
+    captions = load_captions(write_captions(tmp_path / "c.txt", ["a cat"]))
+    assert Lincir(captions, Fake()).about["keywords"] == "fake"
+    assert Lincir(captions).about["keywords"] == "runs of words outside a stop-word list"
+
+
+def test_taggers_are_found_or_asked_for(monkeypatch):
+    monkeypatch.setattr(taggers, "_has_spacy", lambda: False)
+    monkeypatch.setattr(taggers, "_has_nltk", lambda: False)
+    assert load_tagger().name == load_tagger("stopwords").name == "runs of words outside a stop-word list"
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    for name, what in (("spacy", "spacy download en_core_web_sm"), ("nltk", "nltk.downloader averaged")):
+        with pytest.raises(UsageError, match=f"{what}.*or --keywords stopwords"):
+            load_tagger(name)
+
+
+def test_keywords_by_spacy():
+    pytest.importorskip("spacy", reason="spaCy is not installed")
+    pytest.importorskip("en_core_web_sm", reason="spaCy's model is not installed")
+    tagger = load_tagger("auto")
+    assert tagger.name.startswith("spaCy 3.")
+    said = ["A photo of a red folder that has a lock", "Is shiny, and silver"]
+    assert mask_keywords(said, tagger, Random(0)) == ["$ of $ that has $", "is $, and $"]
+
+
+def test_keywords_by_nltk():
+    nltk = pytest.importorskip("nltk", reason="NLTK is not installed")
+    tagger = nltk.tag.PerceptronTagger(load=False)
+    learnt = [("the", "DT"), ("dog", "NN"), ("and", "CC"), ("runs", "VBZ"), (",", ",")]
+    tagger.train([learnt] * 20)
+    found = taggers.NltkTagger(tagger)
+    assert mask_keywords(["The dog, and the dog runs"], found, Random(0)) == ["$, and $ runs"]
+
+
+def test_parts_of_lincirs_loss_add_up(world, tmp_path):
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    captions = load_captions(write_captions(tmp_path / "c.txt", [f"a cat on {i} dogs" for i in range(9)]))
+    network = Phi(40, 80, 32, dropout=0)
+
+    def total(parts):
+        torch.manual_seed(0)
+        return sum(Lincir(captions).loss(clip, network, 8, Step(0, Random(0), parts))).item()
+
+    assert total(1) == pytest.approx(total(4), rel=1e-5)
+
+
+# Pictures and pairs
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """a.png to e.png, each of one colour; c.png is none."""
+    for number, name in enumerate("abcde"):
+        Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"\x89PNG, and no more")
+    return tmp_path
+
+
+def test_a_picture_that_cannot_be_read_gives_its_place_to_the_next(pictures, capsys):
+    ledger = pictures / "out" / "unreadable.jsonl"
+    names = [f"{name}.png" for name in "abcde"]
+    decoder = Decoder(names, lambda i: pictures / names[i], Preprocess(8), Unreadable(ledger), workers=2)
+    places, pixels = decoder.read([0, 2, 4], following=[2])
+    assert (places, len(pixels)) == ([0, 3, 4], 3)
+    assert torch.equal(pixels[1], decoder.read([3], ())[1][0])
+    assert [json.loads(line)["picture"] for line in ledger.read_text().splitlines()] == ["c.png"]
+    assert "c.png: not a whole picture" in capsys.readouterr().err
+    with ledger.open("a") as file:
+        file.write('{"picture": "to')
+    assert list(Unreadable(ledger).known) == ["c.png"]
+
+
+def test_a_folder_of_nothing_that_can_be_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no")
+    (tmp_path / "b.png").write_bytes(b"no")
+    source = pixel_source(str(tmp_path), 8, tmp_path / "out")
+    with pytest.raises(InputError, match=r"too many pictures in a row cannot be read.*\.png: not a whole"):
+        source.of(Step(0, Random(0)), 2)
+
+
+def test_a_step_sees_a_picture_once_at_most(pictures):
+    with pytest.raises(UsageError, match="--batch-size 6 is more than the 5 pictures"):
+        pixel_source(str(pictures), 8, pictures / "out").of(Step(0, Random(0)), 6)
+
+
+def write_noise(folder):
+    folder.mkdir()
+    for i in range(20):
+        Image.effect_noise((64, 64), 10 * i + 10).convert("RGB").save(folder / f"{i}.png")
+
+
+def write_pairs(folder, rows):
+    (folder / "pairs.csv").write_text("picture,caption\n" + "".join(f"{name},{text}\n" for name, text in rows))
+    return str(folder / "pairs.csv")
+
+
+def test_pairs_of_a_table(pictures):
+    rows = [("a.png", "dark"), ("a.png", "black"), ("b.png", "dark"), ("d.png", ""), ("gone.png", "?")]
+    rows += [("e.png", "red")]
+    source = pair_source(write_pairs(pictures, rows), 8, pictures / "out")
+    assert source.identity["pairs"] == "4"
+    told = "1 without a caption: row 4; 1 whose picture is not there: gone.png"
+    assert source.identity["left out"] == told
+    batch = source.of(Step(0, Random(0)), 4)
+    said = list(zip(batch.ids, batch.captions, strict=True))
+    assert sorted(said) == sorted(row for row in rows if row[0] != "gone.png" and row[1])
+    for i, (name, text) in enumerate(said):
+        true = [other == name or words == text for other, words in said]
+        assert batch.positives[i].tolist() == true
+    assert batch.pixels.shape == (4, 3, 8, 8)
+    assert sorted(source.captions(9, Random(0))) == ["black", "dark", "dark", "red"]
+    with pytest.raises(UsageError, match="more than the 4 pairs"):
+        source.of(Step(0, Random(0)), 5)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd.png", "x/../../a.png", "a\x07.png", ""])
+def test_a_picture_outside_of_the_tables_folder_is_refused(pictures, name):
+    with pytest.raises(InputError, match=r"pairs.csv, row 1: "):
+        pair_source(write_pairs(pictures, [(name, "a")]), 8, pictures / "out")
+
+
+def test_a_clip_learns_from_a_table(tmp_path):
+    rows = [{"image": f"in/{i}.png", "text": f"number {i} of a red cat"} for i in range(20)]
+    table = tmp_path / "pairs.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_noise(tmp_path / "in")
+    few = {"steps": 3, "batch_size": 8, "size": "tiny", "loop": LoopFlags(save_every=2, device="cpu")}
+    verbs.clip(str(table), out=tmp_path / "clip", **few)
+    assert load_clip(str(tmp_path / "clip"), torch.device("cpu"), torch.float32).size == 64
+    assert json.loads((tmp_path / "clip" / "training.json").read_text())["about"]["pairs"] == "20"
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("objective", "network", "kind", "ema", "files"),
+    [
+        ("lincir", Phi, PHI, 0.0, ["phi_000000006.pt", "phi_best.pt", "phi_latest.pt"]),
+        ("lincir", Phi, PHI, 0.9, ["ema_phi_000000006.pt", "ema_phi_best.pt", "ema_phi_latest.pt"]),
+        ("searle", Phi, PHI, 0.0, ["phi_2.pt", "phi_best.pt", "phi_last.pt"]),
+        ("pic2word", Im2Text, IM2TEXT, 0.0, ["epoch_2.pt", "epoch_best.pt", "epoch_latest.pt"]),
+    ],
+)
+def test_published_layouts_are_read_again(world, tmp_path, objective, network, kind, ema, files):
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    phi = network(40, 80, 32, dropout=0)
+    facts = {"steps": 6, "plan": {"batch": 4, "ema": ema}, "about": {"objective": objective}, "best": {"steps": 6}}
+    layouts.write_phi(phi, tmp_path, "published", facts, per_pass=10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    read = load_phi(tmp_path / files[0], clip, kind)
+    features = torch.randn(3, 40)
+    assert torch.equal(read(features), phi(features))
+    first = next(iter(read_tensors(tmp_path / files[0])[kind.key]))
+    assert first == ("module.layers.0.0.weight" if objective == "pic2word" else "layers.0.weight")
+
+
+def test_what_was_learnt_from_is_in_the_file(tmp_path):
+    from safetensors import safe_open
+
+    about = {"objective": "lincir", "keywords": "fake", "clip": {"source": "x"}}
+    facts = {"steps": 1, "plan": {"batch": 1, "ema": 0}, "about": about}
+    layouts.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts)
+    with safe_open(tmp_path / "phi.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["about"]) == about
+
+
+# The whole
+
+
+def train(world, out, objective="pic2word", data="shop", **flags):
+    """Four steps of eight, with a checkpoint every second one."""
+    source = str(world / data) if data == "shop" else str(data)
+    loops = LoopFlags(save_every=2, device="cpu")
+    asked = {"steps": 4, "batch_size": 8, "lr": 1e-2, "loop": loops, **flags}
+    inverting.phi(source, clip=str(world / "models" / "clip-small"), out=out, objective=objective, **asked)
+    return json.loads((out / "training.json").read_text())
+
+
+@pytest.fixture
+def shop(world):
+    return ValidateFlags(validate="folder", validate_root=world / "shop", measure="recall@10")
+
+
+def test_scores_are_those_of_cig_evaluate(world, shop, tmp_path):
+    facts = train(world, tmp_path, validating=shop)
+    clip, phi = str(world / "models" / "clip-small"), tmp_path / "phi_last.safetensors"
+    data, asked = Data("folder", world / "shop"), Searching(method="pic2word", clip=clip, phi=phi)
+    found = searching.search_parts(data.load("val"), data, Compute(), asked, FeatureCache())
+    assert facts["scores"] == evaluate(found.parts, found.rankings).scores[""]
+    assert next(iter(facts["scores"])) == "recall@10"
+
+
+def test_the_best_is_kept_beside_the_last(world, shop, tmp_path, monkeypatch, capsys):
+    scores, states = iter([3.0, 5.0, 4.0]), []
+
+    def fake(validation, family, clip, phi):
+        def score():
+            states.append({name: own.detach().half() for name, own in phi.state_dict().items()})
+            return {"recall@10": next(scores)}
+
+        return score
+
+    monkeypatch.setattr(room, "validator", fake)
+    facts = train(world, tmp_path, steps=6, validating=shop)
+    best, last = (read_phi(tmp_path / name, IM2TEXT)[0] for name in ("phi.safetensors", "phi_last.safetensors"))
+    assert all(torch.equal(best[name], states[1][name]) for name in best)
+    assert all(torch.equal(last[name], states[2][name]) for name in last)
+    assert facts["best"] == {"steps": 4, "recall@10": 5.0}
+    told = "best on folder/val: step 4 (recall@10 5.00); last: recall@10 4.00"
+    assert told in (tmp_path / "README.md").read_text()
+    assert told in capsys.readouterr().err
+    assert [json.loads(line)["recall@10"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [3, 5, 4]
+
+
+def test_a_resumed_phi_has_the_same_bits_and_leaves_out_the_same(world, tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    write_noise(folder)
+    (folder / "7.png").write_bytes(b"\x89PNG")
+    facts = train(world, tmp_path / "whole", data=folder)
+    assert facts["unreadable"]["count"] == 1
+    assert "1 pictures (7.png)" in (tmp_path / "whole" / "README.md").read_text()
+    saved = loop.save
+
+    def save_and_stop(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(world, tmp_path / "broken", data=folder)
+    train(world, tmp_path / "broken", data=folder)
+    one, two = ((tmp_path / name / "phi.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert one == two
+
+
+@pytest.mark.parametrize("objective", ["lincir", "pic2word"])
+def test_the_loss_falls(world, tmp_path, objective):
+    captions = write_captions(tmp_path / "c.txt", [f"a {a} {b}" for a in ("red", "old") for b in ("cat", "cup", "hat")])
+    data = captions if objective == "lincir" else "shop"
+    train(world, tmp_path / "out", objective, data, steps=40, batch_size=16, dropout=0.0, start=None)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_phi_begins_with_another(world, tmp_path):
+    models = world / "models"
+    begun = train(world, tmp_path / "a", steps=1, lr=1e-9, start=models / "pic2word-small.pt")
+    weights, _ = read_phi(models / "pic2word-small.pt", IM2TEXT)
+    found, _ = read_phi(tmp_path / "a" / "phi.safetensors", IM2TEXT)
+    assert all(torch.allclose(found[name].float(), own, atol=1e-3) for name, own in weights.items())
+    assert begun["about"]["start"]["source"].endswith("pic2word-small.pt")
+    train(world, tmp_path / "b", steps=1, start=models / "phi-small.pt", layout="published")
+    clip = load_clip(str(models / "clip-small"), torch.device("cpu"), torch.float32)
+    assert isinstance(load_phi(tmp_path / "b" / "epoch_latest.pt", clip).phi, Phi)
+    with pytest.raises(MismatchError, match="come in pairs"):
+        train(world, tmp_path / "c", start=models / "phi-large.pt")
+
+
+def test_a_pace_is_the_papers_unless_said():
+    own = Pace(steps=100, batch=10, warmup=50, passes=3)
+    assert own.given(0)["steps"] == 100
+    assert own.given(25)["steps"] == 8  # 75 items in steps of 10
+    assert own.given(25, steps=40, lr=None)["warmup"] == 4
+    assert own.given(25, steps=40, warmup=7, lr=0.5) == {
+        "steps": 40,
+        "batch_size": 10,
+        "lr": 0.5,
+        "warmup": 7,
+        "schedule": "constant",
+        "weight_decay": 0.01,
+    }
+
+
+def test_wrong_calls(world, shop, tmp_path):
+    with pytest.raises(UsageError, match="--column is for --objective lincir"):
+        train(world, tmp_path, column="a")
+    with pytest.raises(UsageError, match="--scale is for --objective pic2word"):
+        train(world, tmp_path, "lincir", scale=60.0)
+    with pytest.raises(UsageError, match="--measure goes with --validate"):
+        train(world, tmp_path, validating=ValidateFlags(measure="map@10"))
+    with pytest.raises(UsageError, match='no measure "map@7"'):
+        train(world, tmp_path, validating=replace(shop, measure="map@7"))
+    with pytest.raises(UsageError, match="are hidden"):
+        train(world, tmp_path, validating=ValidateFlags(validate="cirr/test", validate_root=world))
+    assert not list(tmp_path.iterdir())
+
+
+def test_by_the_command_line(world, tmp_path, capsys):
+    captions = write_captions(tmp_path / "c.csv", ["a cat", "two dogs"])
+    command = ["train", "phi", captions, "--out", str(tmp_path / "out")]
+    command += ["--clip", str(world / "models" / "clip-small"), "--keywords", "stopwords", "--column", "text"]
+    command += ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--ema", "0.9", "--layout", "published"]
+    command += ["--validate", "folder", "--validate-root", str(world / "shop"), "--validate-limit", "3"]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert not end.value.code
+    assert "best on folder/val: step 2" in capsys.readouterr().err
+    names = {"ema_phi_000000002.pt", "ema_phi_best.pt", "ema_phi_latest.pt"}
+    assert names < {path.name for path in (tmp_path / "out").iterdir()}
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["about"]["validate"]["queries"] == 3
+
+
+def test_each_process_reads_its_own_share(pictures, monkeypatch):
+    monkeypatch.setattr("cig.training.processes.world", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr("cig.training.processes.rank", lambda rank=rank: rank)
+        source = pixel_source(str(pictures), 8, pictures / "out")
+        shares.append(source.of(Step(0, Random(0)), 4).names)
+        assert source.decoder.ahead.keys() == set(source.order.places(1, 4)[2 * rank : 2 * rank + 2])
+    assert [len(own) for own in shares] == [2, 2]
+    monkeypatch.undo()
+    assert (*shares[0], *shares[1]) == pixel_source(str(pictures), 8, pictures / "out").of(Step(0, Random(0)), 4).names
