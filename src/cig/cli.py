@@ -36,8 +36,8 @@ VERBS: list[Callable[..., None]] = [
 ]
 for verb in VERBS:
     app.command(verb)
-train = App(name="train", help="Trains a CLIP, a phi for one, a VAE, or a generator of pseudo-targets.")
-for part in (training.clip, inverting.phi, training.vae, training.generator):
+train = App(name="train", help="Trains a CLIP, pseudo-words or a phi for one, a VAE, a generator of pseudo-targets.")
+for part in (training.clip, inverting.oti, inverting.phi, training.vae, training.generator):
     train.command(part)
 app.command(train)
 weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")

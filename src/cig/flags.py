@@ -28,6 +28,7 @@ Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
 LOOP = Group("loop", sort_key=11)
+SEARLE = Group("searle", sort_key=12)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -372,6 +373,35 @@ class LoopFlags:
         from cig.training.processes import join
 
         return join(resolve_device(self.device))
+
+
+@Parameter(name="*", group=SEARLE)
+@dataclass(frozen=True)
+class SearleFlags:
+    """Of `cig train phi --objective searle` (Baldrati et al., ICCV 2023); the defaults are the published ones."""
+
+    oti: Path | None = None
+    "A folder of pseudo-words of the same pictures, as `cig train oti` writes it."
+    concepts: Path | None = None
+    "What the pictures look like, as `cig train concepts` writes it."
+    phrases: Path | None = None
+    "Of these concepts, as `cig train phrases` writes them."
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+    "The folder of a benchmark whose pictures are learnt from, or its parent."
+    limit: int | None = None
+    "The first so many pictures."
+    top_concepts: int = 150
+    "So many of a picture's concepts are used."
+    temperature: float = 0.25
+    "Of the contrast between phi's words and the optimised ones."
+    distil_weight: float = 1.0
+    "Of that contrast in the loss."
+    phrase_weight: float = 0.75
+    "Of the phrases in the loss."
+    preprocess_type: Preprocess = "targetpad"
+    "What pictures look like to the CLIP: targetpad, as published, or clip."
+    feature_cache: Path | None = None
+    "A folder where their features are kept. Default: they are computed at each start."
 
 
 @Parameter(name="*", group=WEB)
