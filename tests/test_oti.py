@@ -22,7 +22,7 @@ from cig.training.loop import DivergedError
 from cig.training.oti import Recipe, invert, losses_of, train_oti
 from cig.training.pictures import load_pictures, load_references
 from cig.training.wording import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
-from cig.verbs import inverting
+from cig.verbs import pseudo_words
 
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")
@@ -83,11 +83,10 @@ class Said:
     """A CLIP whose text with a word is that word, and without one a row that we know."""
 
     device, token_width = torch.device("cpu"), 2
-    texts = {"a cat": (0.0, 1.0)}
 
     def project_texts(self, texts, words=None):
         assert all(("$" in text) == (words is not None) for text in texts)
-        return torch.tensor([self.texts[text] for text in texts]) if words is None else words
+        return torch.tensor([{"a cat": (0.0, 1.0)}[text] for text in texts]) if words is None else words
 
 
 def test_the_loss_is_a_weighted_mean_of_two_distances():
@@ -234,7 +233,7 @@ def test_unreadable_pictures_are_named_and_the_others_have_words(clip, folder, t
     asked = {"clip": clip.identity["source"], "out": tmp_path / "out", "steps": 2, "batch_size": 1, "compute": CPU}
     for _ in range(2):
         with pytest.raises(IncompleteError, match=r"pictures without a pseudo-word: 1\n  a.png: .*not a whole picture"):
-            inverting.oti(str(home), **asked)
+            pseudo_words.oti(str(home), **asked)
     assert json.loads((tmp_path / "out/image_names.json").read_text()) == ["b.png", "c.png"]
     assert list(json.loads((tmp_path / "out/hyperparameters.json").read_text())["unreadable"]) == ["a.png"]
     told = capsys.readouterr().err
@@ -290,13 +289,13 @@ def test_method_oti_evaluates_what_is_written_in_both_layouts(few_icons, world, 
 def test_wrong_calls(world, folder, tmp_path):
     asked = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "compute": CPU}
     with pytest.raises(UsageError, match="--concepts and --phrases come together; --phrases is not given"):
-        inverting.oti(str(folder), concepts=tmp_path / "concepts.csv", **asked)
+        pseudo_words.oti(str(folder), concepts=tmp_path / "concepts.csv", **asked)
     with pytest.raises(UsageError, match="--steps 0"):
-        inverting.oti(str(folder), steps=0, **asked)
+        pseudo_words.oti(str(folder), steps=0, **asked)
     with pytest.raises(UsageError, match="I/N"):
-        inverting.oti(str(folder), work=WorkFlags(shard="3/2"), **asked)
+        pseudo_words.oti(str(folder), work=WorkFlags(shard="3/2"), **asked)
     with pytest.raises(NotFoundError):
-        inverting.oti(str(folder), references=True, **asked)
+        pseudo_words.oti(str(folder), references=True, **asked)
     with pytest.raises(UsageError, match=r"say nothing of these 6 pictures \(n01/a.png: it has no concepts\)"):
-        inverting._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
+        pseudo_words._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
     assert not (tmp_path / "never").exists()

@@ -25,14 +25,14 @@ from cig.training.plan import Plan
 from cig.training.searle import Lesson, Searle, learn_from, nt_xent
 from cig.training.step import Step
 from cig.training.wording import Phrasebook
-from cig.verbs import inverting
+from cig.verbs import inverting, pseudo_words
 
 NAMES = [f"{name}.png" for name in "abcdef"]
 PHRASES = {"cat": ("a cat on a catwalk",), "dog": ("a dog that barks", "a photo of a dog")}
 
 
 def book(names=NAMES):
-    return Phrasebook({name: ("cat", "dog") for name in names}, PHRASES, 150)
+    return Phrasebook(dict.fromkeys(names, ("cat", "dog")), PHRASES, 150)
 
 
 def test_nt_xent_of_two_pairs_by_hand():
@@ -48,7 +48,10 @@ def test_nt_xent_of_two_pairs_by_hand():
 class Said:
     """A CLIP whose text with a word is that word, and without one always the same row."""
 
-    device, read = torch.device("cpu"), []
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.read = []
 
     def project_texts(self, texts, words=None):
         self.read += texts
@@ -59,16 +62,17 @@ def test_the_loss_is_the_contrast_and_the_phrases_with_every_concept_replaced():
     lesson = Lesson(("a", "b"), torch.eye(2), torch.eye(2), {})
     own = Searle(lesson, Phrasebook({"a": ("cat",), "b": ("cat",)}, PHRASES, 150))
     step = Step(0, Random(0))
-    [loss] = own.loss(Said(), lambda features: features, 2, step)
+    clip = Said()
+    [loss] = own.loss(clip, lambda features: features, 2, step)
     contrast, phrases = math.log(math.e**4 + 2) - 4, (1 + 0) / 2  # one word is at a right angle to T(phrase)
     assert loss.item() == pytest.approx(contrast + 0.75 * phrases, abs=1e-5)
     assert sorted(step.ids) == ["a", "b"]
-    assert set(Said.read) == {"a cat on a catwalk", "a  $  on a  $ walk"}
+    assert set(clip.read) == {"a cat on a catwalk", "a  $  on a  $ walk"}
 
 
 def test_it_is_not_computed_in_parts():
     lesson = Lesson(("a", "b"), torch.eye(2), torch.eye(2), {})
-    with pytest.raises(UsageError, match="SEARLE's loss contrasts all items .* --accumulate 1"):
+    with pytest.raises(UsageError, match=r"SEARLE's loss contrasts all items .* --accumulate 1"):
         Searle(lesson, book()).check(Plan(1, 2, accumulate=2))
 
 
@@ -157,7 +161,7 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
         asked.append((concepts, phrases, top))
         return book()
 
-    monkeypatch.setattr(inverting, "_phrasebook", phrasebook)
+    monkeypatch.setattr(pseudo_words, "_phrasebook", phrasebook)
     clip = str(world / "models/clip-small")
     flags = SearleFlags(pictures / "words", Path("concepts.csv"), Path("phrases.jsonl"))
     how = {"clip": clip, "objective": "searle", "searle": flags, "batch_size": 4, "lr": 1e-2}
@@ -185,7 +189,7 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
 
 def test_100_passes_are_the_default(pictures, world, tmp_path, monkeypatch):
     plans = []
-    monkeypatch.setattr(inverting, "_phrasebook", lambda *asked: book())
+    monkeypatch.setattr(pseudo_words, "_phrasebook", lambda *asked: book())
     monkeypatch.setattr("cig.training.phi.train_phi", lambda clip, learnt, plan, *rest: plans.append(plan))
     flags = {"clip": str(world / "models/clip-small"), "out": tmp_path, "objective": "searle", "batch_size": 2}
     inverting.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **flags)
@@ -196,3 +200,9 @@ def test_words_concepts_and_phrases_are_needed(pictures, world, tmp_path):
     how = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "objective": "searle"}
     with pytest.raises(UsageError, match="needs --oti DIR, --concepts FILE and --phrases FILE"):
         inverting.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **how)
+    with pytest.raises(UsageError, match="--accumulate 1"):
+        inverting.phi(str(pictures / "pictures"), loop=LoopFlags(accumulate=2), **how)
+    with pytest.raises(UsageError, match="--temperature 0: more than 0"):
+        inverting.phi(str(pictures / "pictures"), searle=SearleFlags(temperature=0), **how)
+    with pytest.raises(UsageError, match="--batch-size 0"):
+        inverting.phi(str(pictures / "pictures"), **{**how, "batch_size": 0})

@@ -17,7 +17,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import data, errands, inverting, models, reproduce, training, walk
+from cig.verbs import data, errands, inverting, models, pseudo_words, reproduce, training, walk
 
 app = App(
     name="cig",
@@ -37,7 +37,7 @@ VERBS: list[Callable[..., None]] = [
 for verb in VERBS:
     app.command(verb)
 train = App(name="train", help="Trains a CLIP, pseudo-words or a phi for one, a VAE, a generator of pseudo-targets.")
-for part in (training.clip, inverting.oti, inverting.phi, training.vae, training.generator):
+for part in (training.clip, pseudo_words.oti, inverting.phi, training.vae, training.generator):
     train.command(part)
 app.command(train)
 weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")
