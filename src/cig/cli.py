@@ -17,7 +17,7 @@ from cyclopts import App, Parameter, Token
 from cig import settings
 from cig.errors import CigError, UsageError
 from cig.flags import Flag
-from cig.verbs import data, errands, inverting, models, reproduce, training, walk, words
+from cig.verbs import data, errands, inverting, models, pseudo_words, reproduce, training, walk, words
 
 app = App(
     name="cig",
@@ -36,10 +36,11 @@ VERBS: list[Callable[..., None]] = [
 ]
 for verb in VERBS:
     app.command(verb)
-train = App(
-    name="train", help="Trains a CLIP, a phi, a VAE, or a generator of pseudo-targets; finds concepts, phrases."
-)
-for part in (training.clip, inverting.phi, training.vae, training.generator, words.concepts, words.phrases):
+train = App(name="train", help="Trains what composed retrieval is made of: CLIPs, words, phis, generators.")
+for part in (
+    *(training.clip, training.vae, training.generator),
+    *(words.concepts, words.phrases, pseudo_words.oti, inverting.phi),
+):
     train.command(part)
 app.command(train)
 weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")

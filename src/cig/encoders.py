@@ -160,8 +160,8 @@ class Clip:
                 features[list(chunk)] = self._run(picked, torch.tensor(picked), own, placement)[1].cpu()
         return features
 
-    def project_texts(self, prompts: Sequence[str], words: Tensor) -> Tensor:
-        """[B, p] on the CLIP's own device, through which the words [B, h] at every `$` can be learnt."""
+    def project_texts(self, prompts: Sequence[str], words: Tensor | None = None) -> Tensor:
+        """[B, p] on the CLIP's own device, in one go, through which the words [B, h] at every `$` can be learnt."""
         rows = self.tokenizer(prompts)
         longest = max(map(len, rows))
         ids = torch.tensor([row + [self.tokenizer.end] * (longest - len(row)) for row in rows])

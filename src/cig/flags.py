@@ -30,6 +30,7 @@ BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
 LOOP = Group("loop", sort_key=11)
 VALIDATION = Group("validation", sort_key=12)
+SEARLE = Group("searle", sort_key=13)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
 
 
@@ -403,6 +404,33 @@ class ValidateFlags:
         if self.validate_limit is not None:
             at_least_1("--validate-limit", self.validate_limit)
         return load_validation(self.validate, self.measure, self.validate_root, self.validate_limit)
+
+
+@Parameter(name="*", group=SEARLE)
+@dataclass(frozen=True)
+class SearleFlags:
+    """Of `cig train phi --objective searle` (Baldrati et al., ICCV 2023); the defaults are the published ones."""
+
+    oti: Path | None = None
+    "A folder of pseudo-words of the same pictures, as `cig train oti` writes it."
+    concepts: Path | None = None
+    "What the pictures look like, as `cig train concepts` writes it."
+    phrases: Path | None = None
+    "Of these concepts, as `cig train phrases` writes them."
+    limit: int | None = None
+    "The first so many pictures."
+    top_concepts: int = 150
+    "So many of a picture's concepts are used."
+    temperature: float = 0.25
+    "Of the contrast between phi's words and the optimised ones."
+    distil_weight: float = 1.0
+    "Of that contrast in the loss."
+    phrase_weight: float = 0.75
+    "Of the phrases in the loss."
+    preprocess_type: Preprocess = "targetpad"
+    "What pictures look like to the CLIP: targetpad, as published, or clip."
+    feature_cache: Path | None = None
+    "A folder where their features are kept. Default: they are computed at each start."
 
 
 @Parameter(name="*", group=WEB)

@@ -1,6 +1,6 @@
 """Names of pictures in strangers' files: as a benchmark writes them, as file names, with zeros in front or without."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, some
@@ -14,17 +14,25 @@ def plain_name(name: str) -> str:
     return (stem.lstrip("0") or "0") if stem.isdecimal() else stem
 
 
-def index_names(names: Iterable[str], path: Path, repeats: bool = False) -> dict[str, int]:
+def placed_name(name: str) -> str:
+    """As `plain_name`, with the folders that a name has: "n01/7" from "n01/007.png"."""
+    return "/".join([*PurePosixPath(name).parts[:-1], plain_name(name)])
+
+
+def index_names(
+    names: Iterable[str], path: Path, repeats: bool = False, plain: Callable[[str], str] = plain_name
+) -> dict[str, int]:
     """Plain name -> row.
 
     Args:
         repeats: a picture may be named again, and its first row counts.
+        plain: name -> plain name.
 
     Raises:
         InputError: two rows claim one picture.
     """
     rows: dict[str, int] = {}
-    twice = [name for row, name in enumerate(names) if rows.setdefault(plain_name(name), row) != row]
+    twice = [name for row, name in enumerate(names) if rows.setdefault(plain(name), row) != row]
     if twice and not repeats:
         raise InputError(f"{path} has names that stand for one picture: {some(twice, 5)}; keep one row for each")
     return rows

@@ -1,23 +1,27 @@
 """SEARLE-OTI (Baldrati et al., ICCV 2023): a pseudo-word was optimised for each picture; targetpad, at the first $.
 
 `--phi` is a folder as SEARLE's `oti_inversion.py` writes it: `ema_oti_pseudo_tokens.pt` [N, h], `image_names.pkl` and
-`hyperparameters.json`. Ours may have `.safetensors` and `image_names.json`, a list, instead.
+`hyperparameters.json`. Ours may have `.safetensors` and `image_names.json`, a list, instead. A name with folders in
+it, as of a picture somewhere below a folder, is of a file in such folders alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from cig.encoders import Clip
 from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.formats import Hashed, file_digest, read_json, read_object, set_digest
 from cig.images import Preprocess
 from cig.inversion import WordMethod
 from cig.methods import CLIPS, Source, Weights
-from cig.methods._names import index_names, plain_name
+from cig.methods._names import index_names, placed_name
 from cig.pickles import read_pickled_names
 from cig.tensors import read_matrix
 from cig.types import Query
@@ -33,22 +37,28 @@ class PseudoWords:
     """Words of pictures, by name."""
 
     folder: Path
-    rows: Mapping[str, int]  # plain name -> row
+    rows: Mapping[str, int]  # name, plain but for its folders -> row
     words: Tensor  # [N, h] float32
 
+    def row(self, path: Path) -> int | None:
+        """Of the longest name that the path ends with."""
+        deepest = min(self._depth, len(path.parts))
+        ends = (placed_name("/".join(path.parts[-depth:])) for depth in range(deepest, 0, -1))
+        return next((self.rows[end] for end in ends if end in self.rows), None)
+
+    @cached_property
+    def _depth(self) -> int:
+        return max((name.count("/") + 1 for name in self.rows), default=0)
+
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
-        return {
-            path: f"no pseudo-word of {path.stem} in {self.folder}"
-            for path in paths
-            if plain_name(path.name) not in self.rows
-        }
+        return {path: f"no pseudo-word of {path.stem} in {self.folder}" for path in paths if self.row(path) is None}
 
     def of(self, paths: Sequence[Path]) -> Tensor:
         """[len(paths), h]; raises InputError that names every picture without a word."""
         if lacking := self.lacking(paths):
             names = some(path.stem for path in lacking)
             raise InputError(f"{self.folder} has no pseudo-word of {len(lacking)} pictures: {names}; invert them, too")
-        return self.words[[self.rows[plain_name(path.name)] for path in paths]]
+        return self.words[[self.row(path) for path in paths]]
 
 
 class Oti(WordMethod):
@@ -81,6 +91,7 @@ def load(variant: str, source: Source) -> Oti:
             f"the pseudo-words in {source.phi} have width {words.words.shape[1]}, but the words of the CLIP "
             f"{clip.identity['source']} have width {clip.token_width}; give the CLIP that they were optimised with"
         )
+    check_content(source.phi, clip)
     preprocess = Preprocess(clip.size, pad=source.preprocessing != "clip")
     models = {"clip": clip.identity, "phi": words_identity(source.phi), "licence": "unknown"}
     method = Oti("oti" if source.clip else f"oti/{variant}", clip, preprocess, "first", models)
@@ -97,7 +108,8 @@ def read_words(folder: Path) -> PseudoWords:
     words = read_matrix(tensor)
     if len(names) != len(words):
         raise InputError(f"{folder}: {tensor.name} has {len(words)} rows, but {listed.name} {len(names)} names")
-    return PseudoWords(folder, index_names(names, listed, repeats=True), words)  # as published, for FashionIQ's parts
+    rows = index_names(names, listed, repeats=True, plain=placed_name)  # repeats as published, for FashionIQ's parts
+    return PseudoWords(folder, rows, words)
 
 
 def words_identity(folder: Path, hashed: Hashed = file_digest) -> dict[str, str]:
@@ -119,9 +131,31 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
 
 def _check_clip(folder: Path, variant: str) -> None:
     """Raises MismatchError where the folder says that its words are of another CLIP."""
-    path = folder / "hyperparameters.json"
-    said = read_object(path).get("clip_model_name") if path.is_file() else None
+    said = _hyperparameters(folder).get("clip_model_name")
     if said not in (None, OPENAI[variant]):
         known = {name: f"--method oti/{own}" for own, name in OPENAI.items()}
         hint = known.get(str(said), "give that one with --clip")
-        raise MismatchError(f'{path} says "{said}", but oti/{variant} is {OPENAI[variant]}: {hint}')
+        raise MismatchError(
+            f'{folder / "hyperparameters.json"} says "{said}", but oti/{variant} is {OPENAI[variant]}: {hint}'
+        )
+
+
+def check_content(folder: Path, clip: Clip) -> None:
+    """Raises MismatchError where the words are of a CLIP with other weights; ours say so, published ones do not."""
+    said, own = _hyperparameters(folder).get("clip"), clip.identity.get("sha256")
+    if own and isinstance(said, str) and "@" not in said and said != own:
+        name = _hyperparameters(folder).get("clip_model_name")
+        raise MismatchError(
+            f"the pseudo-words in {folder} were optimised with another CLIP ({name}) than {clip.identity['source']}; "
+            f"give that one with --clip"
+        )
+
+
+def model_name(source: str) -> str:
+    """OpenAI's name of a CLIP, as hyperparameters.json has it; the hub id or folder of any other."""
+    return {CLIPS[own]: name for own, name in OPENAI.items()}.get(source, source)
+
+
+def _hyperparameters(folder: Path) -> dict[str, Any]:
+    path = folder / "hyperparameters.json"
+    return read_object(path) if path.is_file() else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from cig.layout import walk_pictures
 from cig.training import has_pairs, load_pairs
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable
 from cig.training.step import Order, Step
-from cig.types import Pairs
+from cig.types import Benchmark, Pairs
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Pictures:
 
 
 def load_pictures(source: str, root: Path | None = None, limit: int | None = None) -> Pictures:
-    """The pictures of a folder, or of a benchmark by NAME/SPLIT: its gallery, or what it has to train on (icons/train).
+    """The pictures of a folder, or of a benchmark by NAME/SPLIT: its gallery and references, or what it
+    has to train on (icons/train).
 
     Args:
         root: the benchmark's folder, as elsewhere.
@@ -47,9 +48,24 @@ def load_pictures(source: str, root: Path | None = None, limit: int | None = Non
     named = _of_folder(Path(source)) if os.path.isdir(source) else _of_benchmark(source, root)
     if not named:
         raise NotFoundError(f"{source} has no pictures (.jpg, .jpeg, .png, .webp)")
-    names = tuple(named)[:limit]
-    paths = tuple(named[name] for name in names)
-    return Pictures(names, paths, {"data": source, "pictures": f"{len(names)}", "digest": _digest(names, paths)})
+    return _pictures(source, {name: named[name] for name in tuple(named)[:limit]})
+
+
+def load_references(source: str, root: Path | None = None, limit: int | None = None) -> Pictures:
+    """The references of a benchmark's queries, by NAME/SPLIT: what searches ask with.
+
+    Args:
+        limit: those of the first so many queries of each part.
+
+    Raises:
+        NotFoundError: no such benchmark, or none of these pictures is there.
+    """
+    parts = load_benchmarks(source, root)
+    wanted = {query.reference: part.images for part in parts for query in part.queries[:limit]}
+    named = {name: images[name] for name, images in wanted.items() if name in images}
+    if not named:
+        raise NotFoundError(f"{source}: none of the {len(wanted)} references is there; see cig check")
+    return _pictures(f"{source}, references", named)
 
 
 def _of_folder(home: Path) -> dict[str, Path]:
@@ -67,7 +83,17 @@ def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:
         own: Mapping[str, Path] = module.pictures(split)
         return own
     parts = load_benchmarks(source, root)
-    return {name: part.images[name] for part in parts for name in part.gallery if name in part.images}
+    wanted = ((part, name) for part in parts for name in (*part.gallery, *_references(part)))
+    return {name: part.images[name] for part, name in wanted if name in part.images}
+
+
+def _references(part: Benchmark) -> Iterator[str]:
+    return (query.reference for query in part.queries)
+
+
+def _pictures(source: str, named: Mapping[str, Path]) -> Pictures:
+    names, paths = tuple(named), tuple(named.values())
+    return Pictures(names, paths, {"data": source, "pictures": f"{len(names)}", "digest": _digest(names, paths)})
 
 
 def _digest(names: Sequence[str], paths: Sequence[Path]) -> str:

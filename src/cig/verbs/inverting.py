@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cig.errors import UsageError
-from cig.flags import LoopFlags, ValidateFlags, at_least_1
+from cig.flags import LoopFlags, SearleFlags, ValidateFlags, at_least_1
 
 if TYPE_CHECKING:
     from cig.encoders import Clip
@@ -25,7 +25,7 @@ def phi(
     *,
     clip: str,
     out: Path,
-    objective: Literal["lincir", "pic2word"] = "lincir",
+    objective: Literal["lincir", "pic2word", "searle"] = "lincir",
     start: Path | None = None,
     column: str | None = None,
     keywords: Literal["auto", "stopwords", "spacy", "nltk"] | None = None,
@@ -40,6 +40,7 @@ def phi(
     dropout: float | None = None,
     ema: float = 0.0,
     layout: Literal["safetensors", "published"] = "safetensors",
+    searle: SearleFlags = SearleFlags(),
     validating: ValidateFlags = ValidateFlags(),
     loop: LoopFlags = LoopFlags(),
     num_workers: Annotated[int, Parameter(alias="--workers")] = 4,
@@ -52,12 +53,14 @@ def phi(
     data
         lincir: captions, in a text file (a line each) or a table (.csv, .tsv, .json, .jsonl, .parquet). pic2word: a
         folder of pictures, or a benchmark. Either: a benchmark with captioned pictures to train on, icons/train.
+        searle: a folder of pictures, or a benchmark.
     clip
         The CLIP: a hub id or a folder.
     out
         Gets phi.safetensors (for --phi), a model card, and what a rerun continues from.
     objective
-        lincir learns from captions alone, pic2word from pictures alone.
+        lincir learns from captions alone, pic2word from pictures alone, searle from pseudo-words of pictures (--oti)
+        and phrases.
     start
         A phi to begin with, in any layout that --phi takes. Default: a new one.
     column
@@ -65,25 +68,26 @@ def phi(
     keywords
         lincir: what finds them. Default: auto, which takes spaCy, else NLTK, else a stop-word list, as installed.
     dataset_path
-        pic2word: the folder of a benchmark, or that folder's parent. Default: ./datasets/NAME, or cig.toml's.
+        pic2word, searle: the folder of a benchmark, or that folder's parent. Default: ./datasets/NAME, or cig.toml's.
     scale
         pic2word: of the logits (the inverse temperature). Default: 100, where OpenAI's CLIPs end.
     steps
-        All of them, those of earlier calls included. Default: lincir 20,000; pic2word 30 passes over a folder.
+        All of them, those of earlier calls included. Default: lincir 20,000; passes over the pictures: pic2word 30,
+        searle 100.
     batch_size
-        Captions or pictures a step. Default: lincir 512, pic2word 1,024.
+        Captions or pictures a step. Default: lincir 512, pic2word 1,024, searle 256.
     lr
         The highest learning rate. Default: 1e-4.
     warmup
-        Steps over which the rate rises; some seeds never recover from a first step at a high rate. Default: lincir 1;
+        Steps over which the rate rises; some seeds never recover from a first step at a high rate. Default: 1;
         pic2word 10,000, or a tenth of the steps.
     schedule
-        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often. Default: lincir
-        constant, pic2word cosine.
+        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often. Default:
+        constant; pic2word cosine.
     weight_decay
-        Default: lincir 0.01, pic2word 0.1.
+        Default: 0.01; pic2word 0.1.
     dropout
-        Between phi's layers. Default: lincir 0.5, pic2word 0.1.
+        Between phi's layers. Default: 0.5; pic2word 0.1.
     ema
         What is written is the mean of weights with this decay; 0: the last weights.
     layout
@@ -97,14 +101,21 @@ def phi(
 
     from cig.encoders import load_clip
     from cig.training.phi import train_phi
+    from cig.verbs.pseudo_words import searle_book, searle_objective
 
     at_least_1("--num-workers", num_workers)
-    texts, pictures = {"--column": column, "--keywords": keywords}, {"--dataset-path": dataset_path, "--scale": scale}
-    _refuse(objective, {"lincir": texts, "pic2word": pictures})
+    _refuse(objective, "lincir", {"--column": column, "--keywords": keywords})
+    _refuse(objective, "pic2word", {"--scale": scale})
+    _refuse(objective, "searle", {"--oti": searle.oti, "--concepts": searle.concepts, "--phrases": searle.phrases})
+    if objective == "lincir":
+        _refuse(objective, "pic2word or searle", {"--dataset-path": dataset_path})
+    book = searle_book(searle) if objective == "searle" else None  # before a CLIP, which may be a long download
     validation = validating.asked()
     tower = load_clip(clip, loop.place(), torch.float32, cache_dir)
     taught: Objective
-    if objective == "lincir":
+    if book:
+        taught = searle_objective(tower, data, dataset_path, searle, book)
+    elif objective == "lincir":
         taught = _lincir(data, column, keywords or "auto", loop.seed)
     else:
         taught = _pic2word(data, tower, out, dataset_path, scale, loop.seed, num_workers)
@@ -131,9 +142,8 @@ def _pic2word(
     return Pic2Word(seen) if scale is None else Pic2Word(seen, scale)
 
 
-def _refuse(objective: str, flags: Mapping[str, Mapping[str, object]]) -> None:
+def _refuse(objective: str, family: str, flags: Mapping[str, object]) -> None:
     """Raises UsageError for a flag that another objective takes."""
-    for family, own in flags.items():
-        given = [flag for flag, value in own.items() if value is not None]
-        if given and family != objective:
-            raise UsageError(f"{given[0]} is for --objective {family}; leave it out, or ask for that one")
+    given = [flag for flag, value in flags.items() if value is not None]
+    if given and family != objective:
+        raise UsageError(f"{given[0]} is for --objective {family}; leave it out, or ask for that one")

@@ -1,0 +1,179 @@
+"""`cig train oti`, the pseudo-words of pictures, and what `cig train phi --objective searle` learns from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from cig.errors import IncompleteError, UsageError
+from cig.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1
+
+if TYPE_CHECKING:
+    from cig.encoders import Clip
+    from cig.training.lexicon import Made
+    from cig.training.pictures import Pictures
+    from cig.training.searle import Searle
+    from cig.training.wording import Phrasebook
+
+
+def oti(
+    data: str,
+    /,
+    *,
+    clip: str,
+    out: Path,
+    concepts: Path | None = None,
+    phrases: Path | None = None,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    references: Annotated[bool, Flag] = False,
+    limit: int | None = None,
+    steps: int = 350,
+    batch_size: int = 32,
+    lr: float = 2e-2,
+    weight_decay: float = 0.01,
+    ema: float = 0.99,
+    top_concepts: int = 15,
+    phrase_weight: float = 0.5,
+    seed: int = 0,
+    preprocess_type: Preprocess = "targetpad",
+    published: Annotated[bool, Flag] = False,
+    compute: ComputeFlags = ComputeFlags(),
+    work: WorkFlags = WorkFlags(),
+) -> None:
+    """Optimises a pseudo-word for each picture (SEARLE's OTI), for `--method oti`; a rerun continues.
+
+    Parameters
+    ----------
+    data
+        Pictures: a folder of any depth, or a benchmark by NAME/SPLIT, its gallery and references.
+    clip
+        The CLIP: a hub id or a folder.
+    out
+        Gets the words in safetensors, image_names.json and hyperparameters.json: for --phi of method oti.
+    concepts
+        What pictures look like, as `cig train concepts` writes it. With --phrases.
+    phrases
+        Of these concepts, as `cig train phrases` writes them. Without: words are learnt from pictures alone.
+    dataset_path
+        The benchmark's folder, or its parent.
+    references
+        Of a benchmark: the references of its queries alone, which is all that method oti asks with.
+    limit
+        The first so many pictures; with --references, the references of the first so many queries.
+    steps
+        Of each batch of pictures.
+    batch_size
+        Pictures at once.
+    lr
+        The learning rate.
+    weight_decay
+        AdamW's, of the words.
+    ema
+        The decay of a word's running mean, which is searched with.
+    top_concepts
+        So many of a picture's concepts are used.
+    phrase_weight
+        Of the phrases' part of the loss; the picture's is 1.
+    seed
+        Of words and draws, beside a picture's name.
+    preprocess_type
+        targetpad, as published, or clip.
+    published
+        Also write .pt and .pkl files as SEARLE's code does, for its programs.
+    """
+    from cig.encoders import load_clip
+    from cig.runtime import resolve_device, resolve_dtype
+    from cig.training.oti import Recipe, train_oti
+    from cig.training.pictures import load_pictures, load_references
+
+    asked, share = compute.asked(batch_size), work.asked()
+    for flag, value in {"--steps": steps, "--top-concepts": top_concepts, "--limit": limit}.items():
+        at_least_1(flag, 1 if value is None else value)
+    book = _phrasebook(concepts, phrases, top_concepts)
+    pictures = (load_references if references else load_pictures)(data, dataset_path, limit)
+    _tell_phrases(book, pictures)
+    device = resolve_device(asked.device)
+    tower = load_clip(clip, device, resolve_dtype(asked.dtype, device), asked.cache_dir)
+    recipe = Recipe(steps, batch_size, lr, weight_decay, ema=ema, phrase_weight=phrase_weight, seed=seed)
+    sight = tower.preprocess(pad=preprocess_type == "targetpad")
+    how = (share.shard, share.overwrite, published, asked.workers)
+    _tell_words(train_oti(tower, pictures, recipe, out, book, sight, *how), out)
+
+
+def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrasebook | None:
+    """None where neither is given."""
+    if concepts and phrases:
+        from cig.training.concepts import read_concepts
+        from cig.training.phrases import read_phrases
+        from cig.training.wording import Phrasebook
+
+        return Phrasebook(read_concepts(concepts), read_phrases(phrases), top)
+    if concepts or phrases:
+        lacking = "--phrases" if concepts else "--concepts"
+        raise UsageError(f"phrases are about concepts: --concepts and --phrases come together; {lacking} is not given")
+    return None
+
+
+def _tell_phrases(book: Phrasebook | None, pictures: Pictures) -> None:
+    """Raises UsageError where the phrases are about none of the pictures."""
+    from cig.runtime import say
+    from cig.workshop import first_of
+
+    if not book:
+        say("no --phrases: words are learnt from pictures alone, without the published regularisation")
+        return
+    silent = [f"{name}: {why}" for name, why in book.lacking(pictures.names).items()]
+    if len(silent) == len(pictures):
+        raise UsageError(
+            f"--concepts and --phrases say nothing of these {len(pictures)} pictures ({silent[0]}); "
+            f"names are those of the pictures, such as {pictures.names[0]}"
+        )
+    if silent:
+        say("\n  ".join([f"without phrases, learnt from the picture alone: {len(silent)}", *first_of(silent)]))
+
+
+def _tell_words(made: Made, out: Path) -> None:
+    """Raises IncompleteError that names the pictures that could not be read."""
+    from cig.runtime import say
+    from cig.workshop import first_of
+
+    if made.whole:
+        say(f"{made.words} pseudo-words in {out}")
+    else:
+        say(f"{made.there} of {made.of} batches in {out}; the run that finds them all puts the words together")
+    if made.failed:
+        lines = first_of([f"{name}: {why}" for name, why in made.failed.items()])
+        raise IncompleteError("\n  ".join([f"pictures without a pseudo-word: {len(made.failed)}", *lines]))
+
+
+def searle_book(flags: SearleFlags) -> Phrasebook:
+    """Raises UsageError where words, concepts or phrases are not given, or a flag makes no sense."""
+    at_least_1("--top-concepts", flags.top_concepts)
+    if not flags.temperature > 0:
+        raise UsageError(f"--temperature {flags.temperature}: more than 0")
+    book = _phrasebook(flags.concepts, flags.phrases, flags.top_concepts)
+    if not flags.oti or not book:
+        raise UsageError("--objective searle needs --oti DIR, --concepts FILE and --phrases FILE")
+    return book
+
+
+def searle_objective(clip: Clip, data: str, root: Path | None, flags: SearleFlags, book: Phrasebook) -> Searle:
+    """Raises UsageError where words, concepts or phrases fit too few of the pictures."""
+    assert flags.oti is not None  # as searle_book made sure
+    from cig.cache import FeatureCache
+    from cig.methods.oti import check_content, read_words
+    from cig.runtime import say
+    from cig.training.pictures import load_pictures
+    from cig.training.searle import Searle, learn_from
+    from cig.workshop import first_of
+
+    words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
+    check_content(flags.oti, clip)
+    cache = FeatureCache(flags.feature_cache)
+    lesson = learn_from(clip, pictures, words, book, clip.preprocess(pad=flags.preprocess_type == "targetpad"), cache)
+    if lesson.missing:
+        lines = first_of([f"{name}: {why}" for name, why in lesson.missing.items()])
+        say("\n  ".join([f"pictures that are not learnt from: {len(lesson.missing)}", *lines]))
+    return Searle(lesson, book, flags.temperature, flags.distil_weight, flags.phrase_weight)
