@@ -1,6 +1,7 @@
 """Losses of the VAE and the generator on numbers one can check by eye; parts; resume; the smallest real training."""
 
 import json
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -19,7 +20,9 @@ from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.inversion import load_composer
 from cig.tensors import read_tensors
 from cig.training import load_scenes, loop
-from cig.training.generator import SIZES, Batch, build, ddpm, denoising, dropped, micro_conditioning
+from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights
+from cig.training.framing import Frame
+from cig.training.unet import SIZES, build
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
 from cig.verbs import inverting
@@ -36,23 +39,51 @@ def test_reconstruction_by_hand():
     assert reconstruction(paper, paper, standard + 2, standard).item() == pytest.approx(1e-4 * 0.5 * 4)
 
 
-def silent(noisy, times, prompt, added_cond_kwargs):
+class Silent:
     """A UNet that says zeros."""
-    assert added_cond_kwargs["time_ids"].shape == (len(noisy), 6)
-    return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+    dtype = torch.float32
+
+    def __call__(self, noisy, times, prompt, added_cond_kwargs):
+        assert added_cond_kwargs["time_ids"].shape == (len(noisy), 6)
+        return SimpleNamespace(sample=torch.zeros_like(noisy))
 
 
 def batch_of(latents, noise, time, count=2):
     shape = (count, 4, 2, 2)
     condition = torch.zeros(count, 3, 5), torch.zeros(count, 7)
-    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition)
+    framing = torch.zeros(count, 6)
+    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition, framing)
 
 
 def test_epsilon_is_the_noise_and_velocity_is_minus_the_picture_where_all_is_noise():
-    ids = micro_conditioning(64)
-    assert ids.tolist() == [[64, 64, 0, 0, 64, 64]]
-    assert denoising(silent, ddpm("epsilon"), batch_of(3.0, 0.5, 500), ids).item() == pytest.approx(0.25)
-    assert denoising(silent, ddpm("v_prediction"), batch_of(3.0, 0.5, 999), ids).item() == pytest.approx(9.0, rel=1e-3)
+    assert denoising(Silent(), ddpm("epsilon"), batch_of(3.0, 0.5, 500)).item() == pytest.approx(0.25)
+    pure = denoising(Silent(), ddpm("v_prediction"), batch_of(3.0, 0.5, 999))
+    assert pure.item() == pytest.approx(9.0, rel=1e-3)
+
+
+def noising_of(prediction, *signals):
+    """A schedule with these shares of signal, alpha_bar."""
+    config = SimpleNamespace(prediction_type=prediction)
+    return SimpleNamespace(config=config, alphas_cumprod=torch.tensor(signals))
+
+
+def test_min_snr_by_hand():
+    """Ratios of signal to noise 9, 1 and 1/4, of which at most 5 counts."""
+    times = torch.tensor([0, 1, 2])
+    weights = snr_weights(noising_of("epsilon", 0.9, 0.5, 0.2), times, 5.0)
+    assert weights.tolist() == pytest.approx([5 / 9, 1, 1])
+    weights = snr_weights(noising_of("v_prediction", 0.9, 0.5, 0.2), times, 5.0)
+    assert weights.tolist() == pytest.approx([0.5, 0.5, 0.2])
+    assert snr_weights(ddpm("v_prediction"), torch.tensor([999]), 5.0).item() == 0, "pure noise"
+
+
+def test_each_item_has_the_weight_of_its_own_timestep():
+    noising = ddpm("epsilon")
+    two = replace(batch_of(3.0, 0.5, 0), times=torch.tensor([0, 999]))
+    wanted = 0.25 * snr_weights(noising, two.times, 5.0).mean()
+    assert denoising(Silent(), noising, two, 5.0).item() == pytest.approx(wanted.item())
+    assert wanted.item() == pytest.approx(0.125, rel=0.01), "the first timestep weighs next to nothing"
 
 
 def test_a_dropped_condition_is_zeros():
@@ -173,8 +204,12 @@ def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
 
 
 def test_wrong_calls(parts, tmp_path):
-    with pytest.raises(UsageError, match="icons/train has"):
-        load_scenes("cirr/train")
+    with pytest.raises(UsageError, match="cirr/val is for measuring; train on cirr/train"):
+        load_scenes("cirr/val")
+    with pytest.raises(UsageError, match="neither a table nor a folder nor a benchmark"):
+        load_scenes("nothing.csv")
+    with pytest.raises(UsageError, match="no --resolution"):
+        load_scenes("icons/train", frame=Frame(64))
     with pytest.raises(UsageError, match="icons/val is not for training"):
         load_scenes("icons/val")
     wrong = {"--accumulate": {"loop": LoopFlags(accumulate=0)}, "--limit": {"limit": 0}, "no size": {"size": "huge"}}

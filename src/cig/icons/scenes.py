@@ -30,7 +30,7 @@ class IconScenes:
         limit: the first so many pictures.
     """
 
-    views = 2
+    views, side = 2, 64
 
     def __init__(self, limit: int | None = None) -> None:
         icons, drawings = read_split("train")
@@ -49,6 +49,10 @@ class IconScenes:
     def pictures(self, places: Sequence[int]) -> Tensor:
         shares = self._drawings(places).float()[:, None] / 255
         return painted(shares, colours([self._inks(place)[SAME_INK] for place in places])) * 2 - 1
+
+    def framing(self, places: Sequence[int]) -> Tensor:
+        """Whole square pictures."""
+        return torch.tensor([[self.side, self.side, 0.0, 0.0, self.side, self.side]]).expand(len(places), -1)
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
