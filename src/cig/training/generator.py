@@ -102,11 +102,11 @@ def train_generator(
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = load_vae(vae_source, means.frozen, cache_dir).to(device)
-    unet = _begun(start, size, composer, vae, recipe.lora, plan, cache_dir).to(device)
+    unet, noising = _begun(start, size, composer, vae, recipe.lora, plan, cache_dir), ddpm(recipe.prediction)
+    encoded = _encoded(scenes, composer, vae, out, plan, means)
+    unet.to(device)  # not before: what fills a shelf needs the room
     if means.checkpointing:
         unet.enable_gradient_checkpointing()
-    noising = ddpm(recipe.prediction)
-    encoded = _encoded(scenes, composer, vae, out, plan, means)
 
     def loss_of(step: Step) -> Iterator[Tensor]:
         draw = drawn(plan.batch, scenes, encoded, noising, recipe.dropout, step.rng)

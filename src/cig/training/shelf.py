@@ -25,7 +25,7 @@ from cig.training import processes
 from cig.training.plan import Plan
 from cig.types import Scenes
 
-PIXELS = 4 * 2**20  # that a VAE encodes at once
+PIXELS = 2**20  # that a VAE encodes at once
 PICTURES = 4096  # of a shard, or a few less
 
 
