@@ -1,16 +1,22 @@
 """Losses of the VAE and the generator on numbers one can check by eye; parts; resume; the smallest real training."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
 from cig.composition import Composed
-from cig.errors import MismatchError, UsageError
+from cig.errors import InputError, MismatchError, UsageError
 from cig.flags import LoopFlags
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
@@ -19,8 +25,11 @@ from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.icons.triplets import ATTRIBUTES
 from cig.inversion import load_composer
 from cig.tensors import read_tensors
-from cig.training import load_scenes, loop
-from cig.training.generator import SIZES, Batch, build, ddpm, denoising, dropped, micro_conditioning
+from cig.training import load_scenes, loop, shelf
+from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights
+from cig.training.framing import Frame
+from cig.training.lora import ADAPTER
+from cig.training.unet import SIZES, build
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
 from cig.verbs import inverting
@@ -37,23 +46,51 @@ def test_reconstruction_by_hand():
     assert reconstruction(paper, paper, standard + 2, standard).item() == pytest.approx(1e-4 * 0.5 * 4)
 
 
-def silent(noisy, times, prompt, added_cond_kwargs):
+class Silent:
     """A UNet that says zeros."""
-    assert added_cond_kwargs["time_ids"].shape == (len(noisy), 6)
-    return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+    dtype = torch.float32
+
+    def __call__(self, noisy, times, prompt, added_cond_kwargs):
+        assert added_cond_kwargs["time_ids"].shape == (len(noisy), 6)
+        return SimpleNamespace(sample=torch.zeros_like(noisy))
 
 
 def batch_of(latents, noise, time, count=2):
     shape = (count, 4, 2, 2)
     condition = torch.zeros(count, 3, 5), torch.zeros(count, 7)
-    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition)
+    framing = torch.zeros(count, 6)
+    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition, framing)
 
 
 def test_epsilon_is_the_noise_and_velocity_is_minus_the_picture_where_all_is_noise():
-    ids = micro_conditioning(64)
-    assert ids.tolist() == [[64, 64, 0, 0, 64, 64]]
-    assert denoising(silent, ddpm("epsilon"), batch_of(3.0, 0.5, 500), ids).item() == pytest.approx(0.25)
-    assert denoising(silent, ddpm("v_prediction"), batch_of(3.0, 0.5, 999), ids).item() == pytest.approx(9.0, rel=1e-3)
+    assert denoising(Silent(), ddpm("epsilon"), batch_of(3.0, 0.5, 500)).item() == pytest.approx(0.25)
+    pure = denoising(Silent(), ddpm("v_prediction"), batch_of(3.0, 0.5, 999))
+    assert pure.item() == pytest.approx(9.0, rel=1e-3)
+
+
+def noising_of(prediction, *signals):
+    """A schedule with these shares of signal, alpha_bar."""
+    config = SimpleNamespace(prediction_type=prediction)
+    return SimpleNamespace(config=config, alphas_cumprod=torch.tensor(signals))
+
+
+def test_min_snr_by_hand():
+    """Ratios of signal to noise 9, 1 and 1/4, of which at most 5 counts."""
+    times = torch.tensor([0, 1, 2])
+    weights = snr_weights(noising_of("epsilon", 0.9, 0.5, 0.2), times, 5.0)
+    assert weights.tolist() == pytest.approx([5 / 9, 1, 1])
+    weights = snr_weights(noising_of("v_prediction", 0.9, 0.5, 0.2), times, 5.0)
+    assert weights.tolist() == pytest.approx([0.5, 0.5, 0.2])
+    assert snr_weights(ddpm("v_prediction"), torch.tensor([999]), 5.0).item() == 0, "pure noise"
+
+
+def test_each_item_has_the_weight_of_its_own_timestep():
+    noising = ddpm("epsilon")
+    two = replace(batch_of(3.0, 0.5, 0), times=torch.tensor([0, 999]))
+    wanted = 0.25 * snr_weights(noising, two.times, 5.0).mean()
+    assert denoising(Silent(), noising, two, 5.0).item() == pytest.approx(wanted.item())
+    assert wanted.item() == pytest.approx(0.125, rel=0.01), "the first timestep weighs next to nothing"
 
 
 def test_a_dropped_condition_is_zeros():
@@ -153,31 +190,75 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     assert set(card["about"]["models"]) == {"clip", "clip2", "phi", "phi2", "vae"}
 
 
-def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch):
+def stop_after_a_checkpoint(parts, out, monkeypatch, **flags):
     saved = loop.save
 
     def save_and_stop(*arguments):
         saved(*arguments)
         raise KeyboardInterrupt
 
-    whole = make(parts, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            make(parts, tmp_path / "broken")
+            make(parts, out, **flags)
+
+
+def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch):
+    whole = make(parts, tmp_path / "whole")
+    stop_after_a_checkpoint(parts, tmp_path / "broken", monkeypatch)
     resumed = make(parts, tmp_path / "broken")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_parts_of_a_step_are_the_step(parts, tmp_path):
-    once = {"steps": 1, "warmup": 1, "ema": 0.0, "lr": 1e-2}
-    whole, summed = (
-        make(parts, tmp_path / str(count), loop=LoopFlags(accumulate=count, device="cpu"), **once) for count in (1, 4)
-    )
-    checkpoints = [read_tensors(tmp_path / str(count) / "checkpoint.pt")["optimizer"]["state"] for count in (1, 4)]
-    moments = [torch.cat([own["exp_avg"].flatten() for own in state.values()]) for state in checkpoints]
-    assert torch.allclose(*moments, atol=1e-5)
-    assert whole.keys() == summed.keys()
+ONE_STEP = {"steps": 1, "warmup": 1, "ema": 0.0, "lr": 1e-2, "loop": LoopFlags(device="cpu")}
+
+
+def gradients(out):
+    """A tenth of them, as Adam's first moments have them after one step."""
+    state = read_tensors(out / "checkpoint.pt")["optimizer"]["state"]
+    return torch.cat([own["exp_avg"].flatten() for own in state.values()])
+
+
+@pytest.mark.parametrize("others", [{}, {"shelf": False, "min_snr": 5.0}])
+def test_parts_of_a_step_are_the_step(parts, tmp_path, others):
+    """A batch of 32, and four of 8, some of them without a condition."""
+    for count in (1, 4):
+        flags = {**ONE_STEP, "batch_size": 32, "condition_dropout": 0.3, **others}
+        make(parts, tmp_path / str(count), **{**flags, "loop": LoopFlags(accumulate=count, device="cpu")})
+    whole, summed = (gradients(tmp_path / str(count)) for count in (1, 4))
+    assert torch.allclose(whole, summed, atol=1e-5)
+    assert whole.abs().max() > 1e-3, "there is something to compare"
+
+
+def test_two_processes_train_as_one_does(parts, tmp_path):
+    flags = {"size": "tiny", "limit": 24, **parts, "steps": 1, "batch_size": 32, "ema": 0.0}
+    texts = {name: str(own) if isinstance(own, Path) else own for name, own in flags.items()}
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN.format(flags=texts))
+    start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for name, before in (("one", []), ("two", start)):
+        command = [sys.executable, *before, str(script), str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (gradients(tmp_path / name) for name in ("one", "two"))
+    assert torch.allclose(one, two, atol=1e-5)
+    losses = [read_tensors(tmp_path / name / "checkpoint.pt")["facts"]["loss"] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+from cig.flags import LoopFlags
+from cig.verbs import training
+
+torch.set_num_threads(1)
+flags = {flags}
+flags |= {{name: Path(flags[name]) for name in ("phi", "phi2")}}
+training.generator("icons/train", out=Path(sys.argv[1]), loop=LoopFlags(device="cpu"), **flags)
+"""
 
 
 def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
@@ -189,12 +270,120 @@ def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
         make(parts, tmp_path / "third", start=str(tmp_path / "first"))
 
 
+# LoRA
+
+
+@pytest.fixture(scope="module")
+def base(parts, tmp_path_factory):
+    """A generator to start from, whose weights float16 rounds and bfloat16 would round more."""
+    home = tmp_path_factory.mktemp("base")
+    make(parts, home, lr=1e-2)
+    return home
+
+
+def pictures(home, unet=None, adapter=None):
+    generator = sdxl.load(unet or home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, guidance=2.0)
+    if adapter:
+        generator.pipeline.load_lora_weights(adapter)
+    config = generator.pipeline.unet.config
+    rows = torch.randn(2, 8, config.cross_attention_dim, generator=torch.Generator().manual_seed(0))
+    pooled = torch.ones(2, config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim)
+    made = generator(ComposedEmbedding(("a", "b"), rows, rows[..., :0], pooled, rows), [1, 2])
+    return [np.asarray(image).astype(int) for image in made]
+
+
+def difference(ones, others):
+    """Grey levels, the largest."""
+    return max(abs(one - other).max() for one, other in zip(ones, others, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_has_learnt_nothing_is_the_base(parts, base, tmp_path, dtype):
+    """B is zeros at a rate of 0; what bfloat16 rounds is not what is written."""
+    flags = {**ONE_STEP, "lr": 0.0, "lora": 4, "start": str(base), "loop": LoopFlags(device="cpu", dtype=dtype)}
+    own = make(parts, tmp_path, **flags)
+    before = read_tensors(base / "unet" / "diffusion_pytorch_model.safetensors")
+    assert own.keys() == before.keys()
+    assert all(torch.equal(own[name], before[name]) for name in own)
+    assert difference(pictures(tmp_path), pictures(base)) == 0
+
+
+def test_what_an_adapter_has_learnt_is_merged_and_alone(parts, base, tmp_path):
+    make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.3, warmup=1, ema=0.0)
+    merged = pictures(tmp_path)
+    assert difference(merged, pictures(base)) > 20
+    assert difference(merged, pictures(base, adapter=tmp_path / ADAPTER)) <= 2
+    whole = (base / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert (tmp_path / ADAPTER).stat().st_size < whole / 3
+    about = json.loads((tmp_path / "training.json").read_text())["about"]
+    assert about["lora"] == {"rank": 4, "alpha": 8, "targets": ["to_k", "to_q", "to_v", "to_out.0"]}
+
+
+def test_a_checkpoint_has_what_is_trained_alone(parts, base, tmp_path, monkeypatch):
+    flags = {"start": str(base), "lora": 4, "lr": 1e-2}
+    whole = make(parts, tmp_path / "whole", **flags)
+    saved = read_tensors(tmp_path / "whole" / "checkpoint.pt")
+    assert saved["model"].keys() == saved["mean"].keys()
+    assert all("lora_" in name for name in saved["model"])
+    assert len(saved["optimizer"]["state"]) == len(saved["model"])
+    stop_after_a_checkpoint(parts, tmp_path / "broken", monkeypatch, **flags)
+    resumed = make(parts, tmp_path / "broken", **flags)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("lora", [None, 4])
+def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, lora):
+    flags = {**ONE_STEP, "start": str(base), "lora": lora}
+    make(parts, tmp_path / "kept", **flags)
+    make(parts, tmp_path / "again", gradient_checkpointing=True, **flags)
+    assert torch.allclose(gradients(tmp_path / "kept"), gradients(tmp_path / "again"), atol=1e-7)
+
+
+# The shelf
+
+
+def test_a_shelf_in_shards_is_the_shelf(parts, tmp_path, monkeypatch):
+    whole = make(parts, tmp_path / "whole")
+    monkeypatch.setattr(shelf, "PICTURES", 8)
+    stop_after_a_checkpoint(parts, tmp_path / "shards", monkeypatch)
+    shards = sorted((tmp_path / "shards").glob("shelf-*/*.safetensors"))
+    assert [path.name for path in shards] == [f"0000{number}.safetensors" for number in range(3)]
+    shards[1].unlink()  # as if it had not been finished
+    again = make(parts, tmp_path / "shards")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_without_a_shelf_views_are_drawn_anew(parts, tmp_path):
+    make(parts, tmp_path, shelf=False)
+    assert not list(tmp_path.glob("shelf-*"))
+    with pytest.raises(MismatchError, match="views: drawn anew"):
+        make(parts, tmp_path)
+
+
+def test_latents_that_overflow_are_not_trained_on():
+    class Overflowing:
+        device, dtype = torch.device("cpu"), torch.float32
+        config = SimpleNamespace(block_out_channels=(1, 1, 1, 1))
+
+        def encode(self, pictures):
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=torch.full((1, 4, 8, 8), 1e6)))
+
+    with pytest.raises(InputError, match="sdxl-vae-fp16-fix"):
+        shelf.encode(load_scenes("icons/train", 2), [0], Overflowing())
+
+
 def test_wrong_calls(parts, tmp_path):
-    with pytest.raises(UsageError, match="icons/train has"):
-        load_scenes("cirr/train")
+    with pytest.raises(UsageError, match="cirr/val is for measuring; train on cirr/train"):
+        load_scenes("cirr/val")
+    with pytest.raises(UsageError, match="neither a table nor a folder nor a benchmark"):
+        load_scenes("nothing.csv")
+    with pytest.raises(UsageError, match="no --resolution"):
+        load_scenes("icons/train", frame=Frame(64))
     with pytest.raises(UsageError, match="icons/val is not for training"):
         load_scenes("icons/val")
     wrong = {"--accumulate": {"loop": LoopFlags(accumulate=0)}, "--limit": {"limit": 0}, "no size": {"size": "huge"}}
+    wrong |= {"--start names": {"lora": 4}, "--lora RANK": {"lora_alpha": 4}, "such as 5": {"min_snr": 0.0}}
+    wrong |= {"--lora 0": {"lora": 0}}
     for words, flags in wrong.items():
         with pytest.raises(UsageError, match=words):
             make(parts, tmp_path, **flags)

@@ -185,6 +185,8 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
     assert (tmp_path / "phi/phi.safetensors").read_bytes() == before
     with pytest.raises(UsageError, match="4 pictures can be learnt from, less than --batch-size 256"):
         inverting.phi(str(pictures / "pictures"), out=tmp_path / "never", **{**how, "batch_size": None})
+    with pytest.raises(UsageError, match="--accumulate 1"):
+        inverting.phi(str(pictures / "pictures"), out=tmp_path / "never", loop=LoopFlags(accumulate=2), **how)
 
 
 def test_100_passes_are_the_default(pictures, world, tmp_path, monkeypatch):
@@ -200,9 +202,7 @@ def test_words_concepts_and_phrases_are_needed(pictures, world, tmp_path):
     how = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "objective": "searle"}
     with pytest.raises(UsageError, match="needs --oti DIR, --concepts FILE and --phrases FILE"):
         inverting.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **how)
-    with pytest.raises(UsageError, match="--accumulate 1"):
-        inverting.phi(str(pictures / "pictures"), loop=LoopFlags(accumulate=2), **how)
     with pytest.raises(UsageError, match="--temperature 0: more than 0"):
         inverting.phi(str(pictures / "pictures"), searle=SearleFlags(temperature=0), **how)
-    with pytest.raises(UsageError, match="--batch-size 0"):
-        inverting.phi(str(pictures / "pictures"), **{**how, "batch_size": 0})
+    with pytest.raises(UsageError, match="--scale is for --objective pic2word"):
+        inverting.phi(str(pictures / "pictures"), scale=10.0, **how)

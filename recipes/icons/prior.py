@@ -90,7 +90,7 @@ def condition(scenes: Scenes, composer: Composer, shelf: Any, places: Sequence[i
     """As the generator is conditioned when it is trained."""
     view = rng.randrange(scenes.views)
     captions = [(text,) if text else () for text in scenes.said(places, view, rng)]
-    return composer.compose([str(place) for place in places], shelf.features(places, view), captions)
+    return composer.compose([str(place) for place in places], shelf.features(places, view, []), captions)
 
 
 def features_of(scenes: Scenes, searcher: Clip, size: int) -> Tensor:

@@ -80,6 +80,21 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
         raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
 
 
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds, mapped: a row is read from the disk when it is looked at.
+
+    Raises:
+        InputError: it is not whole.
+    """
+    from safetensors.torch import load_file
+
+    stat_file(path)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
+
+
 def _refuse_bombs(data: bytes) -> None:
     """Raises ValueError for what would fill the memory, or keep torch busy for hours.
 

@@ -139,6 +139,7 @@ class Scenes(Protocol):
     """
 
     views: int  # kinds of views that each picture has
+    side: int  # of the pictures, in pixels
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -150,7 +151,13 @@ class Scenes(Protocol):
         """What the pictures are called, for messages."""
 
     def pictures(self, places: Sequence[int]) -> Tensor:
-        """[B, 3, S, S] in -1..1, the same at every call."""
+        """[B, 3, side, side] in -1..1, the same at every call."""
+
+    def framing(self, places: Sequence[int]) -> Tensor:
+        """[B, 6]: what was done to get there, which SDXL is told (Podell et al., 2023, section 2.2).
+
+        Height and width of the picture as it was, top and left of the crop in it resized, height and width drawn.
+        """
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         """[B, 3, side, side], augmented and preprocessed for a CLIP; all that is random comes from rng."""

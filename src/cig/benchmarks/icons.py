@@ -11,7 +11,7 @@ import lzma
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,7 +78,7 @@ def scenes(split: str, limit: int | None = None) -> Scenes:
     from cig.icons.scenes import IconScenes
     from cig.icons.triplets import IconTriplets
 
-    kinds: dict[str, type[IconScenes] | type[IconTriplets]] = {"train": IconScenes, "triplets": IconTriplets}
+    kinds: dict[str, Callable[[int | None], Scenes]] = {"train": IconScenes, "triplets": IconTriplets}
     if split not in kinds:
         raise UsageError(f"icons/{split} is not for training; icons/train and icons/triplets are")
     return kinds[split](limit)

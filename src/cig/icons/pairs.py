@@ -21,6 +21,7 @@ SIBLINGS = 3  # icons of the same object that join each drawn one: they differ i
 SAME_INK = 0.5  # share of siblings in their first one's ink
 WEIGHTS_OF_ONE = {"ph": 0.45}  # draws fewer from a set that has each icon in five weights
 INK_NOISE = 0.06
+SIDE = 64  # of a drawing, in pixels
 
 
 class IconPairs:
@@ -131,6 +132,11 @@ def viewed(drawings: Tensor, inks: Sequence[str], side: int, rng: Random) -> Ten
 def plain(drawings: Tensor, inks: Sequence[str]) -> Tensor:
     """[B, 64, 64] uint8 -> [B, 3, 64, 64] in -1..1, as a VAE sees pictures."""
     return painted(drawings.float()[:, None] / 255, colours(inks)) * 2 - 1
+
+
+def uncropped(count: int) -> Tensor:
+    """[count, 6]: whole square pictures, in the words of `Scenes.framing`."""
+    return torch.tensor([[SIDE, SIDE, 0.0, 0.0, SIDE, SIDE]]).expand(count, -1)
 
 
 def painted(shares: Tensor, colours: Tensor) -> Tensor:

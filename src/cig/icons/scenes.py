@@ -15,7 +15,7 @@ from torch import Tensor
 from cig.formats import digest
 from cig.icons.captions import clauses
 from cig.icons.corpus import INKS, picture_name, read_split
-from cig.icons.pairs import plain, viewed
+from cig.icons.pairs import SIDE, plain, uncropped, viewed
 
 INKS_EACH = 2  # pictures of each drawing
 SHARE_SILENT = 0.15  # of captions that say nothing
@@ -29,7 +29,7 @@ class IconScenes:
         limit: the first so many pictures.
     """
 
-    views = 2
+    views, side = 2, SIDE
 
     def __init__(self, limit: int | None = None) -> None:
         icons, drawings = read_split("train")
@@ -47,6 +47,9 @@ class IconScenes:
 
     def pictures(self, places: Sequence[int]) -> Tensor:
         return plain(self._drawings(places), [self._inks(place)[SAME_INK] for place in places])
+
+    def framing(self, places: Sequence[int]) -> Tensor:
+        return uncropped(len(places))
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         return viewed(self._drawings(places), [self._inks(place)[view] for place in places], side, rng)

@@ -17,7 +17,7 @@ from torch import Tensor
 from cig.formats import digest
 from cig.icons.captions import article, points, side_of
 from cig.icons.corpus import INKS, Icon, picture_name, read_split
-from cig.icons.pairs import plain, viewed
+from cig.icons.pairs import SIDE, plain, uncropped, viewed
 
 ATTRIBUTES = ("badge", "enclosure", "direction", "style")
 INK = "ink"
@@ -50,7 +50,7 @@ class IconTriplets:
         limit: the first so many.
     """
 
-    views = 1
+    views, side = 1, SIDE
 
     def __init__(self, limit: int | None = None) -> None:
         self.icons, drawings = read_split("train")
@@ -73,6 +73,9 @@ class IconTriplets:
     def pictures(self, places: Sequence[int]) -> Tensor:
         rows = [self.triplets[place].target for place in places]
         return plain(self.drawings[rows], [inks[1] for inks in self._inks(places)])
+
+    def framing(self, places: Sequence[int]) -> Tensor:
+        return uncropped(len(places))
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         rows = [self.triplets[place].reference for place in places]

@@ -1,15 +1,21 @@
 """Training: one loop, small objectives.
 
-A CLIP and a phi are trained on a benchmark's `pairs()`, a VAE and a generator on its `scenes()`.
+A CLIP and a phi are trained on a benchmark's `pairs()`; a VAE and a generator on its `scenes()`, or on files.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from cig import plugins
 from cig.errors import NotFoundError, UsageError
 from cig.types import Pairs, Scenes
+
+if TYPE_CHECKING:
+    from cig.training.framing import Frame
+    from cig.training.scenes import Example
 
 
 def load_pairs(name: str) -> Pairs:
@@ -33,17 +39,54 @@ def has_pairs(name: str) -> bool:
         return False
 
 
-def load_scenes(name: str, limit: int | None = None) -> Scenes:
-    """The pictures with views and captions of a benchmark that has some, by NAME/SPLIT: icons/train.
+def load_scenes(
+    data: str,
+    limit: int | None = None,
+    frame: Frame | None = None,
+    root: Path | None = None,
+    ledger: Path | None = None,
+) -> Scenes:
+    """Pictures with views and captions to draw them from.
 
     Args:
-        limit: so many of them.
+        data: icons/train; a benchmark's training split (fashioniq/train, cirr/train, folder/train); a table of
+            pictures with captions, or of triplets; a folder of pictures, with captions in .txt files, or in
+            InstructPix2Pix's form.
+        limit: the first so many of them.
+        frame: how pictures become squares; by default SDXL's 1024 pixels. Icons have theirs.
+        root: the benchmark's folder, or what a table's pictures are relative to.
+        ledger: a file that remembers which pictures were looked at.
 
     Raises:
-        UsageError: it has none.
+        UsageError: there is nothing to draw.
     """
-    family, _, split = name.partition("/")
-    module = plugins.load("benchmarks", family)
-    if not hasattr(module, "scenes"):
-        raise UsageError(f"{family} has no pictures with captions of their own to draw; icons/train has")
-    return cast(Scenes, module.scenes(split or "train", limit))
+    path = Path(data)
+    if not path.exists() and hasattr(module := _benchmark(data), "scenes"):
+        return _drawn(module, data, limit, frame)
+    from cig.training.framing import Frame
+    from cig.training.scenes import FileScenes
+
+    examples, missing = _examples(path, data, root)
+    return FileScenes(data, examples[:limit], frame or Frame(), ledger, missing)
+
+
+def _benchmark(data: str) -> ModuleType:
+    try:
+        return plugins.load("benchmarks", data.partition("/")[0])
+    except NotFoundError as error:
+        raise NotFoundError(f"{data} is neither a table nor a folder nor a benchmark; {error}") from error
+
+
+def _drawn(module: ModuleType, data: str, limit: int | None, frame: Frame | None) -> Scenes:
+    if frame:
+        raise UsageError(f"{data} has pictures of its own size: no --resolution, no --crop")
+    return cast(Scenes, module.scenes(data.partition("/")[2] or "train", limit))
+
+
+def _examples(path: Path, data: str, root: Path | None) -> tuple[list[Example], list[str]]:
+    """Examples, and the names of those that lack a file."""
+    from cig.training import captioned, triplets
+
+    if path.is_dir():
+        return triplets.of_edits(path) if triplets.is_edits(path) else (captioned.of_folder(path), [])
+    return (captioned.of_table(path, root), []) if path.exists() else triplets.of_benchmark(data, root)

@@ -1,8 +1,6 @@
 """Trains a generator of SDXL's architecture on pictures with captions: a UNet that draws from composed embeddings.
 
 It is conditioned as in retrieval: the pseudo-words of a view, a relative caption, both text towers (CIG, stage 1).
-The loss is that of denoising diffusion (Ho et al., NeurIPS 2020, equation 14), or its velocity form (Salimans & Ho,
-ICLR 2022, appendix D).
 """
 
 from __future__ import annotations
@@ -11,39 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from cig.errors import MismatchError
 from cig.formats import identity, make_folder
 from cig.inversion import Composer
 from cig.training.card import write_card
 from cig.training.diffusers import save, save_pipeline
+from cig.training.diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler
 from cig.training.loop import train
+from cig.training.lora import Lora, adapt, merged, save_adapter
 from cig.training.plan import CPU, Plan
-from cig.training.shelf import Shelf, shelve
+from cig.training.shelf import Encoded, Encoder, in_full, shape_of, shelve
 from cig.training.step import Step
-from cig.types import ComposedEmbedding, Scenes
-
-Prediction = Literal["epsilon", "v_prediction"]
-Condition = tuple[Tensor, Tensor]  # prompt [B, L, h1 + h2], pooled [B, p2]
-
-
-@dataclass(frozen=True)
-class UNetSize:
-    """An architecture, in the words of UNet2DConditionModel; all blocks but the first attend to the prompt."""
-
-    channels: tuple[int, ...] = (96, 160)
-    layers: int = 1
-    head_width: int = 32
-    groups: int = 32
-    time_width: int = 32
-
-
-SIZES = {"tiny": UNetSize((16, 32), head_width=8, groups=8, time_width=8), "small": UNetSize()}
+from cig.training.unet import UNetSize, build, load_unet, need_widths
+from cig.types import Scenes
 
 
 @dataclass(frozen=True)
@@ -53,25 +35,42 @@ class Recipe:
     Attributes:
         prediction: the noise (epsilon, as SDXL's weights do) or the velocity.
         dropout: share of examples whose condition is zeros, what guidance moves away from.
+        min_snr: gamma of min-SNR's weights (5 in its paper); None: all timesteps weigh alike.
+        lora: None trains the whole UNet.
     """
 
     prediction: Prediction = "epsilon"
     dropout: float = 0.1
+    min_snr: float | None = None
+    lora: Lora | None = None
 
 
 @dataclass(frozen=True)
-class Batch:
-    """All that a step has drawn."""
+class Means:
+    """How it is computed: what there is of memory and disk decides.
 
-    latents: Tensor  # [B, C, h, w], scaled
-    noise: Tensor  # as latents
+    Attributes:
+        checkpointing: activations of a block are computed again on the way back, instead of kept.
+        shelf: latents and features are computed once and kept on the disk; else at each step, with views drawn anew.
+        frozen: what the VAE computes in.
+    """
+
+    checkpointing: bool = False
+    shelf: bool = True
+    frozen: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that is random in a step, for all of its B items."""
+
+    places: Sequence[int]
+    view: int
+    captions: Sequence[str]
+    seeds: Sequence[int]  # of views that are drawn anew
+    noise: Tensor  # [B, C, h, w]
     times: Tensor  # [B]
-    condition: Condition
-
-    def part(self, places: Sequence[int]) -> Batch:
-        prompt, pooled = self.condition
-        own = list(places)
-        return Batch(self.latents[own], self.noise[own], self.times[own], (prompt[own], pooled[own]))
+    away: Tensor  # [B] bool: without a condition
 
 
 def train_generator(
@@ -87,158 +86,124 @@ def train_generator(
     start: str | None = None,
     cache_dir: Path | None = None,
     tensorboard: Path | None = None,
+    means: Means = Means(),
 ) -> None:
     """Writes `out/unet`, `out/vae` and `out/scheduler` (for --model-path, --vae-repo and --sdxl-repo) at checkpoints.
 
+    With LoRA, `out/pytorch_lora_weights.safetensors` as well: the adapter alone; `out/unet` has it merged.
+
     Args:
         vae_source: hub id or folder.
-        start: a hub id or folder with unet/, such as SDXL's; `size` is not used then.
+        start: a hub id or folder with unet/, such as SDXL's; `size` is not used then, nor LoRA without it.
 
     Raises:
         MismatchError: the UNet to start from reads other widths than the CLIPs have.
     """
     make_folder(out)
     torch.manual_seed(plan.seed)
-    vae = load_vae(vae_source, cache_dir)
-    widths = composer.first.clip.token_width + composer.second.clip.token_width, composer.second.clip.feature_width
-    unet = (_started(start, widths, cache_dir) if start else build(size, vae.config.latent_channels, *widths)).to(
-        device
-    )
-    noising = ddpm(recipe.prediction)
-    shelf = shelve(scenes, composer, vae.to(device), out, plan)
-    time_ids = micro_conditioning(shelf.side)
+    vae = load_vae(vae_source, means.frozen, cache_dir).to(device)
+    unet, noising = _begun(start, size, composer, vae, recipe.lora, plan, cache_dir), ddpm(recipe.prediction)
+    encoded = _encoded(scenes, composer, vae, out, plan, means)
+    unet.to(device)  # not before: what fills a shelf needs the room
+    if means.checkpointing:
+        unet.enable_gradient_checkpointing()
 
     def loss_of(step: Step) -> Iterator[Tensor]:
-        chosen = [step.rng.randrange(len(scenes)) for _ in range(plan.batch)]
-        batch = drawn(chosen, shelf, scenes, composer, noising, recipe.dropout, step.rng, device)
+        draw = drawn(plan.batch, scenes, encoded, noising, recipe.dropout, step.rng)
         for places, share in step.shares(plan.batch):
-            step.ids += scenes.names([chosen[place] for place in places])
-            yield share * denoising(unet, noising, batch.part(places), time_ids)
+            step.ids += scenes.names([draw.places[place] for place in places])
+            batch = composed(draw, places, scenes, encoded, composer, device)
+            yield share * denoising(unet, noising, batch, recipe.min_snr)
 
     def export(facts: Mapping[str, Any]) -> None:
-        save(unet, out / "unet")
+        shown = unet
+        if recipe.lora and start:
+            save_adapter(unet, out)
+            shown = merged(unet, load_unet(start, cache_dir=cache_dir))
+        save(shown, out / "unet")
         save(vae, out / "vae")
-        save_pipeline(out, unet, vae, sampler(recipe.prediction))
+        save_pipeline(out, shown, vae, sampler(recipe.prediction))
         write_card(out, "a generator of pseudo-targets", facts)
 
-    models = {**composer.identity, "vae": identity(vae_source)}
-    beginning = {"start": identity(start, config="unet/config.json")} if start else {"size": asdict(size)}
-    known = {**about, **asdict(recipe), **beginning, "models": models}
+    known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source)}}
+    known |= {"start": identity(start, config="unet/config.json")} if start else {"size": asdict(size)}
     train(unet, loss_of, plan, out, export, known, tensorboard=tensorboard)
 
 
-def drawn(
-    places: Sequence[int],
-    shelf: Shelf,
-    scenes: Scenes,
-    composer: Composer,
-    noising: Any,
-    dropout: float,
-    rng: Random,
-    device: torch.device,
+def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: float, rng: Random) -> Draw:
+    """A step's examples."""
+    places = [rng.randrange(len(scenes)) for _ in range(count)]
+    view = rng.randrange(scenes.views)
+    return Draw(
+        places=places,
+        view=view,
+        captions=scenes.said(places, view, rng),
+        seeds=[rng.getrandbits(62) for _ in places],
+        noise=torch.randn(count, *encoded.shape),
+        times=torch.randint(noising.config.num_train_timesteps, (count,)),
+        away=torch.rand(count) < dropout,
+    )
+
+
+def composed(
+    draw: Draw, items: Sequence[int], scenes: Scenes, encoded: Encoded, composer: Composer, device: torch.device
 ) -> Batch:
-    """A step's examples: latents, noise, times, and conditions, some of them zeros."""
-    count, view = len(places), rng.randrange(scenes.views)
-    captions = [(text,) if text else () for text in scenes.said(places, view, rng)]
-    composed = composer.compose([str(place) for place in places], shelf.features(places, view), captions)
-    latents = shelf.latents(places)
-    return Batch(
-        latents=latents.to(device),
-        noise=torch.randn_like(latents).to(device),
-        times=torch.randint(noising.config.num_train_timesteps, (count,)).to(device),
-        condition=dropped(composed, torch.rand(count) < dropout, device),
-    )
+    """Some of a step's items, as the UNet is given them."""
+    own = list(items)
+    places = [draw.places[item] for item in own]
+    captions = [(draw.captions[item],) if draw.captions[item] else () for item in own]
+    with in_full(device):
+        features = encoded.features(places, draw.view, [draw.seeds[item] for item in own])
+        embedding = composer.compose([str(place) for place in places], features, captions)
+        latents = encoded.latents(places)
+    condition = dropped(embedding, draw.away[own], device)
+    noise, times = draw.noise[own].to(device), draw.times[own].to(device)
+    return Batch(latents.to(device), noise, times, condition, scenes.framing(places).to(device))
 
 
-def dropped(composed: ComposedEmbedding, away: Tensor, device: torch.device) -> Condition:
-    """The condition, zeros in rows that are dropped [B] bool."""
-    kept = (~away).float()
-    prompt, pooled = composed.prompt * kept[:, None, None], composed.pooled2 * kept[:, None]
-    return prompt.to(device), pooled.to(device)
-
-
-def denoising(unet: Any, noising: Any, batch: Batch, time_ids: Tensor) -> Tensor:
-    """The mean squared error of what the UNet says of noisy latents: the noise, or the velocity."""
-    noisy = noising.add_noise(batch.latents, batch.noise, batch.times)
-    prompt, pooled = batch.condition
-    known = {"text_embeds": pooled, "time_ids": time_ids.to(pooled).expand(len(pooled), -1)}
-    said = unet(noisy, batch.times, prompt, added_cond_kwargs=known).sample
-    velocity = noising.config.prediction_type == "v_prediction"
-    wanted = noising.get_velocity(batch.latents, batch.noise, batch.times) if velocity else batch.noise
-    return functional.mse_loss(said.float(), wanted.float())
-
-
-def micro_conditioning(side: int) -> Tensor:
-    """[1, 6]: SDXL's original size, crop and target size (Podell et al., 2023, section 2.2): whole square pictures."""
-    return torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32)
-
-
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # SDXL's
-
-
-def ddpm(prediction: Prediction) -> Any:
-    """How noise is added. Velocity sees pure noise, too (Lin et al., WACV 2024); SDXL's own schedule stops short."""
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(
-        **SCHEDULE, prediction_type=prediction, rescale_betas_zero_snr=prediction == "v_prediction", clip_sample=False
-    )
-
-
-def sampler(prediction: Prediction) -> Any:
-    """How pictures are drawn: SDXL's Euler, from where training's noise ends."""
-    from diffusers import EulerDiscreteScheduler
-
-    velocity = prediction == "v_prediction"
-    spacing = {"timestep_spacing": "trailing" if velocity else "leading", "steps_offset": 0 if velocity else 1}
-    return EulerDiscreteScheduler(**SCHEDULE, **spacing, prediction_type=prediction, rescale_betas_zero_snr=velocity)
-
-
-def build(size: UNetSize, latents: int, prompt: int, pooled: int) -> Any:
-    """diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time)."""
-    from diffusers import UNet2DConditionModel
-
-    blocks = len(size.channels) - 1
-    return UNet2DConditionModel(
-        in_channels=latents,
-        out_channels=latents,
-        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * blocks),
-        up_block_types=(*("CrossAttnUpBlock2D",) * blocks, "UpBlock2D"),
-        block_out_channels=size.channels,
-        layers_per_block=size.layers,
-        attention_head_dim=[own // size.head_width for own in size.channels],
-        cross_attention_dim=prompt,
-        norm_num_groups=size.groups,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=size.time_width,
-        projection_class_embeddings_input_dim=pooled + 6 * size.time_width,
-    )
-
-
-def load_vae(source: str, cache_dir: Path | None = None) -> Any:
-    """Frozen, float32. Raises NotFoundError or InputError."""
+def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | None = None) -> Any:
+    """Frozen. Raises NotFoundError or InputError."""
     from diffusers import AutoencoderKL
 
     from cig.generators.sdxl import load_part
 
-    return load_part(
-        AutoencoderKL, source, dtype=torch.float32, use_safetensors=True, cache_dir=cache_dir
-    ).requires_grad_(False)
+    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
+    return load_part(AutoencoderKL, source, **options).requires_grad_(False)
 
 
-def _started(source: str, widths: tuple[int, int], cache_dir: Path | None) -> Any:
-    from diffusers import UNet2DConditionModel
+def _begun(
+    start: str | None,
+    size: UNetSize,
+    composer: Composer,
+    vae: Any,
+    lora: Lora | None,
+    plan: Plan,
+    cache_dir: Path | None,
+) -> Any:
+    """What is trained; with LoRA, what is frozen of it is kept in the precision that is multiplied in."""
+    widths = composer.first.clip.token_width + composer.second.clip.token_width, composer.second.clip.feature_width
+    if not start:
+        return build(size, vae.config.latent_channels, *widths)
+    unet = load_unet(start, getattr(torch, plan.autocast) if lora else torch.float32, cache_dir)
+    need_widths(unet, start, widths)
+    return adapt(unet, lora) if lora else unet
 
-    from cig.generators.sdxl import load_part
-    from cig.preflight import need_unet
 
-    options = {"dtype": torch.float32, "use_safetensors": True, "cache_dir": cache_dir}
-    unet = load_part(UNet2DConditionModel, need_unet(source), subfolder="unet", **options)
-    pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
-    if (unet.config.cross_attention_dim, pooled) != widths:
-        raise MismatchError(
-            f"the UNet of {source} reads prompts of width {unet.config.cross_attention_dim} and pooled ones of "
-            f"{pooled}, but the two CLIPs make {widths[0]} and {widths[1]}; start from one trained with them"
-        )
-    return unet
+def _encoded(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means) -> Encoded:
+    """With a shelf, what has filled it leaves the device."""
+    if not means.shelf:
+        return Encoder(scenes, composer, vae, shape_of(scenes, vae))
+    shelf = shelve(scenes, composer, vae, out, plan)
+    for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
+        model.to(CPU)
+    return shelf
+
+
+def _known(recipe: Recipe, means: Means) -> dict[str, Any]:
+    """What the result depends on, where it is not as it always was."""
+    own = {key: value for key, value in asdict(recipe).items() if value is not None}
+    if not means.shelf:
+        own["views"] = "drawn anew at each step"
+    if means.frozen != torch.float32:
+        own["vae_dtype"] = str(means.frozen)
+    return own

@@ -1,72 +1,164 @@
-"""What does not change while a generator is trained, computed once: latents of pictures, features of their views."""
+"""What does not change while a generator is trained: latents of pictures, features of their views.
+
+A shelf has them computed once, in shards on the disk, which are mapped, not read; without one they are computed anew
+at each step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from cig.errors import InputError, some
 from cig.formats import digest_of, fingerprints, write_bytes
 from cig.inversion import Composer
 from cig.runtime import batches, progress
-from cig.tensors import read_tensors
+from cig.tensors import map_tensors
+from cig.training import processes
 from cig.training.plan import Plan
 from cig.types import Scenes
+
+PIXELS = 2**20  # that a VAE encodes at once
+PICTURES = 4096  # of a shard, or a few less
+
+
+class Encoded(Protocol):
+    """Pictures and views as a training reads them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture's latents."""
+
+    def latents(self, places: Sequence[int]) -> Tensor:
+        """[B, C, h, w], of standard deviation 1."""
+
+    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What the two towers see of a view: ([B, p1], [B, p2]); a seed for each place."""
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Of N pictures, in fp16 on the CPU."""
+    """Of N pictures, in fp16 on the disk."""
 
-    stored: Mapping[str, Tensor]  # latents [N, C, h, w]; first{v} [N, p1] and second{v} [N, p2] of view v
+    shards: Sequence[Mapping[str, Tensor]]  # latents [n, C, h, w]; first{v} [n, p1] and second{v} [n, p2] of view v
+    each: int  # n of all shards but the last
     scale: float  # of latents
-    side: int  # of pictures, in pixels
+    shape: tuple[int, int, int]
 
     def latents(self, places: Sequence[int]) -> Tensor:
-        """[B, C, h, w], of standard deviation 1."""
-        return self.stored["latents"][list(places)].float() * self.scale
+        return self._rows("latents", places) * self.scale
 
-    def features(self, places: Sequence[int], view: int) -> tuple[Tensor, Tensor]:
-        """What the two towers see of a view: ([B, p1], [B, p2])."""
-        own = list(places)
-        return self.stored[f"first{view}"][own].float(), self.stored[f"second{view}"][own].float()
+    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A view is as it was when the shelf was made, whatever the seed."""
+        return self._rows(f"first{view}", places), self._rows(f"second{view}", places)
+
+    def _rows(self, name: str, places: Sequence[int]) -> Tensor:
+        return torch.stack([self.shards[place // self.each][name][place % self.each] for place in places]).float()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Computes at each step, on the device of the VAE and of the CLIPs."""
+
+    scenes: Scenes
+    composer: Composer
+    vae: Any
+    shape: tuple[int, int, int]
+
+    def latents(self, places: Sequence[int]) -> Tensor:
+        chunks = batches(places, at_once(self.vae, self.shape, len(places)))
+        encoded = [encode(self.scenes, own, self.vae) for own in chunks]
+        return torch.cat(encoded).float() * self.vae.config.scaling_factor
+
+    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        first, second = self.composer.first.clip, self.composer.second.clip
+        return self._seen(first, places, view, seeds), self._seen(second, places, view, seeds)
+
+    def _seen(self, clip: Any, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        """One by one, so that a view does not depend on the others of its part of a step."""
+        drawn = zip(places, seeds, strict=True)
+        seen = [self.scenes.seen([place], view, clip.size, Random(str(seed))) for place, seed in drawn]
+        features: Tensor = clip.embed_images(torch.cat(seen))
+        return features
+
+
+def shape_of(scenes: Scenes, vae: Any) -> tuple[int, int, int]:
+    side = scenes.side // factor_of(vae)
+    return vae.config.latent_channels, side, side
+
+
+def factor_of(vae: Any) -> int:
+    """Pixels a latent, along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def at_once(vae: Any, shape: tuple[int, int, int], most: int) -> int:
+    """Pictures that are encoded together."""
+    return max(1, min(most, PIXELS // (shape[1] * factor_of(vae)) ** 2))
+
+
+@torch.no_grad()
+def encode(scenes: Scenes, places: Sequence[int], vae: Any) -> Tensor:
+    """[B, C, h, w] fp16 on the CPU: the means, not scaled.
+
+    Raises:
+        InputError: they are not finite.
+    """
+    pictures = scenes.pictures(places).to(vae.device, vae.dtype)
+    latents: Tensor = vae.encode(pictures).latent_dist.mean.half().cpu()
+    if not torch.isfinite(latents).all():
+        raise InputError(
+            f"the VAE's latents of {some(scenes.names(places), 5)} are not finite: SDXL's own overflows in float16; "
+            f"take madebyollin/sdxl-vae-fp16-fix, or --frozen-dtype float32"
+        )
+    return latents
 
 
 def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) -> Shelf:
-    """Reads `out/shelf.safetensors`, or computes and writes it."""
+    """Maps the shards of `out/shelf-*`; those that are not there are computed, each process its share."""
     models = {name: own for name, own in composer.identity.items() if not name.startswith("phi")}
     key = digest_of(
         {**fingerprints(models), **scenes.identity, "seed": plan.seed, "batch": plan.batch, "vae": _content(vae)}
     )
-    path = out / f"shelf-{key}.safetensors"
-    stored = read_tensors(path) if path.exists() else _compute(scenes, composer, vae, plan, path)
-    return Shelf(stored, vae.config.scaling_factor, scenes.pictures([0]).shape[-1])
+    shape = shape_of(scenes, vae)
+    chunk = at_once(vae, shape, plan.batch)
+    each = chunk * max(1, PICTURES // chunk)
+    paths = [out / f"shelf-{key}" / f"{number:05d}.safetensors" for number in range(-(-len(scenes) // each))]
+    own = [number for number in range(len(paths))[processes.rank() :: processes.world()] if not paths[number].exists()]
+    for number in progress(own, len(own), f"latents and features, {each} pictures each", "shard"):
+        places = range(number * each, min((number + 1) * each, len(scenes)))
+        _write(paths[number], scenes, composer, vae, places, chunk, plan.seed)
+    processes.wait()
+    return Shelf([map_tensors(path) for path in paths], each, vae.config.scaling_factor, shape)
 
 
-@torch.no_grad()
-def _compute(scenes: Scenes, composer: Composer, vae: Any, plan: Plan, path: Path) -> dict[str, Tensor]:
+def _write(path: Path, scenes: Scenes, composer: Composer, vae: Any, places: range, chunk: int, seed: int) -> None:
     import safetensors.torch
 
-    device = next(vae.parameters()).device
     clips = {"first": composer.first.clip, "second": composer.second.clip}
     rows: dict[str, list[Tensor]] = {}
-    chunks = list(batches(range(len(scenes)), plan.batch))
-    for number, places in enumerate(progress(chunks, len(chunks), "latents and features", "batch")):
-        latents = vae.encode(scenes.pictures(places).to(device)).latent_dist.mean
-        rows.setdefault("latents", []).append(latents.half().cpu())
+    for own in batches(places, chunk):
+        rows.setdefault("latents", []).append(encode(scenes, own, vae))
         for view in range(scenes.views):
             for name, clip in clips.items():
-                rng = Random(f"{plan.seed}/{number}/{view}")  # both towers see the same
-                seen = scenes.seen(places, view, clip.size, rng)
+                rng = Random(f"{seed}/{own[0] // chunk}/{view}")  # both towers see the same
+                seen = scenes.seen(own, view, clip.size, rng)
                 rows.setdefault(f"{name}{view}", []).append(clip.embed_images(seen).half())
-    stored = {name: torch.cat(own) for name, own in rows.items()}
-    write_bytes(path, safetensors.torch.save(stored))
-    return stored
+    write_bytes(path, safetensors.torch.save({name: torch.cat(parts) for name, parts in rows.items()}))
+
+
+@contextmanager
+def in_full(device: torch.device) -> Iterator[None]:
+    """What is frozen computes in the precision of its own weights, without gradients."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _content(vae: Any) -> str:

@@ -40,29 +40,36 @@ class State:
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def to_dict(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
-        return {**{name: own.state_dict() for name, own in parts.items()}, "mean": self.mean.weights}
+        """What is frozen is not in it: whoever resumes has that already."""
+        parts = {"optimizer": self.optimizer, "scaler": self.scaler}
+        frozen = self._frozen()
+        model = {name: own for name, own in self.model.state_dict().items() if name not in frozen}
+        return {"model": model, **{name: own.state_dict() for name, own in parts.items()}, "mean": self.mean.weights}
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(saved["model"])
+        self.model.load_state_dict({**self._frozen(), **saved["model"]})
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         for name, own in saved["mean"].items():
             self.mean.weights[name].copy_(own)
 
+    def _frozen(self) -> dict[str, nn.Parameter]:
+        named = self.model.named_parameters(remove_duplicate=False)
+        return {name: own for name, own in named if not own.requires_grad}
+
 
 class Mean:
-    """A running mean of a model's weights, what is exported of a generator (Karras et al., CVPR 2024, section 3)."""
+    """A running mean of what is trained, exported of a generator (Karras et al., CVPR 2024, section 3)."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.weights = {name: own.detach().clone() for name, own in model.named_parameters()} if decay else {}
+        self.weights = {name: own.detach().clone() for name, own in trained(model)} if decay else {}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, own in self.model.named_parameters() if self.weights else ():
+        for name, own in trained(self.model) if self.weights else ():
             self.weights[name].lerp_(own, 1 - decay)
 
     @contextmanager
@@ -76,13 +83,19 @@ class Mean:
             self.model.load_state_dict(own, strict=False)
 
 
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Weights that are not frozen, by name."""
+    yield from ((name, own) for name, own in model.named_parameters() if own.requires_grad)
+
+
 def begin(model: nn.Module, plan: Plan, groups: Groups | None = None) -> State:
     """Before the first step.
 
     Raises:
         UsageError: the optimizer needs a library that is not installed.
     """
-    optimizer = _optimizer(plan)(groups or [{"params": model.parameters()}], lr=plan.lr, betas=(0.9, 0.98))
+    alone = [{"params": [own for _, own in trained(model)]}]
+    optimizer = _optimizer(plan)(groups or alone, lr=plan.lr, betas=(0.9, 0.98))
     for group in optimizer.param_groups:
         group.setdefault("speed", 1.0)
         group["weight_decay"] = plan.weight_decay if group.get("decays", True) else 0.0

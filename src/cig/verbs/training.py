@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.flags import LoopFlags, at_least_1
+from cig.flags import Flag, LoopFlags, at_least_1
 
 
 def clip(
@@ -118,11 +118,21 @@ def generator(
     phi2: Path,
     vae: str,
     out: Path,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
     limit: int | None = None,
+    resolution: int | None = None,
+    crop: Literal["centre", "random"] | None = None,
+    max_pixels: int = 2**28,
     size: str = "small",
     start: str | None = None,
+    lora: int | None = None,
+    lora_alpha: int | None = None,
     prediction: Literal["epsilon", "v"] = "epsilon",
     condition_dropout: float = 0.1,
+    min_snr: float | None = None,
+    gradient_checkpointing: Annotated[bool, Flag] = False,
+    shelf: bool = True,
+    frozen_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     steps: int = 20_000,
     batch_size: int = 128,
     lr: float = 1e-4,
@@ -136,7 +146,8 @@ def generator(
     Parameters
     ----------
     data
-        A benchmark with pictures to draw: icons/train.
+        What to draw: icons/train; cirr/train, fashioniq/train, folder/train; a table with the columns reference,
+        caption, target or picture, caption; a folder of pictures, with captions in .txt files, or of InstructPix2Pix.
     clip
         The first composing CLIP: hub id or folder.
     phi
@@ -146,20 +157,40 @@ def generator(
     phi2
         That of --clip2.
     vae
-        What pictures are encoded by: hub id or folder.
+        What pictures are encoded by: hub id or folder. For SDXL, madebyollin/sdxl-vae-fp16-fix.
     out
         Gets unet/, vae/ and scheduler/ (for --model-path, --vae-repo and --sdxl-repo), a model card, latents and
         features, and what a rerun continues from.
+    dataset_path
+        The benchmark's own folder, or its parent; or what a table's pictures are relative to.
     limit
-        So many of the data's pictures. Default: all.
+        The first so many of the data's pictures. Default: all.
+    resolution
+        Pixels a side that pictures are resized and cropped to. Default: 1024; icons have 64.
+    crop
+        centre, the default; or random, drawn once for each picture. Either way the UNet is told.
+    max_pixels
+        Larger pictures are refused before they are decoded.
     size
         tiny or small, of a UNet from nothing.
     start
         A UNet to start from: a folder with unet/ in it, or a hub id; with --prediction as that one was trained.
+    lora
+        Train an adapter of this rank alone (LoRA, on attention). Default: the whole UNet.
+    lora_alpha
+        The adapter's share is this over its rank. Default: the rank.
     prediction
         epsilon, as SDXL's weights predict; or v, the velocity.
     condition_dropout
         Share of examples without a condition, which guidance needs.
+    min_snr
+        Gamma of min-SNR's weights of timesteps; its paper has 5. Default: all weigh alike.
+    gradient_checkpointing
+        Compute activations twice instead of keeping them: less memory, slower, the same result.
+    shelf
+        Keep latents and features on the disk; --no-shelf computes them at each step, with views drawn anew.
+    frozen_dtype
+        What the CLIPs and the VAE compute in. float16 needs a VAE that is safe in it.
     steps
         All of them, those of earlier calls included. The rate falls along a cosine to the last.
     batch_size
@@ -173,19 +204,46 @@ def generator(
     cache_dir
         The hub's cache.
     """
+    import torch
+
+    from cig.images import limit_pixels
     from cig.inversion import load_composer
     from cig.training import load_scenes
-    from cig.training.generator import SIZES, Recipe, train_generator
+    from cig.training.framing import Frame
+    from cig.training.generator import Means, Recipe, train_generator
+    from cig.training.lora import Lora
+    from cig.training.unet import SIZES
 
-    if limit is not None:
-        at_least_1("--limit", limit)
+    for flag, value in {
+        "--limit": limit,
+        "--lora": lora,
+        "--lora-alpha": lora_alpha,
+        "--max-pixels": max_pixels,
+    }.items():
+        if value is not None:
+            at_least_1(flag, value)
     _check_size(size, SIZES)
+    _check_generator(start, lora, lora_alpha, min_snr)
+    limit_pixels(max_pixels)
     plan = loop.plan(steps, batch_size, lr, warmup, ema=ema)
-    scenes, place = load_scenes(data, limit), loop.place()
-    composer = load_composer(clip, clip2, phi, phi2, place, cache_dir=cache_dir)
-    recipe = Recipe("v_prediction" if prediction == "v" else "epsilon", condition_dropout)
+    frame = Frame(resolution or 1024, crop or "centre") if resolution is not None or crop else None
+    scenes, place = load_scenes(data, limit, frame, dataset_path, out / "pictures.json"), loop.place()
+    frozen = getattr(torch, frozen_dtype)
+    composer = load_composer(clip, clip2, phi, phi2, place, frozen, cache_dir)
+    adapter = Lora(lora, lora_alpha or lora) if lora else None
+    recipe = Recipe("v_prediction" if prediction == "v" else "epsilon", condition_dropout, min_snr, adapter)
     parts = (scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, place)
-    train_generator(*parts, start, cache_dir, loop.tensorboard)
+    train_generator(*parts, start, cache_dir, loop.tensorboard, Means(gradient_checkpointing, shelf, frozen))
+
+
+def _check_generator(start: str | None, lora: int | None, alpha: int | None, min_snr: float | None) -> None:
+    """Raises UsageError for flags that say nothing together."""
+    if lora and not start:
+        raise UsageError("--lora adapts a UNet that --start names, such as stabilityai/stable-diffusion-xl-base-1.0")
+    if alpha is not None and not lora:
+        raise UsageError("--lora-alpha goes with --lora RANK")
+    if min_snr is not None and min_snr <= 0:
+        raise UsageError(f"--min-snr {min_snr:g}: more than 0, such as 5")
 
 
 def _check_size(size: str, sizes: Iterable[str]) -> None:

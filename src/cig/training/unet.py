@@ -1,0 +1,68 @@
+"""The UNet that a generator trains: SDXL's architecture from nothing in a small size, or another's weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cig.errors import MismatchError
+
+
+@dataclass(frozen=True)
+class UNetSize:
+    """An architecture, in the words of UNet2DConditionModel; all blocks but the first attend to the prompt."""
+
+    channels: tuple[int, ...] = (96, 160)
+    layers: int = 1
+    head_width: int = 32
+    groups: int = 32
+    time_width: int = 32
+
+
+SIZES = {"tiny": UNetSize((16, 32), head_width=8, groups=8, time_width=8), "small": UNetSize()}
+
+
+def build(size: UNetSize, latents: int, prompt: int, pooled: int) -> Any:
+    """diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time)."""
+    from diffusers import UNet2DConditionModel
+
+    blocks = len(size.channels) - 1
+    return UNet2DConditionModel(
+        in_channels=latents,
+        out_channels=latents,
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * blocks),
+        up_block_types=(*("CrossAttnUpBlock2D",) * blocks, "UpBlock2D"),
+        block_out_channels=size.channels,
+        layers_per_block=size.layers,
+        attention_head_dim=[own // size.head_width for own in size.channels],
+        cross_attention_dim=prompt,
+        norm_num_groups=size.groups,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=size.time_width,
+        projection_class_embeddings_input_dim=pooled + 6 * size.time_width,
+    )
+
+
+def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | None = None) -> Any:
+    """The UNet of a folder or hub id with unet/. Raises NotFoundError or InputError."""
+    from diffusers import UNet2DConditionModel
+
+    from cig.generators.sdxl import load_part
+    from cig.preflight import need_unet
+
+    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
+    return load_part(UNet2DConditionModel, need_unet(source), subfolder="unet", **options)
+
+
+def need_widths(unet: Any, source: str, widths: tuple[int, int]) -> None:
+    """Raises MismatchError unless it reads prompts and pooled texts of these widths, which the CLIPs make."""
+    pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    if (unet.config.cross_attention_dim, pooled) != widths:
+        raise MismatchError(
+            f"the UNet of {source} reads prompts of width {unet.config.cross_attention_dim} and pooled ones of "
+            f"{pooled}, but the two CLIPs make {widths[0]} and {widths[1]}; start from one trained with them"
+        )
