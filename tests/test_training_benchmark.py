@@ -30,7 +30,7 @@ def test_what_is_kept(tiny_sdxl):
     adapter = sum(own.numel() for _, own in trained(tiny_sdxl.unet_of("lora", torch.device("meta"))))
     assert lora["weights, gradients, AdamW GB"] == pytest.approx((2 * weights + 18 * adapter) / 1e9)
     again = tiny_sdxl.counted("full", 64, True)
-    assert 0 < again["activations a picture GB"] < full["activations a picture GB"] / 2
+    assert 0 < again["activations a picture GB"] < full["activations a picture GB"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
