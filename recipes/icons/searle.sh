@@ -19,7 +19,8 @@ fi
 python "$here/words.py" "$out/searle"
 named=(--clip "$clip" --vocabulary "$out/searle/vocabulary.txt" --k $k)
 [ -e "$out/searle/train.csv" ] || cig train concepts icons/train --limit $pictures "${named[@]}" --out "$out/searle/train.csv"
-[ -e "$out/searle/val.csv" ] || cig train concepts icons/val "${named[@]}" --out "$out/searle/val.csv"
+[ -e "$out/searle/val.csv" ] || cig train concepts icons/val --references --limit $queries \
+    "${named[@]}" --out "$out/searle/val.csv"
 
 # 2. A pseudo-word for each training picture and for each reference of the first queries, of fewer steps than published.
 words() {

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cig.errors import IncompleteError, plain
-from cig.flags import ComputeFlags, Dtype, Preprocess, at_least_1
+from cig.flags import ComputeFlags, Dtype, Flag, Preprocess, at_least_1
 
 
 def concepts(
@@ -21,6 +21,7 @@ def concepts(
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 250,
     preprocess_type: Preprocess = "targetpad",
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    references: Annotated[bool, Flag] = False,
     limit: int | None = None,
     vocabulary_from: str | None = None,
     feature_cache: Path | None = None,
@@ -47,8 +48,10 @@ def concepts(
         targetpad is SEARLE's.
     dataset_path
         The benchmark's folder, or its parent.
+    references
+        Of a benchmark: the references of its queries alone.
     limit
-        The first so many pictures. Default: all.
+        The first so many pictures; with --references, the references of the first so many queries. Default: all.
     vocabulary_from
         The address of Open Images' class names. Default: where the project publishes them.
     feature_cache
@@ -61,7 +64,7 @@ def concepts(
     from cig.towers import load_tower
     from cig.training.association import associate
     from cig.training.concepts import check_form, write_concepts
-    from cig.training.pictures import load_pictures
+    from cig.training.pictures import load_pictures, load_references
     from cig.training.vocabulary import ADDRESS, load_vocabulary
 
     check_form(out)
@@ -69,7 +72,7 @@ def concepts(
         at_least_1("--limit", limit)
     asked = compute.asked(batch_size)
     device = resolve_device(asked.device)
-    found = load_pictures(pictures, dataset_path, limit)
+    found = (load_references if references else load_pictures)(pictures, dataset_path, limit)
     names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
     tower = load_tower(clip, device, resolve_dtype(asked.dtype, device), asked.cache_dir)
     cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
