@@ -18,6 +18,9 @@ HOME = Path(__file__).parents[1]
 def pytest_configure():
     quiet_transformers()
     torch.manual_seed(0)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and so do the processes that they start
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
