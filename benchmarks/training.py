@@ -23,13 +23,15 @@ from typing import Any
 
 import torch
 
-from cig.flags import LoopFlags
+from cig.flags import ComputeFlags, LoopFlags, SearleFlags
+from cig.formats import write_bytes, write_json
 from cig.runtime import measured, say
-from cig.verbs import inverting, training
+from cig.verbs import inverting, pseudo_words, training, words
 from training_sdxl import CASES, RANK, counted, sdxl, yes
 
 STEPS = 4
-PARTS = "parts"
+PARTS, CONCEPTS, PHRASES = "parts", "concepts.csv", "phrases.jsonl"
+PICTURES, NAMES = 64, ("folder", "arrow", "bell", "cloud", "user", "heart", "lock", "star")
 
 # Small models, everything else as it is
 
@@ -37,10 +39,23 @@ PARTS = "parts"
 def phi(objective: str) -> Callable[[Path, Path], int]:
     def run(parts: Path, out: Path) -> int:
         flags: dict[str, Any] = {"clip": f"{parts}/clip", "out": out, "objective": objective, "batch_size": 32}
+        if objective == "searle":
+            flags["searle"] = SearleFlags(parts / "words", parts / CONCEPTS, parts / PHRASES, limit=PICTURES)
         inverting.phi("icons/train", steps=STEPS, loop=loop(), **flags)
         return 32
 
     return run
+
+
+def oti(parts: Path, out: Path) -> int:
+    """A sample is a picture's word in one step."""
+    said = {"concepts": parts / CONCEPTS, "phrases": parts / PHRASES}
+    words: dict[str, Any] = {"clip": f"{parts}/clip", **said, "limit": 32, "batch_size": 32, "steps": STEPS}
+    shutil.rmtree(out, ignore_errors=True)
+    started = time.monotonic()
+    pseudo_words.oti("icons/train", out=out, compute=ComputeFlags(device="cpu"), **words)
+    write_json(out / "training.json", {"steps": STEPS, "seconds": time.monotonic() - started})
+    return 32
 
 
 def clip(parts: Path, out: Path) -> int:
@@ -68,6 +83,8 @@ OBJECTIVES: dict[str, Callable[[Path, Path], int]] = {  # (parts, out) -> sample
     "clip": clip,
     "phi lincir": phi("lincir"),
     "phi pic2word": phi("pic2word"),
+    "phi searle": phi("searle"),
+    "oti (with loading)": oti,
     "vae": vae,
     "generator, full": generator(),
     "generator, LoRA": generator(lora=RANK),
@@ -94,7 +111,19 @@ def make(parts: Path) -> None:
     inverting.phi("icons/train", clip=f"{parts}/clip", out=parts / "phi", batch_size=8, **one)
     training.vae("icons/train", out=parts / "vae", batch_size=8, **one)
     training.generator("icons/train", **models(parts), out=parts / "generator", **one)
+    make_words(parts)
     (parts / "made").touch()
+
+
+def make_words(parts: Path) -> None:
+    """Names, phrases with them, and words of one step, of the first pictures."""
+    write_bytes(parts / "names.txt", "".join(f"{name}\n" for name in NAMES).encode())
+    lines = [json.dumps({"concept": name, "phrases": [f"a photo of {name} that is red"]}) for name in NAMES]
+    write_bytes(parts / PHRASES, "".join(f"{line}\n" for line in lines).encode())
+    seen: dict[str, Any] = {"clip": f"{parts}/clip", "limit": PICTURES, "compute": ComputeFlags(device="cpu")}
+    words.concepts("icons/train", vocabulary=f"{parts}/names.txt", k=len(NAMES), out=parts / CONCEPTS, **seen)
+    said: dict[str, Any] = {"concepts": parts / CONCEPTS, "phrases": parts / PHRASES}
+    pseudo_words.oti("icons/train", out=parts / "words", steps=1, **said, **seen)
 
 
 def small(home: Path, name: str) -> dict[str, Any]:
