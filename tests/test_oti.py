@@ -286,6 +286,22 @@ def test_method_oti_evaluates_what_is_written_in_both_layouts(few_icons, world, 
     assert ours["per_query"] == theirs["per_query"]
 
 
+def test_concepts_and_phrases_come_from_files(world, folder, tmp_path, capsys):
+    """A picture that the table does not know is named, and learnt from itself alone."""
+    rows = ["Image Name,1,2", *(f"{name},cat,dog" for name in list(CONCEPTS)[1:])]
+    (tmp_path / "concepts.csv").write_text("\n".join(rows) + "\n")
+    lines = (json.dumps({"concept": concept, "phrases": own}) for concept, own in PHRASES.items())
+    (tmp_path / "phrases.jsonl").write_text("\n".join(lines) + "\n")
+    files = {"concepts": tmp_path / "concepts.csv", "phrases": tmp_path / "phrases.jsonl"}
+    how = {"clip": str(world / "models/clip-small"), "steps": 2, "compute": CPU}
+    pseudo_words.oti(str(folder), out=tmp_path / "told", **files, **how)
+    assert "learnt from the picture alone: 1\n  n01/a.png: it has no concepts" in capsys.readouterr().err
+    pseudo_words.oti(str(folder), out=tmp_path / "alone", **how)
+    told, alone = (read_words(tmp_path / name).words for name in ("told", "alone"))
+    assert torch.allclose(told[0], alone[0], atol=1e-5)
+    assert not torch.allclose(told[1], alone[1], atol=1e-5)
+
+
 def test_wrong_calls(world, folder, tmp_path):
     asked = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "compute": CPU}
     with pytest.raises(UsageError, match="--concepts and --phrases come together; --phrases is not given"):

@@ -16,12 +16,13 @@ from cig.cache import FeatureCache
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.methods import EMBEDDED
 from cig.training import association, vocabulary
-from cig.training.association import TEMPLATES, associate, embed_names
+from cig.training.association import associate, embed_names
 from cig.training.concepts import read_concepts, write_concepts
 from cig.training.language import Drawing, Sampling, load_language_model
 from cig.training.phrases import generate_phrases, mended, read_phrases
 from cig.training.pictures import load_pictures
 from cig.training.vocabulary import load_concepts, load_vocabulary, of_names
+from cig.training.wording import TEMPLATES
 from cig.web import WebError
 from test_cli import run
 

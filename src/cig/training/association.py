@@ -23,35 +23,10 @@ from cig.towers import Tower
 from cig.training.concepts import Concepts
 from cig.training.pictures import Pictures
 from cig.training.vocabulary import Vocabulary
+from cig.training.wording import TEMPLATES
 from cig.types import Method
 
 K = 250  # names a picture
-TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
-    "This is a photo of a {}",
-    "This photo contains a {}",
-    "A photo of a {}",
-    "This is an illustration of a {}",
-    "This illustration contains a {}",
-    "An illustrations of a {}",
-    "This is a sketch of a {}",
-    "This sketch contains a {}",
-    "A sketch of a {}",
-    "This is a diagram of a {}",
-    "This diagram contains a {}",
-    "A diagram of a {}",
-    "A {}",
-    "We see a {}",
-    "{}",
-    "We see a {} in this photo",
-    "We see a {} in this image",
-    "We see a {} in this illustration",
-    "We see a {} photo",
-    "We see a {} image",
-    "We see a {} illustration",
-    "{} photo",
-    "{} image",
-    "{} illustration",
-)
 NAMES_AT_ONCE = 64  # of the vocabulary, each in all templates
 PICTURES_AT_ONCE = 1024  # 20,000 names x 1,024 pictures are 80 MB
 

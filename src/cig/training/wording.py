@@ -16,14 +16,31 @@ from torch.nn import functional
 from cig.encoders import PLACEHOLDER, Clip
 from cig.formats import digest, set_digest
 
-TEMPLATES = (
-    *(f"This is {kind} of a {{}}" for kind in ("a photo", "an illustration", "a sketch", "a diagram")),
-    *(f"This {kind} contains a {{}}" for kind in ("photo", "illustration", "sketch", "diagram")),
-    *(f"{kind} of a {{}}" for kind in ("A photo", "An illustrations", "A sketch", "A diagram")),  # as released
-    *("A {}", "We see a {}", "{}"),
-    *(f"We see a {{}} in this {kind}" for kind in ("photo", "image", "illustration")),
-    *(f"We see a {{}} {kind}" for kind in ("photo", "image", "illustration")),
-    *(f"{{}} {kind}" for kind in ("photo", "image", "illustration")),
+TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
+    "This is a photo of a {}",
+    "This photo contains a {}",
+    "A photo of a {}",
+    "This is an illustration of a {}",
+    "This illustration contains a {}",
+    "An illustrations of a {}",
+    "This is a sketch of a {}",
+    "This sketch contains a {}",
+    "A sketch of a {}",
+    "This is a diagram of a {}",
+    "This diagram contains a {}",
+    "A diagram of a {}",
+    "A {}",
+    "We see a {}",
+    "{}",
+    "We see a {} in this photo",
+    "We see a {} in this image",
+    "We see a {} in this illustration",
+    "We see a {} photo",
+    "We see a {} image",
+    "We see a {} illustration",
+    "{} photo",
+    "{} image",
+    "{} illustration",
 )
 FIRST, EVERY = 1, -1  # occurrences of a concept that are replaced: by OTI, by phi's training
 Said = tuple[str, str]  # a concept, and a phrase that has it

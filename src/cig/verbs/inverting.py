@@ -114,7 +114,7 @@ def phi(
     tower = load_clip(clip, loop.place(), torch.float32, cache_dir)
     taught: Objective
     if book:
-        taught = searle_objective(tower, data, dataset_path, searle, book)
+        taught = searle_objective(tower, data, dataset_path, searle, book, num_workers)
     elif objective == "lincir":
         taught = _lincir(data, column, keywords or "auto", loop.seed)
     else:

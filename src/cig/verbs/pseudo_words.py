@@ -159,7 +159,9 @@ def searle_book(flags: SearleFlags) -> Phrasebook:
     return book
 
 
-def searle_objective(clip: Clip, data: str, root: Path | None, flags: SearleFlags, book: Phrasebook) -> Searle:
+def searle_objective(
+    clip: Clip, data: str, root: Path | None, flags: SearleFlags, book: Phrasebook, workers: int
+) -> Searle:
     """Raises UsageError where words, concepts or phrases fit too few of the pictures."""
     assert flags.oti is not None  # as searle_book made sure
     from cig.cache import FeatureCache
@@ -172,7 +174,8 @@ def searle_objective(clip: Clip, data: str, root: Path | None, flags: SearleFlag
     words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
     check_content(flags.oti, clip)
     cache = FeatureCache(flags.feature_cache)
-    lesson = learn_from(clip, pictures, words, book, clip.preprocess(pad=flags.preprocess_type == "targetpad"), cache)
+    sight = clip.preprocess(pad=flags.preprocess_type == "targetpad")
+    lesson = learn_from(clip, pictures, words, book, sight, cache, workers=workers)
     if lesson.missing:
         lines = first_of([f"{name}: {why}" for name, why in lesson.missing.items()])
         say("\n  ".join([f"pictures that are not learnt from: {len(lesson.missing)}", *lines]))
