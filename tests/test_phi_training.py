@@ -118,7 +118,7 @@ class Fake:
 
 @pytest.mark.parametrize(
     ("caption", "masked"),
-    [("the Red cat and DOG, asleep", "the $ and $, asleep"), ("red", "$"), ("$", "a photo of $"), ("ox", "$")],
+    [("the Red cat and DOG, asleep", "the $ and $ , asleep"), ("red", "$"), ("$", "a photo of $"), ("ox", "$")],
 )
 def test_runs_of_keywords_are_masked(caption, masked):
     assert mask_keywords([caption], Fake(), Random(0)) == [masked]
@@ -147,7 +147,7 @@ def test_keywords_by_spacy():
     tagger = load_tagger("auto")
     assert tagger.name.startswith("spaCy 3.")
     said = ["A photo of a red folder that has a lock", "Is shiny, and silver"]
-    assert mask_keywords(said, tagger, Random(0)) == ["$ of $ that has $", "is $, and $"]
+    assert mask_keywords(said, tagger, Random(0)) == ["$ of $ that has $", "is $ , and $"]
 
 
 def test_keywords_by_nltk():
@@ -156,7 +156,7 @@ def test_keywords_by_nltk():
     learnt = [("the", "DT"), ("dog", "NN"), ("and", "CC"), ("runs", "VBZ"), (",", ",")]
     tagger.train([learnt] * 20)
     found = taggers.NltkTagger(tagger)
-    assert mask_keywords(["The dog, and the dog runs"], found, Random(0)) == ["$, and $ runs"]
+    assert mask_keywords(["The dog, and the dog runs"], found, Random(0)) == ["$ , and $ runs"]
 
 
 def test_parts_of_lincirs_loss_add_up(world, tmp_path):

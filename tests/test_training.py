@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,14 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPModel
 
-from cig.encoders import load_clip
-from cig.errors import MismatchError, NotFoundError, UsageError
-from cig.flags import LoopFlags
+from cig.encoders import load_clip, openai_tokenizer
+from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.flags import LoopFlags, SearleFlags
 from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
 from cig.training import load_pairs, loop
 from cig.training.clip import contrastive, deepen
-from cig.training.keywords import Chunker, mask_keywords
+from cig.training.keywords import Chunker, Word, mask_keywords
 from cig.training.lincir import Lincir
 from cig.training.loop import CHECKPOINT, DivergedError, train
 from cig.training.pic2word import Pic2Word
@@ -411,6 +412,50 @@ def test_a_clip_can_start_from_another(small, tmp_path):
     assert json.loads((tmp_path / "training.json").read_text())["about"]["start"]["source"] == str(small / "clip")
     with pytest.raises(NotFoundError, match=r"no config.json"):
         verbs.clip("icons/train", out=tmp_path / "b", start=tmp_path / "none", **THREE_STEPS)
+
+
+def test_a_refused_training_leaves_what_is_there(small, tmp_path):
+    verbs.clip("icons/train", out=tmp_path / "done", size="tiny", **THREE_STEPS)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()}
+    other = tmp_path / "other"
+    shutil.copytree(small / "clip", other)
+    (other / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(MismatchError, match="another training"):
+        verbs.clip("icons/train", out=tmp_path / "done", start=other, **THREE_STEPS)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()} == before
+
+
+def test_a_pseudo_word_stands_apart_from_punctuation():
+    class Everything:
+        name = "cats and dogs"
+
+        def __call__(self, texts):
+            return [[Word("cat", "", True), Word(".", "", False)] for _ in texts]
+
+    [masked] = mask_keywords(["cat."], Everything(), Random(0))
+    assert openai_tokenizer()([masked])[0].count(openai_tokenizer().placeholder) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"lr": -1.0}, "--lr -1.0: more than 0"),
+        ({"warmup": -5}, "--warmup -5"),
+        ({"ema": 1.5}, "--ema 1.5: from 0 to less than 1"),
+        ({"dropout": 2.0}, "--dropout 2.0"),
+        ({"searle": SearleFlags(limit=3)}, "--limit is for --objective searle"),
+        ({"loop": LoopFlags(seed=2**70)}, "--seed"),
+    ],
+)
+def test_numbers_that_nothing_can_be_trained_by(small, tmp_path, flags, words):
+    with pytest.raises(UsageError, match=words):
+        inverting.phi("icons/train", clip=str(small / "clip"), out=tmp_path, **flags)
+
+
+def test_somebody_elses_checkpoint_is_told(tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / CHECKPOINT)
+    with pytest.raises(InputError, match="is no checkpoint of a training here"):
+        fit(tmp_path)
 
 
 def test_wrong_calls():

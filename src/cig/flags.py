@@ -365,6 +365,9 @@ class LoopFlags:
         own = {"--save-every": self.save_every, "--accumulate": self.accumulate}
         for flag, value in {"--steps": steps, "--batch-size": batch_size, **own}.items():
             at_least_1(flag, value)
+        sound_pace(lr, warmup, weight_decay, ema)
+        if not abs(self.seed) < 2**63:
+            raise UsageError(f"--seed {self.seed}: of less than 64 bits")
         how = {"ema": ema, "accumulate": self.accumulate, "optimizer": self.optimizer}
         pace = (steps, batch_size, lr, warmup, schedule, weight_decay, self.seed, self.save_every)
         return Plan(*pace, self.dtype, **how)  # type: ignore[arg-type]
@@ -471,3 +474,13 @@ def key_value(text: str) -> tuple[str, str]:
 def at_least_1(flag: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"{flag} {value}: at least 1")
+
+
+def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:
+    """Raises UsageError for numbers that nothing can be trained by."""
+    if not 0 < lr < float("inf"):
+        raise UsageError(f"--lr {lr}: more than 0")
+    if warmup < 0 or not 0 <= weight_decay < float("inf"):
+        raise UsageError(f"--warmup {warmup}, --weight-decay {weight_decay}: each 0 or more")
+    if not 0 <= ema < 1:
+        raise UsageError(f"--ema {ema}: from 0 to less than 1")

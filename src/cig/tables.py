@@ -87,7 +87,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         for batch in parquet.ParquetFile(io.BytesIO(read_bytes(path))).iter_batches(BATCH):
             yield from batch.to_pylist()
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
         raise InputError(f"{path}: not Parquet: {reason(error)}") from error
 
 

@@ -24,7 +24,10 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UsageError("--tensorboard needs tensorboard: pip install 'cig[train]'") from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        try:
+            self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise UsageError(f"--tensorboard {folder} cannot be a folder: {error.strerror}") from error
 
     def put(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items() if self._writer else ():

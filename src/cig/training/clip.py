@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from cig.training.decoding import facts_of_unreadable
 from cig.training.loop import train
 from cig.training.pairs import PairSource
 from cig.training.plan import CPU, Plan
+from cig.training.state import CHECKPOINT
 from cig.training.step import Step, need_whole
 from cig.training.tokenizer import train_tokenizer
 
@@ -75,7 +77,7 @@ def train_clip(
     """
     make_folder(out)
     if start:
-        tokenizer, model = _started(start, out)
+        tokenizer, model = _started(start)
         about = {**about, "start": identity(start)}
         if layers:
             about = {**about, "layers": layers}
@@ -97,6 +99,8 @@ def train_clip(
         return contrastive(texts, pictures, batch.positives.to(device), scale) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
+        for path in sorted(start.glob("*token*.json")) if start else ():
+            write_bytes(out / path.name, path.read_bytes())
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", {**facts, **facts_of_unreadable(out)})
 
@@ -216,22 +220,25 @@ def _need_clip(start: Path) -> None:
         raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
 
 
-def _started(start: Path, out: Path) -> tuple[Tokenizer, Any]:
-    """Another CLIP's tokenizer, copied, and its weights."""
+def _started(start: Path) -> tuple[Tokenizer, Any]:
+    """Another CLIP's tokenizer and weights."""
     from transformers import CLIPModel
 
     _need_clip(start)
-    for path in sorted(start.glob("*token*.json")):
-        write_bytes(out / path.name, path.read_bytes())
     model = CLIPModel.from_pretrained(start, dtype=torch.float32)
-    return load_tokenizer(str(out), model.config.text_config.max_position_embeddings), model
+    return load_tokenizer(str(start), model.config.text_config.max_position_embeddings), model
 
 
 def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:
-    """The folder's own, or one that is trained on captions first."""
-    if not (out / "tokenizer.json").is_file():
+    """That of the checkpoint that is continued, or one that is trained on captions first, by one process for all."""
+    if processes.rank() == 0 and not (out / CHECKPOINT).exists():
         rng = Random(f"{plan.seed}/tokenizer")
-        train_tokenizer(pairs.captions(TOKENIZER_CAPTIONS, rng), size.words, size.context).save_pretrained(out)
+        made = train_tokenizer(pairs.captions(TOKENIZER_CAPTIONS, rng), size.words, size.context)
+        with TemporaryDirectory() as aside:
+            made.save_pretrained(aside)
+            for path in sorted(Path(aside).iterdir()):
+                write_bytes(out / path.name, path.read_bytes())
+    processes.wait()
     return load_tokenizer(str(out), size.context)
 
 

@@ -47,8 +47,8 @@ def _masked(words: Sequence[Word], rng: Random) -> str:
     parts: list[str] = []
     for key, run in groupby(words, key=lambda word: word.key):
         own = list(run)
-        parts += [PLACEHOLDER, own[-1].space] if key else [part for word in own for part in word[:2]]
-    return "".join(parts).strip()
+        parts += [f" {PLACEHOLDER} "] if key else [part for word in own for part in word[:2]]
+    return " ".join("".join(parts).split())  # apart from punctuation: CLIP's tokenizer reads "$." as one token
 
 
 def _words(text: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cig.errors import MismatchError, UsageError
+from cig.errors import InputError, MismatchError, UsageError
 from cig.formats import make_folder, write_bytes
 from cig.runtime import say
 from cig.tensors import read_tensors
@@ -116,11 +116,14 @@ def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, An
 
     Raises:
         MismatchError: it is of another training.
+        InputError: it is something else.
     """
     if not (out / CHECKPOINT).exists():
         return {}
     saved = read_tensors(out / CHECKPOINT)
-    facts: dict[str, Any] = saved["facts"]
+    facts: dict[str, Any] = saved.get("facts", {})
+    if not {"plan", "about", "steps"} <= set(facts):
+        raise InputError(f"{out / CHECKPOINT} is no checkpoint of a training here; give another --out")
     different = [
         f"{key}: {facts[part].get(key)} there, {own.get(key)} now"
         for part, own in settings.items()

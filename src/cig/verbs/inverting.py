@@ -106,7 +106,10 @@ def phi(
     at_least_1("--num-workers", num_workers)
     _refuse(objective, "lincir", {"--column": column, "--keywords": keywords})
     _refuse(objective, "pic2word", {"--scale": scale})
-    _refuse(objective, "searle", {"--oti": searle.oti, "--concepts": searle.concepts, "--phrases": searle.phrases})
+    told = {"--oti": searle.oti, "--concepts": searle.concepts, "--phrases": searle.phrases}
+    _refuse(objective, "searle", {**told, "--limit": searle.limit, "--feature-cache": searle.feature_cache})
+    if dropout is not None and not 0 <= dropout < 1:
+        raise UsageError(f"--dropout {dropout}: from 0 to less than 1")
     if objective == "lincir":
         _refuse(objective, "pic2word or searle", {"--dataset-path": dataset_path})
     book = searle_book(searle) if objective == "searle" else None  # before a CLIP, which may be a long download

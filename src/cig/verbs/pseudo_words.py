@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from cig.errors import IncompleteError, UsageError
-from cig.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1
+from cig.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1, sound_pace
 
 if TYPE_CHECKING:
     from cig.encoders import Clip
@@ -91,6 +91,9 @@ def oti(
     asked, share = compute.asked(batch_size), work.asked()
     for flag, value in {"--steps": steps, "--top-concepts": top_concepts, "--limit": limit}.items():
         at_least_1(flag, 1 if value is None else value)
+    sound_pace(lr, 0, weight_decay, ema)
+    if not 0 <= phrase_weight < float("inf"):
+        raise UsageError(f"--phrase-weight {phrase_weight}: 0 or more")
     book = _phrasebook(concepts, phrases, top_concepts)
     pictures = (load_references if references else load_pictures)(data, dataset_path, limit)
     _tell_phrases(book, pictures)
@@ -151,6 +154,7 @@ def _tell_words(made: Made, out: Path) -> None:
 def searle_book(flags: SearleFlags) -> Phrasebook:
     """Raises UsageError where words, concepts or phrases are not given, or a flag makes no sense."""
     at_least_1("--top-concepts", flags.top_concepts)
+    at_least_1("--limit", 1 if flags.limit is None else flags.limit)
     if not flags.temperature > 0:
         raise UsageError(f"--temperature {flags.temperature}: more than 0")
     book = _phrasebook(flags.concepts, flags.phrases, flags.top_concepts)
