@@ -19,7 +19,7 @@ from cig.methods.oti import check_content, read_words
 from cig.runtime import Shard
 from cig.training import oti
 from cig.training.loop import DivergedError
-from cig.training.oti import Recipe, invert, losses_of, train_oti
+from cig.training.oti import Recipe, invert, losses_of, need_apart, train_oti
 from cig.training.pictures import load_pictures, load_references
 from cig.training.wording import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
 from cig.verbs import pseudo_words
@@ -315,3 +315,10 @@ def test_wrong_calls(world, folder, tmp_path):
     with pytest.raises(UsageError, match=r"say nothing of these 6 pictures \(n01/a.png: it has no concepts\)"):
         pseudo_words._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
     assert not (tmp_path / "never").exists()
+
+
+def test_two_pictures_of_one_name_are_refused_before_the_work():
+    with pytest.raises(UsageError, match=r"n/7.png: others have the same name but for suffix or zeros"):
+        need_apart(["n/007.jpg", "m/7.png", "n/7.png"])
+    with pytest.raises(UsageError, match="not UTF-8"):
+        need_apart(["odd\udcff.png"])

@@ -429,8 +429,21 @@ def test_by_the_command_line(world, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "training.json").read_text())["about"]["validate"]["queries"] == 3
 
 
+def test_a_picture_that_comes_twice_in_a_step_is_known(pictures):
+    source = pixel_source(str(pictures), 8, pictures / "twice")
+    count = len(source.pictures) - 1
+    steps = [source.of(Step(number, Random(0)), count) for number in range(3)]
+    for batch in steps:
+        names = [[one == other for other in batch.names] for one in batch.names]
+        assert batch.same.tolist() == names
+    assert any(len(set(batch.names)) < count for batch in steps), "a step goes over the end of a pass"
+
+
 def test_each_process_reads_its_own_share(pictures, monkeypatch):
     monkeypatch.setattr("cig.training.processes.world", lambda: 2)
+    monkeypatch.setattr(
+        "cig.training.processes.everyones", lambda places: [*places, *places]
+    )  # the others', here its own
     shares = []
     for rank in (0, 1):
         monkeypatch.setattr("cig.training.processes.rank", lambda rank=rank: rank)

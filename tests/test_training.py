@@ -88,11 +88,21 @@ def test_lincir_is_the_distance_to_the_whole_caption():
 
 
 def test_pic2word_is_the_contrast_with_the_own_picture():
-    pictures = SimpleNamespace(of=lambda step, count: PixelBatch(torch.eye(2), ("a", "b")))
+    apart = torch.eye(2, dtype=torch.bool)
+    pictures = SimpleNamespace(of=lambda step, count: PixelBatch(torch.eye(2), ("a", "b"), apart))
     loss = Pic2Word(pictures, 3.0).loss
     [right] = loss(TwoWords(), lambda features: features, 2, Step(0, Random(0)))
     [wrong] = loss(TwoWords(), lambda features: features.flip(0), 2, Step(0, Random(0)))
     assert (right.item(), wrong.item()) == pytest.approx((math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))))
+
+
+def test_pic2word_takes_no_picture_for_its_own_negative():
+    """The second is the first again: half of each one's weight is the other's."""
+    same, rows = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool(), torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    pictures = SimpleNamespace(of=lambda step, count: PixelBatch(rows, ("a", "a", "b"), same))
+    [loss] = Pic2Word(pictures, 3.0).loss(TwoWords(), lambda features: features, 3, Step(0, Random(0)))
+    twice, once = math.log(2 + math.exp(-3)), math.log(1 + 2 * math.exp(-3))
+    assert loss.item() == pytest.approx((2 * twice + once) / 3)
 
 
 # Pictures
@@ -273,6 +283,32 @@ def test_every_item_is_seen_once_a_pass_in_an_order_of_its_own():
 
 def test_shares_of_parts_add_up():
     assert list(Step(0, Random(0), parts=2).shares(5)) == [([0, 1, 2], 0.6), ([3, 4], 0.4)]
+
+
+def test_parts_draw_their_own_dropout_whoever_computes_them(monkeypatch):
+    def drawn(parts, world):
+        found = {}
+        monkeypatch.setattr("cig.training.processes.world", lambda: world)
+        for rank in range(world):
+            monkeypatch.setattr("cig.training.processes.rank", lambda rank=rank: rank)
+            torch.manual_seed(0)
+            for places, _ in Step(3, Random(0), parts, seed=1).shares(8):
+                found[tuple(places)] = torch.rand(1).item()
+        return found
+
+    assert drawn(4, 1) == drawn(2, 2) == drawn(1, 4)
+    assert len(set(drawn(4, 1).values())) == 4
+    torch.manual_seed(0)
+    assert list(drawn(1, 1).values()) == [torch.rand(1).item()]
+
+
+def test_a_line_of_the_log_that_a_kill_lost_comes_again(tmp_path):
+    fit(tmp_path, steps=4)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])
+    fit(tmp_path, steps=4)
+    assert [json.loads(line)["steps"] for line in log.read_text().splitlines()] == [2, 4]
 
 
 def test_what_is_contrasted_is_not_accumulated():

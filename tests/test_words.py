@@ -213,6 +213,12 @@ def test_each_picture_gets_its_nearest_names(swatches, tmp_path, monkeypatch, fo
     assert (card["k"], len(card["templates"]), card["vocabulary"]["names"]) == (3, 24, 5)
 
 
+def test_a_name_with_a_carriage_return_comes_back(swatches, tmp_path):
+    made = associate(load_pictures(str(swatches)), of_names(["red\rdark"], "own"), Colours(), k=1)
+    write_concepts(tmp_path / "c.csv", made)
+    assert set(read_concepts(tmp_path / "c.csv").values()) == {("red\rdark",)}
+
+
 def test_what_cannot_be_associated(swatches, tmp_path):
     pictures = load_pictures(str(swatches))
     with pytest.raises(UsageError, match="-k 2: own has 1 names; give 1 to 1"):

@@ -435,6 +435,11 @@ class SearleFlags:
     feature_cache: Path | None = None
     "A folder where their features are kept. Default: they are computed at each start."
 
+    def changed(self) -> dict[str, object]:
+        """Flags that are not at their defaults."""
+        usual = SearleFlags()
+        return {f"--{key.replace('_', '-')}": own for key, own in vars(self).items() if own != getattr(usual, key)}
+
 
 @Parameter(name="*", group=WEB)
 @dataclass(frozen=True)

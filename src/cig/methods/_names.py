@@ -31,8 +31,16 @@ def index_names(
     Raises:
         InputError: two rows claim one picture.
     """
+    names = list(names)
+    if (again := twice(names, plain)) and not repeats:
+        raise InputError(f"{path} has names that stand for one picture: {some(again, 5)}; keep one row for each")
     rows: dict[str, int] = {}
-    twice = [name for row, name in enumerate(names) if rows.setdefault(plain(name), row) != row]
-    if twice and not repeats:
-        raise InputError(f"{path} has names that stand for one picture: {some(twice, 5)}; keep one row for each")
+    for row, name in enumerate(names):
+        rows.setdefault(plain(name), row)
     return rows
+
+
+def twice(names: Iterable[str], plain: Callable[[str], str] = plain_name) -> list[str]:
+    """Names that stand for a picture which an earlier one stands for."""
+    rows: dict[str, int] = {}
+    return [name for row, name in enumerate(names) if rows.setdefault(plain(name), row) != row]

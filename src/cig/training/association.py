@@ -21,7 +21,7 @@ from cig.retrieval import top_k
 from cig.runtime import batches, progress
 from cig.towers import Tower
 from cig.training.concepts import Concepts
-from cig.training.pictures import Pictures
+from cig.training.pictures import Pictures, is_text
 from cig.training.vocabulary import Vocabulary
 from cig.training.wording import TEMPLATES
 from cig.types import Method
@@ -95,7 +95,7 @@ def associate(
 
 def _lacking(name: str, path: Path, found: PictureFeatures) -> str:
     """Why a picture can have no row; not every byte that a disk takes in a name can be written into a table."""
-    if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+    if not is_text(name):
         return "its name is not UTF-8; rename it"
     return found.failed.get(path, "")
 

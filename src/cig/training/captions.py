@@ -153,6 +153,8 @@ def _again(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
 def _cells(path: Path, form: str, column: str | None) -> Iterator[Any]:
     """What each line or row holds."""
     if form not in FORMS:
+        if column:
+            raise UsageError(f"--column {column}: {path} is read as a plain text; tables are {', '.join(FORMS)}")
         yield from each_line(path)
         return
     if form == "json" and isinstance(listed := read_json(path), list) and all(isinstance(own, str) for own in listed):

@@ -75,7 +75,8 @@ def _columns(concepts: Concepts) -> list[str]:
 def _csv(concepts: Concepts) -> bytes:
     buffer = io.BytesIO()
     text = io.TextIOWrapper(buffer, "utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    returns = any("\r" in name for name in (*concepts.vocabulary, *concepts.pictures))  # which csv leaves unquoted
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
     writer.writerow(_columns(concepts))
     writer.writerows([picture, *names] for picture, names in concepts.rows())
     text.flush()

@@ -6,10 +6,11 @@ ends with the same bits as an unbroken one (on a CPU, at one number of threads).
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -76,6 +77,8 @@ def train(
     state, board = begin(model, plan, groups), Board(tensorboard)
     make_folder(out)
     facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
+    if facts["steps"] and processes.rank() == 0 and _last_logged(out) < facts["steps"]:
+        append_json(out / LOG, _line(facts))  # which a kill after the checkpoint had lost
     started = time.monotonic() - facts["seconds"]
     steps = range(facts["steps"], plan.steps)
     model.train()
@@ -95,7 +98,7 @@ def _step(state: State, loss_of: Loss, plan: Plan, number: int, out: Path) -> fl
     """One step of the optimizer; returns its loss."""
     for group in state.optimizer.param_groups:
         group["lr"] = plan.rate(number) * group["speed"]
-    step = Step(number, Random(f"{plan.seed}/{number}"), plan.accumulate)
+    step = Step(number, Random(f"{plan.seed}/{number}"), plan.accumulate, plan.seed)
     torch.manual_seed(step.rng.getrandbits(62))
     state.optimizer.zero_grad()
     loss = processes.summed(_backward(loss_of, step, state.scaler, _precision(plan, state.device)), state.device)
@@ -117,14 +120,31 @@ def _keep(
     with state.mean.shown(), _resting(state.model):
         if validate:
             _note(facts, validate())
-        kept = {"steps": facts["steps"], "seconds": round(facts["seconds"], 1), "loss": round(facts["loss"], 4)}
         if processes.rank() == 0:
-            export({**facts, **kept})
+            export({**facts, **_rounded(facts)})
     if processes.rank() == 0:
         save(state, facts, out)
-        append_json(out / LOG, {**kept, **facts.get("scores", {})})
+        append_json(out / LOG, _line(facts))
         say(_told(facts, plan))
     processes.wait()
+
+
+def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"steps": facts["steps"], "seconds": round(facts["seconds"], 1), "loss": round(facts["loss"], 4)}
+
+
+def _line(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's, in the log."""
+    return {**_rounded(facts), **facts.get("scores", {})}
+
+
+def _last_logged(out: Path) -> int:
+    """The steps of the log's last whole line."""
+    steps = 0
+    for line in (out / LOG).read_text().splitlines() if (out / LOG).exists() else ():
+        with suppress(ValueError, KeyError):  # a line that a kill tore
+            steps = json.loads(line)["steps"]
+    return steps
 
 
 def _diverged(loss: float, norm: float, step: Step, out: Path) -> DivergedError:

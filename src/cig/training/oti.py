@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from cig.encoders import Clip
-from cig.errors import some
+from cig.errors import UsageError, some
 from cig.formats import fingerprints
 from cig.images import Preprocess, read_batches
+from cig.methods._names import placed_name, twice
 from cig.runtime import Shard, batches, progress
 from cig.training.lexicon import Lexicon, Made
 from cig.training.loop import DivergedError
-from cig.training.pictures import Pictures
+from cig.training.pictures import Pictures, is_text
 from cig.training.wording import FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated
 
 
@@ -67,9 +68,11 @@ def train_oti(
         published: also write the files of the released code, for its programs.
 
     Raises:
+        UsageError: two pictures have one name, but for suffix or zeros.
         MismatchError: the folder was made with other settings and overwrite is off.
         DivergedError: a loss or gradient is not finite; its batch is not kept.
     """
+    need_apart(pictures.names)
     preprocess = preprocess or clip.preprocess(pad=True)
     lexicon = Lexicon(out, _settings(clip, pictures, recipe, book, preprocess), overwrite)
     chunks = list(enumerate(batches(range(len(pictures)), recipe.batch)))
@@ -79,6 +82,16 @@ def train_oti(
         features, failed = _features(clip, named, preprocess, workers)
         lexicon.keep(number, list(features), _inverted(clip, features, recipe, book), failed)
     return lexicon.bind(len(chunks), len(todo), clip, published)
+
+
+def need_apart(names: Sequence[str]) -> None:
+    """Raises UsageError for names that a list of them cannot hold, or that method `oti` would take for one picture."""
+    if odd := [name for name in names if not is_text(name)]:
+        raise UsageError(
+            f"{len(odd)} pictures have names that are not UTF-8, such as {ascii(odd[0])[:80]}; rename them"
+        )
+    if again := twice(names, placed_name):
+        raise UsageError(f"{some(again, 5)}: others have the same name but for suffix or zeros; rename or remove one")
 
 
 def _features(

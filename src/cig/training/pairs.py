@@ -16,7 +16,7 @@ from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.formats import UNSAYABLE, digest
 from cig.images import Preprocess
 from cig.tables import FORMS, each_row
-from cig.training import load_pairs
+from cig.training import load_pairs, processes
 from cig.training.captions import COLUMNS, Packed, column_of, sampled
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable
 from cig.training.pictures import need_enough
@@ -84,7 +84,8 @@ class TablePairs:
         need_enough(len(self.names), count, "pairs")
         own = step.own(count)
         places, following = (self.order.places(number, count) for number in (step.number, step.number + 1))
-        places[own], pixels = self.decoder.read(places[own], following[own])
+        seen, pixels = self.decoder.read(places[own], following[own])
+        places = processes.everyones(seen)
         names, texts = (tuple(listed[place] for place in places) for listed in (self.names, self.texts))
         return PairBatch(pixels, texts[own], _same(names) | _same(texts), names[own])
 

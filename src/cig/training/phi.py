@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cig.encoders import Clip
+from cig.errors import CigError, some
 from cig.formats import identity
 from cig.inversion import Im2Text, Phi, kind_of, need_fit, read_phi
 from cig.runtime import say
@@ -109,7 +110,7 @@ def train_phi(
     dropout = objective.pace.dropout if dropout is None else dropout
     phi = begun(clip, objective, dropout, start).to(clip.device)
     about = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity), **objective.about}
-    about |= {"start": identity(start)} if start else {}
+    about |= {"layout": layout, **({"start": identity(start)} if start else {})}
     about |= {"validate": validation.about} if validation else {}
 
     def loss_of(step: Step) -> Iterable[Tensor]:
@@ -121,8 +122,10 @@ def train_phi(
 
     scores = validator(validation, objective.name, clip, phi) if validation else None
     facts = train(phi, loss_of, plan, out, export, about, validate=scores, tensorboard=tensorboard)
+    _, last, best = names_of(layout, facts)
+    if gone := [name for name in dict.fromkeys((last, best) if validation else (last,)) if not (out / name).is_file()]:
+        raise CigError(f"{out} was trained to the end, but {some(gone)} is gone; train it again, in another --out")
     if validation:
-        _, last, best = names_of(layout, facts)
         say(f"{scores_text(facts)}; the best is {out / best}, the last {out / last}")
     return facts
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cig.encoders import Clip
@@ -53,5 +52,5 @@ class Pic2Word:
         step.ids += batch.names
         features = clip.embed_images(batch.pixels).to(clip.device)
         found = processes.gathered(clip.project_texts([BARE_PROMPT] * len(features), phi(features)))
-        alone = torch.eye(size, dtype=torch.bool, device=clip.device)
-        yield contrastive(found, processes.gathered(features), alone, self.scale) / processes.world()
+        same = batch.same.to(clip.device)
+        yield contrastive(found, processes.gathered(features), same, self.scale) / processes.world()

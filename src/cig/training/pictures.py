@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from cig import plugins
@@ -16,7 +17,7 @@ from cig.errors import NotFoundError, UsageError
 from cig.formats import digest
 from cig.images import Preprocess
 from cig.layout import walk_pictures
-from cig.training import has_pairs, load_pairs
+from cig.training import has_pairs, load_pairs, processes
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable
 from cig.training.step import Order, Step
 from cig.types import Benchmark, Pairs
@@ -68,6 +69,11 @@ def load_references(source: str, root: Path | None = None, limit: int | None = N
     return _pictures(f"{source}, references", named)
 
 
+def is_text(name: str) -> bool:
+    """Whether it is UTF-8: disks take any bytes in a name, and Python shows them as halves of characters."""
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
+
+
 def _of_folder(home: Path) -> dict[str, Path]:
     found = sorted(Path(entry.path).relative_to(home).as_posix() for entry in walk_pictures(home))
     return {name: home / name for name in found}
@@ -107,6 +113,7 @@ class PixelBatch:
 
     pixels: Tensor  # [b, 3, S, S], preprocessed: of this process's own share of the step
     names: tuple[str, ...]  # [b]
+    same: Tensor  # [B, B] bool, of all of the step: where a picture is there twice, each is right for the other's words
 
 
 class PixelSource(Protocol):
@@ -137,7 +144,8 @@ class DrawnPictures:
 
     def of(self, step: Step, count: int) -> PixelBatch:
         batch, own = self.pairs.batch(count, step.rng), step.own(count)
-        return PixelBatch(batch.pixels[own], batch.ids[own])
+        drawn = torch.eye(count, dtype=torch.bool)  # each of its own, also of one icon
+        return PixelBatch(batch.pixels[own], batch.ids[own], drawn)
 
 
 @dataclass(frozen=True)
@@ -163,13 +171,14 @@ class ListedPictures:
             self.order.places(number, count)[step.own(count)] for number in (step.number, step.number + 1)
         )
         places, pixels = self.decoder.read(now, following)
-        return PixelBatch(pixels, tuple(self.pictures.names[place] for place in places))
+        every = torch.tensor(processes.everyones(places))  # twice: where a pass ends, or in an unreadable one's place
+        return PixelBatch(pixels, tuple(self.pictures.names[place] for place in places), every[:, None] == every)
 
 
 def need_enough(there: int, wanted: int, what: str) -> None:
-    """Raises UsageError: contrasted with itself, a picture would be wrong for its own words."""
+    """Raises UsageError: most of a step would be the same."""
     if wanted > there:
-        raise UsageError(f"--batch-size {wanted} is more than the {there} {what}; a step sees each once at most")
+        raise UsageError(f"--batch-size {wanted} is more than the {there} {what}; give --batch-size {there} or less")
 
 
 def pixel_source(

@@ -6,11 +6,14 @@ Started by `accelerate launch` or `torchrun`; all of them draw the same step, an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+PATIENCE = timedelta(days=1)  # with each other: one may fill a shelf or look at a million pictures, while others wait
 
 
 def world() -> int:
@@ -29,7 +32,7 @@ def join(device: torch.device) -> torch.device:
         return device
     from accelerate import PartialState
 
-    state: Any = PartialState(cpu=device.type == "cpu")
+    state: Any = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
     own: torch.device = state.device
     return own
 
@@ -69,3 +72,12 @@ def gathered(rows: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(rows))
+
+
+def everyones(places: Sequence[int]) -> list[int]:
+    """The places of all, in order of rank."""
+    if world() == 1:
+        return list(places)
+    found: list[list[int]] = [[] for _ in range(world())]
+    torch.distributed.all_gather_object(found, list(places))
+    return [place for own in found for place in own]

@@ -21,12 +21,14 @@ class Step:
         number: from 0.
         rng: its own source of randomness, alike in all processes; torch's is seeded, too.
         parts: that each process computes its items in.
+        seed: of the dropout of parts and processes, which is each one's own.
         ids: what the objective has looked at; it appends to them, and they are told where the loss is no number.
     """
 
     number: int
     rng: Random
     parts: int = 1
+    seed: int = 0
     ids: list[str] = field(default_factory=list)
 
     def shares(self, count: int) -> Iterator[tuple[list[int], float]]:
@@ -35,13 +37,21 @@ class Step:
         A loss that is a mean over items is the sum of `share * loss(part)` over the parts of all processes.
         """
         chunks = torch.arange(count).chunk(self.parts * processes.world())
-        for chunk in chunks[processes.rank() :: processes.world()]:
+        for number, chunk in list(enumerate(chunks))[processes.rank() :: processes.world()]:
+            if len(chunks) > 1:
+                self._seed(number)
             yield chunk.tolist(), len(chunk) / count
 
     def own(self, count: int) -> slice:
         """Of `count` items that are contrasted with each other: this process's (see `processes.gathered`)."""
         each = count // processes.world()
+        if processes.world() > 1:
+            self._seed(processes.rank())
         return slice(processes.rank() * each, (processes.rank() + 1) * each)
+
+    def _seed(self, part: int) -> None:
+        """What is drawn from here on is drawn for one part; all that is drawn for the whole step was drawn before."""
+        torch.manual_seed(Random(f"{self.seed}/{self.number}/{part}").getrandbits(62))
 
 
 def need_whole(plan: Plan, loss: str) -> None:

@@ -14,6 +14,7 @@ from cig.encoders import Clip
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation import evaluate
 from cig.features import PictureFeatures, embed_pictures
+from cig.formats import digest_of
 from cig.inversion import Im2Text, InversionMethod, Inverter, Phi
 from cig.preflight import need_pictures
 from cig.retrieval import search, wanted_pictures
@@ -33,7 +34,8 @@ class Validation:
     @property
     def about(self) -> dict[str, Any]:
         queries, gallery = (sum(len(getattr(part, what)) for part in self.parts) for what in ("queries", "gallery"))
-        return {"benchmark": self.parts[0].name, "queries": queries, "gallery": gallery, "measure": self.measure}
+        counts = {"queries": queries, "gallery": gallery, "digest": digest_of([_content(part) for part in self.parts])}
+        return {"benchmark": self.parts[0].name, **counts, "measure": self.measure}
 
     def scores(self, method: InversionMethod, pictures: PictureFeatures) -> dict[str, float]:
         """In percent, of all parts; the measure that is asked for comes first."""
@@ -41,6 +43,12 @@ class Validation:
         named = evaluate(self.parts, rankings).scores
         own = named["average"] if len(self.parts) > 1 else next(iter(named.values()))
         return {self.measure: own[self.measure], **own}
+
+
+def _content(part: Benchmark) -> list[Any]:
+    """What is asked, what is right, what is searched."""
+    asked = [[query.id, query.reference, *query.captions, dict(query.relevant)] for query in part.queries]
+    return [asked, list(part.gallery)]
 
 
 def load_validation(

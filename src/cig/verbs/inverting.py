@@ -106,8 +106,7 @@ def phi(
     at_least_1("--num-workers", num_workers)
     _refuse(objective, "lincir", {"--column": column, "--keywords": keywords})
     _refuse(objective, "pic2word", {"--scale": scale})
-    told = {"--oti": searle.oti, "--concepts": searle.concepts, "--phrases": searle.phrases}
-    _refuse(objective, "searle", {**told, "--limit": searle.limit, "--feature-cache": searle.feature_cache})
+    _refuse(objective, "searle", searle.changed())
     if dropout is not None and not 0 <= dropout < 1:
         raise UsageError(f"--dropout {dropout}: from 0 to less than 1")
     if objective == "lincir":
