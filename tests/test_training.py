@@ -299,7 +299,8 @@ def test_parts_draw_their_own_dropout_whoever_computes_them(monkeypatch):
     assert drawn(4, 1) == drawn(2, 2) == drawn(1, 4)
     assert len(set(drawn(4, 1).values())) == 4
     torch.manual_seed(0)
-    assert list(drawn(1, 1).values()) == [torch.rand(1).item()]
+    whole = torch.rand(1).item()
+    assert list(drawn(1, 1).values()) == [whole]
 
 
 def test_a_line_of_the_log_that_a_kill_lost_comes_again(tmp_path):

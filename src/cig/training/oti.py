@@ -87,9 +87,7 @@ def train_oti(
 def need_apart(names: Sequence[str]) -> None:
     """Raises UsageError for names that a list of them cannot hold, or that method `oti` would take for one picture."""
     if odd := [name for name in names if not is_text(name)]:
-        raise UsageError(
-            f"{len(odd)} pictures have names that are not UTF-8, such as {ascii(odd[0])[:80]}; rename them"
-        )
+        raise UsageError(f"{len(odd)} names of pictures are not UTF-8, such as {ascii(odd[0])[:80]}; rename them")
     if again := twice(names, placed_name):
         raise UsageError(f"{some(again, 5)}: others have the same name but for suffix or zeros; rename or remove one")
 
