@@ -29,7 +29,7 @@ from cig.training import load_scenes, loop, shelf
 from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights
 from cig.training.framing import Frame
 from cig.training.lora import ADAPTER
-from cig.training.unet import SIZES, build
+from cig.training.unet import SIZES, build, need_widths
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
 from cig.verbs import inverting
@@ -372,6 +372,29 @@ def test_latents_that_overflow_are_not_trained_on():
         shelf.encode(load_scenes("icons/train", 2), [0], Overflowing())
 
 
+def test_what_is_started_from_is_not_written_over(parts, base, tmp_path):
+    with pytest.raises(UsageError, match=r"--start .* would be written over"):
+        make(parts, base, start=str(base))
+    with pytest.raises(UsageError, match=r"--vae .* would be written over"):
+        make({**parts, "vae": str(base / "vae")}, base)
+
+
+def test_a_unet_of_another_kind_or_for_another_vae_is_told(parts, tmp_path):
+    made = build(SIZES["tiny"], 4, 64, 16)
+    with pytest.raises(MismatchError, match="turns 4 channels of latents into 4, and the VAE's have 8"):
+        need_widths(made, "X", (64, 16), 8)
+    made.register_to_config(addition_embed_type=None)
+    with pytest.raises(MismatchError, match="not of SDXL's kind"):
+        need_widths(made, "X", (64, 16), 4)
+
+
+def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path):
+    make(parts, tmp_path / "g", frozen_dtype="bfloat16", lr=1e-4)
+    name = "diffusion_pytorch_model.safetensors"
+    one, other = (read_tensors(folder / name) for folder in (Path(parts["vae"]), tmp_path / "g/vae"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_wrong_calls(parts, tmp_path):
     with pytest.raises(UsageError, match="cirr/val is for measuring; train on cirr/train"):
         load_scenes("cirr/val")
@@ -384,6 +407,7 @@ def test_wrong_calls(parts, tmp_path):
     wrong = {"--accumulate": {"loop": LoopFlags(accumulate=0)}, "--limit": {"limit": 0}, "no size": {"size": "huge"}}
     wrong |= {"--start names": {"lora": 4}, "--lora RANK": {"lora_alpha": 4}, "such as 5": {"min_snr": 0.0}}
     wrong |= {"--lora 0": {"lora": 0}}
+    wrong |= {"--condition-dropout 2": {"condition_dropout": 2.0}, "--min-snr nan": {"min_snr": float("nan")}}
     for words, flags in wrong.items():
         with pytest.raises(UsageError, match=words):
             make(parts, tmp_path, **flags)

@@ -16,6 +16,9 @@ def test_smoke(tmp_path):
     run("train.sh", out)
     methods = {row["method"] for row in json.loads((out / "compare.json").read_text())["rows"]}
     assert methods == {"image", "text", "sum", "lincir", "pic2word"}
+    run("searle.sh", out)
+    found = json.loads((out / "searle" / "compare.json").read_text())["rows"]
+    assert {row["method"] for row in found} >= {"image", "text", "searle", "oti", "lincir/icons", "pic2word/icons"}
     run("generator.sh", out)
     assert json.loads((out / "generator" / "model_index.json").read_text())["unet"] == [
         "diffusers",
@@ -29,7 +32,9 @@ def test_smoke(tmp_path):
     assert "**With matched encoders: the claim does not hold.** larger CLIP + " in told
     assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
     assert "| pseudo-targets, draw 3 | 12 |" in told
-    assert not log.exists(), "a trial on another split opens nothing"
+    refused = python("experiment.py", out, "test", "too early", "--results", log, code=1)
+    assert "chosen on 12 queries of icons/val: choose on all of them first" in refused
+    assert not log.exists(), "neither opens anything"
 
 
 def run(recipe, out):
@@ -37,11 +42,12 @@ def run(recipe, out):
     return called(["bash", str(RECIPES / recipe), str(out), "--smoke"], PATH=path)
 
 
-def python(recipe, *words):
-    return called([sys.executable, str(RECIPES / recipe), *map(str, words)])
+def python(recipe, *words, code=0):
+    return called([sys.executable, str(RECIPES / recipe), *map(str, words)], code)
 
 
-def called(command, **environment):
+def called(command, code=0, **environment):
+    """What it prints, or says where it is to fail."""
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stderr if code else done.stdout

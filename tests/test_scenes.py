@@ -10,8 +10,9 @@ from PIL import Image
 
 from cig.errors import InputError, NotFoundError, PixelsError, UsageError
 from cig.images import Preprocess
-from cig.training import load_scenes, looking
+from cig.training import captioned, load_scenes, looking
 from cig.training.framing import Frame
+from cig.training.looking import look_over
 from cig.training.scenes import augmented
 
 SMALL = Frame(32)
@@ -239,6 +240,49 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("picture,caption\ngone.png,x\n")
     with pytest.raises(InputError, match=r"none of its 1 examples can be trained on: .*gone\.png is not there"):
         load_scenes(str(tmp_path / "t.csv"), frame=SMALL)
+
+
+def test_of_two_columns_for_captions_ours_goes_first(tmp_path):
+    paint(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("picture,text,caption\na.png,OCR junk,a boat\n")
+    assert captioned.of_table(tmp_path / "t.csv")[0].captions == ("a boat",)
+    (tmp_path / "t.csv").write_text("picture,text,captions\na.png,OCR junk,a boat\n")
+    with pytest.raises(InputError, match="both mean caption"):
+        captioned.of_table(tmp_path / "t.csv")
+
+
+def test_examples_without_a_caption_are_counted(tmp_path, capsys):
+    for name in ("a", "b"):
+        paint(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("a boat")
+    scenes = load_scenes(str(tmp_path), frame=Frame(8))
+    assert scenes.identity["without a caption"] == "1: b.png"
+    assert "1 of 2 examples" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="no --dataset-path"):
+        load_scenes(str(tmp_path), frame=Frame(8), root=tmp_path)
+
+
+def test_what_was_looked_at_is_remembered_as_it_goes(tmp_path, monkeypatch):
+    for name in "abc":
+        paint(tmp_path / f"{name}.png")
+    monkeypatch.setattr(looking, "AT_ONCE", 2)
+    looks = iter([looking.look_at])
+
+    def stop_at_the_second(paths, workers, what):
+        return next(looks)(paths, workers, what)
+
+    monkeypatch.setattr(looking, "look_at", stop_at_the_second)
+    with pytest.raises(StopIteration):
+        look_over([tmp_path / f"{name}.png" for name in "abc"], Frame(8), tmp_path / "seen.json")
+    assert len(json.loads((tmp_path / "seen.json").read_text())) == 2
+
+
+def test_remembered_pictures_are_bounded_too(tmp_path, monkeypatch):
+    paint(tmp_path / "a.png")
+    look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
+    monkeypatch.setattr("cig.images._max_pixels", 4)
+    _, failed = look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
+    assert "--max-pixels" in failed[tmp_path / "a.png"]
 
 
 def test_a_rerun_looks_at_changed_pictures_alone(tmp_path, monkeypatch):

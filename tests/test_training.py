@@ -476,7 +476,7 @@ def test_a_pseudo_word_stands_apart_from_punctuation():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"lr": -1.0}, "--lr -1.0: more than 0"),
+        ({"lr": -1.0}, "--lr -1.0: 0 or more"),
         ({"warmup": -5}, "--warmup -5"),
         ({"ema": 1.5}, "--ema 1.5: from 0 to less than 1"),
         ({"dropout": 2.0}, "--dropout 2.0"),

@@ -24,7 +24,7 @@ import numpy as np
 from cig import statistics
 from cig.benchmarks.icons import read
 from cig.evaluation import clusters_of
-from cig.formats import read_object, write_bytes, write_json
+from cig.formats import digest_of, file_digest, read_object, write_bytes, write_json
 from cig.metrics import Values
 from cig.runtime import commit, say
 from cig.types import Benchmark
@@ -34,6 +34,7 @@ from spaces import REFERENCE, System, choose, scores
 from views import Seen, spaces_of
 
 MEASURES = ("map@10", "recall@10")
+ROUNDING = 1e-9  # of means over as many draws as a system has
 SYSTEMS = (
     System("searcher alone", "control"),
     System("+ reference's image", "control", ("image",)),
@@ -80,14 +81,16 @@ def main() -> None:
     arguments = parser.parse_args()
     home = arguments.folder / "experiment"
     if arguments.step == "choose":
+        need_closed(home)
         freeze(arguments.folder, read("val", arguments.limit), home)
     elif not arguments.why:
         parser.error("test takes a reason, which is logged")
     else:
+        frozen = read_frozen(arguments.folder, home)
         if arguments.split == "test":
+            need_all_of_val(frozen)
             log(arguments.results, f"{arguments.why}; recipes/icons/experiment.py")
-        part = read(arguments.split, arguments.limit)
-        report(arguments.folder, part, home, arguments.results)
+        report(arguments.folder, read(arguments.split, arguments.limit), home, frozen)
 
 
 def freeze(folder: Path, part: Benchmark, home: Path) -> None:
@@ -100,12 +103,43 @@ def freeze(folder: Path, part: Benchmark, home: Path) -> None:
         say(f"{system.name}: {chosen[system.name]}")
     left_out = [system.name for system in SYSTEMS if system not in able]
     frozen = {"commit": commit(), "split": part.name, "queries": len(part.queries), "left out": left_out}
+    frozen |= {"models": models_of(folder)}
+    say(f"left out, for want of weights: {', '.join(left_out) or 'none'}")
     write_json(home / "frozen.json", {**frozen, "systems": {name: asdict(own) for name, own in chosen.items()}}, 1)
 
 
-def report(folder: Path, part: Benchmark, home: Path, results: Path) -> None:
-    """Scores every system at its frozen weights, and writes `home/PART.{md,json}`."""
+def need_closed(home: Path) -> None:
+    """Weights are chosen before icons/test is opened, never after."""
+    if (home / "icons-test.json").exists():
+        raise SystemExit(f"{home} has opened icons/test; what is chosen now would be chosen by it")
+
+
+def read_frozen(folder: Path, home: Path) -> dict[str, Any]:
+    """Ends the run where nothing was chosen, or for other models."""
+    if not (home / "frozen.json").exists():
+        raise SystemExit(f"nothing is frozen in {home}: python recipes/icons/experiment.py {folder} choose")
     frozen = read_object(home / "frozen.json")
+    if frozen["models"] != models_of(folder):
+        raise SystemExit(f"{home}/frozen.json was chosen for other models than are in {folder} now: choose again")
+    return frozen
+
+
+def need_all_of_val(frozen: Mapping[str, Any]) -> None:
+    """Before icons/test is opened: a trial on a few queries has frozen nothing."""
+    if frozen["queries"] != len(read("val").queries):
+        raise SystemExit(f"chosen on {frozen['queries']} queries of icons/val: choose on all of them first")
+
+
+def models_of(folder: Path) -> str:
+    """The digest of all weights that take part."""
+    names = ("clip", "pic2word-*", "large", "large-phi", "vae", "generator", "triplets", "prior", "triplets-prior")
+    files = sorted(path for name in names for path in folder.glob(f"{name}/**/*.safetensors"))
+    own = [path for path in files if not any(part.startswith("shelf-") for part in path.parts)]
+    return digest_of([[str(path.relative_to(folder)), file_digest(path)] for path in own])
+
+
+def report(folder: Path, part: Benchmark, home: Path, frozen: Mapping[str, Any]) -> None:
+    """Scores every system at its frozen weights, and writes `home/PART.{md,json}`."""
     chosen = {name: Chosen(**own) for name, own in frozen["systems"].items()}
     made = make(folder, part, home)
     seen = spaces_of(folder, part, made)
@@ -190,7 +224,7 @@ class Table:
         own = "" if name == self.control else f"{gain.mean():+.2f} {self.interval(gain)}"
         p = f"{self.corrected[name]:.4f}" if name in self.corrected else f"{self.p(name):.4f} (not corrected)"
         alone = self.values[SYSTEMS[0].name][:, self.columns[0]]
-        harmed = f"{100 * (self.values[name][:, self.columns[0]] < alone).mean():.1f}%"
+        harmed = f"{100 * (self.values[name][:, self.columns[0]] < alone - ROUNDING).mean():.1f}%"
         weights = {REFERENCE: 1 - sum(self.chosen[name].weights.values()), **self.chosen[name].weights}
         told = ", ".join(f"{key} {round(own, 2):g}" for key, own in weights.items())
         shown = "" if name == self.control else p

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from cig import controls
 from cig.composition import Composed
 from cig.controls import Making, Pictures
 from cig.features import embed_pictures
-from cig.formats import read_object, write_png
+from cig.formats import read_object, write_json, write_png
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.inversion import Composer, load_composer
@@ -24,7 +23,7 @@ from cig.runtime import progress
 from cig.types import Benchmark
 
 DRAWS = 4  # sampling seeds
-SAMPLING = {"steps": 16, "guidance": 2.0}  # chosen on icons/val
+SAMPLING = {"steps": 16, "guidance": 2.0}  # not chosen yet: to be, on icons/val
 BATCH = 128
 
 
@@ -84,10 +83,11 @@ def blurred(folder: Path, part: Benchmark, oracle: Pictures, pseudo: Pictures, o
     """The targets, blurred until they are as like themselves as pseudo-targets are: what likeness alone is worth."""
     told = out / "blur.json"
     if not told.exists():
-        radius = radius_for(folder, oracle, pseudo)
-        for path in progress(sorted(set(sum(oracle.values(), ()))), len(oracle), "blur", "picture"):
-            write_png(out / name_of(path), blur(path, radius))
-        told.write_text(json.dumps({"radius": radius}))
+        write_json(told, {"radius": radius_for(folder, oracle, pseudo)})
+    radius = read_object(told)["radius"]
+    lacking = [path for path in sorted({path for (path,) in oracle.values()}) if not (out / name_of(path)).exists()]
+    for path in progress(lacking, len(lacking), "blur", "picture"):
+        write_png(out / name_of(path), blur(path, radius))
     return {query: (out / name_of(path),) for query, (path,) in oracle.items()}
 
 

@@ -3,8 +3,8 @@
     python recipes/icons/prior.py build/icons                                    # -> build/icons/prior
     python recipes/icons/prior.py build/icons --data icons/triplets --name triplets-prior
 
-The control of the experiment: same data, same condition, about as many weights as the UNet. If it adds as much as the
-pseudo-target does, no picture is needed.
+The control of the experiment: same data, same condition, 4.6 million weights for icons (the UNet has 7.1). If it adds
+as much as the pseudo-target does, no picture is needed.
 """
 
 from __future__ import annotations

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 from random import Random
 
-from cig.icons.captions import article, points, side_of
+from cig.icons.captions import article, side_of
 from cig.icons.corpus import Icon
+from cig.icons.triplets import FORMS, form_of
 
 Forms = dict[str, tuple[str, ...]]
 
-TRAINING: Forms = {
-    "ink": ("is {ink}", "in {ink}", "is drawn in {ink}"),
-    "style": ("is {style}", "{style}"),
-    "badge": ("has {badge} badge", "with {badge} badge", "with {badge}"),
-    "no badge": ("has no {old_badge} badge", "without the {old_badge}"),
-    "points": ("points {direction}", "pointing {direction}"),
-    "side": ("is on the {side}", "on the {side}"),
-    "enclosure": ("is in {enclosure}", "inside {enclosure}"),
-    "no enclosure": ("is not in the {old_enclosure}", "without the {old_enclosure}"),
-    "object": ("is {object}",),
-}
+TRAINING: Forms = {**FORMS, "object": ("is {object}",)}
 VALIDATION: Forms = {
     "ink": ("the same in {ink}", "but {ink}", "has a {ink} colour"),
     "style": ("{style} instead of {old_style}", "but {style}"),
@@ -87,12 +78,5 @@ def say(split: str, changes: tuple[str, ...], reference: Icon, target: Icon, ink
         "object": article(target.object),
         "old_object": reference.object,
     }
-    said = [rng.choice(forms[_form(change, target)]).format_map(words) for change in changes]
+    said = [rng.choice(forms[form_of(change, target)]).format_map(words) for change in changes]
     return rng.choice([" and ", ", "]).join(said).replace("mark mark", "mark")
-
-
-def _form(change: str, target: Icon) -> str:
-    if change == "direction":
-        return "points" if points(target) else "side"
-    gone = change in ("badge", "enclosure") and not getattr(target, change)
-    return f"no {change}" if gone else change

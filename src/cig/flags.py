@@ -483,8 +483,8 @@ def at_least_1(flag: str, value: int) -> None:
 
 def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:
     """Raises UsageError for numbers that nothing can be trained by."""
-    if not 0 < lr < float("inf"):
-        raise UsageError(f"--lr {lr}: more than 0")
+    if not 0 <= lr < float("inf"):
+        raise UsageError(f"--lr {lr}: 0 or more")
     if warmup < 0 or not 0 <= weight_decay < float("inf"):
         raise UsageError(f"--warmup {warmup}, --weight-decay {weight_decay}: each 0 or more")
     if not 0 <= ema < 1:

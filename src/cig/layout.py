@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, NotFoundError
 from cig.formats import names_in
@@ -70,6 +70,12 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 def _entry_name(entry: os.DirEntry[str]) -> str:
     return entry.name
+
+
+def stays_below(name: str) -> bool:
+    """Whether a path that is joined to a folder leads nowhere else by its words; links are for who made them."""
+    path = PurePosixPath(name.replace(os.sep, "/"))
+    return not (path.is_absolute() or Path(name).is_absolute() or ".." in path.parts)
 
 
 def part_folder(folder: Path, part: Benchmark) -> Path:

@@ -57,7 +57,7 @@ def is_hub_id(place: str) -> bool:
     )
 
 
-def need_unet(model_path: str | Path) -> str:
+def need_unet(model_path: str | Path, flag: str = "--model-path") -> str:
     """A folder with `unet/` in it, or a hub id, as from_pretrained takes it."""
     path, text = Path(model_path), str(model_path)
     if is_hub_id(text):
@@ -66,7 +66,7 @@ def need_unet(model_path: str | Path) -> str:
         raise NotFoundError(
             f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {settings.CIG_DRIVE} and put its "
             f"config.json and diffusion_pytorch_model.safetensors there (cig models download sdxl_checkpoint "
-            f"--from-dir FOLDER), or give --model-path"
+            f"--from-dir FOLDER), or give another with {flag}"
         )
     return text
 

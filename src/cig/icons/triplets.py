@@ -97,7 +97,7 @@ class IconTriplets:
             "enclosure": article(target.enclosure),
             "old_enclosure": reference.enclosure,
         }
-        return rng.choice(FORMS[_form(own.change, target)]).format_map(words)
+        return rng.choice(FORMS[form_of(own.change, target)]).format_map(words)
 
     def _inks(self, places: Sequence[int]) -> list[tuple[str, str]]:
         """The reference's and the target's; they differ only where ink is what changes."""
@@ -123,7 +123,8 @@ def differing(icons: Sequence[Icon], rng: Random) -> Iterator[Triplet]:
                 yield Triplet(reference, target, attribute)
 
 
-def _form(change: str, target: Icon) -> str:
+def form_of(change: str, target: Icon) -> str:
+    """Which of FORMS says a change."""
     if change == "direction":
         return "points" if points(target) else "side"
     return f"no {change}" if change in ("badge", "enclosure") and not getattr(target, change) else change

@@ -5,6 +5,7 @@ A CLIP and a phi are trained on a benchmark's `pairs()`; a VAE and a generator o
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -61,7 +62,7 @@ def load_scenes(
         UsageError: there is nothing to draw.
     """
     path = Path(data)
-    if not path.exists() and hasattr(module := _benchmark(data), "scenes"):
+    if not os.path.exists(path) and hasattr(module := _benchmark(data), "scenes"):
         return _drawn(module, data, limit, frame)
     from cig.training.framing import Frame
     from cig.training.scenes import FileScenes
@@ -87,6 +88,8 @@ def _examples(path: Path, data: str, root: Path | None) -> tuple[list[Example], 
     """Examples, and the names of those that lack a file."""
     from cig.training import captioned, triplets
 
-    if path.is_dir():
+    if os.path.isdir(path):
+        if root:
+            raise UsageError(f"{data} is a folder, whose pictures lie in it: no --dataset-path")
         return triplets.of_edits(path) if triplets.is_edits(path) else (captioned.of_folder(path), [])
-    return (captioned.of_table(path, root), []) if path.exists() else triplets.of_benchmark(data, root)
+    return (captioned.of_table(path, root), []) if os.path.exists(path) else triplets.of_benchmark(data, root)

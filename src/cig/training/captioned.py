@@ -6,14 +6,14 @@ A table names pictures relative to its own folder, or to another; none leads out
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from cig.benchmarks import name_of
 from cig.errors import InputError, NotFoundError, did_you_mean
 from cig.formats import read_bytes, stat_file
 from cig.inversion import join_captions
-from cig.layout import walk_pictures
+from cig.layout import stays_below, walk_pictures
 from cig.tables import Row, read_rows
 from cig.training.scenes import Example
 
@@ -41,13 +41,25 @@ def of_table(path: Path, home: Path | None = None) -> list[Example]:
     Raises:
         InputError: a column is not there, or a row is wrong; it is named.
     """
-    rows = [{ALIASES.get(str(key), str(key)): own for key, own in row.items()} for row in read_rows(path)]
+    rows = [_renamed(row, path) for row in read_rows(path)]
     triplets = "target" in rows[0]
     for column in ("reference", "caption", "target") if triplets else ("picture", "caption"):
         if column not in rows[0]:
             raise InputError(f"{path} has no column {column}.{did_you_mean(column, rows[0])}")
     read = _triplet if triplets else _captioned
     return list(_examples(rows, read, path, home or path.parent))
+
+
+def _renamed(row: Row, path: Path) -> Row:
+    """With our names of columns; raises InputError where two others mean one of them."""
+    renamed = {str(key): own for key, own in row.items() if str(key) not in ALIASES}
+    for key, own in ((str(key), own) for key, own in row.items() if str(key) in ALIASES):
+        if ALIASES[key] in row:
+            continue  # our own name goes first
+        if ALIASES[key] in renamed:
+            raise InputError(f"{path}: {key} and another column both mean {ALIASES[key]}; call one of them that")
+        renamed[ALIASES[key]] = own
+    return renamed
 
 
 def _examples(rows: Sequence[Row], read: Any, path: Path, home: Path) -> Iterator[Example]:
@@ -72,7 +84,7 @@ def _triplet(row: Row, home: Path, number: int) -> Example:
 def _name(value: Any, what: str) -> str:
     """A picture's path below the home."""
     name = name_of(value[-1] if isinstance(value, list) and value else value, what)
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not name or not stays_below(name):
         raise InputError(f"{what} {name!r} leads out of the folder of pictures; name it below that")
     return name
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cig.encoders import Tokenizer, load_tokenizer
-from cig.errors import NotFoundError, UsageError
+from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.formats import identity, make_folder, write_bytes, write_json
 from cig.training import processes
 from cig.training.card import write_card
@@ -75,6 +75,8 @@ def train_clip(
         start: a CLIP's folder to start from, its tokenizer included; `size` is not used then.
         layers: of each tower, more than `start` has; see `deepen`.
     """
+    if start and start.resolve() == out.resolve():
+        raise UsageError(f"--start {start} is --out, and would be written over; give another --out")
     make_folder(out)
     if start:
         tokenizer, model = _started(start)
@@ -210,22 +212,27 @@ def pixels_of(size: ClipSize, start: Path | None = None) -> int:
 
     if not start:
         return size.image
-    _need_clip(start)
-    width: int = CLIPConfig.from_pretrained(start).vision_config.image_size
+    width: int = _loaded(CLIPConfig, start).vision_config.image_size
     return width
 
 
-def _need_clip(start: Path) -> None:
+def _loaded(kind: Any, start: Path, **options: Any) -> Any:
+    """Raises NotFoundError or InputError."""
     if not (start / "config.json").is_file():
         raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
+    try:
+        return kind.from_pretrained(start, **options)
+    except Exception as error:  # the library raises whatever a damaged file makes it
+        raise InputError(f"the CLIP in {start} cannot be loaded: {reason(error)}") from error
 
 
 def _started(start: Path) -> tuple[Tokenizer, Any]:
     """Another CLIP's tokenizer and weights."""
     from transformers import CLIPModel
 
-    _need_clip(start)
-    model = CLIPModel.from_pretrained(start, dtype=torch.float32)
+    model, info = _loaded(CLIPModel, start, dtype=torch.float32, output_loading_info=True)
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise InputError(f"{start} lacks weights of a CLIP: {some(map(str, info['missing_keys']), 5)}")
     return load_tokenizer(str(start), model.config.text_config.max_position_embeddings), model
 
 

@@ -5,6 +5,7 @@ It is conditioned as in retrieval: the pseudo-words of a view, a relative captio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cig.errors import UsageError
 from cig.formats import identity, make_folder
 from cig.inversion import Composer
 from cig.training.card import write_card
@@ -97,8 +99,10 @@ def train_generator(
         start: a hub id or folder with unet/, such as SDXL's; `size` is not used then, nor LoRA without it.
 
     Raises:
-        MismatchError: the UNet to start from reads other widths than the CLIPs have.
+        MismatchError: the UNet to start from reads other widths than the CLIPs have, or draws other latents.
+        UsageError: it lies in `out`.
     """
+    need_elsewhere(out, {"--start": start, "--vae": vae_source})
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = load_vae(vae_source, means.frozen, cache_dir).to(device)
@@ -121,13 +125,29 @@ def train_generator(
             save_adapter(unet, out)
             shown = merged(unet, load_unet(start, cache_dir=cache_dir))
         save(shown, out / "unet")
-        save(vae, out / "vae")
+        exact = vae if means.frozen == torch.float32 else load_vae(vae_source, cache_dir=cache_dir)
+        save(exact, out / "vae")
         save_pipeline(out, shown, vae, sampler(recipe.prediction))
         write_card(out, "a generator of pseudo-targets", facts)
 
     known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source)}}
-    known |= {"start": identity(start, config="unet/config.json")} if start else {"size": asdict(size)}
+    known |= {"start": _identity(start)} if start else {"size": asdict(size)}
     train(unet, loss_of, plan, out, export, known, tensorboard=tensorboard)
+
+
+def need_elsewhere(out: Path, sources: Mapping[str, str | Path | None]) -> None:
+    """Raises UsageError where what is started from would be written over; flag -> folder or hub id."""
+    for flag, source in sources.items():
+        place = Path(source).resolve() if source and os.path.exists(source) else None
+        if place and (place == out.resolve() or out.resolve() in place.parents):
+            raise UsageError(f"{flag} {source} is in --out {out}, and would be written over; give another --out")
+
+
+def _identity(start: str) -> dict[str, str]:
+    """Of its UNet alone: a folder may hold a shelf, too."""
+    if os.path.isdir(start):
+        return {**identity(Path(start) / "unet"), "source": start}
+    return identity(start, config="unet/config.json")
 
 
 def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: float, rng: Random) -> Draw:
@@ -185,7 +205,7 @@ def _begun(
     if not start:
         return build(size, vae.config.latent_channels, *widths)
     unet = load_unet(start, getattr(torch, plan.autocast) if lora else torch.float32, cache_dir)
-    need_widths(unet, start, widths)
+    need_widths(unet, start, widths, vae.config.latent_channels)
     return adapt(unet, lora) if lora else unet
 
 

@@ -12,10 +12,14 @@ from typing import Any
 
 from cig.errors import CigError, PixelsError, reason
 from cig.formats import read_object, stat_file, write_json
+from cig.images import check_pixels
 from cig.looks import Trouble, look_at
+from cig.runtime import batches
+from cig.training import processes
 from cig.training.framing import Frame, Size
 
 WORKERS = 4  # threads that decode
+AT_ONCE = 2**14  # pictures, after which those that were looked at are remembered
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,20 @@ def look_over(paths: Iterable[Path], frame: Frame, ledger: Path | None) -> tuple
         ledger: the file that remembers.
     """
     stamps = {path: _stamp(path) for path in paths}
+    if processes.rank():  # the first process looks; the others read what it remembers, and look at what was broken
+        processes.wait()
     rows = read_object(ledger) if ledger and ledger.exists() else {}
     files = {path: own for path, stamp in stamps.items() if (own := _remembered(rows.get(str(path)), stamp))}
-    looks = look_at([path for path in stamps if path not in files], WORKERS, "looking at pictures")
-    failed = {path: own.why for path, own in looks.items() if isinstance(own, Trouble)}
-    files |= {path: File(own.digest, own.size) for path, own in looks.items() if not isinstance(own, Trouble)}
-    if ledger and looks:
-        write_json(ledger, {str(path): [stamps[path], own.digest, *own.size] for path, own in files.items()})
+    failed: dict[Path, str] = {}
+    todo = [path for path in stamps if path not in files]
+    for chunk in [*batches(todo, AT_ONCE)] or [todo]:
+        looks = look_at(chunk, WORKERS, "looking at pictures")
+        failed |= {path: own.why for path, own in looks.items() if isinstance(own, Trouble)}
+        files |= {path: File(own.digest, own.size) for path, own in looks.items() if not isinstance(own, Trouble)}
+        if ledger and looks and not processes.rank():
+            write_json(ledger, {str(path): [stamps[path], own.digest, *own.size] for path, own in files.items()})
+    if not processes.rank():
+        processes.wait()
     return files, failed | {path: why for path, own in files.items() if (why := _misfit(frame, own.size, path))}
 
 
@@ -61,6 +72,7 @@ def _remembered(row: Any, stamp: str) -> File | None:
 
 def _misfit(frame: Frame, size: Size, path: Path) -> str:
     try:
+        check_pixels(*size)
         frame.resized(size)
     except PixelsError as error:
         return f"{path}: {reason(error)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.formats import UNSAYABLE, digest
 from cig.images import Preprocess
+from cig.layout import stays_below
 from cig.tables import FORMS, each_row
 from cig.training import load_pairs, processes
 from cig.training.captions import COLUMNS, Packed, column_of, sampled
@@ -160,8 +161,7 @@ def _inside(name: Any, place: str) -> str:
     """A picture's path below the table's folder; raises InputError for any other."""
     if not isinstance(name, str) or not name or UNSAYABLE.search(name):
         raise InputError(f"{place}: the picture should be a path, found {str(name)[:80]!r}")
-    path = PurePosixPath(name.replace(os.sep, "/"))
-    if path.is_absolute() or ".." in path.parts or Path(name).is_absolute():
+    if not stays_below(name):
         raise InputError(f"{place}: {name[:80]!r} is not below the table's folder; write the path from there on")
     return name
 

@@ -62,7 +62,8 @@ class FileScenes:
         wanted = dict.fromkeys(path for one in examples for path in one.paths)
         self.files, failed = look_over(wanted, frame, ledger)
         self.examples = [one for one in examples if not failed.keys() & one.paths]
-        self.identity = {"data": data, **self._described(), **_left_out(data, examples, failed, missing)}
+        told = {**_left_out(data, examples, failed, missing), **_silent(data, self.examples)}
+        self.identity = {"data": data, **self._described(), **told}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -107,6 +108,14 @@ def _left_out(
     if names:
         say(f"{len(names)} of {count} examples of {data} are left out: {whys}")
     return {"left out": f"{len(names)}: {some(names)}"} if names else {}
+
+
+def _silent(data: str, examples: Sequence[Example]) -> dict[str, str]:
+    """Examples that say nothing, which may be meant: they are drawn from a view alone."""
+    names = [one.name for one in examples if not one.captions]
+    if names:
+        say(f"{len(names)} of {len(examples)} examples of {data} have no caption: {some(names, 5)}")
+    return {"without a caption": f"{len(names)}: {some(names)}"} if names else {}
 
 
 def _view(example: Example, seed: int) -> Image.Image:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, some
-from cig.formats import digest_of, fingerprints, write_bytes
+from cig.formats import digest_of, fingerprints, sweep, write_bytes
 from cig.inversion import Composer
-from cig.runtime import batches, progress
+from cig.runtime import batches, progress, say
 from cig.tensors import map_tensors
 from cig.training import processes
 from cig.training.plan import Plan
@@ -125,12 +125,23 @@ def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) 
     """Maps the shards of `out/shelf-*`; those that are not there are computed, each process its share."""
     models = {name: own for name, own in composer.identity.items() if not name.startswith("phi")}
     key = digest_of(
-        {**fingerprints(models), **scenes.identity, "seed": plan.seed, "batch": plan.batch, "vae": _content(vae)}
+        {
+            **fingerprints(models),
+            **scenes.identity,
+            "seed": plan.seed,
+            "batch": plan.batch,
+            "vae": _content(vae),
+            "computed in": [composer.settings["dtype"], str(vae.dtype)],
+        }
     )
     shape = shape_of(scenes, vae)
     chunk = at_once(vae, shape, plan.batch)
     each = chunk * max(1, PICTURES // chunk)
-    paths = [out / f"shelf-{key}" / f"{number:05d}.safetensors" for number in range(-(-len(scenes) // each))]
+    folder = out / f"shelf-{key}"
+    sweep(folder)
+    if others := [path.name for path in out.glob("shelf-*") if path != folder]:
+        say(f"{out} has shelves of other data or settings, which may go: {some(others, 5)}")
+    paths = [folder / f"{number:05d}.safetensors" for number in range(-(-len(scenes) // each))]
     own = [number for number in range(len(paths))[processes.rank() :: processes.world()] if not paths[number].exists()]
     for number in progress(own, len(own), f"latents and features, {each} pictures each", "shard"):
         places = range(number * each, min((number + 1) * each, len(scenes)))

@@ -55,11 +55,19 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     from cig.preflight import need_unet
 
     options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
-    return load_part(UNet2DConditionModel, need_unet(source), subfolder="unet", **options)
+    return load_part(UNet2DConditionModel, need_unet(source, "--start"), subfolder="unet", **options)
 
 
-def need_widths(unet: Any, source: str, widths: tuple[int, int]) -> None:
-    """Raises MismatchError unless it reads prompts and pooled texts of these widths, which the CLIPs make."""
+def need_widths(unet: Any, source: str, widths: tuple[int, int], latents: int) -> None:
+    """Raises MismatchError unless it is SDXL's kind, reads prompts and pooled texts of these widths, which the CLIPs
+    make, and draws latents of so many channels, which the VAE has."""
+    if unet.config.addition_embed_type != "text_time":
+        raise MismatchError(f"the UNet of {source} is not of SDXL's kind: it reads no pooled text and no sizes")
+    if {unet.config.in_channels, unet.config.out_channels} != {latents}:
+        raise MismatchError(
+            f"the UNet of {source} turns {unet.config.in_channels} channels of latents into "
+            f"{unet.config.out_channels}, and the VAE's have {latents}; give the VAE that it was trained with"
+        )
     pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
     if (unet.config.cross_attention_dim, pooled) != widths:
         raise MismatchError(

@@ -60,6 +60,8 @@ def clip(
     from cig.training.pairs import pair_source
 
     _check_size(size, SIZES)
+    if layers is not None:
+        at_least_1("--layers", layers)
     if layers and not start:
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     at_least_1("--num-workers", num_workers)
@@ -223,11 +225,13 @@ def generator(
         if value is not None:
             at_least_1(flag, value)
     _check_size(size, SIZES)
-    _check_generator(start, lora, lora_alpha, min_snr)
+    _check_generator(start, lora, lora_alpha, min_snr, condition_dropout)
     limit_pixels(max_pixels)
     plan = loop.plan(steps, batch_size, lr, warmup, ema=ema)
-    frame = Frame(resolution or 1024, crop or "centre") if resolution is not None or crop else None
-    scenes, place = load_scenes(data, limit, frame, dataset_path, out / "pictures.json"), loop.place()
+    side = 1024 if resolution is None else resolution
+    frame = Frame(side, crop or "centre") if resolution is not None or crop else None
+    place = loop.place()
+    scenes = load_scenes(data, limit, frame, dataset_path, out / "pictures.json")
     frozen = getattr(torch, frozen_dtype)
     composer = load_composer(clip, clip2, phi, phi2, place, frozen, cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None
@@ -236,13 +240,17 @@ def generator(
     train_generator(*parts, start, cache_dir, loop.tensorboard, Means(gradient_checkpointing, shelf, frozen))
 
 
-def _check_generator(start: str | None, lora: int | None, alpha: int | None, min_snr: float | None) -> None:
-    """Raises UsageError for flags that say nothing together."""
+def _check_generator(
+    start: str | None, lora: int | None, alpha: int | None, min_snr: float | None, dropout: float
+) -> None:
+    """Raises UsageError for flags that say nothing, alone or together."""
     if lora and not start:
         raise UsageError("--lora adapts a UNet that --start names, such as stabilityai/stable-diffusion-xl-base-1.0")
     if alpha is not None and not lora:
         raise UsageError("--lora-alpha goes with --lora RANK")
-    if min_snr is not None and min_snr <= 0:
+    if not 0 <= dropout < 1:
+        raise UsageError(f"--condition-dropout {dropout:g}: from 0 to less than 1")
+    if min_snr is not None and not 0 < min_snr < float("inf"):
         raise UsageError(f"--min-snr {min_snr:g}: more than 0, such as 5")
 
 
