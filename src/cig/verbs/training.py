@@ -148,7 +148,7 @@ def generator(
     Parameters
     ----------
     data
-        What to draw: icons/train; cirr/train, fashioniq/train, folder/train; a table with the columns reference,
+        What to draw: icons/train, icons/triplets; cirr/train, fashioniq/train, folder/train; a table with the columns reference,
         caption, target or picture, caption; a folder of pictures, with captions in .txt files, or of InstructPix2Pix.
     clip
         The first composing CLIP: hub id or folder.
