@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 import cig
 
 RECIPES = Path(cig.__file__).parents[2] / "recipes" / "icons"
@@ -25,13 +27,21 @@ def test_smoke(tmp_path):
         "UNet2DConditionModel",
     ]
     python("prior.py", out, "--limit", "24", "--steps", "4", "--batch-size", "8")
+    told = python("experiment.py", out, "choose", "--limit", "12", code=1)
+    assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {out}" in told
+    python("sampling.py", out, "--limit", "12")
+    chosen = json.loads((out / "experiment" / "sampling.json").read_text())
+    assert [own["steps"] for own in chosen["by steps"]] == [1, 2, 4, 8, 16, 50]
+    once, twice = (own["operations"] for own in chosen["by steps"][:2])
+    assert once < twice < 2 * once, "a step more, and no other decoding"
     python("experiment.py", out, "choose", "--limit", "12")
     log = tmp_path / "results.md"
     told = python("experiment.py", out, "test", "a trial", "--split", "val", "--limit", "12", "--results", log)
     assert told.startswith("**icons/val: the claim does not hold.**")
     assert "**With matched encoders: the claim does not hold.** larger CLIP + " in told
     assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
-    assert "| pseudo-targets, draw 3 | 12 |" in told
+    python("plots.py", out / "experiment", "icons-val", out / "plots.png")
+    assert Image.open(out / "plots.png").size == (1650, 660)
     refused = python("experiment.py", out, "test", "too early", "--results", log, code=1)
     assert "chosen on 12 queries of icons/val: choose on all of them first" in refused
     assert not log.exists(), "neither opens anything"

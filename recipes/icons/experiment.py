@@ -28,8 +28,9 @@ from cig.formats import digest_of, file_digest, read_object, write_bytes, write_
 from cig.metrics import Values
 from cig.runtime import commit, say
 from cig.types import Benchmark
-from imagined import Made, make
+from imagined import generator_of, make, sampling_of
 from open_test import RESULTS, log
+from prices import Price, of, prices
 from spaces import REFERENCE, System, choose, scores
 from views import Seen, spaces_of
 
@@ -141,11 +142,11 @@ def models_of(folder: Path) -> str:
 def report(folder: Path, part: Benchmark, home: Path, frozen: Mapping[str, Any]) -> None:
     """Scores every system at its frozen weights, and writes `home/PART.{md,json}`."""
     chosen = {name: Chosen(**own) for name, own in frozen["systems"].items()}
-    made = make(folder, part, home)
-    seen = spaces_of(folder, part, made)
+    seen = spaces_of(folder, part, make(folder, part, home))
     systems = [system for system in SYSTEMS if system.name in chosen]
     values = {system.name: averaged(system, chosen[system.name], seen) for system in systems}
-    table = Table(part, systems, chosen, values, made)
+    known = prices(seen, generator_of(folder / "generator", sampling_of(home)))
+    table = Table(part, systems, chosen, values, {system.name: of(system, known) for system in systems})
     name = part.name.replace("/", "-")
     write_bytes(home / f"{name}.md", "\n".join([*table.lines(), ""]).encode())
     write_json(home / f"{name}.json", table.facts(), 1)
@@ -172,9 +173,9 @@ class Table:
         systems: Sequence[System],
         chosen: Mapping[str, Chosen],
         values: Mapping[str, Values],
-        made: Made,
+        cost: Mapping[str, Price | None],
     ) -> None:
-        self.part, self.systems, self.chosen, self.values, self.made = part, systems, chosen, values, made
+        self.part, self.systems, self.chosen, self.values, self.cost = part, systems, chosen, values, cost
         self.columns = [part.measures.index(name) for name in MEASURES]
         self.clusters = clusters_of(part)
         self.control = self._best("control")
@@ -197,16 +198,23 @@ class Table:
         return statistics.paired_p([self.gain(name)], [self.clusters])
 
     def interval(self, values: Values) -> str:
-        low, high = statistics.interval(statistics.bootstrap(values[:, None], self.clusters)[:, 0])
+        low, high = self._bounds(values)
         return f"[{low:+.2f}, {high:+.2f}]"
+
+    def _bounds(self, values: Values, rows: Sequence[int] | None = None) -> tuple[float, float]:
+        """Of 95%, objects resampled; `rows`: which queries the values are of, where not of all."""
+        clusters = (
+            self.clusters if rows is None else statistics.labels([self.part.queries[row].cluster for row in rows])
+        )
+        return statistics.interval(statistics.bootstrap(values[:, None], clusters)[:, 0])
 
     def lines(self) -> list[str]:
         """Markdown."""
-        head = "| system | kind | weights | mAP@10 | R@10 | mAP@10 - control | p (Holm) | harmed |"
+        head = "| system | kind | weights | mAP@10 | R@10 | mAP@10 - control | p (Holm) | harmed | GFLOP | ms |"
         rows = [self._row(system) for system in self.systems]
         matched = self.claim("With matched encoders", self._best("larger"), self._best("larger control"))
         first = self.claim(self.part.name, self.best, self.control)
-        return [first, "", matched, "", head, "|---" * 8 + "|", *rows, "", *self.by_tag(), "", *self.made.costs()]
+        return [first, "", matched, "", head, "|---" * 10 + "|", *rows, "", *self.by_tag()]
 
     def claim(self, what: str, name: str, control: str) -> str:
         gain = self.gain(name, control)
@@ -228,21 +236,32 @@ class Table:
         weights = {REFERENCE: 1 - sum(self.chosen[name].weights.values()), **self.chosen[name].weights}
         told = ", ".join(f"{key} {round(own, 2):g}" for key, own in weights.items())
         shown = "" if name == self.control else p
-        return f"| {name} | {system.kind} | {told} | {' | '.join(means)} | {own} | {shown} | {harmed} |"
+        cost = self.cost[name]
+        cells = [name, system.kind, told, *means, own, shown, harmed, *(cost.cells if cost else ["", ""])]
+        return f"| {' | '.join(cells)} |"
 
     def by_tag(self) -> list[str]:
         """What the best branch set with pseudo-targets gains over the best control, for each type of change."""
-        gain = self.gain(self.best)
-        kinds = sorted({query.tags[0] for query in self.part.queries})
         lines = [f"| type of change | queries | {self.best}: mAP@10 - control |", "|---|---|---|"]
-        for kind in kinds:
-            rows = np.array([query.tags[0] == kind for query in self.part.queries])
-            lines.append(f"| {kind} | {rows.sum()} | {gain[rows].mean():+.2f} |")
+        for kind, (count, gain, low, high) in self.gains_by_tag().items():
+            lines.append(f"| {kind} | {count} | {gain:+.2f} [{low:+.2f}, {high:+.2f}] |")
         return lines
+
+    def gains_by_tag(self) -> dict[str, tuple[int, float, float, float]]:
+        """Type of change -> queries, mean gain of the best over the control, its interval."""
+        gain, found = self.gain(self.best), {}
+        for kind in sorted({query.tags[0] for query in self.part.queries}):
+            rows = [place for place, query in enumerate(self.part.queries) if query.tags[0] == kind]
+            found[kind] = (len(rows), float(gain[rows].mean()), *self._bounds(gain[rows], rows))
+        return found
 
     def facts(self) -> dict[str, Any]:
         means = {name: dict(zip(self.part.measures, own.mean(0), strict=True)) for name, own in self.values.items()}
-        return {"control": self.control, "best": self.best, "p": self.p(self.best), "means": means}
+        cost = {name: asdict(own) for name, own in self.cost.items() if own}
+        gains = {name: [self.gain(name).mean(), *self._bounds(self.gain(name))] for name in means}
+        kinds = {system.name: system.kind for system in self.systems}
+        told = {"control": self.control, "best": self.best, "p": self.p(self.best), "kinds": kinds, "means": means}
+        return {**told, "gains": gains, "by tag": self.gains_by_tag(), "cost": cost}
 
 
 if __name__ == "__main__":

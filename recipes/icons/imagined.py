@@ -17,13 +17,14 @@ from cig.features import embed_pictures
 from cig.formats import read_object, write_json, write_png
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
+from cig.icons.pairs import SIDE
 from cig.inversion import Composer, load_composer
 from cig.methods import Source, load_method
 from cig.runtime import progress
 from cig.types import Benchmark
 
 DRAWS = 4  # sampling seeds
-SAMPLING = {"steps": 16, "guidance": 2.0}  # not chosen yet: to be, on icons/val
+SAMPLING = "sampling.json"  # what sampling.py chose
 BATCH = 128
 
 
@@ -33,24 +34,14 @@ class Made:
 
     draws: list[Pictures]  # of the generator, one picture a query each
     others: Mapping[str, Pictures]
-    folders: Mapping[str, Path]
-
-    def costs(self) -> list[str]:
-        """What imagining took, as its folders tell."""
-        lines = ["| pictures | queries | seconds a query | device |", "|---|---|---|---|"]
-        for name, folder in self.folders.items():
-            if (folder / "cost.json").exists():
-                own = read_object(folder / "cost.json")
-                lines.append(f"| {name} | {own['queries']} | {own['seconds'] / own['queries']:.3f} | {own['device']} |")
-        return lines
 
 
 def make(folder: Path, part: Benchmark, home: Path) -> Made:
     """All of them, once: what is there is kept."""
     place = home / part.name.replace("/", "-")
-    composer = composer_of(folder)
-    folders = {f"pseudo-targets, draw {draw}": place / f"draw-{draw}" for draw in range(DRAWS)}
-    draws = [drawn(folder / "generator", composer, part, own, 1600 + i) for i, own in enumerate(folders.values())]
+    composer, sampling = composer_of(folder), sampling_of(home)
+    generator = generator_of(folder / "generator", sampling)
+    draws = [drawn(generator, composer, part, place / f"draw-{draw}", 1600 + draw) for draw in range(DRAWS)]
     making = Making(home / "controls", vae=str(folder / "vae"))
     others = {
         "image": controls.reference_image(part, {}, making),
@@ -60,9 +51,17 @@ def make(folder: Path, part: Benchmark, home: Path) -> Made:
     }
     others["blurred"] = blurred(folder, part, others["oracle"], draws[0], place / "blurred")
     if (folder / "triplets").is_dir():
-        folders["triplets"] = place / "triplets"
-        others["triplets"] = drawn(folder / "triplets", composer, part, folders["triplets"], 1600)
-    return Made(draws, others, folders)
+        other = generator_of(folder / "triplets", sampling)
+        others["triplets"] = drawn(other, composer, part, place / "triplets", 1600)
+    return Made(draws, others)
+
+
+def sampling_of(home: Path) -> dict[str, float]:
+    """Guidance and steps; ends the run where they are not chosen yet."""
+    if not (home / SAMPLING).exists():
+        raise SystemExit(f"how to sample is not chosen yet: python recipes/icons/sampling.py {home.parent}")
+    chosen = read_object(home / SAMPLING)
+    return {name: chosen[name] for name in ("guidance", "steps")}
 
 
 def composer_of(folder: Path) -> Composer:
@@ -70,11 +69,14 @@ def composer_of(folder: Path) -> Composer:
     return load_composer(str(folder / "clip"), str(folder / "large"), *phis)
 
 
-def drawn(weights: Path, composer: Composer, part: Benchmark, out: Path, seed: int, **sampling: float) -> Pictures:
+def generator_of(weights: Path, sampling: Mapping[str, float]) -> sdxl.SDXL:
+    size = {"height": SIDE, "width": SIDE}
+    return sdxl.load(weights, str(weights), str(weights / "vae"), "auto", **size, **sampling)  # type: ignore[arg-type]
+
+
+def drawn(generator: sdxl.SDXL, composer: Composer, part: Benchmark, out: Path, seed: int) -> Pictures:
     """One pseudo-target a query, each from a seed of its own."""
     how = Imagining(seed=seed, seeds="per-query", brightness_thresh=0, max_retries=1)
-    options = {**SAMPLING, **sampling}
-    generator = sdxl.load(weights, str(weights), str(weights / "vae"), "auto", height=64, width=64, **options)  # type: ignore[arg-type]
     done = imagine(part, Composed(part, composer), generator, out, how, BATCH)
     return {query: (path,) for query, path in done.pictures.items()}
 

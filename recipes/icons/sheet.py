@@ -2,6 +2,7 @@
 
     python recipes/icons/sheet.py docs/icons-val.png            # the first 60 of icons/val
     python recipes/icons/sheet.py sheet.png --start 60 --count 66
+    python recipes/icons/sheet.py sheet.png --count 40 --pseudo-targets FOLDER    # reference, pseudo-target, target
 
 Of val alone: nobody looks at the drawings of test.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from cig.benchmarks.icons import read
-from cig.formats import write_png
+from cig.formats import find_by_id, write_png
 from cig.types import Benchmark, Query
 
 COLUMNS, WIDTH, HEIGHT = 6, 250, 118
@@ -26,22 +27,26 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--pseudo-targets", type=Path, help="a folder of one picture a query")
     arguments = parser.parse_args()
-    part = read("val")
+    part, imagined = read("val"), {}
     chosen = part.queries[arguments.start : arguments.start + arguments.count]
+    if arguments.pseudo_targets:
+        imagined = find_by_id(arguments.pseudo_targets, [query.id for query in chosen], [".png"])
     sheet = Image.new("RGB", (COLUMNS * WIDTH, -(-len(chosen) // COLUMNS) * HEIGHT), "white")
     for number, query in enumerate(chosen):
-        draw(sheet, (number % COLUMNS * WIDTH + 4, number // COLUMNS * HEIGHT + 2), query, part)
+        draw(sheet, (number % COLUMNS * WIDTH + 4, number // COLUMNS * HEIGHT + 2), query, part, imagined.get(query.id))
     write_png(arguments.out, sheet)
 
 
-def draw(sheet: Image.Image, corner: tuple[int, int], query: Query, part: Benchmark) -> None:
+def draw(sheet: Image.Image, corner: tuple[int, int], query: Query, part: Benchmark, imagined: Path | None) -> None:
     x, y = corner
     names = [query.reference, *query.relevant]
-    for place, name in enumerate(names[:4]):
-        side = 64 if place < 2 else 44
-        picture = Image.open(part.images[name]).resize((side, side))
-        sheet.paste(picture, (x + (0, 70, 146, 194)[place], y + (64 - side) // 2))
+    reference, target, *others = [part.images[name] for name in names]
+    large = [reference, *([imagined] if imagined else []), target]
+    for place, path in enumerate([*large, *others[: 4 - len(large)]]):
+        side, left = (64, 70 * place) if place < len(large) else (44, 50 + 48 * place)
+        sheet.paste(Image.open(path).convert("RGB").resize((side, side)), (x + left, y + (64 - side) // 2))
     lines = [f"{query.id} [{query.tags[0]}] +{len(names) - 2}", *textwrap.wrap(query.captions[0], 42)[:2]]
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for row, (line, colour) in enumerate(zip(lines, ("gray", "black", "black"), strict=False)):

@@ -71,11 +71,18 @@ class Seen:
             *(Branch(name, pictures, 0.0, image, caption=False) for name, pictures in seen.items()),
             Branch("pseudo with caption", pseudo, 0.0),
             Branch("caption", {}, 0.0, text),
-            *(self._prior(name, folder, image) for name, folder in self.priors.items() if method is not self.large),
+            *(
+                Branch(name, self.made.others["image"], 0.0, own)
+                for name, own in self.prior_methods.items()
+                if method is not self.large
+            ),
         ]
 
-    def _prior(self, name: str, folder: Path, image: Method) -> Branch:
-        return Branch(name, self.made.others["image"], 0.0, PriorMethod(folder, self.composer, image))
+    @cached_property
+    def prior_methods(self) -> dict[str, PriorMethod]:
+        """By component."""
+        image = load_method("image", Source(self.small[0].identity["clip"]["source"]))
+        return {name: PriorMethod(folder, self.composer, image) for name, folder in self.priors.items()}
 
 
 def spaces_of(folder: Path, part: Benchmark, made: Made) -> Seen:

@@ -15,7 +15,7 @@ from cig.errors import MismatchError
 class UNetSize:
     """An architecture, in the words of UNet2DConditionModel; all blocks but the first attend to the prompt."""
 
-    channels: tuple[int, ...] = (96, 160)
+    channels: tuple[int, ...] = (64, 128)  # 4.3 million weights, as many as fit beside what else is shipped
     layers: int = 1
     head_width: int = 32
     groups: int = 32
