@@ -23,6 +23,13 @@ def pytest_configure():
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = ("test_recipes", "test_kills")  # begun first, so that no core waits for them at the end
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """What is kept for any of a user's calls is kept for these tests alone."""
