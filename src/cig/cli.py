@@ -94,20 +94,36 @@ _in_force: dict[str, settings.Setting] = {}  # of the call in hand
 
 
 def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Flags that were not given take their value from the environment or cig.toml, where their group is a table."""
+    """Flags that were not given, where their group is a table, take their value from the environment or cig.toml, and
+    then from what the generator sets; before them, where it is named by a flag."""
+    chosen = _generator(arguments)
     for argument in arguments:
         table = next((group.name for group in argument.parameter.group or () if group.name in settings.TABLES), None)
         if not table or argument.children:
             continue
         flag = argument.names[0]
         key = flag.removeprefix("--").replace("-", "_").removeprefix("search_").removeprefix("compose_")
-        if not argument.tokens and (found := settings.value(table, key)):
+        own = settings.of_generator(chosen.value, table, key)
+        outside = settings.value(table, key)
+        found = (own or outside) if chosen.source == GENERATOR else (outside or own)
+        if not argument.tokens and found:
             argument.append(Token(keyword=flag, value=found.value, source=found.source))
             _in_force[f"{table}.{key}"] = found
         elif argument.tokens:
             _in_force[f"{table}.{key}"] = settings.Setting(argument.tokens[0].value, flag)
         else:
             _in_force[f"{table}.{key}"] = settings.Setting(str(argument.field_info.default), "default")
+
+
+GENERATOR = "--generator"
+
+
+def _generator(arguments: Any) -> settings.Setting:
+    """Its name: by a flag, or what stands for it."""
+    given = next((own.tokens[0].value for own in arguments if own.names[0] == GENERATOR and own.tokens), "")
+    if given:
+        return settings.Setting(given, GENERATOR)
+    return settings.value("generate", "generator") or settings.Setting("sdxl", "default")
 
 
 app.config = (_fill_in,)

@@ -118,6 +118,9 @@ class ComposeFlags(ComposerFlags):
 @Parameter(name="*", group=GENERATE)
 @dataclass(frozen=True)
 class GeneratorFlags:
+    generator: str = "sdxl"
+    """sdxl, as published; sdxl/icons, shipped, for drawings: then the defaults of these flags, and of compose's, are
+    that one's."""
     model_path: Path | None = None
     "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
     sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -134,7 +137,7 @@ class GeneratorFlags:
     def asked(self) -> Generation:
         from cig.options import Generation
 
-        values = dict(vars(self))
+        values = {name: own for name, own in vars(self).items() if name != "generator"}
         return Generation(guidance=values.pop("guidance_scale", Generation.guidance), **values)
 
 

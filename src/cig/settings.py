@@ -1,4 +1,5 @@
-"""What is set outside of flags: `cig.toml` in the working folder, and the environment, which wins over it.
+"""What is set outside of flags: `cig.toml` in the working folder, and the environment, which wins over it; what a
+generator's name sets.
 
 phi_vit = "/weights/phi_best.pt"      # a place; or CIG_PHI_VIT
 [search]                              # a table: the flags of that group in --help
@@ -12,10 +13,11 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cig.errors import InputError, UsageError, did_you_mean
+from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
 CIG_LICENCE = "none stated"  # of what lies there
@@ -37,7 +39,18 @@ TABLES = {
     "compute": ("device", "dtype", "num_workers", "cache_dir", "max_pixels"),
     "compose": ("clip", "clip2", "phi", "phi2", "preprocess_type"),
     "generate": (
-        *("model_path", "sdxl_repo", "vae_repo", "height", "width", "steps", "guidance_scale", "seed", "seeds"),
+        *(
+            "generator",
+            "model_path",
+            "sdxl_repo",
+            "vae_repo",
+            "height",
+            "width",
+            "steps",
+            "guidance_scale",
+            "seed",
+            "seeds",
+        ),
         *("brightness_thresh", "max_retries", "offload", "vae_slicing", "vae_tiling", "attention_slicing"),
     ),
     "search": (
@@ -50,6 +63,28 @@ TABLES = {
         "weights",
         "feature_cache",
     ),
+}
+EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"  # what is shipped
+GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> what stands for flags that are not given
+    "sdxl": {},  # the published ones, which are the flags' own
+    "sdxl/icons": {
+        "compose": {
+            "clip": EMBEDDED / "clip",
+            "clip2": EMBEDDED / "large",
+            "phi": EMBEDDED / "pic2word" / "phi.safetensors",
+            "phi2": EMBEDDED / "large-pic2word" / "phi.safetensors",
+        },
+        "generate": {
+            "model_path": EMBEDDED / "generator",
+            "sdxl_repo": EMBEDDED / "generator",
+            "vae_repo": EMBEDDED / "generator" / "vae",
+            "height": 64,
+            "width": 64,
+            "steps": 16,
+            "guidance_scale": 2.0,
+            "seeds": "per-query",
+        },
+    },
 }
 
 
@@ -71,6 +106,18 @@ def place_of(key: str) -> Setting:
 def value(table: str, key: str) -> Setting | None:
     """What stands for a flag that is not given; None where nothing does."""
     return _set_outside(table, key)
+
+
+def of_generator(name: str, table: str, key: str) -> Setting | None:
+    """What a generator sets a flag to.
+
+    Raises:
+        NotFoundError: no such generator.
+    """
+    if name not in GENERATORS:
+        raise NotFoundError(f'no generator "{name}".{did_you_mean(name, GENERATORS)}')
+    own = GENERATORS[name].get(table, {})
+    return Setting(str(own[key]), f"generator {name}") if key in own else None
 
 
 def _set_outside(table: str, key: str) -> Setting | None:

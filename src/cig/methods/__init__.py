@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.formats import identity, read_object
 from cig.images import Preprocess, Preprocessing
 from cig.preflight import weights_at
+from cig.settings import EMBEDDED
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cig.towers import Tower
     from cig.types import Method
 
-EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"
 OUR_LICENCE = "Apache-2.0"  # of what lies there
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
 CLIPS = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
 from cig.flags import (
+    GENERATE,
     ComposeFlags,
     ComputeFlags,
     DataFlags,
@@ -26,6 +29,7 @@ def extract(
     *,
     data: DataFlags = DataFlags(),
     compose: ComposeFlags = ComposeFlags(),
+    generator: Annotated[str, Parameter(group=GENERATE)] = "sdxl",
     compute: ComputeFlags = ComputeFlags(),
     work: WorkFlags = WorkFlags(),
     text_embeddings_dir: Path | None = None,
@@ -35,6 +39,8 @@ def extract(
 
     Parameters
     ----------
+    generator
+        As in generate: with sdxl/icons, the defaults of compose's flags are what conditions that one.
     text_embeddings_dir
         Where the files go. Default: ./outputs/embeddings/NAME_SPLIT.
     """
