@@ -17,31 +17,61 @@ from cig.errands import find
 from cig.errors import NotFoundError
 from cig.evaluation import evaluate
 from cig.formats import write_json
-from cig.options import Compute, Data, Finding, Searching
+from cig.fusion import PSEUDO_TARGET
+from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
 from cig.runtime import say
 from cig.searching import Found, search_parts, write_reports
 from cig.types import Benchmark, Report
 from cig.versus import compare_rankings
+from cig.workshop import make_targets
 
 BENCHMARK, QUERIES = "icons/val", 400
-BASELINES = {
-    "image/icons": "the reference alone",
-    "text/icons": "the caption alone",
-    "sum/icons": "the sum of both features",
-}
-INVERSIONS = {
-    "lincir/icons": "the caption with the reference as a pseudo-word; phi learnt from captions",
-    "pic2word/icons": "the same; phi learnt from pictures",
-}
 ASKED = "pic2word/icons"  # what answers a free query
+GENERATOR = "sdxl/icons"
+REFERENCE_IMAGE = "reference-image"
 MEASURES = ("map@10", "recall@1", "recall@10")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A method in the demo's table."""
+class Row:
+    """A way to search."""
 
+    name: str
+    about: str
     method: str
+    branches: tuple[Branching, ...] = ()
+
+
+def by_image(name: str, weight: float) -> Branching:
+    return Branching(name, weight, pictures=name, method="image/icons", caption=False)
+
+
+BASELINES = (
+    Row("image/icons", "the reference alone", "image/icons"),
+    Row("text/icons", "the caption alone", "text/icons"),
+    Row("sum/icons", "the sum of both features", "sum/icons"),
+)
+INVERSIONS = (
+    Row("lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"),
+    Row(ASKED, "the same; phi learnt from pictures", ASKED),
+    Row("+ reference", "and with the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.3),)),
+)
+IMAGINED = (  # weights: recipes/icons/experiment.py, on icons/val
+    Row("+ pseudo-target", f"{ASKED} and with the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.3),)),
+    Row(
+        "+ both",
+        "and with both images",
+        ASKED,
+        (by_image(PSEUDO_TARGET, 0.2), by_image(REFERENCE_IMAGE, 0.2)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the demo's table."""
+
+    row: Row
     found: Found
     report: Report
 
@@ -53,15 +83,15 @@ class Entry:
     def cells(self) -> list[str]:
         scores, intervals = self.report.scores[""], self.report.intervals[""]
         told = [f"{scores[name]:.2f} [{intervals[name][0]:.2f}, {intervals[name][1]:.2f}]" for name in MEASURES]
-        return [self.method, *told, {**BASELINES, **INVERSIONS}[self.method]]
+        return [self.row.name, *told, self.row.about]
 
     @property
     def json(self) -> dict[str, Any]:
-        return report.to_json(self.report, self.method, self.found.branches, self.found.provenance)
+        return report.to_json(self.report, self.row.method, self.found.branches, self.found.provenance)
 
 
 def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[Entry]:
-    """Prints the table of methods with 95% intervals; writes `scores.json` and `report.html` into `out`.
+    """Prints the table of methods with 95% intervals; writes `scores.json`, `report.html` and pseudo-targets to `out`.
 
     Args:
         full: all queries of icons/val; else the first 400, which are in a random order.
@@ -70,20 +100,32 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     data = Data(BENCHMARK, limit=None if full else QUERIES)
     parts = data.load("val")
     say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
-    cache = FeatureCache(out / "features")
-    entries = [_entry(method, parts, data, compute, cache) for method in (*BASELINES, *INVERSIONS)]
-    best = max((own for own in entries if own.method in INVERSIONS), key=lambda own: own.score)
+    cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
+    make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
+    entries = [_entry(row, parts, data, compute, cache, pictures) for row in (*BASELINES, *INVERSIONS, *IMAGINED)]
+    best = _best(entries, IMAGINED)
     write_reports(best.found, best.report, [out / "report.html"], cache)
     write_json(out / "scores.json", [own.json for own in entries])
-    print("\n".join([*table(entries), "", against_the_best_baseline(entries, best)]))
-    say(f"{best.method} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
+    compared = [
+        against(_best(entries, INVERSIONS), _best(entries, BASELINES)),
+        against(best, _best(entries, INVERSIONS)),
+    ]
+    print("\n".join([*table(entries), "", *compared]))
+    say(f"{best.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
     return entries
 
 
-def _entry(method: str, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache) -> Entry:
-    found = search_parts(parts, data, compute, Searching(method=method), cache)
-    return Entry(method, found, evaluate(parts, found.rankings))
+def _entry(
+    row: Row, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
+) -> Entry:
+    asked = Searching(method=row.method, branches=row.branches, pseudo_targets=pictures if row.branches else None)
+    found = search_parts(parts, data, compute, asked, cache)
+    return Entry(row, found, evaluate(parts, found.rankings))
+
+
+def _best(entries: list[Entry], rows: tuple[Row, ...]) -> Entry:
+    return max((own for own in entries if own.row in rows), key=lambda own: own.score)
 
 
 def table(entries: list[Entry]) -> list[str]:
@@ -93,13 +135,12 @@ def table(entries: list[Entry]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def against_the_best_baseline(entries: list[Entry], best: Entry) -> str:
-    baseline = max((own for own in entries if own.method in BASELINES), key=lambda own: own.score)
-    own = compare_rankings(best.found.parts, baseline.found.rankings, best.found.rankings)[MEASURES[0]]
-    low, high = own.interval
+def against(own: Entry, other: Entry) -> str:
+    found = compare_rankings(own.found.parts, other.found.rankings, own.found.rankings)[MEASURES[0]]
+    low, high = found.interval
     return (
-        f"{best.method} against {baseline.method}: {MEASURES[0]} {own.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"p = {own.p:.4f} (paired; queries of one object are resampled together)"
+        f"{own.row.name} against {other.row.name}: {MEASURES[0]} {found.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"p = {found.p:.4f} (paired; queries of one object are resampled together)"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.benchmarks import load_benchmarks, split_name
+from cig.generators import sampling
 from cig.images import Preprocessing
 from cig.preflight import weights_at
 from cig.runtime import Seeds, Shard
@@ -110,6 +111,11 @@ class Generation:
     @property
     def unet(self) -> Path:
         return self.model_path or settings.place("sdxl_checkpoint")
+
+
+def presets(generator: str) -> tuple[Composing, Generation]:
+    """What a generator is conditioned and sampled with, e.g. "sdxl/icons", where no flag says otherwise."""
+    return Composing(**settings.GENERATORS[generator].get("compose", {})), Generation(**sampling(generator))
 
 
 @dataclass(frozen=True)

@@ -69,15 +69,15 @@ GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> what st
     "sdxl": {},  # the published ones, which are the flags' own
     "sdxl/icons": {
         "compose": {
-            "clip": EMBEDDED / "clip",
-            "clip2": EMBEDDED / "large",
+            "clip": str(EMBEDDED / "clip"),
+            "clip2": str(EMBEDDED / "large"),
             "phi": EMBEDDED / "pic2word" / "phi.safetensors",
             "phi2": EMBEDDED / "large-pic2word" / "phi.safetensors",
         },
         "generate": {
             "model_path": EMBEDDED / "generator",
-            "sdxl_repo": EMBEDDED / "generator",
-            "vae_repo": EMBEDDED / "generator" / "vae",
+            "sdxl_repo": str(EMBEDDED / "generator"),
+            "vae_repo": str(EMBEDDED / "generator" / "vae"),
             "height": 64,
             "width": 64,
             "steps": 16,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from cig import plugins
@@ -18,13 +17,15 @@ def load_generator(name: str, **options: Any) -> Generator:
     family, _, variant = name.partition("/")
     module = plugins.load("generators", family)
     if name in GENERATORS:
-        options = {**_sampling(GENERATORS[name].get("generate", {})), **options}
+        own = {key: value for key, value in sampling(name).items() if key != "seeds"}
+        options = {**own, **options}
     elif variant:
         options["variant"] = variant
     generator: Generator = module.load(**options)
     return generator
 
 
-def _sampling(table: Mapping[str, Any]) -> dict[str, Any]:
-    """What a generator is loaded with, of what its flags are set to."""
-    return {"guidance" if key == "guidance_scale" else key: own for key, own in table.items() if key != "seeds"}
+def sampling(name: str) -> dict[str, Any]:
+    """What a generator's own flags are set to, in the words of `load` and of options.Generation."""
+    own = GENERATORS[name].get("generate", {})
+    return {"guidance" if key == "guidance_scale" else key: value for key, value in own.items()}
