@@ -158,6 +158,31 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_at_a_constant_rate_a_finished_run_goes_on(tmp_path, capsys):
+    whole = fit(tmp_path / "whole", schedule="constant")
+    fit(tmp_path / "short", steps=4, schedule="constant")
+    longer = fit(tmp_path / "short", schedule="constant")
+    assert all(torch.equal(whole[name], longer[name]) for name in whole)
+    assert read_tensors(tmp_path / "short" / CHECKPOINT)["facts"]["plan"]["steps"] == 6
+    capsys.readouterr()
+    fit(tmp_path / "short", schedule="constant")
+    assert "short: 6 steps, all of them, are done" in capsys.readouterr().err
+
+
+def test_a_rate_that_falls_falls_to_a_step_that_stays(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(MismatchError, match="steps: 6 there, 8 now"):
+        fit(tmp_path, steps=8)
+
+
+def test_a_later_call_may_keep_checkpoints_more_often(tmp_path):
+    model, kept = nn.Linear(1, 1), []
+    for save_every, steps in ((4, 4), (1, 6)):
+        plan = Plan(steps, 1, 0.1, 1, "constant", save_every=save_every)
+        train(model, lambda step: model.weight.sum(), plan, tmp_path, lambda facts: kept.append(facts["steps"]), {})
+    assert kept == [4, 5, 6]
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(
         DivergedError, match=r"nan at step 3, of item-3 .*; the last good checkpoint is .*checkpoint.pt"

@@ -107,7 +107,7 @@ def compare(
     if len(inputs) > 1:
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     asked = data.asked(inputs[0] if inputs else None, None, gallery)
-    errands.compare(asked, compute.asked(batch_size), contest.asked(), contest.feature_cache, json, report)
+    errands.compare(asked, compute.asked(batch_size), contest.asked(asked.name), contest.feature_cache, json, report)
 
 
 def search(
