@@ -22,6 +22,7 @@ BROKEN = {
     "too large": "pictures of too many pixels",
 }
 SPOILING = {  # an evaluation is incomplete with any of these
+    "no list": "lists of the gallery missing, so that it is no more than the pictures found",
     "missing": "pictures missing",
     **BROKEN,
     "no reference": "queries without a reference",
@@ -63,7 +64,7 @@ class Checkup:
     queries: int
     evaluable: int  # queries whose reference and target can both be found; where targets are hidden, the reference
     hidden: bool
-    pictures: int  # that the annotations name
+    pictures: int  # that the annotations name; at least so many, where the list of the gallery is missing
     readable: int  # of them
     findings: tuple[Finding, ...]
     digests: Mapping[Path, str]  # of the pictures that can be read
@@ -71,6 +72,11 @@ class Checkup:
     @property
     def whole(self) -> bool:
         return not any(finding.kind in SPOILING for finding in self.findings)
+
+    @property
+    def listed(self) -> bool:
+        """Whether the gallery is the official one, not the pictures that were found for lack of its list."""
+        return not self._found("no list")
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,6 +109,7 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
     whole = {name: own for name, own in seen.items() if isinstance(own, Look)}
     readable = set(whole) if decode else set(paths)
     found: dict[str, dict[str, str]] = {
+        "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
         "missing": {name: "" for name in wanted if name not in paths},
         **{kind: _broken(seen, kind) for kind in BROKEN},
         "tiny": {name: _told(own) for name, own in whole.items() if own.tiny},
@@ -204,7 +211,8 @@ def fields(finding: Finding) -> dict[str, Any]:
 
 def to_text(own: Checkup) -> str:
     """A few lines for the terminal: what stands, each finding with its count and three examples, and what mends it."""
-    head = f"{own.title}: {own.readable:,} of {own.pictures:,} pictures are there and can be read; {_able(own)}"
+    wanted = f"{own.pictures:,}" if own.listed else f"at least {own.pictures:,}"
+    head = f"{own.title}: {own.readable:,} of {wanted} pictures are there and can be read; {_able(own)}"
     return "\n".join([head, *_lines(own.findings)])
 
 
