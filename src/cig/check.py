@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -88,6 +88,11 @@ class Checkup:
         """Name -> why, of files that are no whole pictures."""
         return self._found(*BROKEN)
 
+    @property
+    def suspicious(self) -> dict[str, str]:
+        """Name -> more about it, of files that can be read and are placeholders, in all likelihood."""
+        return self._found(*BLANK)
+
     def _found(self, *kinds: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for finding in self.findings:
@@ -112,9 +117,8 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
         "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
         "missing": {name: "" for name in wanted if name not in paths},
         **{kind: _broken(seen, kind) for kind in BROKEN},
-        "tiny": {name: _told(own) for name, own in whole.items() if own.tiny},
-        "one colour": {name: _told(own) for name, own in whole.items() if own.blank and not own.tiny},
-        "no reference": {query.id: query.reference for query in part.queries if query.reference not in readable},
+        **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
+        "no reference": _without_reference(part, readable),
         "no target": _without_target(part, readable),
         "same": {" = ".join(names): "" for names in _same(whole)},
     }
@@ -122,7 +126,7 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
         title=part.title,
         part=part.part,
         queries=len(part.queries),
-        evaluable=len(part.queries) - len({*found["no reference"], *found["no target"]}),
+        evaluable=evaluable(part, readable),
         hidden=part.hidden,
         pictures=len(wanted),
         readable=len(readable),
@@ -144,7 +148,16 @@ def _broken(seen: Mapping[str, Look | Trouble], kind: str) -> dict[str, str]:
     return {name: own.why for name, own in seen.items() if isinstance(own, Trouble) and own.kind == kind}
 
 
-def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
+def evaluable(part: Benchmark, readable: Collection[str]) -> int:
+    """How many queries could run and be scored with these pictures; where targets are hidden, run."""
+    return len(part.queries) - len({*_without_reference(part, readable), *_without_target(part, readable)})
+
+
+def _without_reference(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
+    return {query.id: query.reference for query in part.queries if query.reference not in readable}
+
+
+def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
     """Query -> the first of its targets that cannot be found: it has no picture, or the gallery does not list it."""
     gallery = set(part.gallery)
     lost: dict[str, str] = {}
@@ -157,9 +170,10 @@ def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
     return lost
 
 
-def _told(own: Look) -> str:
-    width, height = own.size
-    return f"{width} x {height}"
+def _suspicious(paths: Mapping[str, Path], whole: Mapping[str, Look], kind: str) -> dict[str, str]:
+    """Name -> the file and its size, of pictures that can be read, and so are embedded, and show nothing."""
+    sizes = {name: own.size for name, own in whole.items() if own.suspicious == kind}
+    return {name: f"{paths[name]}: {width} x {height}" for name, (width, height) in sizes.items()}
 
 
 def _same(whole: Mapping[str, Look]) -> list[list[str]]:
