@@ -42,19 +42,22 @@ class Content:
 
 def examine(data: bytes) -> Content:
     """Of a picture that is to be taken: raises Refused for anything but a whole one that shows something."""
-    content = _decode(data)
+    content, (width, height) = _decode(data)
     if content.suspicious:
-        raise Refused(f"{content.suspicious}, so a placeholder in all likelihood", content.suspicious)
+        told = {"tiny": f"a picture of {width} x {height} pixels", "one colour": "one colour all over"}
+        raise Refused(told[content.suspicious], content.suspicious)
     return content
 
 
-def _decode(data: bytes) -> Content:
+def _decode(data: bytes) -> tuple[Content, tuple[int, int]]:
+    """(a whole picture, whatever it shows; its size)"""
     try:
         picture = decode_picture(data)
         image = as_seen(picture)
     except PictureError as error:
         raise Refused(str(error), kind_of(data, error)) from error
-    return Content(data, suffix_of(picture.image), picture.digest, suspicion(image.size, is_blank(image)))
+    suspicious = suspicion(image.size, is_blank(image))
+    return Content(data, suffix_of(picture.image), picture.digest, suspicious), image.size
 
 
 def examine_file(path: Path, most: int) -> Content | Refused:
@@ -63,7 +66,7 @@ def examine_file(path: Path, most: int) -> Content | Refused:
         size = stat_file(path).st_size
     except CigError as error:
         return Refused(str(error), "damaged", path)
-    return Refused(f"{path}: {size} bytes, over {most}", "too large", path) if size > most else _file(path, examine)
+    return Refused(f"{size:,} bytes, over {most:,}", "too large", path) if size > most else _file(path, examine)
 
 
 def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Content | Refused]]:
@@ -74,14 +77,14 @@ def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Cont
 def look_at_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Content | Refused]]:
     """Of files that lie there already: what an evaluation would read is a picture, whatever it shows; in threads."""
     with usual_pixels():
-        yield from _each(paths, lambda path: _file(path, _decode))
+        yield from _each(paths, lambda path: _file(path, lambda data: _decode(data)[0]))
 
 
 def _file(path: Path, judge: Callable[[bytes], Content]) -> Content | Refused:
     try:
         return judge(read_bytes(path))
     except Refused as error:
-        return Refused(f"{path}: {error}", error.kind, path)
+        return Refused(str(error), error.kind, path)
     except CigError as error:
         return Refused(str(error), "damaged", path)
 
