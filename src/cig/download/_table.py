@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cig.check import Checkup, picture_set
 from cig.download import Outcome
+from cig.download._told import suspicious
 from cig.errors import some
-from cig.looks import SMALLEST
 from cig.types import Benchmark
 
 COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
@@ -72,15 +72,6 @@ def _missing(own: Checkup) -> Iterator[str]:
         told = some(own.unreadable.values(), 3)
         yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
     yield from suspicious(own.suspicious.values())
-
-
-def suspicious(files: Collection[str]) -> Iterator[str]:
-    """Of pictures that lie there: an evaluation would embed them, so they are present."""
-    if files:
-        yield (
-            f"  {len(files):,} pictures count as present, and show nothing (under {SMALLEST} pixels a side, or one "
-            f"colour): if they are placeholders, remove them and run this again ({some(files, 5)})"
-        )
 
 
 def _lacking(looked: Sequence[Checkup]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from cig.download._adopt import Adopted
 from cig.download._ledger import PRESENT
 from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
-from cig.download._table import suspicious
 from cig.download._urls import UrlList
 from cig.errors import some
 from cig.formats import set_digest
+from cig.looks import SMALLEST
 from cig.types import TARGET, Benchmark
 
 NOT_ASKED, NO_ADDRESS = "not asked", "no address"
@@ -190,6 +190,15 @@ def _ways(shelf: Shelf) -> Iterator[str]:
     if paths:
         names = some(map(str, paths), 3)
         yield f"  {len(paths):,} broken files are in the way: remove them and run this again ({names})"
+
+
+def suspicious(files: Collection[str]) -> Iterator[str]:
+    """Of pictures that lie there: an evaluation would embed them, so they are present."""
+    if files:
+        yield (
+            f"  {len(files):,} pictures count as present, and show nothing (under {SMALLEST} pixels a side, or one "
+            f"colour): if they are placeholders, remove them and run this again ({some(files, 5)})"
+        )
 
 
 def _adopted(own: Adopted | None) -> Iterator[str]:
