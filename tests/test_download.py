@@ -704,6 +704,42 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
 
 
+def test_whole_pictures_of_any_suffix_are_adopted_and_the_rest_is_named(server, tmp_path, capsys):
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    forms = {"D1.gif": "GIF", "D2.bmp": "BMP", "D3.tif": "TIFF", "D4": "JPEG", "D5.WEBP": "WEBP", "D6.old": "PNG"}
+    server.publish(["val"], dress=dict.fromkeys([*(name.partition(".")[0] for name in forms), "D7", "D8", "D9", "D10"]))
+    mine.mkdir()
+    for name, form in forms.items():
+        (mine / name).write_bytes(picture(name, form))
+    (mine / "D1.txt").write_text("a caption")
+    (mine / "D6.jpg").write_text("no picture, but D6.old is one")
+    (mine / "D7.json").write_text("{}")
+    (mine / "D8.jpg").symlink_to("nowhere")
+    (mine / "other.jpg").write_bytes(picture("other"))
+    (mine / "notes.txt").write_text("no matter")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/D9.jpg").write_bytes(picture("D9"))
+    (mine / "linked").symlink_to(tmp_path / "elsewhere")
+    (mine / "loop").symlink_to(mine)
+    os.mkfifo(mine / "D10.jpg")
+    words = line(server, home, "--from-dir", mine, "--json", tmp_path / "told.json")
+    _, out, _ = run(capsys, *words)
+    content = stored(home)
+    assert content == {f"downloaded/dress/{name.partition('.')[0]}": picture(name, forms[name]) for name in forms}
+    suffixes = {path.stem: path.suffix for path in (home / "images/downloaded/dress").iterdir()}
+    assert suffixes == {"D1": ".png", "D2": ".png", "D3": ".png", "D4": ".jpg", "D5": ".webp", "D6": ".png"}
+    assert "6 pictures\n" in out
+    assert "4 files (D6.jpg: no picture, D8.jpg: damaged, D1.txt: no picture, D7.json: no picture)" in out
+    assert f"of other names, left alone: 1 ('{mine / 'other.jpg'}')" in out
+    assert f"links to folders, not followed: 2 ('{mine / 'linked'}', '{mine / 'loop'}')" in out
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["not_followed"], told["left_alone"]) == (
+        [str(mine / "linked"), str(mine / "loop")],
+        [str(mine / "other.jpg")],
+    )
+    assert "0 pictures, 6 were there" in run(capsys, *words)[1]
+
+
 def test_two_pictures_of_ones_own_for_one_id_are_told(server, tmp_path, capsys):
     mine, home = tmp_path / "mine", tmp_path / "home"
     server.publish(["val"], dress=listed("NOTHING1", "NOTHING2"))

@@ -16,6 +16,11 @@ from cig.looks import SMALLEST, kind_of
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture
+INSTEAD = {  # of what is no picture at all, a decoder has nothing better to say
+    "web page": "a web page in the place of a picture",
+    "no picture": "other content in the place of a picture",
+    "empty": "nothing in it",
+}
 
 
 class Refused(PictureError):
@@ -46,10 +51,11 @@ def examine(data: bytes) -> Content:
     try:
         picture = decode_picture(data)
     except PictureError as error:
-        raise Refused(str(error), kind_of(data, error)) from error
+        kind = kind_of(data, error)
+        raise Refused(INSTEAD.get(kind, str(error)), kind) from error
     image = picture.image
     if min(image.size) < SMALLEST:
-        raise Refused(f"{image.width} x {image.height} pixels", "tiny")
+        raise Refused(f"a picture of {image.width} x {image.height} pixels", "tiny")
     if _is_blank(image):
         raise Refused("one colour all over", "one colour")
     return Content(data, suffix_of(image), picture.digest)
@@ -60,10 +66,10 @@ def examine_file(path: Path, most: int) -> Content | Refused:
     try:
         size = stat_file(path).st_size
         if size > most:
-            return Refused(f"{path}: {size} bytes, over {most}", "too large", path)
+            return Refused(f"{size:,} bytes, over {most:,}", "too large", path)
         return examine(read_bytes(path))
     except Refused as error:
-        return Refused(f"{path}: {error}", error.kind, path)
+        return Refused(str(error), error.kind, path)
     except CigError as error:
         return Refused(str(error), "damaged", path)
 

@@ -58,6 +58,10 @@ class Shelf:
             if name in names and name not in self.found[category] and not self.in_the_way(category, name)
         ]
 
+    def has(self, name: str) -> bool:
+        """Whether every category that wants a picture has it."""
+        return all(name in self.found[category] for category, names in self.wanted.items() if name in names)
+
     def in_the_way(self, category: str, name: str) -> Path | None:
         """A file outside of ours that is broken, and would be read in the place of a whole one of ours."""
         error = self.broken[category].get(name)

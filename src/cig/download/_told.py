@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,8 @@ def tell(
         "picture_sets": picture_sets(tallies, shelf),
         "in_the_way": [str(path) for path in _blocking(shelf)],
         "adopted": adopted.taken if adopted else 0,
+        "left_alone": list(adopted.foreign) if adopted else [],
+        "not_followed": list(adopted.links) if adopted else [],
         "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
         "lists": {category: _list_facts(own) for category, own in lists.items()},
         "ledger": str(shelf.ledger.path),
@@ -187,11 +189,22 @@ def _ways(shelf: Shelf) -> Iterator[str]:
 
 
 def _adopted(own: Adopted | None) -> Iterator[str]:
-    if own:
-        yield f"  taken from {own.folder}: {own.taken:,} pictures"
-    if own and own.refused:
+    if not own:
+        return
+    yield f"  taken from {own.folder}: {own.taken:,} pictures{f', {len(own.kept):,} were there' if own.kept else ''}"
+    if own.refused:
         kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
         yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
+    yield from left_alone(own.foreign, own.links)
+
+
+def left_alone(foreign: Collection[str], links: Collection[str]) -> Iterator[str]:
+    """What of a folder of the user's was not looked at."""
+    if foreign:
+        yield f"    of other names, left alone: {len(foreign):,} ({some(map(ascii, foreign), 3)})"
+    if links:
+        named = some(map(ascii, links), 3)
+        yield f"    links to folders, not followed: {len(links):,} ({named}): give what they lead to by --from-dir"
 
 
 def _torn(shelf: Shelf) -> Iterator[str]:
