@@ -448,6 +448,20 @@ def test_lists_are_turned_into_each_other(tmp_path, capsys):
     assert [own[:8] for own in read_urls(tmp_path / "odd.json").refused] == ["entry 0:", "entry 1:"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [b'{"A1": "http://a.org/x"}', b"[]", b'[{"asin": "../x", "url": "http://a.org/x"}]', b"<html>"]
+)
+def test_nothing_is_written_over_a_list_by_one_that_is_none(tmp_path, capsys, wrong):
+    good, source = tmp_path / "good.txt", tmp_path / "WRONG.json"
+    good.write_bytes(LIST)
+    source.write_bytes(wrong)
+    code, out, err = run(capsys, "convert-urls", source, good)
+    assert (code, out, good.read_bytes()) == (1, "", LIST)
+    assert "WRONG.json" in err
+    assert run(capsys, "convert-urls", source, tmp_path / "new.txt")[0] == 1
+    assert not (tmp_path / "new.txt").exists()
+
+
 def test_the_real_lists(annotations):
     """Counted by other means, too: see docs/fashioniq.md."""
     counts = {}
