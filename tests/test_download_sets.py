@@ -436,6 +436,18 @@ def test_circo_takes_no_placeholder_from_a_folder(server, world, tmp_path, capsy
     assert f"not taken: 2 ({str(first)!r}: one colour all over; {str(second)!r}: not a whole picture" in out
 
 
+def test_of_another_zip_than_cocos_each_picture_is_looked_at(server, zips, tmp_path, capsys, monkeypatch):
+    mine = tmp_path / "mine.zip"
+    with zipfile.ZipFile(zips / "unlabeled2017.zip") as source, zipfile.ZipFile(mine, "w") as file:
+        first = next(own for own in source.namelist() if own.endswith(".jpg"))
+        file.writestr(first, encoded(BLANK["grey"], "JPEG"))
+    words = asked_of(server, "circo", tmp_path / "circo", "--from-zip", mine)
+    _, out, _ = run(capsys, *words)
+    assert f"0 pictures\n    not taken: 1 ({first!r}: one colour all over)" in out
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Known(mine.stat().st_size))
+    assert "1 pictures\n" in run(capsys, *words)[1], "what COCO has"
+
+
 def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys):
     """What decodes is taken; what is called by a name that has a picture, too, is no matter; links are named."""
     mine, root = tmp_path / "mine", tmp_path / "CIRR"

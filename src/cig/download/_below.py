@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cig.errors import some
 from cig.layout import SUFFIXES, is_file, walk_files
 
 NameOf = Callable[[str], str]  # a file's name without suffix -> the picture's name
@@ -45,3 +46,12 @@ def look_below(folder: Path, names: Collection[str], name_of: NameOf = str) -> B
         elif is_picture and is_file(entry):
             below.foreign.append(entry.path)
     return below
+
+
+def left_alone(foreign: Collection[str], links: Collection[str]) -> Iterator[str]:
+    """What of a folder of the user's was not looked at."""
+    if foreign:
+        yield f"    of other names, left alone: {len(foreign):,} ({some(map(ascii, foreign), 3)})"
+    if links:
+        named = some(map(ascii, links), 3)
+        yield f"    links to folders, not followed: {len(links):,} ({named}): give what they lead to by --from-dir"

@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
 
 from cig.archives import Archive, Bounds
-from cig.download._below import Files, NameOf, look_below
+from cig.download._below import Files, NameOf, left_alone, look_below
 from cig.download._pictures import Refused, examine, examine_files
-from cig.download._told import left_alone
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.formats import file_digest, make_folder, sweep, write_bytes
 from cig.layout import SUFFIXES

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cig.download import Outcome
 from cig.download._adopt import Adopted
+from cig.download._below import left_alone
 from cig.download._ledger import PRESENT
 from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
@@ -196,15 +197,6 @@ def _adopted(own: Adopted | None) -> Iterator[str]:
         kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
         yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
     yield from left_alone(own.foreign, own.links)
-
-
-def left_alone(foreign: Collection[str], links: Collection[str]) -> Iterator[str]:
-    """What of a folder of the user's was not looked at."""
-    if foreign:
-        yield f"    of other names, left alone: {len(foreign):,} ({some(map(ascii, foreign), 3)})"
-    if links:
-        named = some(map(ascii, links), 3)
-        yield f"    links to folders, not followed: {len(links):,} ({named}): give what they lead to by --from-dir"
 
 
 def _torn(shelf: Shelf) -> Iterator[str]:

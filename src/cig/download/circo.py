@@ -19,7 +19,7 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
-from cig.formats import make_folder, remove, sweep
+from cig.formats import make_folder, remove, stat_file, sweep
 from cig.ranges import Known, fetch_file, need_space
 from cig.types import Benchmark
 from cig.web import Web, WebError
@@ -167,10 +167,11 @@ def _take(source: Path, coco: _Coco, parts: Sequence[Benchmark], link: bool) -> 
 
 
 def _unpack(path: Path, coco: _Coco, parts: Sequence[Benchmark]) -> Taken:
-    """COCO's pictures are known, and too many to decode."""
+    """COCO's own zip is known by its size, and holds too much to decode; of any other zip each picture is looked at."""
+    known = stat_file(path).st_size == KNOWN[PICTURES_ZIP].size
     targets = _targets(coco, parts)
     elsewhere = {name: own for name, own in _there(parts).items() if name not in targets}
-    return take_zip(path, targets, elsewhere, _name, known=True)
+    return take_zip(path, targets, elsewhere, _name, known)
 
 
 def _there(parts: Sequence[Benchmark]) -> dict[str, Path]:
