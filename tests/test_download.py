@@ -802,6 +802,92 @@ def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, c
     assert code == 0
 
 
+WHITE, DOT = (encoded(Image.new("RGB", size, "white"), "PNG") for size in ((50, 50), (1, 1)))
+
+
+def told_by_each(server, home, world, capsys, tmp_path):
+    """What download, check and evaluate say of one folder: (exit code, present, evaluable, digest) of each."""
+    out = {name: tmp_path / f"{name}.json" for name in ("download", "check", "evaluate")}
+    own = ["fashioniq/val", "--categories", "dress", "--dataset-path", home]
+    clip = ["--method", "image", "--clip", world / "models/clip-small"]
+    limits = ["--max-mb", 1, "--max-pixels", 100_000]  # of what is taken, not of what lies there
+    codes = [
+        run(capsys, *line(server, home, *limits, "--json", out["download"]))[0],
+        run(capsys, "check", *own, "--json", out["check"])[0],
+        run(capsys, "evaluate", *own, *clip, "--json", out["evaluate"])[0],
+    ]
+    download, checked, scored = (json.loads(path.read_text()) for path in out.values())
+    one, two, three = download["parts"]["fashioniq/val/dress"], checked["parts"]["dress"], scored["counts"]["dress"]
+    return [
+        (codes[0], one["present"], one["evaluable"], download["picture_sets"]["fashioniq/val"]),
+        (codes[1], two["readable"], two["evaluable"], checked["picture_set"]),
+        (codes[2], three["gallery_present"], three["queries_present"], scored["provenance"]["picture_set"]),
+    ]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_download_check_and_evaluate_agree_on_what_lies_there(server, world, tmp_path, capsys, spoilt):
+    """What decodes is embedded, so it is present: white, 1 x 1, over the limits for what is taken."""
+    home, names = tmp_path / "home", [f"NOTHING{i}" for i in range(8)]
+    server.publish(["val"], dress=listed(*names))
+    (home / "images").mkdir(parents=True)
+    large = picture("large", "PNG", (700, 600))
+    assert len(large) > 2**20
+    odd = {"NOTHING1": WHITE, "NOTHING2": DOT, "NOTHING3": large}
+    odd |= {"NOTHING6": picture("cut")[:-200]} if spoilt else {}
+    for name in names:
+        (home / f"images/{name}.jpg").write_bytes(odd.get(name, picture(name)))
+    first, *others = told_by_each(server, home, world, capsys, tmp_path)
+    present, evaluable = (7, 5) if spoilt else (8, 7)
+    assert first[:3] == (int(spoilt), present, evaluable)
+    assert others == [first, first]
+    assert told_by_each(server, home, world, capsys, tmp_path) == [first] * 3, "known by the ledger now"
+
+
+def test_a_target_outside_of_the_gallery_is_evaluable_for_none_of_them(server, world, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
+    server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
+    (download, checked, scored) = told_by_each(server, tmp_path / "home", world, capsys, tmp_path)
+    assert [own[2] for own in (download, checked, scored)] == [1, 1, 1]
+
+
+def test_what_lies_there_and_shows_nothing_is_listed_with_what_to_do(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GREY2", "GOOD3"))
+    images, told = tmp_path / "images", tmp_path / "told.json"
+    images.mkdir()
+    (images / "GOOD1.png").write_bytes(WHITE)
+    (images / "GREY2.png").write_bytes(DOT)
+    for _ in range(2):
+        code, out, _ = run(capsys, *line(server, tmp_path, "--json", told))
+        assert code == 0
+        assert "2 pictures count as present, and show nothing (under 8 pixels a side, or one colour)" in out
+        assert f"remove them and run this again ({images}/GOOD1.png: one colour, {images}/GREY2.png: tiny)" in out
+        assert json.loads(told.read_text())["parts"]["fashioniq/val/dress"]["suspicious"] == {
+            "GOOD1": f"{images}/GOOD1.png: one colour",
+            "GREY2": f"{images}/GREY2.png: tiny",
+        }
+    code, out, _ = run(capsys, "check", "fashioniq/val", "--categories", "dress", "--dataset-path", tmp_path)
+    command = f"cig download fashioniq --categories dress --splits val --dataset-path {tmp_path}"
+    assert code == 0
+    assert f"  pictures of less than 8 pixels a side: 1 (GREY2: {images}/GREY2.png: 1 x 1)\n" in out
+    assert f"  pictures of one colour all over: 1 (GOOD1: {images}/GOOD1.png: 50 x 50)\n" in out
+    assert f"    -> remove these files, then {command}\n" in out
+    for name in ("GOOD1", "GREY2"):
+        (images / f"{name}.png").unlink()
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert (code, outcomes(tmp_path)["GREY2"], "show nothing" in out) == (1, "one colour", False)
+    assert set(stored(tmp_path)) == {"downloaded/dress/GOOD1", "downloaded/dress/GOOD3"}, "none is taken"
+
+
+def test_what_shows_nothing_in_one_category_is_not_taken_for_another(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
+    (tmp_path / "images/dress").mkdir(parents=True)
+    (tmp_path / "images/dress/GOOD1.png").write_bytes(WHITE)
+    code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "dress", "shirt"))
+    assert (code, server.pictures()) == (0, {"GOOD1.jpg": 1})
+    assert stored(tmp_path) == {"dress/GOOD1": WHITE, "downloaded/shirt/GOOD1": picture("GOOD1")}
+
+
 JUNK = (
     b"not JSON\n\n[1]\n" + b"[" * 9999 + b"\n",
     b'{"id": 3, "outcome": "gone"}\n{"id": "GOOD1", "outcome": "gone", "final": "x"}\n{"id": "GOOD1", "size": "x"}\n',

@@ -494,6 +494,25 @@ def test_cirr_takes_no_broken_picture_and_a_rerun_mends(server, world, tmp_path,
     assert first.read_bytes() == content
 
 
+def test_cirr_counts_what_lies_there_as_check_does(server, world, tmp_path, capsys):
+    """A placeholder is present, as it is embedded, and named."""
+    root = tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR", root)
+    Image.new("RGB", (50, 50), "white").save(root / "dev/dev-0-0-img0.png")
+    Image.frombytes("RGB", (100, 101), os.urandom(30300)).save(root / "dev/dev-0-0-img1.png")
+    line = asked_of(server, "cirr", root, "--splits", "val", "--max-pixels", "10000", "--json", tmp_path / "told.json")
+    code, out, _ = run(capsys, *line)
+    path = f"{root}/dev/dev-0-0-img0.png: 50 x 50"
+    assert (code, row(out, "cirr/val")) == (0, ["60", "60", "0", "0", "8", "8"])
+    assert "1 pictures count as present, and show nothing (under 8 pixels a side, or one colour): if they are" in out
+    assert f"remove them and run this again ({path})" in out
+    (facts,) = json.loads((tmp_path / "told.json").read_text())["parts"].values()
+    assert facts["suspicious"] == {"dev-0-0-img0": path}
+    digest = next(text for text in out.splitlines() if "picture set of cirr/val:" in text).split()[-1]
+    code, out, _ = run(capsys, "check", "cirr/val", "--dataset-path", root)
+    assert (code, f"picture set {digest}" in out) == (0, True)
+
+
 def test_cirr_beside_an_older_layout(server, world, tmp_path, capsys):
     """cirr/captions and dev/, as others have it: what is there is read, what lacks goes where it is read, too."""
     root = tmp_path / "CIRR"

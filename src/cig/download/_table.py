@@ -8,6 +8,7 @@ from typing import Any
 from cig.check import Checkup, picture_set
 from cig.download import Outcome
 from cig.download._taking import Taken
+from cig.download._told import suspicious
 from cig.errors import some
 from cig.types import Benchmark
 
@@ -73,6 +74,7 @@ def _facts(own: Checkup, decoded: bool) -> dict[str, Any]:
         "evaluable": own.evaluable,
         "missing_names": list(own.missing),
         "unreadable_files": dict(own.unreadable),
+        "suspicious": own.suspicious if decoded else None,
     }
 
 
@@ -82,6 +84,7 @@ def _missing(own: Checkup) -> Iterator[str]:
     if own.unreadable:
         told = some(own.unreadable.values(), 3)
         yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
+    yield from suspicious(own.suspicious.values())
 
 
 def _lacking(looked: Sequence[Checkup]) -> Iterator[str]:

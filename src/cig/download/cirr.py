@@ -18,6 +18,7 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, UsageError, did_you_mean
+from cig.images import usual_pixels
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
@@ -57,7 +58,9 @@ def download(
         return count(parts)
     sources = [*([from_dir] if from_dir else []), *from_zip]
     taken = [_take(source, home, _load(root, splits), link) for source in sources]
-    return tell([check(part) for part in _load(root, splits)], taken, (), HELP)
+    with usual_pixels():
+        looked = [check(part) for part in _load(root, splits)]
+    return tell(looked, taken, (), HELP)
 
 
 def _known(splits: Sequence[str]) -> list[str]:

@@ -67,7 +67,7 @@ def download(
     for part in parts:
         wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_by(part))))
     shelf = Shelf(root, wanted, flat)
-    shelf.look(asking.most)
+    shelf.look()
     ids = dict.fromkeys(name for names in wanted.values() for name in names)
     for name in ids:
         shelf.spread(name)
