@@ -617,7 +617,13 @@ def test_a_host_that_asks_for_more_than_is_waited_is_left_alone_to_the_end(serve
     host = server.base.removeprefix("http://")
     form = rf"  {host} asks to wait until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC, rerun then: {100 - asked} addresses were"
     assert re.fullmatch(f"{form} not asked", told[0]), told
-    assert "busy: the host asks to wait, longer than is waited: rerun later: 100 ids" in out
+    assert "busy: the host asks to wait (429, 503): rerun later: 100 ids" in out
+    mirror = server.base.replace("127.0.0.1", "localhost")
+    server.files |= {f"m/{name}.jpg": picture(name) for name in list(names)[:50]}
+    server.asked.clear()
+    run(capsys, *words, "--mirror", f"{mirror}/m/{{name}}")
+    assert Counter(outcomes(tmp_path).values()) == {"present": 50, "busy": 50}
+    assert sum(path.startswith("LATER") for path in server.pictures()) <= 8
     server.files |= {f"{name}.jpg": picture(name) for name in names}
     assert run(capsys, *words)[0] == 0
 

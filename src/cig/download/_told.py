@@ -35,7 +35,7 @@ MEANING = {
     "packed": "compressed, which nobody asked for",
     "too large": "over --max-mb or --max-pixels",
     "refused": "the server refuses (401, 403, ...)",
-    "busy": "the host asks to wait, longer than is waited: rerun later",
+    "busy": "the host asks to wait (429, 503): rerun later",
     "failing": "the server fails (5xx)",
     "slow": "not done within --patience",
     "unreachable": "no connection, or one that broke off",
