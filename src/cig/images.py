@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import digest, read_bytes
@@ -74,6 +74,8 @@ def decode_picture(data: bytes) -> Picture:
         raise
     except Image.DecompressionBombError as error:
         raise PixelsError(f"{reason(error)} (--max-pixels)") from error
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        raise PictureError("not a whole picture: its first bytes are those of no known form") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them
         raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))

@@ -14,6 +14,11 @@ from cig.looks import as_seen, is_blank, kind_of, suspicion
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture
+INSTEAD = {  # of what is no picture at all, a decoder has nothing better to say
+    "web page": "a web page in the place of a picture",
+    "no picture": "other content in the place of a picture",
+    "empty": "nothing in it",
+}
 
 
 class Refused(PictureError):
@@ -55,7 +60,8 @@ def _decode(data: bytes) -> tuple[Content, tuple[int, int]]:
         picture = decode_picture(data)
         image = as_seen(picture)
     except PictureError as error:
-        raise Refused(str(error), kind_of(data, error)) from error
+        kind = kind_of(data, error)
+        raise Refused(INSTEAD.get(kind, str(error)), kind) from error
     suspicious = suspicion(image.size, is_blank(image))
     return Content(data, suffix_of(picture.image), picture.digest, suspicious), image.size
 

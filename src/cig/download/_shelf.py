@@ -61,6 +61,10 @@ class Shelf:
             if name in names and name not in self.found[category] and not self.in_the_way(category, name)
         ]
 
+    def has(self, name: str) -> bool:
+        """Whether every category that wants a picture has it."""
+        return all(name in self.found[category] for category, names in self.wanted.items() if name in names)
+
     def in_the_way(self, category: str, name: str) -> Path | None:
         """A file outside of ours that is broken, and would be read in the place of a whole one of ours."""
         error = self.broken[category].get(name)
@@ -87,14 +91,20 @@ class Shelf:
                 remove(spoilt.path)
             self.found[category][name] = path
 
-    def spread(self, name: str) -> None:
-        """What lies in one category, asked for in this call or another, needs not be asked for again."""
-        line = self.ledger.lines.get(name)
+    def spread(self, name: str, twin: Line | None = None) -> bool:
+        """Whether a picture that lies there was put where it lacks, which needs not be asked for again.
+
+        Args:
+            twin: of another id that has the same picture; by default what lies in another category.
+        """
+        line = twin or self.ledger.lines.get(name)
         if not line or line.outcome != PRESENT or line.why in BLANK or not self.lacking(name):
-            return
+            return False
         for path in map(self.own.joinpath, line.files):
             if _size(path) == line.size and file_digest(path) == line.digest:
-                return self.put(name, Content(read_bytes(path), path.suffix, line.digest), line.source)
+                self.put(name, Content(read_bytes(path), path.suffix, line.digest), line.source)
+                return True
+        return False
 
     def refuse(self, name: str, why: str) -> None:
         """Takes a picture of ours away as a placeholder; one of each content is kept to look at."""

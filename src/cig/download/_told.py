@@ -10,6 +10,7 @@ from typing import Any
 from cig.check import evaluable
 from cig.download import Outcome
 from cig.download._adopt import Adopted
+from cig.download._below import left_alone
 from cig.download._ledger import PRESENT
 from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
@@ -34,7 +35,7 @@ MEANING = {
     "packed": "compressed, which nobody asked for",
     "too large": "over --max-mb or --max-pixels",
     "refused": "the server refuses (401, 403, ...)",
-    "busy": "the server asked to wait, longer than was waited",
+    "busy": "the host asks to wait (429, 503): rerun later",
     "failing": "the server fails (5xx)",
     "slow": "not done within --patience",
     "unreachable": "no connection, or one that broke off",
@@ -117,6 +118,8 @@ def tell(
         "picture_sets": picture_sets(tallies, shelf),
         "in_the_way": [str(path) for path in _blocking(shelf)],
         "adopted": adopted.taken if adopted else 0,
+        "left_alone": list(adopted.foreign) if adopted else [],
+        "not_followed": list(adopted.links) if adopted else [],
         "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
         "lists": {category: _list_facts(own) for category, own in lists.items()},
         "ledger": str(shelf.ledger.path),
@@ -202,11 +205,13 @@ def suspicious(files: Collection[str]) -> Iterator[str]:
 
 
 def _adopted(own: Adopted | None) -> Iterator[str]:
-    if own:
-        yield f"  taken from {own.folder}: {own.taken:,} pictures"
-    if own and own.refused:
+    if not own:
+        return
+    yield f"  taken from {own.folder}: {own.taken:,} pictures{f', {len(own.kept):,} were there' if own.kept else ''}"
+    if own.refused:
         kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
         yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
+    yield from left_alone(own.foreign, own.links)
 
 
 def _torn(shelf: Shelf) -> Iterator[str]:
