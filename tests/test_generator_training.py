@@ -311,7 +311,7 @@ def test_an_adapter_that_has_learnt_nothing_is_the_base(parts, base, tmp_path, d
 
 
 def test_what_an_adapter_has_learnt_is_merged_and_alone(parts, base, tmp_path):
-    make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.3, warmup=1, ema=0.0)
+    make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.1, warmup=1, ema=0.0)
     merged = pictures(tmp_path)
     assert difference(merged, pictures(base)) > 20
     assert difference(merged, pictures(base, adapter=tmp_path / ADAPTER)) <= 2
