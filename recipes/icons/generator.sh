@@ -9,10 +9,10 @@ set -euo pipefail
 out=${1:?where to? recipes/icons/generator.sh FOLDER [--smoke]}
 
 dtype=${DTYPE:-float32}
-layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 steps=6000 more=1500 batch=256 ema=0.998
+layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 steps=4000 more=1000 batch=256 scenes=128 ema=0.998
 limit=() triplets=(--limit 32768)
 if [ "${2:-}" = --smoke ]; then
-    layers=2 vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 more=2 batch=8 ema=0.5
+    layers=2 vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 more=2 batch=8 scenes=8 ema=0.5
     limit=(--limit 24) triplets=(--limit 24)
 fi
 trained() { cig train "$@" --save-every 50 --dtype "$dtype"; }
@@ -28,8 +28,8 @@ trained phi icons/train --clip "$out/large" --objective pic2word --out "$out/lar
 composed=(--clip "$out/clip" --phi "$out/pic2word-0/phi.safetensors" --clip2 "$out/large" --phi2 "$out/large-phi/phi.safetensors")
 trained vae icons/train --out "$out/vae" --size $vae --steps $vae_steps --batch-size 32
 trained generator icons/train "${limit[@]}" "${composed[@]}" --vae "$out/vae" --out "$out/generator" --size $unet \
-    --prediction v --steps $steps --batch-size $batch --lr 6e-4 --ema $ema
+    --prediction v --steps $steps --batch-size $scenes --lr 6e-4 --ema $ema
 
 # 3. For the experiment alone: the same, trained on with triplets.
 trained generator icons/triplets "${triplets[@]}" "${composed[@]}" --vae "$out/vae" --out "$out/triplets" \
-    --start "$out/generator" --prediction v --steps $more --batch-size $batch --lr 3e-4 --ema $ema
+    --start "$out/generator" --prediction v --steps $more --batch-size $scenes --lr 3e-4 --ema $ema
