@@ -21,12 +21,14 @@ class Hub:
         repos: id -> (commit, {file: content}).
         moods: file -> bytes after which its next answer breaks off.
         asked: (method, path) of each request.
+        down: it answers 503 to all of them.
     """
 
     repos: dict[str, tuple[str, dict[str, bytes]]] = field(default_factory=dict)
     moods: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
+    down: bool = False
 
     def add(self, name: str, commit: str, folder: Path, rename: str = "") -> None:
         """All files of a folder; `rename` gives model.safetensors another name."""
@@ -71,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.own.asked.append((self.command, self.path))
+        if self.own.down:
+            self.answer(503, b"")
+            return
         path = self.path.partition("?")[0]
         found = re.fullmatch(r"/(?:api/models/)?([^/]+/[^/]+)/(tree|revision|resolve)/([^/]+)/?(.*)", path)
         if not found or found[1] not in self.own.repos:

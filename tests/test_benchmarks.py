@@ -167,7 +167,11 @@ def test_circo_without_the_list_of_images(tmp_path):
         image(tmp_path / f"COCO2017_unlabeled/unlabeled2017/{i:012d}.jpg")
     part = load_benchmark("circo/val", tmp_path)
     assert part.gallery == ("5", "9", "100")
-    assert "3 pictures found" in part.protocol["gallery"]
+    assert "the 3 pictures found, not the official ones" in part.protocol["gallery"]
+    assert part.missing_list == tmp_path / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
+    write(part.missing_list, {"images": [{"id": i} for i in (100, 7, 9, 5)]})
+    part = load_benchmark("circo/val", tmp_path)
+    assert (part.gallery, part.missing_images, part.missing_list) == (("100", "7", "9", "5"), ("7",), None)
 
 
 FAULTS = {

@@ -166,6 +166,75 @@ def test_what_mends_is_said_for_each_dataset(world, tmp_path, capsys, name, comm
     assert f"    -> {command}" in capsys.readouterr().out
 
 
+# A gallery whose list is missing
+
+LIST = "image_info_unlabeled2017.json"
+
+
+@pytest.fixture
+def unlisted(world, tmp_path):
+    """The tiny CIRCO without COCO's list, and of its 60 pictures those that queries name."""
+    home = shutil.copytree(world / "CIRCO", tmp_path / "CIRCO")
+    named = check(load_benchmark("circo/val", home)).pictures
+    os.unlink(home / f"COCO2017_unlabeled/annotations/{LIST}")
+    parts = [load_benchmark(f"circo/{split}", home) for split in ("val", "test")]
+    kept = {name for part in parts for query in part.queries for name in (query.reference, *query.relevant)}
+    for name, path in parts[0].images.items():
+        if name not in kept:
+            path.unlink()
+    assert 0 < len(kept) < named
+    return home, len(kept)
+
+
+@pytest.mark.parametrize(("split", "stand"), [("val", "8 of 8 queries"), ("test", "8 of 8 queries can run")])
+def test_a_gallery_without_its_list_is_not_whole(unlisted, tmp_path, capsys, split, stand):
+    home, kept = unlisted
+    assert run("check", f"circo/{split}", "--dataset-path", home, "--json", tmp_path / "a.json") == 1
+    shown = capsys.readouterr()
+    head, finding, mend, _ = shown.out.splitlines()
+    assert head.startswith(f"circo/{split}: {kept} of at least {kept} pictures are there and can be read")
+    assert stand in head
+    assert f": 1 ({LIST}: {home}/COCO2017_unlabeled/annotations/{LIST})"[:100] in finding
+    assert mend == f"    -> cig download circo --dataset-path {home}"
+    assert f"incomplete: circo/{split}" in shown.err
+    written = json.loads((tmp_path / "a.json").read_text())
+    (own,) = written["parts"][""]["findings"]
+    assert (written["whole"], written["parts"][""]["whole"], own["kind"], own["count"]) == (False, False, "no list", 1)
+    assert own["found"] == {LIST: f"{home}/COCO2017_unlabeled/annotations/{LIST}"}
+
+
+def test_results_on_a_gallery_without_its_list_say_so(world, unlisted, tmp_path, capsys):
+    home, kept = unlisted
+    out = {kind: tmp_path / f"a.{kind}" for kind in ("json", "html", "md")}
+    line = ["evaluate", "circo", "--dataset-path", home, "--method", "image", "--clip", world / "models/clip-small"]
+    assert run(*line, "--json", out["json"], "--report", out["html"], "--report", out["md"]) == 0
+    shown, written = capsys.readouterr().out, json.loads(out["json"].read_text())
+    told = f"so that what was found was searched, and results compare with none: 1 ({LIST})"
+    assert f"gallery present  {kept} / ?" in shown
+    assert f"| gallery present | {kept} / ? |" in out["md"].read_text()
+    assert f"8 / 8 queries, {kept} / ? pictures present" in out["html"].read_text()
+    for text in (shown, out["html"].read_text(), out["md"].read_text()):
+        assert told in text
+    assert written["missing"] == {"list": {"": [LIST]}}
+    assert written["counts"][""] == {"queries": 8, "queries_present": 8, "gallery": None, "gallery_present": kept}
+    line = ["submit", "circo", "--submission-name", "s", "--output-dir", tmp_path, *line[2:]]
+    assert run(*line) == 0
+    assert told in capsys.readouterr().err
+    assert run("validate-submission", tmp_path / "s.json", "--dataset-path", home) == 2
+    assert f"{LIST} is not there" in capsys.readouterr().err
+    line = ["compare", "circo/val", "--dataset-path", home, "--methods", "image", *line[-2:]]
+    assert run(*line) == 0
+    assert told in capsys.readouterr().out
+
+
+def test_nothing_but_annotations_lacks_the_list_too(world, unlisted, capsys):
+    home, _ = unlisted
+    shutil.rmtree(home / "COCO2017_unlabeled")
+    clip = ["--clip", world / "models/clip-small"]
+    assert run("evaluate", "circo", "--dataset-path", home, "--method", "image", *clip) == 2
+    assert f"annotations/{LIST}); put the pictures into" in capsys.readouterr().err
+
+
 # A FashionIQ of which 30% of the pictures are missing
 
 LOST = (0, 3, 7)  # last digits of positions in the split file

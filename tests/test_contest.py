@@ -9,7 +9,7 @@ import pytest
 
 import cig
 from cig import load_benchmarks, plugins
-from cig.branches import parse_method, parse_named
+from cig.branches import parse_method, parse_named, usual_methods
 from cig.cache import FeatureCache
 from cig.cli import main
 from cig.contest import hold
@@ -102,6 +102,13 @@ def test_the_oracle_alone_finds_the_target(world, tmp_path, monkeypatch):
     own = found.versus["recall@1"]
     assert own.gained == sum(score["recall@1"] == 0 for score in alone.report.per_query[""].values())
     assert (own.lost, own.difference) == (0, 100 - alone.report.scores[""]["recall@1"])
+
+
+def test_the_usual_methods_have_the_weights_of_the_benchmark():
+    icons, others = usual_methods("icons"), usual_methods("cirr")
+    assert {"image/icons", "pic2word/icons", "searle"} <= set(icons)
+    assert {"image", "pic2word", "searle"} <= set(others)
+    assert not any("/" in name for name in others)
 
 
 def test_a_method_that_is_there_twice(world, tmp_path, monkeypatch, capsys):

@@ -1,13 +1,18 @@
 """The demo, on a few queries of icons/val: its table, its page, one free search."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cig import cli, demo
 from cig.benchmarks import load_benchmark
 from cig.errors import NotFoundError
+from cig.icons.corpus import read_set
 from cig.options import Compute
+from cig.verbs import errands
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,26 +47,49 @@ def test_the_table_is_the_same_again_and_in_other_batches(shown, tmp_path):
 
 
 def test_one_search(out, tmp_path, capsys):
-    page = demo.ask("folder", "with a lock badge, filled", tmp_path, k=3, compute=Compute(device="cpu"))
+    page = demo.ask("folder", "has a plus badge", tmp_path, k=3, compute=Compute(device="cpu"))
     found = capsys.readouterr().out
     assert found.count("tabler/") + found.count("fluent/") == 3
-    assert "with a lock badge, filled" in page.read_text()
+    assert "tabler/folder-plus." in found
+    assert "has a plus badge" in page.read_text()
 
 
 def test_which_icon_is_meant():
     part = load_benchmark("icons/val", limit=1)
     folder = next(name for name in part.gallery if name.startswith("tabler/folder."))
-    for name in ("folder", "Tabler/Folder", folder, folder.removesuffix(".png")):
+    for name in ("folder", "Tabler/Folder", folder, folder.removesuffix(".png"), "folder.orange"):
         assert demo.reference(name, part) == folder
-    with pytest.raises(NotFoundError, match=r'no icon "foldr" among the \d+ of icons/val; there are folder'):
-        demo.reference("foldr", part)
+    for name in ("foldr", "tabler/foldr", "tabler/foldr.red"):
+        with pytest.raises(NotFoundError, match=rf'no icon "{name}" among the \d+ of icons/val; there are folder'):
+            demo.reference(name, part)
+
+
+def test_an_icon_in_another_ink():
+    part = load_benchmark("icons/val", limit=1)
+    for name in ("tabler/folder.red", "folder.red", "Folder.Red.png"):
+        with pytest.raises(NotFoundError, match=r"folder is there in orange: --query tabler/folder\.orange$"):
+            demo.reference(name, part)
+    with pytest.raises(NotFoundError, match=r"is there in orange, pink: --query tabler/folder-plus\.orange$"):
+        demo.reference("tabler/folder-plus.red", part)
+
+
+def test_the_examples_of_the_help_are_there():
+    part = load_benchmark("icons/val", limit=1)
+    listed = re.search(r"An icon to start from: (.*)\.\n", errands.demo.__doc__).group(1).split(", ")
+    told = re.findall(r'"([^"]+)"', re.search(r"name: an icon, (.*)\.\n", demo.ask.__doc__).group(1))
+    assert len(listed) == len(told) == 3
+    assert {demo.reference(name, part) for name in (*listed, *told)} == {"tabler/folder.orange.png"}
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
         (["--query", "folder"], "--text"),
+        (["--query", "folder", "--text", " "], "--text"),
+        (["--query", "folder", "--text", ""], "--text"),
         (["--text", "in red"], "--query"),
+        (["--text", ""], "--query"),
+        (["--query", " ", "--text", "in red"], "--query"),
         (["--query", "folder", "--text", "a", "-k", "0"], "-k 0"),
     ],
 )
@@ -70,3 +98,14 @@ def test_half_a_question_is_a_wrong_call(flags, named, capsys):
         cli.main(["demo", *flags])
     assert stop.value.code == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.vi.md", "src/cig/demo.py"])
+def test_a_shown_search_has_an_answer(page):
+    text = (Path(__file__).parents[1] / page).read_text()
+    shown = re.findall(r"cig demo --query (\S+) --text [\"']has an? (\w+) badge[\"']", text)
+    assert len(shown) == len(re.findall(r"cig demo --query \w", text)) == 1
+    icons = read_set("tabler").icons
+    for name, badge in shown:
+        start = next(icon for icon in icons if icon.name == name)
+        assert [icon for icon in icons if icon.key == replace(start, badge=badge).key]

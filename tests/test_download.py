@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cig.cli import main
-from cig.download._get import LOST
+from cig.download._hosts import LOST
 from cig.download._ledger import Ledger
 from cig.download._mirrors import addresses
 from cig.download._urls import read_urls
@@ -91,7 +92,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send(b"", 429, Retry_After="1") if first else self.good(name)
 
     def later(self, _):
-        self.send(b"", 429, Retry_After="86400")
+        self.send(b"", 429, Retry_After="3600")
+
+    def often(self, _):
+        self.send(b"", 429)
 
     def recovers(self, name):
         self.send(b"", 500) if self.server.asked[self.path.lstrip("/")] == 1 else self.good(name)
@@ -268,7 +272,6 @@ ANSWERS = {
     "present": ("GOOD1", "GOOD2", "PNG1", "WEBP1", "BUSY1", "RECOVERS1", "ELSEWHERE3"),
     "gone": ("NOTHING1", "REMOVED1"),
     "refused": ("FORBIDDEN1",),
-    "busy": ("LATER1",),
     "failing": ("DOWN1",),
     "slow": ("DRIP1",),
     "unreachable": ("RESET1", "LONGER1"),
@@ -445,6 +448,20 @@ def test_lists_are_turned_into_each_other(tmp_path, capsys):
     assert [own[:8] for own in read_urls(tmp_path / "odd.json").refused] == ["entry 0:", "entry 1:"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [b'{"A1": "http://a.org/x"}', b"[]", b'[{"asin": "../x", "url": "http://a.org/x"}]', b"<html>"]
+)
+def test_nothing_is_written_over_a_list_by_one_that_is_none(tmp_path, capsys, wrong):
+    good, source = tmp_path / "good.txt", tmp_path / "WRONG.json"
+    good.write_bytes(LIST)
+    source.write_bytes(wrong)
+    code, out, err = run(capsys, "convert-urls", source, good)
+    assert (code, out, good.read_bytes()) == (1, "", LIST)
+    assert "WRONG.json" in err
+    assert run(capsys, "convert-urls", source, tmp_path / "new.txt")[0] == 1
+    assert not (tmp_path / "new.txt").exists()
+
+
 def test_the_real_lists(annotations):
     """Counted by other means, too: see docs/fashioniq.md."""
     counts = {}
@@ -586,6 +603,104 @@ def test_a_host_that_asks_to_wait_is_left_alone(server, tmp_path, capsys):
     assert sum(moment - first < 0.9 for moment in others) <= 1, "the one that was under way"
 
 
+def test_a_host_that_asks_for_more_than_is_waited_is_left_alone_to_the_end(server, tmp_path, capsys):
+    """A rerun asks again; another host that has the same picture is asked all the while."""
+    names = listed(*(f"LATER{i}" for i in range(100)))
+    server.publish(["val"], dress=names)
+    words = line(server, tmp_path)
+    code, out, _ = run(capsys, *words)
+    asked = sum(server.pictures().values())
+    assert (code, asked <= 8) == (1, True), asked  # those that were under way
+    assert Counter(outcomes(tmp_path).values()) == {"busy": 100}
+    told = [text for text in out.splitlines() if "asks to wait until" in text]
+    assert len(told) == 1
+    host = server.base.removeprefix("http://")
+    form = rf"  {host} asks to wait until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC, rerun then: {100 - asked} addresses were"
+    assert re.fullmatch(f"{form} not asked", told[0]), told
+    assert "busy: the host asks to wait (429, 503): rerun later: 100 ids" in out
+    mirror = server.base.replace("127.0.0.1", "localhost")
+    server.files |= {f"m/{name}.jpg": picture(name) for name in list(names)[:50]}
+    server.asked.clear()
+    run(capsys, *words, "--mirror", f"{mirror}/m/{{name}}")
+    assert Counter(outcomes(tmp_path).values()) == {"present": 50, "busy": 50}
+    assert sum(path.startswith("LATER") for path in server.pictures()) <= 8
+    server.files |= {f"{name}.jpg": picture(name) for name in names}
+    assert run(capsys, *words)[0] == 0
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [("OFTEN", "busy"), ("DOWN", "failing")])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_host_that_only_fails_is_given_up(server, tmp_path, capsys, answer, outcome, retries):
+    server.publish(["val"], dress=listed(*(f"{answer}{i}" for i in range(200))))
+    _, out, _ = run(capsys, *line(server, tmp_path, "--retries", retries))
+    tries = LOST * (1 + retries)
+    asked = sum(server.pictures().values())
+    assert tries <= asked < tries + 8, "those that were under way"
+    assert Counter(outcomes(tmp_path).values()) == {outcome: 200}
+    assert out.count("failed many times in a row and was given up") == 1
+
+
+def test_a_host_that_serves_in_between_is_not_given_up(server, tmp_path, capsys):
+    names = [name for i in range(60) for name in (f"DOWN{i}", f"NOTHING{i}")]
+    server.publish(["val"], dress=listed(*names))
+    _, out, _ = run(capsys, *line(server, tmp_path, "--retries", 0, "--at-once", 1))
+    assert (sum(server.pictures().values()), "given up" in out) == (120, False)
+
+
+def test_the_host_that_a_redirect_leads_to_is_the_one_that_is_left_alone(server, tmp_path, capsys):
+    """The one that redirects has others to serve."""
+
+    class Leading(Handler):
+        def aside(self, name):
+            self.send(
+                b"", 302, Location=f"{server.base.replace('127.0.0.1', 'localhost')}/{name.replace('ASIDE', 'LATER')}"
+            )
+
+    server.RequestHandlerClass = Leading
+    names = [*(f"ASIDE{i}" for i in range(30)), *(f"GOOD{i}" for i in range(30))]
+    server.publish(["val"], dress=listed(*names))
+    trusted = ["--mirror", f"{server.base.replace('127.0.0.1', 'localhost')}/never/{{asin}}", "--mirror", "{url}"]
+    run(capsys, *line(server, tmp_path, "--retries", 0, *trusted[2:]))
+    assert Counter(outcomes(tmp_path).values()) == {"present": 30, "address": 30}, "a place that nobody named"
+    code, out, _ = run(capsys, *line(server, tmp_path / "named", "--retries", 0, *trusted[:2]))
+    assert (code, out.count("localhost:") >= 1) == (1, True)
+    assert Counter(outcomes(tmp_path / "named").values()) == {"present": 30, "busy": 30}
+
+
+# Ids that share an address
+
+
+def test_an_address_is_asked_once_for_all_its_ids(server, tmp_path, capsys):
+    shared = {f"A{i}": "GOOD1.jpg" for i in range(50)} | {f"B{i}": "RECOVERS2.jpg" for i in range(5)}
+    mixed = {f"C{i}": "NOTHING3.jpg" for i in range(5)} | {"D1": "GOOD4.jpg", "C5": "NOTHING3.jpg"}
+    server.publish(["val"], dress=shared | mixed)
+    mirrors = ["--mirror", "{url}", "--mirror", f"{server.base}/m/{{name}}", "--mirror", f"{server.base}/own/{{asin}}"]
+    server.files["own/C2"] = picture("C2")
+    code, _, _ = run(capsys, *line(server, tmp_path, *mirrors))
+    assert code == 1
+    own = {f"own/C{i}": 1 for i in range(6)}
+    assert (
+        server.pictures()
+        == {"GOOD1.jpg": 1, "RECOVERS2.jpg": 2, "NOTHING3.jpg": 1, "m/NOTHING3.jpg": 1, "GOOD4.jpg": 1} | own
+    )
+    ends = outcomes(tmp_path)
+    assert Counter(ends.values()) == {"present": 57, "gone": 5}
+    assert ends["C2"] == "present"
+    content = stored(tmp_path)
+    assert len(content) == 57, "a file of its own for each"
+    assert all(content[f"downloaded/dress/A{i}"] == picture("GOOD1") for i in range(50))
+    lines = Ledger(tmp_path / "images/downloaded").lines
+    assert {lines[f"A{i}"].source for i in range(50)} == {f"{server.base}/GOOD1.jpg"}
+
+
+def test_what_an_address_gave_one_id_it_need_not_give_another_in_a_later_run(server, tmp_path, capsys):
+    server.publish(["val"], dress={"A1": "GOOD1.jpg"}, shirt={"A2": "GOOD1.jpg", "A3": "GOOD3.jpg"})
+    run(capsys, *line(server, tmp_path))
+    code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "shirt"))
+    assert (code, server.pictures()) == (0, {"GOOD1.jpg": 1, "GOOD3.jpg": 1})
+    assert stored(tmp_path)["downloaded/shirt/A2"] == picture("GOOD1")
+
+
 # Pictures that are there
 
 
@@ -607,6 +722,42 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     linked = tmp_path / "linked"
     run(capsys, *line(server, linked, "--from-dir", mine, "--link"))
     assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
+
+
+def test_whole_pictures_of_any_suffix_are_adopted_and_the_rest_is_named(server, tmp_path, capsys):
+    mine, home = tmp_path / "mine", tmp_path / "home"
+    forms = {"D1.gif": "GIF", "D2.bmp": "BMP", "D3.tif": "TIFF", "D4": "JPEG", "D5.WEBP": "WEBP", "D6.old": "PNG"}
+    server.publish(["val"], dress=dict.fromkeys([*(name.partition(".")[0] for name in forms), "D7", "D8", "D9", "D10"]))
+    mine.mkdir()
+    for name, form in forms.items():
+        (mine / name).write_bytes(picture(name, form))
+    (mine / "D1.txt").write_text("a caption")
+    (mine / "D6.jpg").write_text("no picture, but D6.old is one")
+    (mine / "D7.json").write_text("{}")
+    (mine / "D8.jpg").symlink_to("nowhere")
+    (mine / "other.jpg").write_bytes(picture("other"))
+    (mine / "notes.txt").write_text("no matter")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/D9.jpg").write_bytes(picture("D9"))
+    (mine / "linked").symlink_to(tmp_path / "elsewhere")
+    (mine / "loop").symlink_to(mine)
+    os.mkfifo(mine / "D10.jpg")
+    words = line(server, home, "--from-dir", mine, "--json", tmp_path / "told.json")
+    _, out, _ = run(capsys, *words)
+    content = stored(home)
+    assert content == {f"downloaded/dress/{name.partition('.')[0]}": picture(name, forms[name]) for name in forms}
+    suffixes = {path.stem: path.suffix for path in (home / "images/downloaded/dress").iterdir()}
+    assert suffixes == {"D1": ".png", "D2": ".png", "D3": ".png", "D4": ".jpg", "D5": ".webp", "D6": ".png"}
+    assert "6 pictures\n" in out
+    assert "4 files (D6.jpg: no picture, D8.jpg: damaged, D1.txt: no picture, D7.json: no picture)" in out
+    assert f"of other names, left alone: 1 ('{mine / 'other.jpg'}')" in out
+    assert f"links to folders, not followed: 2 ('{mine / 'linked'}', '{mine / 'loop'}')" in out
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["not_followed"], told["left_alone"]) == (
+        [str(mine / "linked"), str(mine / "loop")],
+        [str(mine / "other.jpg")],
+    )
+    assert "0 pictures, 6 were there" in run(capsys, *words)[1]
 
 
 def test_two_pictures_of_ones_own_for_one_id_are_told(server, tmp_path, capsys):
@@ -655,6 +806,92 @@ def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, c
     (images / "GOOD2.jpg").unlink()
     code, _, _ = run(capsys, *line(server, tmp_path))
     assert code == 0
+
+
+WHITE, DOT = (encoded(Image.new("RGB", size, "white"), "PNG") for size in ((50, 50), (1, 1)))
+
+
+def told_by_each(server, home, world, capsys, tmp_path):
+    """What download, check and evaluate say of one folder: (exit code, present, evaluable, digest) of each."""
+    out = {name: tmp_path / f"{name}.json" for name in ("download", "check", "evaluate")}
+    own = ["fashioniq/val", "--categories", "dress", "--dataset-path", home]
+    clip = ["--method", "image", "--clip", world / "models/clip-small"]
+    limits = ["--max-mb", 1, "--max-pixels", 100_000]  # of what is taken, not of what lies there
+    codes = [
+        run(capsys, *line(server, home, *limits, "--json", out["download"]))[0],
+        run(capsys, "check", *own, "--json", out["check"])[0],
+        run(capsys, "evaluate", *own, *clip, "--json", out["evaluate"])[0],
+    ]
+    download, checked, scored = (json.loads(path.read_text()) for path in out.values())
+    one, two, three = download["parts"]["fashioniq/val/dress"], checked["parts"]["dress"], scored["counts"]["dress"]
+    return [
+        (codes[0], one["present"], one["evaluable"], download["picture_sets"]["fashioniq/val"]),
+        (codes[1], two["readable"], two["evaluable"], checked["picture_set"]),
+        (codes[2], three["gallery_present"], three["queries_present"], scored["provenance"]["picture_set"]),
+    ]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_download_check_and_evaluate_agree_on_what_lies_there(server, world, tmp_path, capsys, spoilt):
+    """What decodes is embedded, so it is present: white, 1 x 1, over the limits for what is taken."""
+    home, names = tmp_path / "home", [f"NOTHING{i}" for i in range(8)]
+    server.publish(["val"], dress=listed(*names))
+    (home / "images").mkdir(parents=True)
+    large = picture("large", "PNG", (700, 600))
+    assert len(large) > 2**20
+    odd = {"NOTHING1": WHITE, "NOTHING2": DOT, "NOTHING3": large}
+    odd |= {"NOTHING6": picture("cut")[:-200]} if spoilt else {}
+    for name in names:
+        (home / f"images/{name}.jpg").write_bytes(odd.get(name, picture(name)))
+    first, *others = told_by_each(server, home, world, capsys, tmp_path)
+    present, evaluable = (7, 5) if spoilt else (8, 7)
+    assert first[:3] == (int(spoilt), present, evaluable)
+    assert others == [first, first]
+    assert told_by_each(server, home, world, capsys, tmp_path) == [first] * 3, "known by the ledger now"
+
+
+def test_a_target_outside_of_the_gallery_is_evaluable_for_none_of_them(server, world, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
+    server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
+    (download, checked, scored) = told_by_each(server, tmp_path / "home", world, capsys, tmp_path)
+    assert [own[2] for own in (download, checked, scored)] == [1, 1, 1]
+
+
+def test_what_lies_there_and_shows_nothing_is_listed_with_what_to_do(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1", "GREY2", "GOOD3"))
+    images, told = tmp_path / "images", tmp_path / "told.json"
+    images.mkdir()
+    (images / "GOOD1.png").write_bytes(WHITE)
+    (images / "GREY2.png").write_bytes(DOT)
+    for _ in range(2):
+        code, out, _ = run(capsys, *line(server, tmp_path, "--json", told))
+        assert code == 0
+        assert "2 pictures count as present, and show nothing (under 8 pixels a side, or one colour)" in out
+        assert f"remove them and run this again ({images}/GOOD1.png: one colour, {images}/GREY2.png: tiny)" in out
+        assert json.loads(told.read_text())["parts"]["fashioniq/val/dress"]["suspicious"] == {
+            "GOOD1": f"{images}/GOOD1.png: one colour",
+            "GREY2": f"{images}/GREY2.png: tiny",
+        }
+    code, out, _ = run(capsys, "check", "fashioniq/val", "--categories", "dress", "--dataset-path", tmp_path)
+    command = f"cig download fashioniq --categories dress --splits val --dataset-path {tmp_path}"
+    assert code == 0
+    assert f"  pictures of less than 8 pixels a side: 1 (GREY2: {images}/GREY2.png: 1 x 1)\n" in out
+    assert f"  pictures of one colour all over: 1 (GOOD1: {images}/GOOD1.png: 50 x 50)\n" in out
+    assert f"    -> remove these files, then {command}\n" in out
+    for name in ("GOOD1", "GREY2"):
+        (images / f"{name}.png").unlink()
+    code, out, _ = run(capsys, *line(server, tmp_path))
+    assert (code, outcomes(tmp_path)["GREY2"], "show nothing" in out) == (1, "one colour", False)
+    assert set(stored(tmp_path)) == {"downloaded/dress/GOOD1", "downloaded/dress/GOOD3"}, "none is taken"
+
+
+def test_what_shows_nothing_in_one_category_is_not_taken_for_another(server, tmp_path, capsys):
+    server.publish(["val"], dress=listed("GOOD1"), shirt=listed("GOOD1"))
+    (tmp_path / "images/dress").mkdir(parents=True)
+    (tmp_path / "images/dress/GOOD1.png").write_bytes(WHITE)
+    code, _, _ = run(capsys, *line(server, tmp_path, "--categories", "dress", "shirt"))
+    assert (code, server.pictures()) == (0, {"GOOD1.jpg": 1})
+    assert stored(tmp_path) == {"dress/GOOD1": WHITE, "downloaded/shirt/GOOD1": picture("GOOD1")}
 
 
 JUNK = (

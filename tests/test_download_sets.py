@@ -1,5 +1,6 @@
 """cig download circo and cirr, against a server of this machine's: zips, folders, kills, and what is told."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import serving
 from cig.benchmarks import load_benchmark
@@ -133,7 +135,7 @@ def test_circo_from_zips_of_ones_own(server, zips, tmp_path, capsys):
     code, out, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo", *own))
     assert code == 0, err
     assert row(out, "circo/val")[:3] == ["60", "60", "0"]
-    assert [path for path, _ in server.asked] == ["/annotations/val.json", "/annotations/test.json"]
+    assert sorted(path for path, _ in server.asked) == ["/annotations/test.json", "/annotations/val.json"], "at once"
     assert tree(zips) == before
     assert not list((tmp_path / "circo").rglob("*.zip"))
 
@@ -343,9 +345,128 @@ def test_cirr_bit_by_bit(server, world, tmp_path, capsys):
     assert (code, row(out, "cirr/test1")[:4]) == (1, ["60", "57", "3", "0"])
     assert f"cirr/test1: 3 pictures missing ({', '.join(path.stem for path in load_order(root, paths[:3]))})" in out
     assert "not taken: 3 " in out
-    for words in ("leads out of its folder", "not a whole picture", "files of this name differ"):
+    for words in ("leads out of its folder", "a web page in the place of a picture", "files of this name differ"):
         assert words in out
     assert "of other names, left alone: 1 ('elsewhere.png')" in out
+
+
+BLANK = {"tiny": Image.new("RGB", (1, 1)), "grey": Image.new("RGB", (50, 50), "grey")}
+
+
+def encoded(image, form="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_cirr_takes_nothing_that_is_no_picture_and_says_what_it_is(server, world, tmp_path, capsys, form):
+    mine = tmp_path / "mine"
+    shutil.copytree(world / "CIRR/dev", mine)
+    bad = [encoded(BLANK["tiny"]), encoded(BLANK["grey"]), b"<html>sign in</html>", b"", b"what"]
+    paths = sorted(mine.iterdir())[: len(bad)]
+    for path, content in zip(paths, bad, strict=True):
+        path.write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
+        for path in sorted(mine.iterdir()):
+            file.write(path, path.name)
+    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", mine]
+    told = tmp_path / "told.json"
+    _, out, _ = run(capsys, *asked_of(server, "cirr", tmp_path / "CIRR", "--splits", "val", *source, "--json", told))
+    assert row(out, "cirr/val")[:4] == ["60", "55", "5", "0"]
+    whys = (
+        "a picture of 1 x 1 pixels",
+        "one colour all over",
+        "a web page in the place of a picture",
+        "nothing in it",
+        "other content in the place of a picture",
+    )
+    names = [path.name if form == "zip" else str(path) for path in paths]
+    expected = dict(zip(names, whys, strict=True))
+    first = "; ".join(f"{name!r}: {why}" for name, why in list(expected.items())[:3])
+    assert f"not taken: 5 ({first})" in out
+    assert json.loads(told.read_text())["not_taken"] == expected
+
+
+@pytest.mark.parametrize("name", ["cirr", "circo"])
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_rerun_says_what_was_there(server, world, zips, tmp_path, capsys, name, form):
+    """Once, twice, and with one that is another meanwhile."""
+    root, mine = tmp_path / name, world / "CIRR" if name == "cirr" else world / "CIRCO/COCO2017_unlabeled/unlabeled2017"
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
+        for path in sorted(mine.rglob("*")):
+            if path.suffix in (".png", ".jpg"):
+                file.write(path, path.relative_to(mine))
+    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", mine]
+    words = asked_of(server, name, root, *source)
+    count = 120 if name == "cirr" else 60
+    for taken in (f"{count} pictures\n", f"0 pictures, {count} were there\n"):
+        code, out, _ = run(capsys, *words)
+        assert (code, f": {taken}" in out, "left alone" in out, "not taken" in out) == (0, True, False, False), out
+    path = next(path for path in sorted(root.rglob("*")) if path.suffix in (".png", ".jpg"))
+    path.write_bytes(path.read_bytes() + b"more")
+    _, out, _ = run(capsys, *words)
+    stem = path.stem if name == "cirr" else str(int(path.stem))
+    if (name, form) == ("circo", "zip"):
+        assert f"in the place of files with another content: 1 ({stem})" in out
+    else:
+        assert f"0 pictures, {count - 1} were there\n    there with another content, which is kept: 1 ({stem})" in out
+
+
+def test_a_zip_of_coco_is_compared_with_pictures_that_lie_elsewhere(server, world, tmp_path, capsys):
+    root = tmp_path / "circo"
+    run(capsys, *asked_of(server, "circo", root, "--no-pictures"))
+    shutil.copytree(world / "CIRCO/COCO2017_unlabeled/unlabeled2017", root / "images")
+    first, second = sorted((root / "images").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    second.unlink()
+    code, out, _ = run(capsys, *asked_of(server, "circo", root, "--delete-zip"))
+    assert (code, "1 pictures, 58 were there" in out, "is kept: not all that is in it" in out) == (0, True, True)
+    assert f"there with another content, which is kept: 1 ({int(first.stem)})" in out
+
+
+def test_circo_takes_no_placeholder_from_a_folder(server, world, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    shutil.copytree(world / "CIRCO/COCO2017_unlabeled/unlabeled2017", mine)
+    first, second = sorted(mine.iterdir())[:2]
+    first.write_bytes(encoded(BLANK["grey"], "JPEG"))
+    second.write_bytes(second.read_bytes()[:-100])
+    _, out, _ = run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--from-dir", mine))
+    assert row(out, "circo/val")[:3] == ["60", "58", "2"]
+    assert f"not taken: 2 ({str(first)!r}: one colour all over; {str(second)!r}: not a whole picture" in out
+
+
+def test_of_another_zip_than_cocos_each_picture_is_looked_at(server, zips, tmp_path, capsys, monkeypatch):
+    mine = tmp_path / "mine.zip"
+    with zipfile.ZipFile(zips / "unlabeled2017.zip") as source, zipfile.ZipFile(mine, "w") as file:
+        first = next(own for own in source.namelist() if own.endswith(".jpg"))
+        file.writestr(first, encoded(BLANK["grey"], "JPEG"))
+    words = asked_of(server, "circo", tmp_path / "circo", "--from-zip", mine)
+    _, out, _ = run(capsys, *words)
+    assert f"0 pictures\n    not taken: 1 ({first!r}: one colour all over)" in out
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Known(mine.stat().st_size))
+    assert "1 pictures\n" in run(capsys, *words)[1], "what COCO has"
+
+
+def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys):
+    """What decodes is taken; what is called by a name that has a picture, too, is no matter; links are named."""
+    mine, root = tmp_path / "mine", tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR/dev", mine / "dev")
+    paths = sorted((mine / "dev").iterdir())
+    paths[0].rename(paths[0].with_suffix(""))
+    paths[1].rename(paths[1].with_suffix(".bin"))
+    paths[2].with_suffix(".txt").write_text("a caption")
+    paths[3].unlink()
+    paths[3].with_suffix(".txt").write_text("a caption")
+    (mine / "loop").symlink_to(mine)
+    _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-dir", mine))
+    assert row(out, "cirr/val")[:3] == ["60", "59", "1"]
+    assert f"not taken: 1 ({str(paths[3].with_suffix('.txt'))!r}: other content in the place of a picture)" in out
+    assert f"links to folders, not followed: 1 ('{mine / 'loop'}'): give what they lead to by --from-dir" in out
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
+        file.writestr(f"x/{paths[3].stem}.gif", encoded(BLANK["grey"], "GIF"))
+    _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-zip", tmp_path / "odd.zip"))
+    assert f"not taken: 1 ('x/{paths[3].stem}.gif': it has not the suffix of a picture)" in out
 
 
 def load_order(root, paths):
@@ -371,6 +492,25 @@ def test_cirr_takes_no_broken_picture_and_a_rerun_mends(server, world, tmp_path,
     assert (code, row(out, "cirr/val")[:4]) == (1, ["60", "59", "0", "1"])
     assert "1 cannot be read: remove them and run this again" in out
     assert first.read_bytes() == content
+
+
+def test_cirr_counts_what_lies_there_as_check_does(server, world, tmp_path, capsys):
+    """A placeholder is present, as it is embedded, and named."""
+    root = tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR", root)
+    Image.new("RGB", (50, 50), "white").save(root / "dev/dev-0-0-img0.png")
+    Image.frombytes("RGB", (100, 101), os.urandom(30300)).save(root / "dev/dev-0-0-img1.png")
+    line = asked_of(server, "cirr", root, "--splits", "val", "--max-pixels", "10000", "--json", tmp_path / "told.json")
+    code, out, _ = run(capsys, *line)
+    path = f"{root}/dev/dev-0-0-img0.png: 50 x 50"
+    assert (code, row(out, "cirr/val")) == (0, ["60", "60", "0", "0", "8", "8"])
+    assert "1 pictures count as present, and show nothing (under 8 pixels a side, or one colour): if they are" in out
+    assert f"remove them and run this again ({path})" in out
+    (facts,) = json.loads((tmp_path / "told.json").read_text())["parts"].values()
+    assert facts["suspicious"] == {"dev-0-0-img0": path}
+    digest = next(text for text in out.splitlines() if "picture set of cirr/val:" in text).split()[-1]
+    code, out, _ = run(capsys, "check", "cirr/val", "--dataset-path", root)
+    assert (code, f"picture set {digest}" in out) == (0, True)
 
 
 def test_cirr_beside_an_older_layout(server, world, tmp_path, capsys):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
@@ -28,6 +29,7 @@ from cig.tensors import read_tensors
 from cig.training import load_scenes, loop, shelf
 from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights
 from cig.training.framing import Frame
+from cig.training.generator import load_vae
 from cig.training.lora import ADAPTER
 from cig.training.unet import SIZES, build, need_widths
 from cig.training.vae import reconstruction
@@ -309,7 +311,7 @@ def test_an_adapter_that_has_learnt_nothing_is_the_base(parts, base, tmp_path, d
 
 
 def test_what_an_adapter_has_learnt_is_merged_and_alone(parts, base, tmp_path):
-    make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.3, warmup=1, ema=0.0)
+    make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.1, warmup=1, ema=0.0)
     merged = pictures(tmp_path)
     assert difference(merged, pictures(base)) > 20
     assert difference(merged, pictures(base, adapter=tmp_path / ADAPTER)) <= 2
@@ -393,6 +395,11 @@ def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path):
     name = "diffusion_pytorch_model.safetensors"
     one, other = (read_tensors(folder / name) for folder in (Path(parts["vae"]), tmp_path / "g/vae"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_vae_is_loaded_with_the_scale_that_was_measured(parts):
+    written = json.loads((Path(parts["vae"]) / "config.json").read_text())["scaling_factor"]
+    assert load_vae(parts["vae"]).config.scaling_factor == written != AutoencoderKL().config.scaling_factor == 0.18215
 
 
 def test_wrong_calls(parts, tmp_path):

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import lzma
+import re
+from collections import Counter
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import duplicates
 import grammar
+import likeness
 import open_test
 import queries
 import wordings
@@ -19,9 +23,10 @@ from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, UsageError
 from cig.evaluation import evaluate
-from cig.icons.captions import article, caption, distracted, points
+from cig.icons.captions import article, caption, distracted, points, side_of
 from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
 from cig.icons.pairs import IconPairs, true_of
+from cig.icons.triplets import IconTriplets
 from cig.training import load_pairs
 from cig.types import Ranking
 
@@ -32,13 +37,40 @@ DIGESTS = {
 # Of icons/test, without the tags that tell how familiar training is with a target: frozen on 2026-11-24, before any
 # model was trained on this corpus.
 FROZEN = "0cb5c43369cd7a9683cba518d65e35b925dabde024a0d5291e5b44889dcc4054"
+# Of what is packed, as it is unpacked: drawings by set, and corpus.json, their names.
+CORPUS = {
+    "mdi": "3f1d61e97cfc0496faa6ea4e24c8e95a7127d4bf503c6a4ba2b87553ee2f407a",
+    "ph": "9dc48faf446df7331d62f236dea87a016fce6a6109c9bc614ad4a1b370b7da9a",
+    "material-symbols": "d757d460477c5827176a991b86608d3aec599b9b13748096a692136bfa5eb8fb",
+    "lucide": "5101449b40bf34efe71cc157610d609516f0d6c9aca8d175886502f40fe27f99",
+    "carbon": "8107b4d9a00c9a2329b2b555451dd1a0762b04760076bd7be620b3d490adbd30",
+    "bi": "6a2f0935512b22c867cb2879454220c8a65cafbff77ebbfc2551a106825d5c27",
+    "mingcute": "dd0cd6f2e829734a0051c9ebf675838fbb542d26b34d943799d3caa5bc485cc5",
+    "iconoir": "83959e7edf1c83705c89fcf8185078557b3fbcc20e6e817c372f1ad7f26661df",
+    "hugeicons": "abd5592969c4d89ddd65fca25dad363a3487cc74c047874c4def560521f6687c",
+    "tabler": "e0f0bc02c1ee4b46cd4009b788c6d8389d2b94f5b5b02fe9a2a046dd858c4f47",
+    "fluent": "0192ea8b7c3d911be3cb023d398f0100036d44148b9209723a8bb642e5406526",
+    "tdesign": "2d50b7fca50893061e79e46c2ad373cf414c58c8da828a02839cfeac8cfe0ffc",
+    "mynaui": "18f11e8f51ca5284f658eadb69272833b0629afa2c271f3473540a28282082b6",
+    "clarity": "45a159598f661497bd5e022a6c42fd4f00a7d3b9f73aabe96335691a8b9c79f7",
+    "f7": "c53e17d455be1febf693fbf4ad0c4e4f26bfcdd8301300707234956e4fb4eb7a",
+    "majesticons": "a90f20cb0d7e5926a456e42913bff786c3af26e7a63c843287c4d81ef41a9b30",
+    "stash": "0abfde152629992919ce2c84d448e8a6daef76a4c92b73e657acf24055122ac4",
+    "proicons": "c756a4805173fcd0dba06932b38f0a3b20cf9c971ebdf5bbafb3d59e289344c1",
+    "corpus.json": "16cc3f46c7bb7240a4d66f9d2bbd54e4a6fb68b50b1d3387a65659560d98d28b",
+}
+DATASHEET = Path(__file__).parents[1] / "docs" / "icons.md"
 
 
 # What is shipped
 
 
 def content_of(split):
-    return lzma.decompress(assets().joinpath(f"{split}.json.xz").read_bytes())
+    return unpacked(f"{split}.json")
+
+
+def unpacked(name):
+    return lzma.decompress(assets().joinpath(f"{name}.xz").read_bytes())
 
 
 @pytest.mark.parametrize("split", DIGESTS)
@@ -67,6 +99,47 @@ def test_the_corpus_is_the_pinned_one():
     first, last = read_set("tabler").icons[0], read_set("proicons").icons[-1]
     assert (first.name, last.name) == ("a-b", "zoom-out")
     assert {about["licence"] for about in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
+
+
+def test_drawings_and_names_are_the_pinned_ones():
+    parts = {name: unpacked(name) for name in CORPUS}
+    assert {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()} == CORPUS
+    assert [*json.loads(parts["corpus.json"])["sets"], "corpus.json"] == [*CORPUS]
+    shipped = {path.name.removesuffix(".xz") for path in assets().iterdir() if path.name.endswith(".xz")}
+    assert shipped == {*CORPUS, *(f"{split}.json" for split in DIGESTS)}
+
+
+def test_the_datasheet_has_the_digest_that_build_prints():
+    printed = hashlib.sha256(b"".join(unpacked(name) for name in CORPUS)).hexdigest()
+    assert re.findall(r"`digest ([0-9a-f]{64})`", DATASHEET.read_text()) == [printed]
+
+
+def test_near_duplicates_are_those_of_the_datasheet():
+    counts = json.loads(unpacked("corpus.json"))["near_duplicates"]
+    assert [*counts] == [*SPLITS["train"]]
+    taken_out, kept = sum(counts.values()), sum(len(read_set(prefix).icons) for prefix in counts)
+    assert (taken_out, kept) == (7_720, 29_373)
+    told = f"taken out before any training: {taken_out:,} of {taken_out + kept:,}."
+    assert told in DATASHEET.read_text()
+
+
+@pytest.mark.parametrize("name", ["clip", "lincir", "pic2word"])
+def test_a_shipped_card_tells_data_command_seconds_and_metrics(name):
+    text = assets().joinpath(name, "README.md").read_text()
+    facts = json.loads(assets().joinpath(name, "training.json").read_text())
+    shown = json.loads(re.search(r"```json\n(.*)```", text, re.DOTALL)[1])
+    assert shown == {key: facts[key] for key in ("plan", "about")}
+    *_, typed = re.findall(r"^    cig train (.*)", text.replace("\\\n", ""), re.MULTILINE)
+    told, plan = dict(re.findall(r"--([\w-]+) (\S+)", typed)), facts["plan"]
+    assert typed.split()[1] == facts["about"]["data"] == "icons/train"
+    assert [int(told[flag]) for flag in ("steps", "batch-size", "warmup", "save-every")] == [
+        plan[key] for key in ("steps", "batch", "warmup", "save_every")
+    ]
+    assert (float(told["lr"]), told["dtype"]) == (plan["lr"], plan["autocast"])
+    assert f"{round(facts['seconds'])} s " in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert set(rows) <= set(DATASHEET.read_text().splitlines())
 
 
 def test_val_and_test():
@@ -151,6 +224,19 @@ def test_training_has_no_near_duplicate_of_what_is_held_out():
     assert duplicates.nearest(sample, held)[0].max() < duplicates.THRESHOLD + 0.01  # drawings were rounded to 16 levels
 
 
+def test_what_a_clip_holds_to_be_alike_is_counted():
+    cosines = {"val": np.array([0.96, 0.5, 0.995, 0.985]), "test": np.array([0.5, 0.985, 0.2, 0.9])}
+    _, _, *lines = likeness.table(cosines, np.array([False, False, True, False]))
+    counts = [tuple(line.split()) for line in lines]
+    assert counts[:3] == [("0.95", "val", "3", "2"), ("0.95", "test", "1", "1"), ("0.95", "either", "4", "3")]
+    assert counts[6:] == [("0.99", "val", "1", "0"), ("0.99", "test", "0", "0"), ("0.99", "either", "1", "0")]
+    assert sorted(likeness.chosen(cosines["val"], 0.98)) == [2, 3]
+    rows = likeness.features(np.stack([drawn(4), drawn(3), drawn(4, "rectangle")]))
+    alike, other = rows[0] @ rows[1], rows[0] @ rows[2]
+    assert other < alike < 1.0001
+    assert likeness.sheet([5, 7], np.ones(8), np.arange(8)).size == (5 * 220, 84)
+
+
 # Names
 
 
@@ -197,12 +283,59 @@ def test_grammar_leaves_out(prefix, name):
 LOCK = Icon("x", "folder-lock", "folder", "lock")
 
 
-def test_wordings_of_test_are_in_no_training_caption():
-    captions = " | ".join(IconPairs().captions(20_000, Random(0)))
-    fixed = {form.split("{")[0].strip() for forms in wordings.TEST.values() for form in forms} - {"", "the"}
-    for form in fixed:
-        assert f" {form} a" not in captions, form
-    assert not [name for name in wordings.SYNONYMS.values() if f"a {name} badge" in captions]
+@pytest.fixture(scope="module")
+def of_pairs():
+    """What a CLIP and a phi read."""
+    return said(IconPairs().captions(20_000, Random(0)))
+
+
+@pytest.fixture(scope="module")
+def of_triplets():
+    triplets = IconTriplets(20_000)
+    return said(triplets.said(range(len(triplets)), 0, Random(0)))
+
+
+def said(captions):
+    return " | ".join(text.replace(",", " |") for text in captions)
+
+
+def phrase(form):
+    """Whatever a form says: each slot is any word for it that the corpus has, by a name of ours or by a synonym."""
+    icons = [icon for prefixes in SPLITS.values() for prefix in prefixes for icon in read_set(prefix).icons]
+    attributes = "badge", "enclosure", "direction", "style"
+    kinds = {kind: {getattr(icon, kind) for icon in icons} - {""} for kind in attributes}
+    kinds["badge"] |= {*wordings.SYNONYMS.values()}
+    kinds["style"] |= {*wordings.STYLE_SYNONYMS.values()}
+    words = {kind: "|".join(map(re.escape, sorted(names, key=len, reverse=True))) for kind, names in kinds.items()}
+    slots = {"ink": "|".join(INKS), "object": r"an? [a-z0-9 ]+", "old_object": "[a-z0-9 ]+", "style": words["style"]}
+    slots |= {"badge": f"an? (?:{words['badge']})", "old_badge": words["badge"], "old_style": words["style"]}
+    slots |= {"enclosure": f"an? (?:{words['enclosure']})", "old_enclosure": words["enclosure"]}
+    slots |= {"direction": words["direction"], "side": "|".join(map(side_of, kinds["direction"]))}
+    return re.compile(rf"\b{form.format_map({name: f'(?:{own})' for name, own in slots.items()})}\b")
+
+
+def found(forms, captions):
+    return [form for kind in forms.values() for form in kind if phrase(form).search(captions)]
+
+
+def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets):
+    assert not found(wordings.TEST, of_pairs)
+    assert not found(wordings.TEST, of_triplets)
+    phrases = "with {0}", "has {0} badge", "without the {1}", "no {1} badge"
+    for name, other in wordings.SYNONYMS.items():
+        said_by = [[form.format(article(own), own) for form in phrases] for own in (name, other)]
+        patterns = [re.compile(rf"\b(?:{'|'.join(own)})\b") for own in said_by]
+        assert [bool(pattern.search(of_pairs + of_triplets)) for pattern in patterns] == [True, False], name
+    for style, other in wordings.STYLE_SYNONYMS.items():
+        assert [f"is {own}" in of_pairs + of_triplets for own in (style, other)] == [True, False]
+
+
+def test_wordings_that_val_has_of_training_are_there_but_for_two_changes(of_pairs, of_triplets):
+    """And so the test above can find a form that is there."""
+    forms = {form for kind in wordings.TRAINING.values() for form in kind}
+    assert forms - {*found(wordings.TRAINING, of_triplets)} == {"is {object}"}
+    unread = {"is {object}", "is not in the {old_enclosure}", "without the {old_enclosure}"}
+    assert forms - {*found(wordings.TRAINING, of_pairs)} == unread
 
 
 def test_queries_say_what_changes():
@@ -265,9 +398,13 @@ def test_plain_captions_are_without_made_up_words():
 
 
 def test_gallery_has_the_target_in_other_inks():
-    names = set(json.loads(content_of("val"))["gallery"])
-    stems = [name.rpartition(".")[0].rpartition(".")[0] for name in names]
-    assert len(names) - len(set(stems)) == 14_806 - 11_096  # icons that are there in more inks than one
+    content = json.loads(content_of("val"))
+    inks = Counter(name.partition(".")[0] for name in content["gallery"])
+    assert (len(content["gallery"]), len(inks)) == (14_806, 11_096)
+    targets = [row[3].partition(".")[0] for row in content["queries"]]
+    assert (len(set(targets)), sum(inks[name] > 1 for name in set(targets))) == (3_551, 2_582)
+    assert "val's 3,551 distinct targets 2,582 (73%)" in DATASHEET.read_text()
+    assert round(100 * sum(inks[name] > 1 for name in targets) / len(targets)) == 78
     assert picture_name(LOCK, "red") == "x/folder-lock.red.png"
 
 

@@ -365,12 +365,29 @@ def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkey
     assert made.identity["scheduler"]["revision"] == hub.repo(SDXL).commit
 
 
-@pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_that_does_not_answer_or_knows_nothing_is_said(own_hub, monkeypatch, capsys, offline):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+@pytest.mark.parametrize("trouble", ["offline", "away", "failing", "knows nothing"])
+def test_a_hub_that_does_not_answer_or_knows_nothing_is_said(own_hub, monkeypatch, capsys, trouble):
+    """Nothing came, so the weight is missing, not broken; and it is tried again where that may help."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's own tries
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", trouble == "offline")
+    if trouble == "away":
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    if trouble == "failing":
+        own_hub.down = True
     code, out, err = run(capsys, "models", "download", VAE)
     assert (code, f"{VAE} cannot be had from the hub" in out, "Traceback" in err) == (1, True, False)
-    assert bool(own_hub.asked) != offline
+    assert (f"{VAE}: missing" in out, f"{VAE} is missing" in err) == (True, True)
+    assert ("next: try again" in out, "Dry run" in out) == (trouble != "knows nothing", False)
+    assert bool(own_hub.asked) == (trouble in ("failing", "knows nothing"))
+
+
+def test_all_weights_of_a_hub_that_does_not_answer_are_no_success(monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    wanted = [one(VAE), one("phi_best")]
+    monkeypatch.setattr("cig.models.select", lambda names: wanted)
+    code, _, err = run(capsys, "models", "download")
+    assert (code, f"{VAE} is missing" in err, "phi_best is missing" in err) == (1, True, False)
+    assert "to be fetched by hand: phi_best" in err
 
 
 def test_a_cache_of_another_commit_is_used_as_it_is(own_hub, world, place):

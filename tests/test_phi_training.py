@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from random import Random
@@ -159,16 +161,59 @@ def test_keywords_by_nltk():
     assert mask_keywords(["The dog, and the dog runs"], found, Random(0)) == ["$ , and $ runs"]
 
 
-def test_parts_of_lincirs_loss_add_up(world, tmp_path):
+def test_four_parts_of_eight_captions_are_lincirs_thirty_two(world, tmp_path):
     clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
-    captions = load_captions(write_captions(tmp_path / "c.txt", [f"a cat on {i} dogs" for i in range(9)]))
+    captions = load_captions(write_captions(tmp_path / "c.txt", [f"a cat on {i} dogs" for i in range(40)]))
     network = Phi(40, 80, 32, dropout=0)
 
-    def total(parts):
+    def learnt(parts):
         torch.manual_seed(0)
-        return sum(Lincir(captions).loss(clip, network, 8, Step(0, Random(0), parts))).item()
+        network.zero_grad()
+        losses = [part.item() for part in each(Lincir(captions).loss(clip, network, 32, Step(0, Random(0), parts)))]
+        return sum(losses), torch.cat([own.grad.flatten() for own in network.parameters()])
 
-    assert total(1) == pytest.approx(total(4), rel=1e-5)
+    def each(parts):
+        for part in parts:
+            part.backward()
+            yield part
+
+    (loss, gradient), (whole_loss, whole) = learnt(4), learnt(1)
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+    assert (gradient - whole).norm() < 1e-5 * whole.norm()
+
+
+BOTH = """
+from contextlib import suppress
+from cig.cli import main
+for call in {calls!r}:
+    with suppress(SystemExit):  # a call's end
+        main(call)
+"""
+
+
+def test_two_processes_are_one(world, tmp_path):
+    """Of LinCIR and of Pic2Word, by the command line."""
+    captions = write_captions(tmp_path / "c.txt", [f"a cat on {i} dogs" for i in range(20)])
+    write_noise(tmp_path / "pictures")
+    few = ["--clip", str(world / "models" / "clip-small"), "--steps", "2", "--batch-size", "8", "--dropout", "0"]
+    jobs = [["lincir", captions], ["pic2word", str(tmp_path / "pictures")]]
+
+    def trained(processes):
+        home = tmp_path / str(processes)
+        calls = [
+            ["train", "phi", data, "--objective", name, "--out", str(home / name), "--device", "cpu", *few]
+            for name, data in jobs
+        ]
+        (tmp_path / "both.py").write_text(BOTH.format(calls=calls))
+        start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", f"{processes}", "--num_machines", "1"]
+        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        command = [sys.executable, *(start if processes > 1 else []), str(tmp_path / "both.py")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [read_tensors(home / name / loop.CHECKPOINT)["facts"]["loss"] for name, _ in jobs]
+
+    assert trained(2) == pytest.approx(trained(1), rel=1e-5)
 
 
 # Pictures and pairs

@@ -26,7 +26,10 @@ def test_smoke(tmp_path):
         "diffusers",
         "UNet2DConditionModel",
     ]
-    python("prior.py", out, "--limit", "24", "--steps", "4", "--batch-size", "8")
+    few = ("--limit", "24", "--steps", "4", "--batch-size", "8")
+    python("prior.py", out, *few)
+    triplets = ("--data", "icons/triplets", "--generator", "triplets", "--name", "triplets-prior")
+    python("prior.py", out, *few, *triplets, "--start", out / "prior")
     told = python("experiment.py", out, "choose", "--limit", "12", code=1)
     assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {out}" in told
     python("sampling.py", out, "--limit", "12")

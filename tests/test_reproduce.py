@@ -291,6 +291,19 @@ def test_fashioniq_with_a_picture_missing_is_not_comparable(world, tmp_path, cap
     assert result["missing"] == {"gallery": {"dress": [absent]}}
 
 
+def test_circo_without_the_list_of_its_gallery_is_not_run(world, tmp_path, capsys):
+    home = shutil.copytree(world / "CIRCO", tmp_path / "CIRCO")
+    path = home / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
+    path.unlink()
+    places = replace(small(world, tmp_path / "out"), dataset=home)
+    with pytest.raises(IncompleteError, match="the gallery of circo/test is not known") as told:
+        room.reproduce("circo/searle-xl", places)
+    assert f"its list {path} is not there" in str(told.value)
+    assert str(told.value).endswith(f"To get it:\n    cig download circo --dataset-path {home}")
+    assert not (tmp_path / "out").exists()
+    assert "lacks circo/test" in room.listing(places)
+
+
 def test_queries_that_could_not_run_are_named_and_what_was_measured_is_kept(world, tmp_path):
     home = shutil.copytree(world / "FashionIQ", tmp_path / "FashionIQ")
     reference = json.loads((home / "captions/cap.shirt.val.json").read_text())[0]["candidate"]

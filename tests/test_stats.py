@@ -1,7 +1,9 @@
 """What a benchmark is made of: a toy counted by hand, the real annotations by known numbers."""
 
 import json
+import os
 import random
+import shutil
 
 import pytest
 from PIL import Image
@@ -93,12 +95,28 @@ def test_the_verb(world, tmp_path, capsys, name):
         assert own["spreads"]["words a caption"].keys() == {"least", "25%", "median", "75%", "most"}
 
 
+def test_a_gallery_whose_list_is_missing_has_no_size(world, tmp_path, capsys):
+    home, name = shutil.copytree(world / "CIRCO", tmp_path / "CIRCO"), "image_info_unlabeled2017.json"
+    path = home / "COCO2017_unlabeled/annotations" / name
+    path.unlink()
+    entry = json.loads((home / "annotations/val.json").read_text())[0]
+    os.unlink(home / f"COCO2017_unlabeled/unlabeled2017/{entry['target_img_id']:012d}.jpg")
+    with pytest.raises(SystemExit) as done:
+        main(["stats", "circo", "--dataset-path", str(home), "--json", str(tmp_path / "a.json")])
+    shown, own = capsys.readouterr(), json.loads((tmp_path / "a.json").read_text())[""]
+    assert done.value.code == 1
+    assert f"  gallery     not known: its list {path} is not there" in shown.out.splitlines()
+    assert f"for lack of {path}. To get it: cig download circo --dataset-path {home}" in shown.err
+    assert (own["gallery"], own["unnamed"], own["missing_list"]) == (None, None, str(path))
+    assert "outside" not in {finding["kind"] for finding in own["oddities"]}, "nobody knows what the gallery lists"
+
+
 @pytest.mark.parametrize(
     ("name", "sizes", "words", "cut"),
     [
         ("fashioniq/val", (2017, 1331, 2017, 3817), (1, 4, 5, 6, 18), 0),
         ("cirr/val", (4181, 2165, 2206, 2297), (2, 8, 10, 14, 47), 0),
-        ("circo/val", (220, 220, 220, 0), (3, 8, 10, 13, 23), 0),
+        ("circo/val", (220, 220, 220, None), (3, 8, 10, 13, 23), 0),
     ],
 )
 def test_the_real_annotations(annotations, name, sizes, words, cut):

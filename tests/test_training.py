@@ -21,7 +21,7 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.flags import LoopFlags, SearleFlags
 from cig.inversion import IM2TEXT, load_phi
 from cig.tensors import read_tensors
-from cig.training import load_pairs, loop
+from cig.training import card, load_pairs, loop
 from cig.training.clip import contrastive, deepen
 from cig.training.keywords import Chunker, Word, mask_keywords
 from cig.training.lincir import Lincir
@@ -156,6 +156,31 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     again = fit(tmp_path / "whole")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_at_a_constant_rate_a_finished_run_goes_on(tmp_path, capsys):
+    whole = fit(tmp_path / "whole", schedule="constant")
+    fit(tmp_path / "short", steps=4, schedule="constant")
+    longer = fit(tmp_path / "short", schedule="constant")
+    assert all(torch.equal(whole[name], longer[name]) for name in whole)
+    assert read_tensors(tmp_path / "short" / CHECKPOINT)["facts"]["plan"]["steps"] == 6
+    capsys.readouterr()
+    fit(tmp_path / "short", schedule="constant")
+    assert "short: 6 steps, all of them, are done" in capsys.readouterr().err
+
+
+def test_a_rate_that_falls_falls_to_a_step_that_stays(tmp_path):
+    fit(tmp_path)
+    with pytest.raises(MismatchError, match="steps: 6 there, 8 now"):
+        fit(tmp_path, steps=8)
+
+
+def test_a_later_call_may_keep_checkpoints_more_often(tmp_path):
+    model, kept = nn.Linear(1, 1), []
+    for save_every, steps in ((4, 4), (1, 6)):
+        plan = Plan(steps, 1, 0.1, 1, "constant", save_every=save_every)
+        train(model, lambda step: model.weight.sum(), plan, tmp_path, lambda facts: kept.append(facts["steps"]), {})
+    assert kept == [4, 5, 6]
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -397,10 +422,35 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
         file = small / name / "phi.safetensors"
         inverter = load_phi(file, clip, kind) if kind else load_phi(file, clip)
         assert inverter(torch.zeros(2, 16)).shape == (2, 32)
-    card = (small / "clip" / "README.md").read_text()
-    assert "icons/train: 3 of 3 steps of 8 items" in card
+    told = (small / "clip" / "README.md").read_text()
+    assert "icons/train: 3 of 3 steps of 8 items" in told
     weights = read_tensors(small / "clip" / "model.safetensors")
     assert {own.dtype for own in weights.values() if own.is_floating_point()} == {torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["/venv/bin/cig", "train", "clip", "icons/train", "--out", "clip"], "cig train clip icons/train --out clip"),
+        (["/src/cig/__main__.py", "train", "--lr", "4e-4"], "cig train --lr 4e-4"),
+        (["cig", "--start", "/home/me/icons/clip0", "--out=/tmp/b", "~/c"], "cig --start clip0 --out=b c"),
+        (["cig", "phi clip=/tmp/clip phi=~/x/phi.pt", "../d"], "cig 'phi clip=clip phi=phi.pt' ../d"),
+        (["/venv/lib/pytest/__main__.py", "tests"], ""),
+        ([], ""),
+    ],
+)
+def test_a_card_tells_the_command_without_the_machines_folders(argv, told):
+    assert card.command(argv) == told
+
+
+def test_a_card_has_the_command_where_one_was_typed(tmp_path, monkeypatch, small):
+    facts = json.loads((small / "clip" / "training.json").read_text())
+    assert "command" not in facts
+    monkeypatch.setattr(sys, "argv", ["/bin/cig", "train", "clip", "/data/pairs.csv", "--out", str(tmp_path)])
+    card.write_card(tmp_path, "a CLIP", facts)
+    typed = f"cig train clip pairs.csv --out {tmp_path.name}"
+    assert json.loads((tmp_path / "training.json").read_text())["command"] == typed
+    assert f"\n\n    {typed}\n\n```json" in (tmp_path / "README.md").read_text()
 
 
 def test_a_phis_rate_stays_or_falls(small, tmp_path):

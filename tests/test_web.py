@@ -215,4 +215,5 @@ def test_retry_after():
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     assert 97 < _retry_after({"retry-after": later}) <= 100
     said = {"5": 5, "-5": 0, "soon": 0, "": 0, "Mon, 01 Jan 2001 00:00:00 GMT": 0, "9" * 400: 999999999}
+    said["Fri, 31 Dec 9999 23:59:59 -1200"] = 1e9
     assert {text: _retry_after({"retry-after": text}) for text in said} == said

@@ -23,6 +23,7 @@ from cig.training.phrases import generate_phrases, mended, read_phrases
 from cig.training.pictures import load_pictures
 from cig.training.vocabulary import load_concepts, load_vocabulary, of_names
 from cig.training.wording import TEMPLATES
+from cig.verbs import pseudo_words, words
 from cig.web import WebError
 from test_cli import run
 
@@ -446,6 +447,28 @@ def test_weights_come_from_safetensors_alone(speaker, tmp_path):
         load_language_model(str(tmp_path / "a"), *place)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_language_model(str(ICONS), *place)
+
+
+def test_shards_are_the_whole(tmp_path, speaker):
+    (tmp_path / "names.txt").write_text("dog\ncat\nbird\n")
+    for shard in ("1/1", "1/2", "2/2"):
+        out = tmp_path / f"{shard[0]}of{shard[2]}.jsonl"
+        words.phrases(str(tmp_path / "names.txt"), out=out, model=str(speaker), count=2, shard=shard)
+    whole, one, two = (read_phrases(tmp_path / f"{name}.jsonl") for name in ("1of1", "1of2", "2of2"))
+    assert {**one, **two} == whole
+    assert not set(one) & set(two)
+
+
+@pytest.mark.parametrize("verb", ["concepts", "phrases", "oti"])
+def test_several_processes_would_each_do_all(verb, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    calls = {
+        "concepts": lambda: words.concepts("p", clip="c", vocabulary="v", out=tmp_path / "c.csv"),
+        "phrases": lambda: words.phrases("names.txt", out=tmp_path / "p.jsonl"),
+        "oti": lambda: pseudo_words.oti("p", clip="c", out=tmp_path / "w"),
+    }
+    with pytest.raises(UsageError, match=f"train {verb} was started in 2 processes, and each would do all of it"):
+        calls[verb]()
 
 
 def test_the_verb_says_what_it_made(speaker, tmp_path, capsys):

@@ -20,7 +20,11 @@ def near_duplicates(drawings: np.ndarray, held: np.ndarray, threshold: float = T
 
 def nearest(drawings: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cosine [N] of each drawing with the nearest held one, and which one it is [N]."""
-    own, others = prints(drawings), prints(held)
+    return nearest_rows(prints(drawings), prints(held))
+
+
+def nearest_rows(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of unit rows [N, d] and [M, d]."""
     scores, places = [], []
     for start in range(0, len(own), 1024):
         cosines = own[start : start + 1024] @ others.T

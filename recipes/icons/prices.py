@@ -40,7 +40,7 @@ class Price:
 
     @property
     def cells(self) -> list[str]:
-        return [f"{self.operations / 1e9:.2f}", f"{1000 * self.seconds:.1f}"]
+        return [f"{self.operations / 1e9:.3g}", f"{1000 * self.seconds:.1f}"]
 
 
 def price(call: Callable[[], object], rounds: int = ROUNDS) -> Price:
@@ -69,8 +69,8 @@ def prices(seen: Seen, generator: SDXL) -> dict[str, Price]:
     parts: dict[str, Callable[[], object]] = {
         "picture": lambda: composer.first.clip.embed_images(pixels[0]),
         "large picture": lambda: composer.second.clip.embed_images(pixels[1]),
-        "words": lambda: seen.small[0].embed_queries(features[0], captions, queries, []),
-        "large words": lambda: seen.large.embed_queries(features[1], captions, queries, []),
+        "words": lambda: seen.small[0].embed_queries(features[0], captions),
+        "large words": lambda: seen.large.embed_queries(features[1], captions),
         "composed": lambda: composer.compose([query.id for query in queries], features, captions),
         "imagined": lambda: generator(composed, list(range(BATCH))),
         "round trip": lambda: vae.decode(vae.encode(drawings).latent_dist.mode()),

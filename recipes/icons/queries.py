@@ -197,7 +197,7 @@ def _sayable(name: str) -> bool:
 
 
 class Gallery:
-    """Every icon in its base ink, every target, and of half of the targets the same drawing in one more ink."""
+    """Every icon in its base ink, every target, and for half of the queries the target's drawing in one more ink."""
 
     def __init__(self, icons: Sequence[Icon], drafts: Sequence[tuple[Any, ...]], rng: Random) -> None:
         self.names = {picture_name(icon, base_ink(icon)) for icon in icons}

@@ -45,17 +45,25 @@ def parse_named(text: str) -> Branching:
     return branching(table, source, needed=("name",))
 
 
-def parse_contest(methods: Sequence[str], branches: Sequence[str], clip: str | None, **rest: Any) -> Comparing:
+def parse_contest(
+    methods: Sequence[str], branches: Sequence[str], clip: str | None, family: str = "", **rest: Any
+) -> Comparing:
     """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
     modest = ["reference-image", "reference-augmented", "oracle"]
     ready = [PSEUDO_TARGET, *controls.names()] if rest["pseudo_targets"] else modest
     return Comparing(
-        methods=tuple(parse_method(text, clip) for text in methods or plugins.names("methods")),
+        methods=tuple(parse_method(text, clip) for text in methods or usual_methods(family)),
         branches=tuple(map(parse_named, branches or ready)),
         strict_methods=bool(methods),
         strict_branches=bool(branches),
         **rest,
     )
+
+
+def usual_methods(family: str) -> list[str]:
+    """All of them; with the weights that were made for a benchmark, where a variant is called by its name (icons)."""
+    names = plugins.names("methods")
+    return [f"{name}/{family}" if family in plugins.load("methods", name).VARIANTS else name for name in names]
 
 
 def parse_method(text: str, clip: str | None = None) -> Searching:

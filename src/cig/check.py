@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,6 +22,7 @@ BROKEN = {
     "too large": "pictures of too many pixels",
 }
 SPOILING = {  # an evaluation is incomplete with any of these
+    "no list": "lists of the gallery missing, so that it is no more than the pictures found",
     "missing": "pictures missing",
     **BROKEN,
     "no reference": "queries without a reference",
@@ -63,7 +64,7 @@ class Checkup:
     queries: int
     evaluable: int  # queries whose reference and target can both be found; where targets are hidden, the reference
     hidden: bool
-    pictures: int  # that the annotations name
+    pictures: int  # that the annotations name; at least so many, where the list of the gallery is missing
     readable: int  # of them
     findings: tuple[Finding, ...]
     digests: Mapping[Path, str]  # of the pictures that can be read
@@ -71,6 +72,11 @@ class Checkup:
     @property
     def whole(self) -> bool:
         return not any(finding.kind in SPOILING for finding in self.findings)
+
+    @property
+    def listed(self) -> bool:
+        """Whether the gallery is the official one, not the pictures that were found for lack of its list."""
+        return not self._found("no list")
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -81,6 +87,11 @@ class Checkup:
     def unreadable(self) -> dict[str, str]:
         """Name -> why, of files that are no whole pictures."""
         return self._found(*BROKEN)
+
+    @property
+    def suspicious(self) -> dict[str, str]:
+        """Name -> more about it, of files that can be read and are placeholders, in all likelihood."""
+        return self._found(*BLANK)
 
     def _found(self, *kinds: str) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -103,11 +114,11 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
     whole = {name: own for name, own in seen.items() if isinstance(own, Look)}
     readable = set(whole) if decode else set(paths)
     found: dict[str, dict[str, str]] = {
+        "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
         "missing": {name: "" for name in wanted if name not in paths},
         **{kind: _broken(seen, kind) for kind in BROKEN},
-        "tiny": {name: _told(own) for name, own in whole.items() if own.tiny},
-        "one colour": {name: _told(own) for name, own in whole.items() if own.blank and not own.tiny},
-        "no reference": {query.id: query.reference for query in part.queries if query.reference not in readable},
+        **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
+        "no reference": _without_reference(part, readable),
         "no target": _without_target(part, readable),
         "same": {" = ".join(names): "" for names in _same(whole)},
     }
@@ -115,7 +126,7 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
         title=part.title,
         part=part.part,
         queries=len(part.queries),
-        evaluable=len(part.queries) - len({*found["no reference"], *found["no target"]}),
+        evaluable=evaluable(part, readable),
         hidden=part.hidden,
         pictures=len(wanted),
         readable=len(readable),
@@ -137,7 +148,16 @@ def _broken(seen: Mapping[str, Look | Trouble], kind: str) -> dict[str, str]:
     return {name: own.why for name, own in seen.items() if isinstance(own, Trouble) and own.kind == kind}
 
 
-def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
+def evaluable(part: Benchmark, readable: Collection[str]) -> int:
+    """How many queries could run and be scored with these pictures; where targets are hidden, run."""
+    return len(part.queries) - len({*_without_reference(part, readable), *_without_target(part, readable)})
+
+
+def _without_reference(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
+    return {query.id: query.reference for query in part.queries if query.reference not in readable}
+
+
+def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
     """Query -> the first of its targets that cannot be found: it has no picture, or the gallery does not list it."""
     gallery = set(part.gallery)
     lost: dict[str, str] = {}
@@ -150,9 +170,10 @@ def _without_target(part: Benchmark, readable: set[str]) -> dict[str, str]:
     return lost
 
 
-def _told(own: Look) -> str:
-    width, height = own.size
-    return f"{width} x {height}"
+def _suspicious(paths: Mapping[str, Path], whole: Mapping[str, Look], kind: str) -> dict[str, str]:
+    """Name -> the file and its size, of pictures that can be read, and so are embedded, and show nothing."""
+    sizes = {name: own.size for name, own in whole.items() if own.suspicious == kind}
+    return {name: f"{paths[name]}: {width} x {height}" for name, (width, height) in sizes.items()}
 
 
 def _same(whole: Mapping[str, Look]) -> list[list[str]]:
@@ -204,7 +225,8 @@ def fields(finding: Finding) -> dict[str, Any]:
 
 def to_text(own: Checkup) -> str:
     """A few lines for the terminal: what stands, each finding with its count and three examples, and what mends it."""
-    head = f"{own.title}: {own.readable:,} of {own.pictures:,} pictures are there and can be read; {_able(own)}"
+    wanted = f"{own.pictures:,}" if own.listed else f"at least {own.pictures:,}"
+    head = f"{own.title}: {own.readable:,} of {wanted} pictures are there and can be read; {_able(own)}"
     return "\n".join([head, *_lines(own.findings)])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from cig import report
 from cig.cache import FeatureCache
 from cig.errands import find
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, some
 from cig.evaluation import evaluate
 from cig.formats import write_json
 from cig.fusion import PSEUDO_TARGET
@@ -148,10 +148,10 @@ def ask(name: str, text: str, out: Path, k: int = 20, compute: Compute | None = 
     """One free query over the gallery of icons/val, answered as `out/query.html`; returns that page.
 
     Args:
-        name: an icon, "folder", "tabler/folder" or "tabler/folder.red".
+        name: an icon, "folder", "tabler/folder" or "tabler/folder.orange".
 
     Raises:
-        NotFoundError: no such icon; the message names similar ones.
+        NotFoundError: no such icon, or not in that ink; the message names similar ones, or its inks.
     """
     (part,) = Data(BENCHMARK, limit=1).load("val")
     picture = reference(name, part)
@@ -166,12 +166,29 @@ def ask(name: str, text: str, out: Path, k: int = 20, compute: Compute | None = 
 
 def reference(name: str, part: Benchmark) -> str:
     """The gallery's picture that a name means: of that set and ink where they are said, else the first."""
-    wanted = name.lower().removesuffix(".png")
-    for form in (lambda own: own, lambda own: own.rpartition(".")[0], lambda own: own.rpartition(".")[0].split("/")[1]):
-        for own in part.gallery:
-            if form(own.removesuffix(".png")) == wanted:
-                return own
-    names = dict.fromkeys(own.split("/")[1].split(".")[0] for own in part.gallery)
+    icon, _, ink = name.lower().removesuffix(".png").partition(".")
+    pictures = [own for own in part.gallery if icon in _names(own)]
+    for own in pictures:
+        if ink in ("", _ink(own)):
+            return own
+    if pictures:
+        inks, example = some(map(_ink, pictures)), pictures[0].removesuffix(".png")
+        raise NotFoundError(f'no "{name}" in {part.name}; {icon} is there in {inks}: --query {example}')
+    raise NotFoundError(f'no icon "{name}" among {_of_all(icon, part)}')
+
+
+def _names(picture: str) -> tuple[str, str]:
+    """ "tabler/folder" and "folder" of "tabler/folder.orange.png" """
+    icon = picture.partition(".")[0]
+    return icon, icon.rpartition("/")[2]
+
+
+def _ink(picture: str) -> str:
+    return picture.split(".")[1]
+
+
+def _of_all(icon: str, part: Benchmark) -> str:
+    """How many icons there are, and those with names like this one's."""
+    names, wanted = list(dict.fromkeys(_names(own)[1] for own in part.gallery)), icon.rpartition("/")[2]
     near = difflib.get_close_matches(wanted, names, 5) or [own for own in names if wanted in own][:5]
-    hint = f"; there are {', '.join(near)}" if near else ""
-    raise NotFoundError(f'no icon "{name}" among the {len(names)} of {part.name}{hint}')
+    return f"the {len(names)} of {part.name}" + (f"; there are {', '.join(near)}" if near else "")

@@ -236,15 +236,23 @@ def _mend(data: Data, part: Benchmark) -> str:
 
 
 def stats(data: Data, compute: Compute, json: Path | None = None, pictures: bool = True) -> None:
-    """Prints sizes, lengths, repetitions and oddities of every part, and, with pictures, near-duplicates."""
+    """Prints sizes, lengths, repetitions and oddities of every part, and, with pictures, near-duplicates.
+
+    Raises:
+        IncompleteError: the list of a gallery is not there; what is known was printed and written before.
+    """
     from cig.stats import stats as count
     from cig.stats import to_json, to_text
 
     known = getattr(data.module, "ODDITIES", ())
-    counted = [count(part, known, pictures, compute.workers) for part in data.load("val")]
+    parts = data.load("val")
+    counted = [count(part, known, pictures, compute.workers) for part in parts]
     if json:
         write_json(json, {own.part: to_json(own) for own in counted}, indent=1)
     print("\n\n".join(map(to_text, counted)))
+    lacking = {_mend(data, part): str(part.missing_list) for part in parts if part.missing_list}
+    if lacking:
+        raise IncompleteError(f"incomplete, for lack of {', '.join(lacking.values())}. To get it: {'; '.join(lacking)}")
 
 
 def validate_submission(path: Path, dataset: Path | None = None) -> None:

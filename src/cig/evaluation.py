@@ -139,17 +139,20 @@ def missing_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> 
     return missing
 
 
-def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, dict[str, int]]:
-    """Queries and gallery pictures of each part, and how many of them are there: that can be answered, are ranked."""
+def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, dict[str, int | None]]:
+    """Queries and gallery pictures of each part, and how many of them are there: that can be answered, are ranked.
+
+    The gallery's is None where its list is missing: what was found says nothing of how many there should be.
+    """
     return {part.part: _counts(part, _missing(part, own)) for part, own in zip(benchmarks, rankings, strict=True)}
 
 
-def _counts(benchmark: Benchmark, missing: Mapping[str, Any]) -> dict[str, int]:
+def _counts(benchmark: Benchmark, missing: Mapping[str, Any]) -> dict[str, int | None]:
     queries, gallery = len(benchmark.queries), len(benchmark.gallery)
     return {
         "queries": queries,
         "queries_present": queries - len({*missing["references"], *missing["targets"]}),
-        "gallery": gallery,
+        "gallery": None if benchmark.missing_list else gallery,
         "gallery_present": gallery - len(missing["gallery"]),
     }
 
@@ -158,6 +161,7 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
     there = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
     searched = there & set(benchmark.gallery)
     return {
+        "list": [benchmark.missing_list.name] if benchmark.missing_list else [],
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),
         "targets": [query.id for query in benchmark.queries if set(_targets(query)) - searched],

@@ -287,7 +287,7 @@ class ImagineFlags:
 class ContestFlags:
     methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     """Methods, each with its weights if they are yours: searle "lincir clip=DIR phi=FILE". Default: all that can be
-    loaded; the others are named."""
+    loaded (of icons, with the shipped weights); the others are named."""
     branches: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     """Ready-made names (pseudo-target, reference-image, reference-augmented, reference-vae, shuffled, oracle), or
     branches as in `cig evaluate --branch`. Default: those that need nothing more, and with pseudo-targets all."""
@@ -304,13 +304,14 @@ class ContestFlags:
     feature_cache: Path | None = None
     "A folder where features are kept."
 
-    def asked(self) -> Comparing:
+    def asked(self, benchmark: str) -> Comparing:
         from cig.branches import parse_contest
 
         return parse_contest(
             self.methods,
             self.branches,
             self.clip,
+            benchmark.partition("/")[0],
             pseudo_targets=self.generated_image_dir,
             weights=self.weights,
             sweep=self.sweep,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import digest, read_bytes
@@ -25,13 +26,25 @@ MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 TARGET_RATIO = 1.25  # SEARLE pads a picture that is longer than this
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-_max_pixels = 2**28
+MOST_PIXELS = 2**28
+_max_pixels = MOST_PIXELS
 
 
 def limit_pixels(most: int) -> None:
     """Refuse larger pictures before they are decoded; Pillow's own limit is set to the same."""
     global _max_pixels
     _max_pixels = Image.MAX_IMAGE_PIXELS = most
+
+
+@contextmanager
+def usual_pixels() -> Iterator[None]:
+    """At least as large pictures are decoded here as an evaluation decodes, whatever a stranger's may have."""
+    before = _max_pixels
+    limit_pixels(max(before, MOST_PIXELS))
+    try:
+        yield
+    finally:
+        limit_pixels(before)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ def decode_picture(data: bytes) -> Picture:
         raise
     except Image.DecompressionBombError as error:
         raise PixelsError(f"{reason(error)} (--max-pixels)") from error
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        raise PictureError("not a whole picture: its first bytes are those of no known form") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them
         raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))

@@ -45,7 +45,12 @@ def list_pictures(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Every picture below a folder, by name, folder after folder; hidden ones and links to folders are left out.
+    """Every picture below a folder, by name, folder after folder; hidden ones and links to folders are left out."""
+    return (entry for entry in walk_files(root) if entry.name.lower().endswith(SUFFIXES) and is_file(entry))
+
+
+def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Whatever is below a folder but folders, in the same order; links to folders are among it, and not followed.
 
     One folder's names are held at a time, and no file is opened.
     """
@@ -57,11 +62,12 @@ def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
                 inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_entry_name)
         except OSError as error:
             raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-        yield from (entry for entry in inside if entry.name.lower().endswith(SUFFIXES) and _is_file(entry))
+        yield from (entry for entry in inside if not entry.is_dir(follow_symlinks=False))
         waiting += [Path(entry.path) for entry in reversed(inside) if entry.is_dir(follow_symlinks=False)]
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Or a link to one."""
     try:
         return entry.is_file()
     except OSError:  # a link to itself

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
 from cig.formats import read_bytes
-from cig.images import decode_picture
+from cig.images import Picture, decode_picture
 from cig.runtime import batches, progress
 
 BATCH = 64
@@ -40,8 +40,8 @@ class Look:
     hash: int  # dHash, 64 bits; says nothing of a blank picture
 
     @property
-    def tiny(self) -> bool:
-        return min(self.size) < SMALLEST
+    def suspicious(self) -> str:
+        return suspicion(self.size, self.blank)
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,29 @@ def look(path: Path) -> Look | Trouble:
         return Trouble("damaged", str(error))
     try:
         picture = decode_picture(data)
+        image = as_seen(picture)
     except PictureError as error:
         kind = kind_of(data, error)
         return Trouble(kind, f"{path}: {error}" if kind in ("too large", "damaged") else str(path))
+    return Look(picture.digest, image.size, is_blank(image), difference_hash(image))
+
+
+def as_seen(picture: Picture) -> Image.Image:
+    """RGB, as models see it: without transparency; raises PictureError where it cannot be."""
     try:
-        image = picture.image.convert("RGB")
+        return picture.image.convert("RGB")
     except Exception as error:  # converters raise whatever a strange mode makes them
-        return Trouble("damaged", f"{path}: cannot be converted ({picture.image.mode}): {reason(error)}")
-    return Look(picture.digest, image.size, image.getcolors(1) is not None, difference_hash(image))
+        raise PictureError(f"cannot be converted ({picture.image.mode}): {reason(error)}") from error
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Of an RGB picture: one colour all over."""
+    return image.getcolors(1) is not None
+
+
+def suspicion(size: tuple[int, int], blank: bool) -> str:
+    """ "tiny" or "one colour" of what is a placeholder in all likelihood; "" of a picture that shows something."""
+    return "tiny" if min(size) < SMALLEST else "one colour" if blank else ""
 
 
 def look_at(paths: Iterable[Path], workers: int, what: str) -> dict[Path, Look | Trouble]:

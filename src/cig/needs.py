@@ -13,7 +13,7 @@ from cig.attempt import Attempt, Places
 from cig.errors import NotFoundError
 from cig.methods import Source, split_method, weights_of
 from cig.options import Data
-from cig.preflight import need_model, need_pictures, need_unet
+from cig.preflight import need_list, need_model, need_pictures, need_unet
 from cig.searching import check_searching
 from cig.workshop import phi_checks
 
@@ -110,6 +110,7 @@ class PartlyThere(NotFoundError):
 
 def _need_data(data: Data) -> None:
     parts = data.load("val")
+    need_list(parts)
     need_pictures(parts)
     need_pictures(parts, references=True)
     missing = {name for part in parts for name in part.missing_images}

@@ -89,13 +89,25 @@ def need_embeddings(path: Path) -> None:
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
 
 
+def need_list(parts: Sequence[Benchmark]) -> None:
+    """The official gallery, not whatever pictures were found: no number on these is comparable with any other."""
+    for part in parts:
+        if part.missing_list:
+            raise NotFoundError(
+                f"the gallery of {part.title} is not known: its list {part.missing_list} is not there, "
+                f"and the {len(part.gallery):,} pictures found are no official one"
+            )
+
+
 def need_pictures(parts: Sequence[Benchmark], references: bool = False) -> None:
     """At least one picture of each gallery, or one reference; which ones are missing is for the report to say."""
     for part in parts:
         names = [query.reference for query in part.queries] if references else part.gallery
         if not any(name in part.images for name in names):
             what = "reference" if references else "picture of the gallery"
+            listed = references or not part.missing_list
+            known = f"{len(set(names))} are listed" if listed else f"nor their list, {part.missing_list}"
             raise NotFoundError(
-                f"no {what} of {part.title} was found ({len(set(names))} are listed); "
+                f"no {what} of {part.title} was found ({known}); "
                 f"put the pictures into the dataset's folder as its release does"
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from cig import hub
 from cig.adoption import MOST_PHI, adopt_phi, stands_in_the_way
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, reason, some
 from cig.formats import remove
-from cig.inspection import Finding, how_to_get, inspect
+from cig.inspection import Finding, State, how_to_get, inspect
 from cig.models import Weight
 from cig.ranges import Known, fetch_file, need_space
 from cig.runtime import say
@@ -31,8 +31,7 @@ def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = 
     before = inspect(weight, cache_dir)
     if before.state == "sound" or weight.shipped or stands_in_the_way(before):
         return before
-    addresses = [f"{mirror.rstrip('/')}/{weight.file}" for mirror in mirrors] if weight.kind == "phi" else []
-    if weight.by_hand and not addresses:
+    if comes_by_hand(weight, mirrors):
         if before.state == "broken":
             return before
         return Finding(weight, "missing", before.path, "not fetched: it has no address", how_to_get(weight))
@@ -40,15 +39,27 @@ def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = 
         if weight.on_hub:
             _from_hub(weight, cache_dir)
         else:
-            _from_release(weight, addresses or [hub.endpoint(weight.address)], bool(mirrors))
+            own = [f"{mirror.rstrip('/')}/{weight.file}" for mirror in mirrors]
+            _from_release(weight, own or [hub.endpoint(weight.address)], bool(mirrors))
     except CigError as error:
-        return Finding(weight, "broken", before.path, str(error), _next(weight, error))
+        return Finding(weight, _state(before, error), before.path, str(error), _next(weight, error))
     return inspect(weight, cache_dir)
+
+
+def comes_by_hand(weight: Weight, mirrors: Sequence[str] = ()) -> bool:
+    """Whether there is nobody to ask for it."""
+    return weight.by_hand and not (mirrors and weight.kind == "phi")
+
+
+def _state(before: Finding, error: CigError) -> State:
+    """Broken is what came and will not do; where nothing came, all is as it was."""
+    came = isinstance(error, (InputError, MismatchError)) and not isinstance(error, WebError)
+    return "broken" if came else before.state
 
 
 def _next(weight: Weight, error: CigError) -> str:
     if isinstance(error, WebError) and error.again:
-        return f"try again, it goes on from there: {how_to_get(weight)}"
+        return f"try again, a rerun goes on from there: {how_to_get(weight)}"
     if weight.on_hub:
         return "a copy's folder can be given where the hub id would be (--clip, --vae-repo, --sdxl-repo)"
     return f"fetch {weight.file} by hand, then: cig models download {weight.name} --from-dir FOLDER"
@@ -143,8 +154,30 @@ def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
         snapshot_download(**asked, allow_patterns=list(files))
     except CigError:
         raise
-    except Exception as error:  # the library's own, httpx's, those of the disk
-        raise NotFoundError(f"{weight.place} cannot be had from the hub: {reason(error)}") from error
+    except Exception as error:  # the library's own, its web library's, those of the disk
+        raise _hub_error(weight, error) from error
+
+
+def _hub_error(weight: Weight, error: Exception) -> CigError:
+    """What the hub said, or that it did not answer: what the library says last is about its own ways around that."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    told, chain = f"{weight.place} cannot be had from the hub", list(_causes(error))
+    said = next((own for own in chain if isinstance(own, HfHubHTTPError)), None)
+    if said and said.response.status_code < 500 and said.response.status_code != 429:
+        return NotFoundError(f"{told}: {reason(said)}")
+    away = next((own for own in chain if isinstance(own, (HTTPError, ConnectionError))), None)
+    return (
+        WebError(f"{told}: {reason(away)}", "unreachable", again=True)
+        if away
+        else NotFoundError(f"{told}: {reason(error)}")
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _no_safetensors(weight: Weight, commit: str) -> str:

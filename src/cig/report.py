@@ -29,10 +29,12 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], provena
 def present(report: Report, part: str, what: str) -> str:
     """ "1,004 / 2,017": of a part's queries those that can be answered, of its gallery the pictures that are ranked.
 
-    "" for the average over the parts.
+    "1,121 / ?" of a gallery whose list is missing; "" for the average over the parts.
     """
     own = report.counts.get(part)
-    return f"{own[f'{what}_present']:,} / {own[what]:,}" if own else ""
+    if not own:
+        return ""
+    return f"{own[f'{what}_present']:,} / {'?' if own[what] is None else f'{own[what]:,}'}"
 
 
 def _present(report: Report) -> list[list[str]]:
@@ -130,6 +132,7 @@ def changed(report: Report) -> list[str]:
 
 
 EFFECTS = {
+    "list": "lists of the official gallery missing, so that what was found was searched, and results compare with none",
     "gallery": "gallery pictures missing, not ranked",
     "references": "queries without a reference",
     "targets": "queries whose target is missing, which score 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cig import report
 from cig.contest import Contest, Row
 
 
@@ -21,6 +22,8 @@ def footnotes(contest: Contest) -> list[str]:
     notes = ["difference, p (paired, two-sided), gained and lost (share of queries): against the method alone"]
     sources = dict.fromkeys(row.source for row in contest.rows if row.branch)
     notes += [f"weights: {source}" for source in sources]
+    if unlisted := contest.rows[0].report.missing.get("list"):
+        notes += report.notes({"list": unlisted})
     if any(not row.imagined for row in contest.rows):
         notes.append("s/query with +?: nobody measured what imagining its pictures took")
     return [*notes, *(f"left out: {name}: {why}" for name, why in contest.left_out.items())]

@@ -59,9 +59,10 @@ class Stats:
     repeated: int  # queries whose reference is another query's, too
     most_repeated: tuple[str, int]  # a reference, and its queries
     targets: int  # distinct; 0 where they are hidden
-    gallery: int
+    gallery: int | None  # None: not known, as its list is missing
     gallery_is: str
-    unnamed: int  # pictures of the gallery that no query names
+    missing_list: str  # the file that would tell; "" where the gallery is known
+    unnamed: int | None  # pictures of the gallery that no query names
     prompts: int  # one for each order of a query's captions
     cut: int  # prompts of more tokens than fit
     spreads: Mapping[str, Spread]  # what is counted -> how often
@@ -84,9 +85,10 @@ def stats(part: Benchmark, known: Sequence[str] = (), pictures: bool = True, wor
         repeated=sum(count for count in references.values() if count > 1),
         most_repeated=references.most_common(1)[0],
         targets=len({name for query in part.queries for name in _targets(query)}),
-        gallery=len(part.gallery),
+        gallery=None if part.missing_list else len(part.gallery),
         gallery_is=part.protocol.get("gallery", ""),
-        unnamed=len(set(part.gallery) - named),
+        missing_list=str(part.missing_list or ""),
+        unnamed=None if part.missing_list else len(set(part.gallery) - named),
         prompts=sum(map(len, tokens.values())),
         cut=sum(count > CONTEXT for own in tokens.values() for count in own),
         spreads=_spreads(part.queries, tokens),
@@ -136,7 +138,7 @@ def _spread(counts: Sequence[int]) -> Spread:
 
 
 def _oddities(part: Benchmark, tokens: Mapping[str, Sequence[int]]) -> tuple[Finding, ...]:
-    gallery = set(part.gallery)
+    gallery = set() if part.missing_list else set(part.gallery)
     asked = Counter((query.reference, query.captions) for query in part.queries)
     found: dict[str, dict[str, str]] = {kind: {} for kind in ODD}
     for query in part.queries:
@@ -201,8 +203,14 @@ def _sizes(own: Stats) -> list[str]:
         f"  references  {own.references:,} distinct{again}",
         f"  targets     {f'{own.targets:,} distinct' if own.targets else 'hidden'}",
         f"  prompts     {own.prompts:,}, {own.cut:,} of them over {CONTEXT} tokens ({PROMPT})",
-        f"  gallery     {own.gallery:,} pictures, {own.unnamed:,} of them in no query ({own.gallery_is})",
+        f"  gallery     {_gallery(own)}",
     ]
+
+
+def _gallery(own: Stats) -> str:
+    if own.gallery is None:
+        return f"not known: its list {own.missing_list} is not there"
+    return f"{own.gallery:,} pictures, {own.unnamed:,} of them in no query ({own.gallery_is})"
 
 
 def _table(spreads: Mapping[str, Spread]) -> list[str]:

@@ -10,7 +10,7 @@ from cig.adoption import adopt_folder
 from cig.errors import IncompleteError, NotFoundError, some
 from cig.formats import write_json
 from cig.inspection import Finding, inspect, to_json, to_text
-from cig.releases import fetch
+from cig.releases import comes_by_hand, fetch
 from cig.runtime import say
 
 
@@ -53,10 +53,10 @@ def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path 
         if names or not own.shipped:
             findings.append(fetch(own, mirrors, cache_dir))
             print(to_text(findings[-1]), flush=True)
-    by_hand = [own.weight.name for own in findings if own.state == "missing"]
+    by_hand = [own for own in findings if own.state == "missing" and comes_by_hand(own.weight, mirrors)]
     if by_hand:
-        say(f"to be fetched by hand: {some(by_hand)}")
-    _need_sound(findings, bool(names))
+        say(f"to be fetched by hand: {some(own.weight.name for own in by_hand)}")
+    _need_sound([own for own in findings if names or own not in by_hand], named=True)
 
 
 def adopt(names: Sequence[str], folder: Path, link: bool = False) -> None:

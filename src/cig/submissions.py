@@ -12,6 +12,7 @@ from cig import plugins
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, some
 from cig.formats import read_bytes
+from cig.preflight import need_list
 from cig.types import Benchmark, Query, SubmissionForm
 
 HEADER = ("version", "metric")
@@ -31,12 +32,14 @@ def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, l
 
     Raises:
         InputError: not JSON, or not an object of lists.
+        NotFoundError: the dataset, or the list of its gallery, is not there.
     """
     content, twice = _read(path)
     header = {key: content.pop(key) for key in HEADER if key in content}
     form = _closest(header, len(content))
     problems = [*_header_problems(header, form), *(f"query {name} occurs twice" for name in twice)]
     benchmark = load_benchmark(form.benchmark, dataset) if dataset else None
+    need_list([benchmark] if benchmark else [])
     problems += _id_problems(content, form, benchmark)
     queries = {query.id: query for query in benchmark.queries} if benchmark else {}
     for name, ranked in content.items():

@@ -48,6 +48,7 @@ class Benchmark:
     part: str = ""  # FashionIQ: the category; siblings share a name
     hidden: bool = False  # targets are not public: submit, do not evaluate
     protocol: Mapping[str, str] = field(default_factory=dict)  # choices that move numbers
+    missing_list: Path | None = None  # of the official gallery, if it is not there: then gallery is what was found
 
     @property
     def title(self) -> str:
@@ -189,7 +190,7 @@ class Report:
     intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # the same, 95% bootstrap over queries
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]]  # part -> query id -> measure -> score
     missing: Mapping[str, Any]  # what was missing, by kind, named
-    counts: Mapping[str, Any]  # part -> queries, gallery (pictures), and of each how many are present
+    counts: Mapping[str, Any]  # part -> queries, gallery (None: its list is missing), and how many are present
     changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 Resolve = Callable[[str, int], list[str]]
+Mind = Callable[[str], contextlib.AbstractAsyncContextManager[object]]
 Kind = Literal[
     "address", "unreachable", "redirects", "gone", "refused", "busy", "failing", "packed", "too large", "slow", "range"
 ]
@@ -89,11 +90,14 @@ class Web:
     Args:
         transport: httpx's, by default; no redirect is followed by it, and no cookies or credentials are sent.
         resolve: (host, port) -> its addresses.
+        mind: entered with a host's name for each request to it, redirects too, once it is its turn: may wait, or refuse
+            by a WebError; sees how it went.
     """
 
     rules: Rules
     transport: httpx.AsyncBaseTransport | None = None
     resolve: Resolve | None = None
+    mind: Mind = contextlib.nullcontext
     _hosts: dict[str, _Host] = field(default_factory=dict)
 
     def __enter__(self) -> Web:
@@ -162,22 +166,9 @@ class Web:
         Raises:
             WebError: anything but a 2xx answer, also where the body is read within.
         """
-        import httpx
-
-        try:
-            async with self._followed(url, headers or {}, large) as response:
-                yield response
-        except TimeoutError as error:
-            raise WebError(f"{url}: not done after {self.rules.patience:.0f} seconds", "slow", again=True) from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            self._forget_addresses()
-            raise WebError(f"{url} cannot be fetched: {reason(error)}", "unreachable", again=True) from error
-
-    @contextlib.asynccontextmanager
-    async def _followed(self, url: str, headers: Mapping[str, str], large: bool) -> AsyncIterator[httpx.Response]:
         at = url
         for _ in range(self.rules.redirects + 1):
-            async with self._asked(url, at, headers, large) as response:
+            async with self._asked(url, at, headers or {}, large) as response:
                 if not response.has_redirect_location:
                     check(url, response)
                     yield response
@@ -189,21 +180,37 @@ class Web:
     async def _asked(self, url: str, at: str, headers: Mapping[str, str], large: bool) -> AsyncIterator[httpx.Response]:
         parts, name, port = self._place(url, at)
         host = self._host(f"{name}:{port}")
-        async with host.gate, asyncio.timeout(self.rules.patience) as clock:  # whose turn it is not yet is not slow
-            host.address = host.address or await self._address(url, name, port)
-            shown = f"[{host.address}]" if ":" in host.address else host.address
-            asked = {
-                "Host": name if port == PORTS[parts.scheme] else f"{name}:{port}",
-                "User-Agent": "cig",
-                "Accept": self.rules.accept,
-                "Accept-Encoding": "identity",
-                **headers,
-            }
-            target = parts._replace(netloc=f"{shown}:{port}", fragment="").geturl()
-            async with host.client.stream("GET", target, headers=asked, extensions={"sni_hostname": name}) as response:
-                if large:
-                    clock.reschedule(None)
-                yield response
+        said = name if port == PORTS[parts.scheme] else f"{name}:{port}"
+        async with host.gate, self.mind(said), self._telling(url):
+            async with asyncio.timeout(self.rules.patience) as clock:  # whose turn it is not yet is not slow
+                host.address = host.address or await self._address(url, name, port)
+                shown = f"[{host.address}]" if ":" in host.address else host.address
+                asked = {
+                    "Host": said,
+                    "User-Agent": "cig",
+                    "Accept": self.rules.accept,
+                    "Accept-Encoding": "identity",
+                    **headers,
+                }
+                target = parts._replace(netloc=f"{shown}:{port}", fragment="").geturl()
+                known = {"sni_hostname": name}
+                async with host.client.stream("GET", target, headers=asked, extensions=known) as response:
+                    if large:
+                        clock.reschedule(None)
+                    yield response
+
+    @contextlib.asynccontextmanager
+    async def _telling(self, url: str) -> AsyncIterator[None]:
+        """What goes wrong on the way, as a WebError."""
+        import httpx
+
+        try:
+            yield
+        except TimeoutError as error:
+            raise WebError(f"{url}: not done after {self.rules.patience:.0f} seconds", "slow", again=True) from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            self._forget_addresses()
+            raise WebError(f"{url} cannot be fetched: {reason(error)}", "unreachable", again=True) from error
 
     def _place(self, url: str, at: str) -> tuple[SplitResult, str, int]:
         """(parts, host, port); raises WebError for what is no address that may be asked."""
@@ -319,7 +326,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     if said.isascii() and said.isdecimal():
         return float(said[:9])
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return min(max(0.0, parsedate_to_datetime(said).timestamp() - time.time()), 1e9)
     except (TypeError, ValueError, OverflowError):
         return 0.0
 

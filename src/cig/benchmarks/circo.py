@@ -28,7 +28,7 @@ WEIGHT_SOURCES = {
 
 
 def load(root: Path, split: str) -> tuple[Benchmark]:
-    """The gallery is what image_info_unlabeled2017.json lists, or, without that file, the pictures that are there."""
+    """The gallery is what image_info_unlabeled2017.json lists; without it, the pictures found, and that is told."""
     home = find_home(root, "circo", [f"annotations/{split}.json", f"{split}.json"])
     annotations = next(
         path for path in (home / "annotations" / f"{split}.json", home / f"{split}.json") if path.exists()
@@ -36,7 +36,8 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     coco = home / "COCO2017_unlabeled"
     found = list_pictures([coco / "unlabeled2017", home / "unlabeled2017", home / "images", coco])
     pictures = {str(int(stem)): path for stem, path in found.items() if stem.isascii() and stem.isdecimal()}
-    gallery, source = _gallery(coco, pictures)
+    listing = coco / "annotations" / "image_info_unlabeled2017.json"
+    gallery, source = _gallery(listing, pictures)
     benchmark = Benchmark(
         name=f"circo/{split}",
         queries=read_queries(annotations, ["id", "reference_img_id", "relative_caption"], _query),
@@ -48,6 +49,7 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
         weight_source=WEIGHT_SOURCES[split],
         hidden=split == "test",
         protocol={"gallery": source, "captions": "relative_caption alone, without shared_concept"},
+        missing_list=None if listing.exists() else listing,
     )
     return (benchmark,)
 
@@ -76,10 +78,10 @@ def _query(position: int, entry: dict[str, Any]) -> Query:
     )
 
 
-def _gallery(coco: Path, pictures: dict[str, Path]) -> tuple[tuple[str, ...], str]:
-    info = coco / "annotations" / "image_info_unlabeled2017.json"
+def _gallery(info: Path, pictures: dict[str, Path]) -> tuple[tuple[str, ...], str]:
     if not info.exists():
-        return tuple(sorted(pictures, key=int)), f"the {len(pictures)} pictures found, for lack of {info.name}"
+        found = f"the {len(pictures):,} pictures found, not the official ones, for lack of {info.name}"
+        return tuple(sorted(pictures, key=int)), found
     try:
         ids = [image["id"] for image in read_object(info)["images"]]
     except (KeyError, TypeError) as error:

@@ -114,6 +114,7 @@ def convert_list(source: Path, target: Path) -> None:
 
     Raises:
         UsageError: another suffix than .txt and .json.
+        InputError: nothing in it is valid; nothing was written.
         IncompleteError: lines that are not valid, after the others were written.
     """
     from cig.download._urls import convert

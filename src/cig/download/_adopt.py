@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cig.download._below import Files, look_below
 from cig.download._pictures import Refused, examine_files
 from cig.download._shelf import Shelf
-from cig.layout import walk_pictures
 from cig.runtime import progress
-
-
-def candidates(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]:
-    """(name, picture) of every file below a folder that is called by one of the names."""
-    for entry in walk_pictures(folder):
-        path = Path(entry.path)
-        if path.stem in names:
-            yield path.stem, path
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """Attributes: taken: how many pictures. refused: file -> what is wrong with it."""
+    """Attributes:
+    taken: how many pictures.
+    kept: names in the folder whose picture was there.
+    refused: file -> what is wrong with it.
+    foreign: pictures that are called by no id that is wanted.
+    links: to folders, which are not followed.
+    """
 
     folder: Path
     taken: int
+    kept: Collection[str]
     refused: Mapping[Path, str]
+    foreign: Collection[str]
+    links: Collection[str]
 
 
 def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: bool) -> Adopted:
-    """What the shelf lacks and the folder has."""
-    wanted = {path: name for name, path in candidates(folder, ids) if shelf.lacking(name)}
+    """What the shelf lacks and the folder has; files without the suffix of a picture are looked at after the others."""
+    below = look_below(folder, ids)
+    kept = [name for name in below.best() if shelf.has(name)]
     refused: dict[Path, str] = {}
+    taken = sum(_take(shelf, files, folder, most, link, refused) for files in (below.pictures, below.others))
+    return Adopted(folder, taken, kept, refused, below.foreign, below.links)
+
+
+def _take(shelf: Shelf, files: Files, folder: Path, most: int, link: bool, refused: dict[Path, str]) -> int:
+    """How many were taken; what was not is added to `refused`."""
+    wanted = {Path(path): name for name, own in files.items() if shelf.lacking(name) for path in own}
     taken = 0
     for path, content in progress(examine_files(wanted, most), len(wanted), f"adopt from {folder}", "picture"):
         if isinstance(content, Refused):
@@ -42,4 +51,4 @@ def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: boo
             taken += 1
         elif shelf.ledger.lines[wanted[path]].digest != content.digest:
             refused[path] = "another file of its id was taken"
-    return Adopted(folder, taken, refused)
+    return taken

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from cig.download._hosts import LONGEST
 from cig.download._ledger import FINAL, PRESENT, Try
 from cig.download._pictures import Content, Refused, examine
 from cig.web import Web, WebError, retried
 
-LOST = 20  # failures in a row after which a host is not asked any more
-LONGEST = 60.0  # seconds that a server may ask to wait
+Answer = tuple[Content | None, str, str]  # picture, outcome, why
 
 
 @dataclass(frozen=True)
@@ -46,56 +45,57 @@ class Got:
 
 
 class Getter:
-    """For `Web.each`; minds what hosts say: one that asks to wait is left alone, one that is not there is given up."""
+    """For `Web.each`: an address that several jobs want is asked once, and each of them gets what came."""
 
-    def __init__(self, web: Web, waits: Sequence[float], pool: ThreadPoolExecutor) -> None:
-        """Args: pool: where pictures are decoded."""
+    def __init__(self, web: Web, waits: Sequence[float], pool: ThreadPoolExecutor, jobs: Iterable[Job]) -> None:
+        """Args: pool: where pictures are decoded. jobs: all that will be got."""
         self.web, self.waits, self.pool = web, waits, pool
-        self.failures: dict[str, int] = defaultdict(int)  # host -> in a row
-        self.quiet: dict[str, float] = {}  # host -> until when
-
-    @property
-    def lost(self) -> list[str]:
-        """Hosts that were given up."""
-        return sorted(host for host, failures in self.failures.items() if failures >= LOST)
+        wanted = Counter(address for job in jobs for address in job.addresses)
+        self.left = {address: jobs for address, jobs in wanted.items() if jobs > 1}  # those that may still want it
+        self.asked: dict[str, asyncio.Task[Answer]] = {}
 
     async def get(self, job: Job) -> Got:
+        try:
+            return await self._get(job)
+        finally:
+            for address in job.addresses:
+                self._let_go(address)
+
+    async def _get(self, job: Job) -> Got:
         tries: list[Try] = []
         for address in job.addresses:
             started = time.monotonic()
-            content, outcome, why = await self._ask(address)
+            content, outcome, why = await self._answer(address)
             tries.append(Try(address, outcome, why, round(time.monotonic() - started, 3)))
             if content:
                 return Got(content, tuple(tries))
         return Got(None, tuple(tries))
 
-    async def _ask(self, address: str) -> tuple[Content | None, str, str]:
-        """(picture, outcome, why) of one address."""
-        host = _host(address)
-        if self.failures[host] >= LOST:
-            return None, "unreachable", f"{host} failed {LOST} times in a row and was not asked any more"
+    async def _answer(self, address: str) -> Answer:
+        if address not in self.left:
+            return await self._ask(address)
+        if address not in self.asked:
+            self.asked[address] = asyncio.create_task(self._ask(address))
+        return await self.asked[address]
+
+    def _let_go(self, address: str) -> None:
+        """What came is held as long as another job may want it."""
+        if address in self.left:
+            self.left[address] -= 1
+            if not self.left[address]:
+                self.asked.pop(address, None)
+
+    async def _ask(self, address: str) -> Answer:
         try:
-            data = await retried(lambda: self._body(address, host), self.waits, LONGEST)
-            self.failures[host] = 0
+            data = await retried(lambda: self.web.body(address), self.waits, LONGEST)
             return await asyncio.get_running_loop().run_in_executor(self.pool, examine, data), PRESENT, ""
         except WebError as error:
-            self.failures[host] = self.failures[host] + 1 if error.kind in ("unreachable", "slow") else 0
             return None, error.kind, str(error)
         except Refused as error:
             return None, error.kind, f"{address}: {error}"
 
-    async def _body(self, address: str, host: str) -> bytes:
-        await asyncio.sleep(max(self.quiet.get(host, 0.0) - time.monotonic(), 0.0))
-        try:
-            return await self.web.body(address)
-        except WebError as error:
-            if error.kind == "busy" and error.after <= LONGEST:
-                self.quiet[host] = max(self.quiet.get(host, 0.0), time.monotonic() + error.after)
-            raise
 
-
-def _host(address: str) -> str:
-    try:
-        return urlsplit(address).netloc.lower()
-    except ValueError:
-        return ""
+def side_by_side(jobs: Iterable[Job]) -> list[Job]:
+    """In their order, but those that share an address follow each other, so that few answers are held at a time."""
+    places: dict[str, int] = {}
+    return sorted(jobs, key=lambda job: min(places.setdefault(own, len(places)) for own in job.addresses))

@@ -30,7 +30,7 @@ class Line:
     digest: str = ""  # sha256 of the content
     size: int = 0  # bytes
     source: str = ""  # the address or file that the content came from
-    why: str = ""
+    why: str = ""  # of one that is present: what is suspicious about it
     final: tuple[str, ...] = ()  # addresses that have nothing, in this run or an earlier one
 
 

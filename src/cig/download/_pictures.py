@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from cig.errors import CigError, PictureError, reason
+from cig.errors import CigError, PictureError
 from cig.formats import read_bytes, stat_file
-from cig.images import decode_picture, suffix_of
-from cig.looks import SMALLEST, kind_of
+from cig.images import decode_picture, suffix_of, usual_pixels
+from cig.looks import as_seen, is_blank, kind_of, suspicion
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture
+INSTEAD = {  # of what is no picture at all, a decoder has nothing better to say
+    "web page": "a web page in the place of a picture",
+    "no picture": "other content in the place of a picture",
+    "empty": "nothing in it",
+}
 
 
 class Refused(PictureError):
@@ -39,45 +42,62 @@ class Content:
     data: bytes
     suffix: str  # by content
     digest: str  # sha256
+    suspicious: str = ""  # "tiny", "one colour": a placeholder in all likelihood
 
 
 def examine(data: bytes) -> Content:
-    """Raises Refused for anything but a whole picture that shows something."""
+    """Of a picture that is to be taken: raises Refused for anything but a whole one that shows something."""
+    content, (width, height) = _decode(data)
+    if content.suspicious:
+        told = {"tiny": f"a picture of {width} x {height} pixels", "one colour": "one colour all over"}
+        raise Refused(told[content.suspicious], content.suspicious)
+    return content
+
+
+def _decode(data: bytes) -> tuple[Content, tuple[int, int]]:
+    """(a whole picture, whatever it shows; its size)"""
     try:
         picture = decode_picture(data)
+        image = as_seen(picture)
     except PictureError as error:
-        raise Refused(str(error), kind_of(data, error)) from error
-    image = picture.image
-    if min(image.size) < SMALLEST:
-        raise Refused(f"{image.width} x {image.height} pixels", "tiny")
-    if _is_blank(image):
-        raise Refused("one colour all over", "one colour")
-    return Content(data, suffix_of(image), picture.digest)
+        kind = kind_of(data, error)
+        raise Refused(INSTEAD.get(kind, str(error)), kind) from error
+    suspicious = suspicion(image.size, is_blank(image))
+    return Content(data, suffix_of(picture.image), picture.digest, suspicious), image.size
 
 
 def examine_file(path: Path, most: int) -> Content | Refused:
-    """Args: most: bytes; a larger file is not read."""
+    """Of a file that is to be taken. Args: most: bytes; a larger file is not read."""
     try:
         size = stat_file(path).st_size
-        if size > most:
-            return Refused(f"{path}: {size} bytes, over {most}", "too large", path)
-        return examine(read_bytes(path))
-    except Refused as error:
-        return Refused(f"{path}: {error}", error.kind, path)
     except CigError as error:
         return Refused(str(error), "damaged", path)
+    return Refused(f"{size:,} bytes, over {most:,}", "too large", path) if size > most else _file(path, examine)
 
 
 def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Content | Refused]]:
     """In threads, a few files ahead of their use."""
+    return _each(paths, lambda path: examine_file(path, most))
+
+
+def look_at_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Content | Refused]]:
+    """Of files that lie there already: what an evaluation would read is a picture, whatever it shows; in threads."""
+    with usual_pixels():
+        yield from _each(paths, lambda path: _file(path, lambda data: _decode(data)[0]))
+
+
+def _file(path: Path, judge: Callable[[bytes], Content]) -> Content | Refused:
+    try:
+        return judge(read_bytes(path))
+    except Refused as error:
+        return Refused(str(error), error.kind, path)
+    except CigError as error:
+        return Refused(str(error), "damaged", path)
+
+
+def _each(
+    paths: Iterable[Path], judge: Callable[[Path], Content | Refused]
+) -> Iterator[tuple[Path, Content | Refused]]:
     with ThreadPoolExecutor(DECODERS) as pool:
         for batch in batches(list(paths), 2 * DECODERS):
-            yield from zip(batch, pool.map(lambda path: examine_file(path, most), batch), strict=True)
-
-
-def _is_blank(image: Image.Image) -> bool:
-    """One colour all over, as models see it: without transparency."""
-    try:
-        return all(low == high for low, high in map(Image.Image.getextrema, image.convert("RGB").split()))
-    except Exception as error:  # converters raise whatever a strange mode makes them
-        raise Refused(f"cannot be converted ({image.mode}): {reason(error)}", "damaged") from error
+            yield from zip(batch, pool.map(judge, batch), strict=True)

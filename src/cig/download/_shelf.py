@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cig.benchmarks.fashioniq import picture_folders
+from cig.check import BLANK
 from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
-from cig.download._pictures import Content, Refused, examine_files
+from cig.download._pictures import Content, Refused, look_at_files
 from cig.formats import file_digest, make_folder, read_bytes, remove, sweep, write_bytes
 from cig.layout import list_pictures
 from cig.runtime import progress
@@ -26,6 +27,7 @@ class Shelf:
     found: category -> id -> the file that an evaluation would read, if it is whole.
     broken: category -> id -> what is wrong with that file.
     digests: of the files that are whole.
+    suspicious: of these, those that lay there and show nothing -> "tiny" or "one colour".
     """
 
     def __init__(self, home: Path, wanted: Names, flat: bool) -> None:
@@ -35,15 +37,16 @@ class Shelf:
         self.found: dict[str, dict[str, Path]] = {}
         self.broken: dict[str, dict[str, Refused]] = {category: {} for category in wanted}
         self.digests: dict[Path, str] = {}
+        self.suspicious: dict[Path, str] = {}
 
-    def look(self, most: int) -> None:
-        """Lists the pictures; those that the ledger does not know are decoded. Args: most: bytes of a file."""
+    def look(self) -> None:
+        """Lists the pictures; those that the ledger does not know are decoded."""
         for category, names in self.wanted.items():
             sweep(self._folder(category))
             there = list_pictures(picture_folders(self.home, category))
             self.found[category] = {name: there[name] for name in names if name in there}
         new = {path: name for name, path in self._files() if not self._known(name, path)}
-        seen = examine_files(new, most)
+        seen = look_at_files(new)
         for path, content in progress(seen, len(new), "look at what is there", "picture"):
             if isinstance(content, Content):
                 self._note(new[path], (path,), content, str(path), self.ledger.final(new[path]))
@@ -57,6 +60,10 @@ class Shelf:
             for category, names in self.wanted.items()
             if name in names and name not in self.found[category] and not self.in_the_way(category, name)
         ]
+
+    def has(self, name: str) -> bool:
+        """Whether every category that wants a picture has it."""
+        return all(name in self.found[category] for category, names in self.wanted.items() if name in names)
 
     def in_the_way(self, category: str, name: str) -> Path | None:
         """A file outside of ours that is broken, and would be read in the place of a whole one of ours."""
@@ -84,14 +91,20 @@ class Shelf:
                 remove(spoilt.path)
             self.found[category][name] = path
 
-    def spread(self, name: str) -> None:
-        """What lies in one category, asked for in this call or another, needs not be asked for again."""
-        line = self.ledger.lines.get(name)
-        if not line or line.outcome != PRESENT or not self.lacking(name):
-            return
+    def spread(self, name: str, twin: Line | None = None) -> bool:
+        """Whether a picture that lies there was put where it lacks, which needs not be asked for again.
+
+        Args:
+            twin: of another id that has the same picture; by default what lies in another category.
+        """
+        line = twin or self.ledger.lines.get(name)
+        if not line or line.outcome != PRESENT or line.why in BLANK or not self.lacking(name):
+            return False
         for path in map(self.own.joinpath, line.files):
             if _size(path) == line.size and file_digest(path) == line.digest:
-                return self.put(name, Content(read_bytes(path), path.suffix, line.digest), line.source)
+                self.put(name, Content(read_bytes(path), path.suffix, line.digest), line.source)
+                return True
+        return False
 
     def refuse(self, name: str, why: str) -> None:
         """Takes a picture of ours away as a placeholder; one of each content is kept to look at."""
@@ -115,7 +128,7 @@ class Shelf:
         if not line or self._relative(path) not in line.files or _size(path) != line.size:
             return False
         if line.outcome == PRESENT:
-            self.digests[path] = line.digest
+            self._remember([path], line)
         elif line.outcome == PLACEHOLDER and self._is_own(path):  # a kill came between the line and the removal
             self._forget(name, path)
             self._set_aside(path, line.digest)
@@ -133,9 +146,13 @@ class Shelf:
         before = self.ledger.lines.get(name)
         known = before.files if before and before.digest == content.digest and before.outcome == PRESENT else ()
         files = tuple(dict.fromkeys((*known, *map(self._relative, paths))))
-        line = Line(name, PRESENT, files, content.digest, len(content.data), source, final=final)
+        line = Line(name, PRESENT, files, content.digest, len(content.data), source, content.suspicious, final)
         self.ledger.add(line, tries)
-        self.digests |= dict.fromkeys(paths, content.digest)
+        self._remember(paths, line)
+
+    def _remember(self, paths: Iterable[Path], line: Line) -> None:
+        self.digests |= dict.fromkeys(paths, line.digest)
+        self.suspicious |= dict.fromkeys(paths, line.why) if line.why in BLANK else {}
 
     def _break(self, name: str, path: Path, error: Refused) -> None:
         for category, own in self.found.items():

@@ -7,6 +7,8 @@ from typing import Any
 
 from cig.check import Checkup, picture_set
 from cig.download import Outcome
+from cig.download._taking import Taken
+from cig.download._told import suspicious
 from cig.errors import some
 from cig.types import Benchmark
 
@@ -19,21 +21,33 @@ def count(parts: Sequence[Benchmark]) -> Outcome:
     return Outcome("\n".join(told), {"parts": {own.title: {"queries": len(own.queries)} for own in parts}})
 
 
-def tell(looked: Sequence[Checkup], notes: Sequence[str], ways: Sequence[str], decoded: bool = True) -> Outcome:
+def tell(
+    looked: Sequence[Checkup],
+    taken: Sequence[Taken],
+    notes: Sequence[str],
+    ways: Sequence[str],
+    decoded: bool = True,
+) -> Outcome:
     """The table, what is missing, and what to do about it.
 
     Args:
+        taken: from folders and zips.
         ways: to what is missing; shown where something is.
         decoded: whether unreadable pictures would have been found.
     """
     sets = {own.title: picture_set([own]) for own in looked if own.digests}
     lacking = tuple(_lacking(looked))
     said = [f"picture set of {title}: {digest}" for title, digest in sets.items()]
-    text = [*_table(looked, decoded), *said, *(line for own in looked for line in _missing(own)), *notes]
+    told = [*(line for own in taken for line in own.told()), *notes]
+    text = [*_table(looked, decoded), *said, *(line for own in looked for line in _missing(own)), *told]
     facts = {
         "parts": {own.title: _facts(own, decoded) for own in looked},
         "picture_sets": sets,
-        "notes": list(notes),
+        "not_taken": {name: why for own in taken for name, why in own.refused.items()},
+        "kept_though_another": [name for own in taken for name in own.differing],
+        "left_alone": [name for own in taken for name in own.foreign],
+        "not_followed": [path for own in taken for path in own.links],
+        "notes": told,
     }
     return Outcome("\n".join([*text, *(ways if lacking else ())]), facts, lacking)
 
@@ -60,6 +74,7 @@ def _facts(own: Checkup, decoded: bool) -> dict[str, Any]:
         "evaluable": own.evaluable,
         "missing_names": list(own.missing),
         "unreadable_files": dict(own.unreadable),
+        "suspicious": own.suspicious if decoded else None,
     }
 
 
@@ -69,6 +84,7 @@ def _missing(own: Checkup) -> Iterator[str]:
     if own.unreadable:
         told = some(own.unreadable.values(), 3)
         yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
+    yield from suspicious(own.suspicious.values())
 
 
 def _lacking(looked: Sequence[Checkup]) -> Iterator[str]:

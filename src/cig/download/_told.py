@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cig.check import evaluable
 from cig.download import Outcome
 from cig.download._adopt import Adopted
+from cig.download._below import left_alone
 from cig.download._ledger import PRESENT
 from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
 from cig.download._urls import UrlList
 from cig.errors import some
 from cig.formats import set_digest
+from cig.looks import SMALLEST
 from cig.types import TARGET, Benchmark
 
 NOT_ASKED, NO_ADDRESS = "not asked", "no address"
@@ -32,7 +35,7 @@ MEANING = {
     "packed": "compressed, which nobody asked for",
     "too large": "over --max-mb or --max-pixels",
     "refused": "the server refuses (401, 403, ...)",
-    "busy": "the server asked to wait, longer than was waited",
+    "busy": "the host asks to wait (429, 503): rerun later",
     "failing": "the server fails (5xx)",
     "slow": "not done within --patience",
     "unreachable": "no connection, or one that broke off",
@@ -62,9 +65,12 @@ class Tally:
 
     @property
     def evaluable(self) -> int:
-        """Queries whose reference and targets are there."""
-        there = self.paths.keys()
-        return sum({query.reference, *_targets(query.relevant)} <= there for query in self.part.queries)
+        return evaluable(self.part, self.paths.keys())
+
+    def suspicious(self, shelf: Shelf) -> dict[str, str]:
+        """Name -> its file, and what is suspicious about it."""
+        known = {name: path for name, path in self.paths.items() if path in shelf.suspicious}
+        return {name: f"{path}: {shelf.suspicious[path]}" for name, path in known.items()}
 
 
 def wanted_by(part: Benchmark) -> list[str]:
@@ -104,13 +110,16 @@ def tell(
     notes: Sequence[str] = (),
 ) -> Outcome:
     lacking = _lacking(tallies)
-    files = [*_adopted(adopted), *_ways(shelf), *_torn(shelf)]
+    odd = dict.fromkeys(about for tally in tallies for about in tally.suspicious(shelf).values())
+    files = [*_adopted(adopted), *_ways(shelf), *suspicious(odd), *_torn(shelf)]
     text = "\n".join([*_table(tallies, shelf), *_reasons(tallies), *_lists(lists), *files, *notes])
     facts = {
-        "parts": {tally.part.title: _facts(tally) for tally in tallies},
+        "parts": {tally.part.title: _facts(tally, shelf) for tally in tallies},
         "picture_sets": picture_sets(tallies, shelf),
         "in_the_way": [str(path) for path in _blocking(shelf)],
         "adopted": adopted.taken if adopted else 0,
+        "left_alone": list(adopted.foreign) if adopted else [],
+        "not_followed": list(adopted.links) if adopted else [],
         "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
         "lists": {category: _list_facts(own) for category, own in lists.items()},
         "ledger": str(shelf.ledger.path),
@@ -186,12 +195,23 @@ def _ways(shelf: Shelf) -> Iterator[str]:
         yield f"  {len(paths):,} broken files are in the way: remove them and run this again ({names})"
 
 
+def suspicious(files: Collection[str]) -> Iterator[str]:
+    """Of pictures that lie there: an evaluation would embed them, so they are present."""
+    if files:
+        yield (
+            f"  {len(files):,} pictures count as present, and show nothing (under {SMALLEST} pixels a side, or one "
+            f"colour): if they are placeholders, remove them and run this again ({some(files, 5)})"
+        )
+
+
 def _adopted(own: Adopted | None) -> Iterator[str]:
-    if own:
-        yield f"  taken from {own.folder}: {own.taken:,} pictures"
-    if own and own.refused:
+    if not own:
+        return
+    yield f"  taken from {own.folder}: {own.taken:,} pictures{f', {len(own.kept):,} were there' if own.kept else ''}"
+    if own.refused:
         kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
         yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
+    yield from left_alone(own.foreign, own.links)
 
 
 def _torn(shelf: Shelf) -> Iterator[str]:
@@ -199,13 +219,14 @@ def _torn(shelf: Shelf) -> Iterator[str]:
         yield f"  {shelf.ledger.torn:,} lines of {shelf.ledger.path} were cut by a kill, or are not ours: left out"
 
 
-def _facts(tally: Tally) -> dict[str, Any]:
+def _facts(tally: Tally, shelf: Shelf) -> dict[str, Any]:
     counts = {column.replace(" ", "_"): len(tally.named(column)) for column in COLUMNS}
     absent: dict[str, list[str]] = {}
     for name, state in tally.states.items():
         if state != PRESENT:
             absent.setdefault(state, []).append(name)
-    return {**counts, "queries": len(tally.part.queries), "evaluable": tally.evaluable, "absent": absent}
+    counts |= {"queries": len(tally.part.queries), "evaluable": tally.evaluable}
+    return {**counts, "absent": absent, "suspicious": tally.suspicious(shelf)}
 
 
 def _list_facts(own: UrlList) -> dict[str, Any]:

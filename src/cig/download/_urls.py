@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cig.errors import InputError, UsageError, reason
+from cig.errors import InputError, UsageError, reason, some
 from cig.formats import read_bytes, read_json, write_bytes
 
 ASIN = re.compile(r"[A-Za-z0-9]{1,32}")
@@ -70,8 +70,15 @@ def write_urls(path: Path, urls: Mapping[str, str]) -> None:
 
 
 def convert(source: Path, target: Path) -> UrlList:
-    """One form into the other, or the same: sorted out, without what is not valid."""
+    """One form into the other, or the same: sorted out, without what is not valid.
+
+    Raises:
+        InputError: nothing is valid; what the target holds is left as it is.
+    """
     found = read_urls(source)
+    if not found.urls:
+        wrong = f": {some(found.refused, 3)}" if found.refused else ", as it is empty"
+        raise InputError(f"{source} has no valid id with an address{wrong}; {target} is not written")
     write_urls(target, found.urls)
     return found
 

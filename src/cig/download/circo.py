@@ -19,7 +19,7 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
-from cig.formats import make_folder, remove, sweep
+from cig.formats import make_folder, remove, stat_file, sweep
 from cig.ranges import Known, fetch_file, need_space
 from cig.types import Benchmark
 from cig.web import Web, WebError
@@ -83,15 +83,13 @@ def download(
     parts = _load(root, splits)
     if no_pictures:
         return count(parts)
-    notes: list[str] = []
-    for source in [*([from_dir] if from_dir else []), *from_zip]:
-        notes += _take(source, coco, _load(root, splits), link).told()
-    if not from_dir and not from_zip:
-        notes += _get_pictures(coco, parts)
+    sources = [*([from_dir] if from_dir else []), *from_zip]
+    taken = [_take(source, coco, _load(root, splits), link) for source in sources]
+    own, notes = ([], []) if sources else _get_pictures(coco, parts)
     # By name: 123,403 pictures are not decoded unless one asks.
     looked = [check(part, decode=False) for part in _load(root, splits)]
     notes.append(f"  no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}")
-    return tell(looked, notes, _help(root), decoded=False)
+    return tell(looked, [*taken, *own], notes, _help(root), decoded=False)
 
 
 def _check(splits: Sequence[str], from_dir: Path | None, from_zip: Sequence[Path], delete_zip: bool) -> None:
@@ -161,29 +159,42 @@ def _name(stem: str) -> str:
 
 def _take(source: Path, coco: _Coco, parts: Sequence[Benchmark], link: bool) -> Taken:
     """A zip can tell by its CRC whether a file that is there is whole; a folder cannot."""
+    if not source.is_dir():
+        return _unpack(source, coco, parts)
+    there = _there(parts)
+    missing = {name: path for name, path in _targets(coco, parts).items() if name not in there}
+    return take_folder(source, missing, there, _name, link)
+
+
+def _unpack(path: Path, coco: _Coco, parts: Sequence[Benchmark]) -> Taken:
+    """COCO's own zip is known by its size, and holds too much to decode; of any other zip each picture is looked at."""
+    known = stat_file(path).st_size == KNOWN[PICTURES_ZIP].size
     targets = _targets(coco, parts)
-    if source.is_dir():
-        missing = {name: path for name, path in targets.items() if name not in parts[0].images}
-        return take_folder(source, missing, _name, link, decode=False)
-    return take_zip(source, targets, _name, decode=False)
+    elsewhere = {name: own for name, own in _there(parts).items() if name not in targets}
+    return take_zip(path, targets, elsewhere, _name, known)
 
 
-def _get_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> list[str]:
-    """From COCO's zip, if it is there or a picture is missing."""
+def _there(parts: Sequence[Benchmark]) -> dict[str, Path]:
+    images = parts[0].images
+    return {name: images[name] for part in parts for name in wanted_by(part) if name in images}
+
+
+def _get_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[Taken], list[str]]:
+    """From COCO's zip, if it is there or a picture is missing: (what was taken, what else is to be said)."""
     path = coco.home / Path(PICTURES_ZIP).name
     missing = {name for part in parts for name in wanted_by(part) if name not in part.images}
     try:
         if not path.exists() and not missing:
-            return []
+            return [], []
         if not path.exists():
             _need_space_for_all(coco, path, len(missing), len(parts[0].gallery))
             coco.fetch(PICTURES_ZIP)
-        taken = take_zip(path, _targets(coco, parts), _name, decode=False)
+        taken = _unpack(path, coco, parts)
     except WebError as error:
-        return [f"  {error}; a rerun goes on from there"]
+        return [], [f"  {error}; a rerun goes on from there"]
     except InputError as error:
-        return [f"  {error}{_way_out(path)}"]
-    return [*taken.told(), *_delete(coco, path, taken)]
+        return [], [f"  {error}{_way_out(path)}"]
+    return [taken], _delete(coco, path, taken)
 
 
 def _way_out(path: Path) -> str:

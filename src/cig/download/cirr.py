@@ -18,6 +18,7 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, UsageError, did_you_mean
+from cig.images import usual_pixels
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
@@ -55,11 +56,11 @@ def download(
     parts = _load(root, splits)
     if no_pictures:
         return count(parts)
-    notes: list[str] = []
-    for source in [*([from_dir] if from_dir else []), *from_zip]:
-        taken = _take(source, _targets(home, _load(root, splits)), link)
-        notes += taken.told()
-    return tell([check(part) for part in _load(root, splits)], notes, HELP)
+    sources = [*([from_dir] if from_dir else []), *from_zip]
+    taken = [_take(source, home, _load(root, splits), link) for source in sources]
+    with usual_pixels():
+        looked = [check(part) for part in _load(root, splits)]
+    return tell(looked, taken, (), HELP)
 
 
 def _known(splits: Sequence[str]) -> list[str]:
@@ -100,5 +101,10 @@ def _targets(home: Path, parts: Sequence[Benchmark]) -> dict[str, Path]:
     return found
 
 
-def _take(source: Path, targets: dict[str, Path], link: bool) -> Taken:
-    return take_folder(source, targets, str, link) if source.is_dir() else take_zip(source, targets, str)
+def _take(source: Path, home: Path, parts: Sequence[Benchmark], link: bool) -> Taken:
+    targets = _targets(home, parts)
+    wanted = [(name, part.images) for part in parts for name in wanted_by(part) if name not in targets]
+    there = {name: images[name] for name, images in wanted if name in images}
+    if source.is_dir():
+        return take_folder(source, targets, there, str, link)
+    return take_zip(source, targets, there, str)

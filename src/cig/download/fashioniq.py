@@ -16,7 +16,8 @@ from cig.benchmarks.fashioniq import CATEGORIES, SPLITS
 from cig.download import Asking, Outcome
 from cig.download._adopt import adopt
 from cig.download._files import fetch_files
-from cig.download._get import Getter, Got, Job
+from cig.download._get import Getter, Got, Job, side_by_side
+from cig.download._hosts import Hosts
 from cig.download._ledger import PRESENT, Line
 from cig.download._mirrors import addresses, check_mirrors
 from cig.download._pictures import DECODERS
@@ -66,14 +67,15 @@ def download(
     for part in parts:
         wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_by(part))))
     shelf = Shelf(root, wanted, flat)
-    shelf.look(asking.most)
+    shelf.look()
     ids = dict.fromkeys(name for names in wanted.values() for name in names)
     for name in ids:
         shelf.spread(name)
     adopted = adopt(shelf, from_dir, ids, asking.most, link) if from_dir else None
     listed = {name: url for own in lists.values() for name, url in own.urls.items()}
     _set_placeholders_apart(shelf, listed, placeholder_at)
-    notes += _fetch(shelf, _jobs(shelf, ids, listed, templates, retry_final), asking, named)
+    jobs = _without_twins(shelf, _jobs(shelf, ids, listed, templates, retry_final))
+    notes += _fetch(shelf, jobs, asking, named)
     _set_placeholders_apart(shelf, listed, placeholder_at)
     return tell([Tally.of(part, shelf, listed) for part in parts], shelf, lists, adopted, notes)
 
@@ -148,17 +150,24 @@ def _jobs(
     return jobs
 
 
+def _without_twins(shelf: Shelf, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are left once ids have what their address gave another id in an earlier run."""
+    came = {line.source: line for line in shelf.ledger.lines.values() if line.outcome == PRESENT}
+    twins = [(job, came.get(job.addresses[0])) for job in jobs]
+    return [job for job, twin in twins if not twin or not shelf.spread(job.id, twin)]
+
+
 def _fetch(shelf: Shelf, jobs: Sequence[Job], asking: Asking, named: Sequence[str]) -> list[str]:
-    """Returns what is to be said of hosts that were given up."""
+    """Returns what is to be said of hosts that were left alone."""
     if not jobs:
         return []
-    rules = replace(asking.rules(named), accept="image/*")
-    with Web(rules) as web, ThreadPoolExecutor(DECODERS) as pool:
-        getter = Getter(web, asking.waits, pool)
-        with contextlib.closing(web.each(jobs, getter.get, asking.at_once)) as answers:
+    rules, hosts = replace(asking.rules(named), accept="image/*"), Hosts(1 + asking.retries)
+    with Web(rules, mind=hosts.mind) as web, ThreadPoolExecutor(DECODERS) as pool:
+        getter = Getter(web, asking.waits, pool, jobs)
+        with contextlib.closing(web.each(side_by_side(jobs), getter.get, asking.at_once)) as answers:
             for job, got in progress(answers, len(jobs), "pictures", "picture"):
                 _keep(shelf, job, got)
-    return [f"  {host} failed many times in a row and was given up: is it still there?" for host in getter.lost]
+    return hosts.told()
 
 
 def _keep(shelf: Shelf, job: Job, got: Got) -> None:

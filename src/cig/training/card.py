@@ -1,9 +1,12 @@
-"""The model card of what was trained here: data, settings, seconds, device, what was best and what was left out."""
+"""The model card of what was trained here: data, command, settings, seconds, device, the best, what was left out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +17,39 @@ from cig.runtime import versions
 
 def write_card(out: Path, what: str, facts: Mapping[str, Any], stem: str = "") -> None:
     """`training.json` and README.md (or `{stem}.json` and `{stem}.md`)."""
-    known = {**facts, "versions": versions()}
+    typed = command(sys.argv)
+    known = {**facts, **({"command": typed} if typed else {}), "versions": versions()}
     write_json(out / f"{stem or 'training'}.json", known, indent=2)
     about, plan = facts["about"], facts["plan"]
     text = f"""# {what[0].upper() + what[1:]}
 
 Trained by `cig train` on {about["data"]}: {facts["steps"]} of {plan["steps"]} steps of {plan["batch"]} items,
 {facts["seconds"]:.0f} s on {facts["device"]}. Loss at the end: {facts["loss"]}.
-{_further(facts)}
+{_further(known)}
 ```json
 {json.dumps({"plan": plan, "about": about}, indent=2)}
 ```
 """
     write_bytes(out / f"{stem or 'README'}.md", text.encode())
+
+
+def command(argv: Sequence[str]) -> str:
+    """What was typed, as one can type it again; "" where it was not `cig`.
+
+    Of absolute paths and those below a home only the last name is told: a card travels, and folders are their owner's.
+    """
+    program, *words = argv or [""]
+    if Path(program).stem != "cig" and Path(program).parts[-2:] != ("cig", "__main__.py"):
+        return ""
+    return shlex.join(["cig", *map(_without_folders, words)])
+
+
+def _without_folders(word: str) -> str:
+    """ "--out=/home/me/clip" -> "--out=clip"; of several in one word ("clip=/a/b phi=/c/d"), each."""
+    flag, sign, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if Path(value).is_absolute() or value.startswith("~"):
+        return flag + sign + Path(value).name
+    return flag + sign + re.sub(r"(?<==)[/~][^\s,]*", lambda path: Path(path[0]).name, value)
 
 
 def scores_text(facts: Mapping[str, Any]) -> str:
@@ -42,6 +65,8 @@ def _listed(scores: Mapping[str, float]) -> str:
 
 def _further(facts: Mapping[str, Any]) -> str:
     lines = []
+    if "command" in facts:
+        lines.append(f"\n    {facts['command']}\n")
     if "best" in facts:
         lines.append(f"\nValidated: {scores_text(facts)}.\n")
     if "unreadable" in facts:

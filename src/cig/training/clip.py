@@ -21,6 +21,7 @@ from torch.nn import functional
 from cig.encoders import Tokenizer, load_tokenizer
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.formats import identity, make_folder, write_bytes, write_json
+from cig.runtime import quiet_transformers
 from cig.training import processes
 from cig.training.card import write_card
 from cig.training.decoding import facts_of_unreadable
@@ -220,6 +221,7 @@ def _loaded(kind: Any, start: Path, **options: Any) -> Any:
     """Raises NotFoundError or InputError."""
     if not (start / "config.json").is_file():
         raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
+    quiet_transformers()
     try:
         return kind.from_pretrained(start, **options)
     except Exception as error:  # the library raises whatever a damaged file makes it

@@ -9,6 +9,7 @@ from typing import Any
 from cig.formats import write_bytes, write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+DEFAULTED = "_use_default_values"  # names of settings that a loader would put back to its own, whatever they are now
 ABSENT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # the condition comes composed
 
 
@@ -18,7 +19,7 @@ def save(model: Any, folder: Path) -> None:
 
     weights = {name: own.detach().half().cpu().contiguous() for name, own in model.state_dict().items()}
     write_bytes(folder / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
-    config = {key: own for key, own in model.config.items() if key != "_name_or_path"}
+    config = {key: own for key, own in model.config.items() if key not in ("_name_or_path", DEFAULTED)}
     write_json(folder / "config.json", {**config, **_kind(model)}, indent=2)
 
 

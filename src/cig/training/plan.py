@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ class Plan:
     """How long and how fast.
 
     Attributes:
-        steps: all of them, those of earlier calls included.
+        steps: all of them, those of earlier calls included. A later call can raise them where the rate stays.
         batch: items a step.
         lr: the highest rate; after `warmup` steps it falls along a cosine to 3% of it, or stays (`constant`).
         save_every: steps between checkpoints, each of them a usable model.
@@ -39,6 +41,12 @@ class Plan:
     ema: float = 0.0
     accumulate: int = 1
     optimizer: str = "adamw"
+
+    @staticmethod
+    def binding(plan: Mapping[str, Any]) -> dict[str, Any]:
+        """What a later call cannot change: all but how often it is kept and, where the rate stays, how long it goes."""
+        free = {"save_every", "steps"} if plan.get("schedule") == "constant" else {"save_every"}
+        return {name: own for name, own in plan.items() if name not in free}
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cig.errors import UsageError
+
 PATIENCE = timedelta(days=1)  # with each other: one may fill a shelf or look at a million pictures, while others wait
 
 
@@ -35,6 +37,12 @@ def join(device: torch.device) -> torch.device:
     state: Any = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
     own: torch.device = state.device
     return own
+
+
+def need_one(what: str, instead: str) -> None:
+    """Raises UsageError where several processes were started for what one does."""
+    if world() > 1:
+        raise UsageError(f"{what} was started in {world()} processes, and each would do all of it; {instead}")
 
 
 def wait() -> None:

@@ -124,11 +124,12 @@ def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, An
     facts: dict[str, Any] = saved.get("facts", {})
     if not {"plan", "about", "steps"} <= set(facts):
         raise InputError(f"{out / CHECKPOINT} is no checkpoint of a training here; give another --out")
+    now, there = ({**own, "plan": Plan.binding(own["plan"])} for own in (settings, facts))
     different = [
-        f"{key}: {facts[part].get(key)} there, {own.get(key)} now"
-        for part, own in settings.items()
-        for key in {**own, **facts[part]}
-        if facts[part].get(key) != own.get(key)
+        f"{key}: {there[part].get(key)} there, {own.get(key)} now"
+        for part, own in now.items()
+        for key in {**own, **there[part]}
+        if there[part].get(key) != own.get(key)
     ]
     if different:
         raise MismatchError(
@@ -136,9 +137,10 @@ def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, An
             f"give another --out, or the same flags"
         )
     state.load(saved)
-    if facts["steps"] < settings["plan"]["steps"]:
-        say(f"continuing after step {facts['steps']}")
-    return facts
+    left = settings["plan"]["steps"] - facts["steps"]
+    done = f"{out}: {facts['steps']} steps, all of them, are done"
+    say(f"continuing after step {facts['steps']}" if left > 0 else done)
+    return {**facts, **settings}
 
 
 def _optimizer(plan: Plan) -> Any:

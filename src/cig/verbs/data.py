@@ -60,8 +60,8 @@ def download(
     pictures_from
         CIRCO: the address that COCO's zips/ and annotations/ are below. Default: http://images.cocodataset.org.
     from_dir
-        Pictures that you have: a folder, searched with all below it. Each is checked before it is taken (of CIRCO, only
-        that it is not empty).
+        Pictures that you have: a folder, searched with all below it, links to folders apart. Each is checked before it
+        is taken.
     from_zip
         CIRR, CIRCO: pictures that you have, in a zip; may be given several times. It is never deleted.
     link

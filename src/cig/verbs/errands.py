@@ -29,7 +29,7 @@ def demo(
     *,
     full: Annotated[bool, Flag] = False,
     query: str | None = None,
-    text: str = "",
+    text: str | None = None,
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
     out: Path = Path("outputs/demo"),
     compute: ComputeFlags = ComputeFlags(),
@@ -44,7 +44,7 @@ def demo(
     full
         All queries of icons/val, not the first 400.
     query
-        An icon to start from: folder, tabler/folder, tabler/folder.red.
+        An icon to start from: folder, tabler/folder, tabler/folder.orange.
     text
         What should be different: "has a plus badge".
     k
@@ -56,12 +56,12 @@ def demo(
     """
     from cig import demo as room
 
-    if query and not text:
-        raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
-    if text and not query:
-        raise UsageError("which icon should it start from? Name it with --query: --query folder")
     asked = compute.asked(batch_size)
-    if query:
+    if query is not None or text is not None:
+        if not query or query.isspace():
+            raise UsageError("which icon should it start from? Name it with --query: --query folder")
+        if not text or text.isspace():
+            raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
         at_least_1("-k", k)
         room.ask(query, text, out, k, asked)
     else:
@@ -107,7 +107,7 @@ def compare(
     if len(inputs) > 1:
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     asked = data.asked(inputs[0] if inputs else None, None, gallery)
-    errands.compare(asked, compute.asked(batch_size), contest.asked(), contest.feature_cache, json, report)
+    errands.compare(asked, compute.asked(batch_size), contest.asked(asked.name), contest.feature_cache, json, report)
 
 
 def search(

@@ -29,7 +29,7 @@ def phi(
     start: Path | None = None,
     column: str | None = None,
     keywords: Literal["auto", "stopwords", "spacy", "nltk"] | None = None,
-    dataset_path: Path | None = None,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
     scale: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -72,8 +72,8 @@ def phi(
     scale
         pic2word: of the logits (the inverse temperature). Default: 100, where OpenAI's CLIPs end.
     steps
-        All of them, those of earlier calls included. Default: lincir 20,000; passes over the pictures: pic2word 30,
-        searle 100.
+        All of them, those of earlier calls included; a later call can ask for more where the rate is constant. Default:
+        lincir 20,000; passes over the pictures: pic2word 30, searle 100.
     batch_size
         Captions or pictures a step. Default: lincir 512, pic2word 1,024, searle 256.
     lr
@@ -91,7 +91,7 @@ def phi(
     ema
         What is written is the mean of weights with this decay; 0: the last weights.
     layout
-        published: the files and keys of LinCIR's or Pic2Word's own checkpoints, which --phi takes as well.
+        published: the files and keys of LinCIR's, Pic2Word's or SEARLE's own checkpoints, which --phi takes as well.
     num_workers
         Threads that decode pictures.
     cache_dir

@@ -87,7 +87,9 @@ def oti(
     from cig.runtime import resolve_device, resolve_dtype
     from cig.training.oti import Recipe, train_oti
     from cig.training.pictures import load_pictures, load_references
+    from cig.training.processes import need_one
 
+    need_one("train oti", "give each GPU a shard of its own: --shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1")
     asked, share = compute.asked(batch_size), work.asked()
     for flag, value in {"--steps": steps, "--top-concepts": top_concepts, "--limit": limit}.items():
         at_least_1(flag, 1 if value is None else value)

@@ -65,8 +65,10 @@ def concepts(
     from cig.training.association import associate
     from cig.training.concepts import check_form, write_concepts
     from cig.training.pictures import load_pictures, load_references
+    from cig.training.processes import need_one
     from cig.training.vocabulary import ADDRESS, load_vocabulary
 
+    need_one("train concepts", "start it once; several GPUs may each take some folders, with one --feature-cache")
     check_form(out)
     if limit is not None:
         at_least_1("--limit", limit)
@@ -100,6 +102,7 @@ def phrases(
     seed: int = 0,
     batch_size: int = 256,
     vocabulary_from: str | None = None,
+    shard: str = "1/1",
     device: str = "auto",
     dtype: Dtype = "auto",
     cache_dir: Path | None = None,
@@ -133,6 +136,8 @@ def phrases(
         Phrases at once.
     vocabulary_from
         The address of Open Images' class names. Default: where the project publishes them.
+    shard
+        I/N: this share of the concepts, counted from 1, into a file of its own; `cat` makes one of them.
     device
         cuda, cuda:1, mps, cpu; auto takes a GPU where there is one.
     dtype
@@ -140,15 +145,17 @@ def phrases(
     cache_dir
         The hub's cache.
     """
-    from cig.runtime import resolve_device, resolve_dtype
+    from cig.runtime import Shard, resolve_device, resolve_dtype
     from cig.training.language import Sampling, load_language_model
     from cig.training.phrases import check_form, generate_phrases, told
+    from cig.training.processes import need_one
     from cig.training.vocabulary import ADDRESS, load_concepts
 
+    need_one("train phrases", "give each GPU a shard and a file: --shard 1/2 --device cuda:0 --out one.jsonl")
     check_form(out)
     at_least_1("--batch-size", batch_size)
     sampling = Sampling(count, temperature, top_k, max_length, no_repeat, seed)
-    names = load_concepts(concepts, vocabulary_from or ADDRESS)
+    names = Shard.parse(shard).take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
     place = resolve_device(device)
     speaker = load_language_model(model, place, resolve_dtype(dtype, place, "float16"), cache_dir)
     done = generate_phrases(names, speaker, sampling, out, batch_size)
