@@ -121,7 +121,9 @@ def read_frozen(folder: Path, home: Path) -> dict[str, Any]:
         raise SystemExit(f"nothing is frozen in {home}: python recipes/icons/experiment.py {folder} choose")
     frozen = read_object(home / "frozen.json")
     if frozen["models"] != models_of(folder):
-        raise SystemExit(f"{home}/frozen.json was chosen for other models than are in {folder} now: choose again")
+        raise SystemExit(
+            f"{home}/frozen.json was chosen for other models or sampling than {folder} has now: choose again"
+        )
     return frozen
 
 
@@ -132,11 +134,12 @@ def need_all_of_val(frozen: Mapping[str, Any]) -> None:
 
 
 def models_of(folder: Path) -> str:
-    """The digest of all weights that take part."""
+    """The digest of all weights that take part, and of how is sampled."""
     names = ("clip", "pic2word-*", "large", "large-phi", "vae", "generator", "triplets", "prior", "triplets-prior")
     files = sorted(path for name in names for path in folder.glob(f"{name}/**/*.safetensors"))
     own = [path for path in files if not any(part.startswith("shelf-") for part in path.parts)]
-    return digest_of([[str(path.relative_to(folder)), file_digest(path)] for path in own])
+    weights = [[str(path.relative_to(folder)), file_digest(path)] for path in own]
+    return digest_of([sampling_of(folder / "experiment"), *weights])
 
 
 def report(folder: Path, part: Benchmark, home: Path, frozen: Mapping[str, Any]) -> None:
