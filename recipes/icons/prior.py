@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="the folder of a prior to go on from")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=128, help="the generator's, whose shelf is read")
     asked = parser.parse_args()
     composer, folder = composer_of(asked.folder), asked.folder
     plan = Plan(asked.steps, asked.batch_size, 1e-3, 100, weight_decay=0.01, ema=0.99)
