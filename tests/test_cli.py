@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cig import formats
+from cig import formats, settings
 from cig.cli import app, main
 
 
@@ -231,6 +231,29 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path, monke
     shown = in_force(capsys, *line, "--eval-type", "image")
     assert shown["search.method"] == ("image", "--method")
     assert shown["search.clip"] == ("c", "--clip")
+
+
+def test_a_generators_name_sets_flags_that_are_not_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shipped, line = settings.GENERATORS["sdxl/icons"], ["run", "icons/val", "--generator", "sdxl/icons"]
+    told = "generator sdxl/icons"
+    shown = in_force(capsys, *line, "--steps", "3")
+    assert shown["generate.height"] == ("64", told)
+    assert shown["generate.steps"] == ("3", "--steps")
+    assert shown["compose.clip2"] == (shipped["compose"]["clip2"], told)
+    assert in_force(capsys, "extract", "icons/val", "--generator", "sdxl/icons")["compose.phi"][1] == told
+    (tmp_path / "cig.toml").write_text("[generate]\nheight = 128\n")
+    assert in_force(capsys, *line)["generate.height"] == ("64", told), "who names it by a flag means it"
+    (tmp_path / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\nheight = 128\n')
+    shown = in_force(capsys, "run", "icons/val")
+    assert shown["generate.height"] == ("128", "cig.toml")
+    assert shown["generate.width"] == ("64", told)
+
+
+def test_an_unknown_generator_exits_2(capsys):
+    code, _, err = run(capsys, "generate", "icons/val", "--generator", "sdxl/icon")
+    assert code == 2
+    assert 'no generator "sdxl/icon". Did you mean "sdxl/icons"' in err
 
 
 def test_settings_reach_the_verb(world, tmp_path, monkeypatch, capsys):

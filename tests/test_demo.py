@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cig import cli, demo
 from cig.benchmarks import load_benchmark
@@ -30,15 +31,31 @@ def shown(out):
     return demo.run(out, compute=Compute(device="cpu"))
 
 
-def test_the_table(shown, out, capsys):
+ROWS = (*demo.BASELINES, *demo.INVERSIONS, *demo.IMAGINED)
+
+
+def test_the_table(shown, out):
     lines = demo.table(shown)
-    assert [line.split()[0] for line in lines[1:]] == [*demo.BASELINES, *demo.INVERSIONS]
+    assert [re.split(r"\s{2,}", line)[0] for line in lines[1:]] == [row.name for row in ROWS]
     assert lines[0].split()[:4] == ["method", "map@10", "recall@1", "recall@10"]
     assert all(line.count("[") == 3 for line in lines[1:])
     scores = json.loads((out / "scores.json").read_text())
-    assert [own["method"] for own in scores] == [*demo.BASELINES, *demo.INVERSIONS]
+    assert [own["method"] for own in scores] == [row.method for row in ROWS]
+    assert [[own["name"] for own in one["branches"]] for one in scores[-3:]] == [
+        ["reference", "reference-image"],
+        ["reference", "pseudo-target"],
+        ["reference", "pseudo-target", "reference-image"],
+    ]
     assert scores[0]["counts"][""]["queries"] == 12
-    assert "val-00003" in (out / "report.html").read_text()
+
+
+def test_the_page_shows_what_was_imagined(shown, out):
+    page = (out / "report.html").read_text()
+    assert "val-00003" in page
+    assert page.count("pseudo-target") >= 12
+    drawn = sorted((out / "pseudo-targets").glob("*.png"))
+    assert len(drawn) == 12
+    assert {Image.open(path).size for path in drawn} == {(64, 64)}
 
 
 def test_the_table_is_the_same_again_and_in_other_batches(shown, tmp_path):

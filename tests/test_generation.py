@@ -9,15 +9,17 @@ from PIL import Image
 
 import oracle
 from cig import load_benchmark
-from cig.composition import EmbeddingFolder, extract
+from cig.composition import Composed, EmbeddingFolder, extract
 from cig.errors import MismatchError
 from cig.formats import write_png
 from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
 from cig.inversion import load_composer
 from cig.manifest import Manifest
+from cig.options import Compute, presets
 from cig.runtime import Shard
 from cig.types import Benchmark, ComposedEmbedding, Query
+from cig.workshop import load_composer as composer_of
 
 
 class Painter:
@@ -282,6 +284,21 @@ def test_memory_options_change_no_picture_much(world, embeddings, tmp_path, opti
 def test_tiling_moves_pixels_and_so_is_a_setting(world):
     assert sdxl(world).settings != sdxl(world, vae_tiling=True).settings
     assert sdxl(world).settings == sdxl(world, vae_slicing=True).settings
+
+
+def test_the_shipped_generator_draws_the_same_again():
+    part = load_benchmark("icons/val", limit=2)
+    composing, generation = presets("sdxl/icons")
+    condition = Composed(part, composer_of(composing, Compute(device="cpu")))(part.queries)
+    first, again, other = (
+        load_generator("sdxl/icons", device="cpu")(condition, seeds) for seeds in ([1, 2], [1, 2], [3, 4])
+    )
+    assert [picture.size for picture in first] == [(64, 64)] * 2
+    assert [picture.tobytes() for picture in first] == [picture.tobytes() for picture in again]
+    assert first[0].tobytes() != other[0].tobytes()
+    few = load_generator("sdxl/icons", device="cpu", steps=1).settings
+    assert few["steps"] == 1
+    assert few | {"steps": generation.steps} == load_generator("sdxl/icons", device="cpu").settings
 
 
 def test_embeddings_that_do_not_fit_the_unet_name_both_widths(world, embeddings):

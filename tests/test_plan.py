@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from cig import settings
 from cig.cli import main
 from cig.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
 
@@ -87,6 +88,15 @@ def test_the_verb(world, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "NOT ENOUGH" in shown.out
     assert "does not fit" in shown.err
+
+
+def test_the_shipped_generator(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        main(["plan", "icons/val", "--limit", "8", "--generator", "sdxl/icons", "--method", "pic2word/icons"])
+    assert not done.value.code
+    steps = settings.GENERATORS["sdxl/icons"]["generate"]["steps"]
+    assert f"imagine  8 pictures, 64 x 64, {steps} steps (0 are there)" in capsys.readouterr().out
 
 
 def test_configurations_that_are_not_here(world, capsys):

@@ -9,7 +9,7 @@ set -euo pipefail
 out=${1:?where to? recipes/icons/generator.sh FOLDER [--smoke]}
 
 dtype=${DTYPE:-float32}
-layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 steps=4000 more=1000 batch=256 scenes=128 ema=0.998
+layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 steps=4000 more=500 batch=256 scenes=128 ema=0.998
 limit=() triplets=(--limit 32768)
 if [ "${2:-}" = --smoke ]; then
     layers=2 vae=tiny unet=tiny plain=4 words=2 phi=3 vae_steps=3 steps=4 more=2 batch=8 scenes=8 ema=0.5

@@ -2,7 +2,7 @@
 
     python recipes/icons/prior.py build/icons                                    # -> build/icons/prior
     python recipes/icons/prior.py build/icons --data icons/triplets --limit 32768 --generator triplets \
-        --start build/icons/prior --name triplets-prior --steps 1000
+        --start build/icons/prior --name triplets-prior --steps 500
 
 The control of the experiment: same data, same condition, 4.6 million weights for icons (the UNet has 4.3). If it adds
 as much as the pseudo-target does, no picture is needed.

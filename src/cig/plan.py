@@ -97,17 +97,17 @@ def sdxl_costs(
     unet, vae = meta_sdxl(model_path, vae_repo, dtype, cache_dir)
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    height, width = (side // 8 for side in size)
+    drawn = (config.in_channels, *(side // 8 for side in size))  # a picture's latents
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
     def step() -> None:
         condition = {"text_embeds": empty(2 * batch, pooled), "time_ids": empty(2 * batch, 6)}
-        latents, words = empty(2 * batch, 4, height, width), empty(2 * batch, 77, config.cross_attention_dim)
+        latents, words = empty(2 * batch, *drawn), empty(2 * batch, 77, config.cross_attention_dim)
         unet(latents, torch.empty((), device="meta"), words, added_cond_kwargs=condition)
 
-    return cost(unet, step), cost(vae, lambda: vae.decode(empty(batch, 4, height, width)))
+    return cost(unet, step), cost(vae, lambda: vae.decode(empty(batch, *drawn)))
 
 
 # What the machine has

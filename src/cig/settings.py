@@ -80,7 +80,7 @@ GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> what st
             "vae_repo": str(EMBEDDED / "generator" / "vae"),
             "height": 64,
             "width": 64,
-            "steps": 16,
+            "steps": 8,
             "guidance_scale": 2.0,
             "seeds": "per-query",
         },
