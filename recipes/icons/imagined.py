@@ -42,7 +42,7 @@ def make(folder: Path, part: Benchmark, home: Path) -> Made:
     composer, sampling = composer_of(folder), sampling_of(home)
     generator = generator_of(folder / "generator", sampling)
     draws = [drawn(generator, composer, part, place / f"draw-{draw}", 1600 + draw) for draw in range(DRAWS)]
-    making = Making(home / "controls", vae=str(folder / "vae"))
+    making = Making(home / "controls", vae=str(folder / "vae"), side=SIDE)
     others = {
         "image": controls.reference_image(part, {}, making),
         "augmented": controls.reference_augmented(part, {}, making),

@@ -17,6 +17,7 @@ from prior import PriorMethod
 from spaces import Space, System, look
 
 BY_IMAGE = ("image", "augmented", "vae", "oracle", "blurred", "triplets")
+OF_LARGE = ("image", "pseudo x4")  # the larger CLIP's systems have no others
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,13 @@ class Seen:
             "pseudo x4": _together(self.made.draws),
             "shuffled": shuffled(self.part, pseudo, Making(Path())),
         }
+        if method is self.large:
+            return [Branch(name, seen[name], 0.0, image, caption=False) for name in OF_LARGE]
         return [
             *(Branch(name, pictures, 0.0, image, caption=False) for name, pictures in seen.items()),
             Branch("pseudo with caption", pseudo, 0.0),
             Branch("caption", {}, 0.0, text),
-            *(
-                Branch(name, self.made.others["image"], 0.0, own)
-                for name, own in self.prior_methods.items()
-                if method is not self.large
-            ),
+            *(Branch(name, self.made.others["image"], 0.0, own) for name, own in self.prior_methods.items()),
         ]
 
     @cached_property

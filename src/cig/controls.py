@@ -28,7 +28,7 @@ from cig.types import TARGET, Benchmark, Query
 
 Pictures = Mapping[str, tuple[Path, ...]]  # query id -> pictures
 VAE = "madebyollin/sdxl-vae-fp16-fix"
-SIDE = 512  # of what the VAE sees, as the published generator's pictures
+SIDE = 512  # of the published generator's pictures
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Making:
     copies: int = 4  # augmented references a query
     seed: int = 0
     vae: str = VAE
+    side: int = SIDE  # of what the VAE sees, in pixels
     device: str = "auto"
 
 
@@ -134,13 +135,13 @@ def _augment(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def reference_vae(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
-    """Encoded and decoded by the VAE at the published 512 pixels, the latent's mean taken."""
-    settings = {"control": "reference-vae", "side": SIDE, "vae": {**identity(making.vae), "source": ""}}
+    """Encoded and decoded by the VAE, the latent's mean taken."""
+    settings = {"control": "reference-vae", "side": making.side, "vae": {**identity(making.vae), "source": ""}}
 
     def load() -> Callable[[Image.Image, random.Random], Image.Image]:
         from cig.generators.sdxl import load_round_trip
 
-        trip = load_round_trip(making.vae, making.device, SIDE)
+        trip = load_round_trip(making.vae, making.device, making.side)
         return lambda image, rng: trip(image)
 
     return _made(part, making.folder, settings, load, 1)
