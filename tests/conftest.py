@@ -51,9 +51,9 @@ def _outside(variable, name, what):
     return path
 
 
-@pytest.fixture(scope="module")
-def few_icons(tmp_path_factory):
-    """icons/val has twelve queries, over what they name and two hundred more."""
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """A folder with an icons/val of twelve queries, over what they name and two hundred more."""
     folder = tmp_path_factory.mktemp("few")
     content = json.loads(lzma.decompress(icons.assets().joinpath("val.json.xz").read_bytes()))
     queries = content["queries"][:12]
@@ -61,8 +61,14 @@ def few_icons(tmp_path_factory):
     more = [name for name in content["gallery"] if name.startswith("tabler/folder")][:200]
     small = {"queries": queries, "gallery": sorted({*needed, *more})}
     (folder / "val.json.xz").write_bytes(lzma.compress(json.dumps(small).encode()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_icons(few):
+    """icons/val is that one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(icons, "assets", lambda: folder)
+        patch.setattr(icons, "assets", lambda: few)
         yield
 
 
