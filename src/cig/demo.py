@@ -54,17 +54,10 @@ BASELINES = (
 INVERSIONS = (
     Row("lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"),
     Row(ASKED, "the same; phi learnt from pictures", ASKED),
-    Row("+ reference", "and with the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.3),)),
 )
-IMAGINED = (  # weights: recipes/icons/experiment.py, on icons/val
-    Row("+ pseudo-target", f"{ASKED} and with the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.3),)),
-    Row(
-        "+ both",
-        "and with both images",
-        ASKED,
-        (by_image(PSEUDO_TARGET, 0.2), by_image(REFERENCE_IMAGE, 0.2)),
-    ),
-)
+CONTROL = Row("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
+IMAGINED = Row("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.25),))
+ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED)  # weights: recipes/icons/experiment.py, on icons/val
 
 
 @dataclass(frozen=True)
@@ -102,16 +95,14 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
     cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
     make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
-    entries = [_entry(row, parts, data, compute, cache, pictures) for row in (*BASELINES, *INVERSIONS, *IMAGINED)]
-    best = _best(entries, IMAGINED)
-    write_reports(best.found, best.report, [out / "report.html"], cache)
+    entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
+    control, imagined = entries[-2:]
+    write_reports(imagined.found, imagined.report, [out / "report.html"], cache)
     write_json(out / "scores.json", [own.json for own in entries])
-    compared = [
-        against(_best(entries, INVERSIONS), _best(entries, BASELINES)),
-        against(best, _best(entries, INVERSIONS)),
-    ]
-    print("\n".join([*table(entries), "", *compared]))
-    say(f"{best.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
+    best = _best(entries, INVERSIONS)
+    compared = [against(best, _best(entries, BASELINES)), against(imagined, best), against(imagined, control)]
+    print("\n".join([*table(entries), "", *compared, "(paired; queries of one object are resampled together)"]))
+    say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
     return entries
 
@@ -140,7 +131,7 @@ def against(own: Entry, other: Entry) -> str:
     low, high = found.interval
     return (
         f"{own.row.name} against {other.row.name}: {MEASURES[0]} {found.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"p = {found.p:.4f} (paired; queries of one object are resampled together)"
+        f"p = {found.p:.4f}"
     )
 
 
