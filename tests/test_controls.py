@@ -80,17 +80,17 @@ def test_augmented_references_are_made_once(world, tmp_path):
     assert other[part.queries[0].id][0].read_bytes() != own[0].read_bytes()
 
 
-def test_the_vae_control_is_the_vaes_round_trip(world, tmp_path, monkeypatch):
+def test_the_vae_control_is_the_vaes_round_trip(world, tmp_path):
     """Against encode and decode called by hand, on a picture that is as large as the VAE sees."""
     import torch
     from diffusers import AutoencoderKL
 
-    monkeypatch.setattr(controls, "SIDE", 64)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (64, 48, 3), dtype=np.uint8)).save(tmp_path / "r.png")
     part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
     vae = world / "models/sdxl/vae"
-    (path,) = pictures("reference-vae", part, {}, Making(tmp_path / "made", vae=str(vae), device="cpu"))["1"]
+    making = Making(tmp_path / "made", vae=str(vae), side=64, device="cpu")
+    (path,) = pictures("reference-vae", part, {}, making)["1"]
     model = AutoencoderKL.from_pretrained(vae)
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "r.png"))).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():

@@ -259,7 +259,9 @@ class Branches:
         folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
         if asked.pictures in controls.names():
-            making = controls.Making(settings.place("controls"), asked.copies, 0, asked.vae, self.compute.device)
+            making = controls.Making(
+                settings.place("controls"), asked.copies, vae=asked.vae, device=self.compute.device
+            )
             return controls.pictures(asked.pictures, part, found, making)
         return found
 
