@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cig import controls, load_benchmark
+from cig import load_benchmark
 from cig.controls import Making, pictures
 from cig.errors import UsageError
 from cig.types import Benchmark, Query
