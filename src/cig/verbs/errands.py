@@ -50,7 +50,7 @@ def demo(
     k
         How many icons a search shows.
     out
-        Gets report.html and scores.json, or query.html; and features, which a rerun does not compute again.
+        Gets report.html and scores.json, or query.html; pseudo-targets and features, which a rerun does not make again.
     batch_size
         Pictures embedded at once.
     """
