@@ -23,6 +23,7 @@ from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, UsageError
 from cig.evaluation import evaluate
+from cig.icons.altered import ALTERED, AlteredScenes
 from cig.icons.captions import article, caption, distracted, points, side_of
 from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
 from cig.icons.pairs import IconPairs, true_of
@@ -302,6 +303,12 @@ def of_triplets():
     return said(triplets.said(range(len(triplets)), 0, Random(0)))
 
 
+@pytest.fixture(scope="module")
+def of_altered():
+    scenes = AlteredScenes(5_000)
+    return said([text for view in ALTERED for text in scenes.said(range(len(scenes)), view, Random(0))])
+
+
 def said(captions):
     return " | ".join(text.replace(",", " |") for text in captions)
 
@@ -325,22 +332,23 @@ def found(forms, captions):
     return [form for kind in forms.values() for form in kind if phrase(form).search(captions)]
 
 
-def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets):
-    assert not found(wordings.TEST, of_pairs)
-    assert not found(wordings.TEST, of_triplets)
+def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets, of_altered):
+    read = " | ".join([of_pairs, of_triplets, of_altered])
+    assert not found(wordings.TEST, read)
     phrases = "with {0}", "has {0} badge", "without the {1}", "no {1} badge"
     for name, other in wordings.SYNONYMS.items():
         said_by = [[form.format(article(own), own) for form in phrases] for own in (name, other)]
         patterns = [re.compile(rf"\b(?:{'|'.join(own)})\b") for own in said_by]
-        assert [bool(pattern.search(of_pairs + of_triplets)) for pattern in patterns] == [True, False], name
+        assert [bool(pattern.search(read)) for pattern in patterns] == [True, False], name
     for style, other in wordings.STYLE_SYNONYMS.items():
-        assert [f"is {own}" in of_pairs + of_triplets for own in (style, other)] == [True, False]
+        assert [f"is {own}" in read for own in (style, other)] == [True, False]
 
 
-def test_wordings_that_val_has_of_training_are_there_but_for_two_changes(of_pairs, of_triplets):
+def test_wordings_that_val_has_of_training_are_there_but_for_two_changes(of_pairs, of_triplets, of_altered):
     """And so the test above can find a form that is there."""
     forms = {form for kind in wordings.TRAINING.values() for form in kind}
     assert forms - {*found(wordings.TRAINING, of_triplets)} == {"is {object}"}
+    assert forms == {*found(wordings.TRAINING, of_altered)}
     unread = {"is {object}", "is not in the {old_enclosure}", "without the {old_enclosure}"}
     assert forms - {*found(wordings.TRAINING, of_pairs)} == unread
 

@@ -1,7 +1,7 @@
 """How a benchmark's queries say what changes. Half of val's are in training's forms, half in its own; test's are in no
 training caption and not in val's. Half of the times that test says a style, or a badge of SYNONYMS, it says it by
 another name: 26% of its captions of a changed badge. "is a folder" is in no caption that a CLIP was trained on, nor is
-an enclosure that is gone: icons/triplets alone says that.
+an enclosure that is gone: icons/altered and icons/triplets alone say so, to a generator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cig.icons.triplets import FORMS, form_of
 
 Forms = dict[str, tuple[str, ...]]
 
-TRAINING: Forms = {**FORMS, "object": ("is {object}",)}  # no training caption says an object so
+TRAINING: Forms = {**FORMS, "object": ("is {object}",)}  # none that a CLIP is trained on says an object so
 VALIDATION: Forms = {
     "ink": ("the same in {ink}", "but {ink}", "has a {ink} colour"),
     "style": ("{style} instead of {old_style}", "but {style}"),

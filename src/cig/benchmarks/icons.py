@@ -70,17 +70,22 @@ def pairs(split: str) -> Pairs:
 
 
 def scenes(split: str, limit: int | None = None) -> Scenes:
-    """Icons to draw, each from a view of itself (train) or from another icon (triplets). Else raises UsageError.
+    """Icons to draw, each from a view of itself (train), altered (altered), or from another icon (triplets).
 
     Args:
         limit: the first so many, of a random order.
     """
+    from cig.icons.altered import AlteredScenes
     from cig.icons.scenes import IconScenes
     from cig.icons.triplets import IconTriplets
 
-    kinds: dict[str, Callable[[int | None], Scenes]] = {"train": IconScenes, "triplets": IconTriplets}
+    kinds: dict[str, Callable[[int | None], Scenes]] = {
+        "train": IconScenes,
+        "altered": AlteredScenes,
+        "triplets": IconTriplets,
+    }
     if split not in kinds:
-        raise UsageError(f"icons/{split} is not for training; icons/train and icons/triplets are")
+        raise UsageError(f"icons/{split} is not for training; icons/train, icons/altered and icons/triplets are")
     return kinds[split](limit)
 
 

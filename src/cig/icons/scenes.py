@@ -42,8 +42,12 @@ class IconScenes:
     def __len__(self) -> int:
         return self.count
 
+    def row(self, place: int) -> int:
+        """Of its drawing."""
+        return place // INKS_EACH
+
     def names(self, places: Sequence[int]) -> list[str]:
-        return [picture_name(self.icons[place // INKS_EACH], self._inks(place)[SAME_INK]) for place in places]
+        return [picture_name(self.icons[self.row(place)], self._inks(place)[SAME_INK]) for place in places]
 
     def pictures(self, places: Sequence[int]) -> Tensor:
         return plain(self._drawings(places), [self._inks(place)[SAME_INK] for place in places])
@@ -61,13 +65,13 @@ class IconScenes:
         ink = self._inks(place)[SAME_INK]
         if view == SAME_INK and rng.random() < SHARE_SILENT:
             return ""
-        said = clauses(self.icons[place // INKS_EACH], ink, rng)
+        said = clauses(self.icons[self.row(place)], ink, rng)
         if view == OTHER_INK and not any(ink in one.split() for one in said):
             said.insert(rng.randint(0, len(said)), rng.choice([f"is {ink}", f"in {ink}"]))
         return rng.choice([" and ", ", "]).join(said)
 
     def _drawings(self, places: Sequence[int]) -> Tensor:
-        return self.drawings[[place // INKS_EACH for place in places]]
+        return self.drawings[[self.row(place) for place in places]]
 
     def _inks(self, place: int) -> tuple[str, str]:
         """The picture's own, and that of the view in another; those of one drawing's pictures differ."""

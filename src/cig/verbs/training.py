@@ -148,9 +148,9 @@ def generator(
     Parameters
     ----------
     data
-        What to draw: icons/train, icons/triplets; cirr/train, fashioniq/train, folder/train; a table with the columns
-        reference, caption, target or picture, caption; a folder of pictures, with captions in .txt files, or of
-        InstructPix2Pix.
+        What to draw: icons/train, icons/altered, icons/triplets; cirr/train, fashioniq/train, folder/train; a table
+        with the columns reference, caption, target or picture, caption; a folder of pictures, with captions in .txt
+        files, or of InstructPix2Pix.
     clip
         The first composing CLIP: hub id or folder.
     phi
