@@ -133,6 +133,21 @@ def test_places_of_cig_toml_count(place):
     assert (wanted["/weights/a.pt"].clip, wanted["/weights/a.pt"].name) == (L14, "a")
 
 
+def test_a_generator_that_cig_toml_names_brings_its_weights(place):
+    (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n')
+    wanted = {(own.kind, own.name) for verb in ("extract", "generate", "run") for own in models.select([verb])}
+    assert wanted == {
+        ("phi", "icons/pic2word"),
+        ("phi", "icons/large-pic2word"),
+        ("tower", "icons/clip"),
+        ("tower", "icons/large"),
+        ("unet", "icons/generator"),
+        ("vae", "icons/generator/vae"),
+        ("scheduler", "icons/generator"),
+    }
+    assert all(own.shipped and own.found() and not own.address for own in models.select(["run"]))
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

@@ -148,7 +148,7 @@ class PriorMethod:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", default="icons/train")
+    parser.add_argument("--data", default="icons/altered")
     parser.add_argument("--name", default="prior")
     parser.add_argument("--generator", default="generator", help="the folder of the generator that saw the same data")
     parser.add_argument("--start", type=Path, help="the folder of a prior to go on from")

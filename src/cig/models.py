@@ -108,13 +108,13 @@ def _of_methods() -> Iterator[Weight]:
 
 def _of_variant(method: str, weights: Weights) -> Iterator[Weight]:
     if weights.clip:
-        yield _tower(weights.clip, method)
+        yield _repository(weights.clip, "tower", method)
     if weights.phi:
         yield _phi(Path("models") / weights.phi, weights, method)
 
 
 def composing_clips() -> list[str]:
-    """The two that condition the generator; cig.toml's [compose] counts, as it does below."""
+    """The two that condition the generator; cig.toml counts, as it does below: a flag's value, and the generator's."""
     own = Composing()
     return [_set("compose", "clip", own.clip), _set("compose", "clip2", own.clip2)]
 
@@ -123,7 +123,7 @@ def _of_composing() -> Iterator[Weight]:
     keys = ("phi", "phi2"), ("phi_vit", "phi_giga")
     for source, key, place in zip(composing_clips(), *keys, strict=True):
         path = Path(_set("compose", key, str(settings.place(place))))
-        yield from (_tower(source, verb) for verb in COMPOSERS)
+        yield from (_repository(source, "tower", verb) for verb in COMPOSERS)
         weights = Weights(source, path.name, settings.CIG_DRIVE, settings.CIG_LICENCE, network="")
         yield from (_phi(path, weights, verb) for verb in COMPOSERS)
 
@@ -133,29 +133,37 @@ def _of_generation() -> Iterator[Weight]:
     unet = _set("generate", "model_path", str(own.unet))
     for verb in GENERATORS:
         facts: dict[str, Any] = {"address": settings.CIG_DRIVE, "licence": settings.CIG_LICENCE}
-        yield Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
+        published = Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
+        yield _shipped(unet, "unet", verb) or published
         yield _repository(_set("generate", "vae_repo", own.vae_repo), "vae", verb)
         yield _repository(_set("generate", "sdxl_repo", own.sdxl_repo), "scheduler", verb)
 
 
 def _set(table: str, key: str, otherwise: str) -> str:
-    found = settings.value(table, key)
+    generator = settings.value("generate", "generator")
+    own = settings.of_generator(generator.value, table, key) if generator else None
+    found = settings.value(table, key) or own
     return found.value if found else otherwise
 
 
 def _phi(path: Path, weights: Weights, wanter: str) -> Weight:
+    known: dict[str, Any] = {"clip": weights.clip, "network": weights.network}
+    if own := _shipped(str(path), "phi", wanter):
+        return replace(own, **known)
     facts: dict[str, Any] = {"address": weights.address, "licence": weights.licence, "sha256": weights.sha256}
-    name = _shipped_name(path) if path.is_relative_to(EMBEDDED) else path.stem
-    return Weight(name, "phi", str(path), clip=weights.clip, network=weights.network, wanted_by=(wanter,), **facts)
+    return Weight(path.stem, "phi", str(path), wanted_by=(wanter,), **known, **facts)
 
 
-def _tower(source: str, wanter: str) -> Weight:
-    if Path(source).is_relative_to(EMBEDDED):
-        return Weight(_shipped_name(Path(source)), "tower", source, licence=OUR_LICENCE, wanted_by=(wanter,))
-    return _repository(source, "tower", wanter)
+def _shipped(source: str, kind: Kind, wanter: str) -> Weight | None:
+    """None where it is not what the package brings."""
+    if not Path(source).is_relative_to(EMBEDDED):
+        return None
+    return Weight(_shipped_name(Path(source)), kind, source, licence=OUR_LICENCE, wanted_by=(wanter,))
 
 
 def _repository(source: str, kind: Kind, wanter: str) -> Weight:
+    if own := _shipped(source, kind, wanter):
+        return own
     address = f"{hub.HUB}/{source}" if is_hub_id(source) else ""
     return Weight(source, kind, source, address, hub.repo(source).licence, wanted_by=(wanter,))
 
