@@ -116,6 +116,8 @@ def test_a_branch_is_words_of_key_and_value():
         ("name=a weight=.1 captoin=no", 'Did you mean "caption"'),
         ("name=a weight=.1 caption=perhaps", "yes or no"),
         ("name=a weight=.1 pictures=reference-augmented copies=0", "at least 1"),
+        ("name=a weight=.1 pictures=reference-vae side=0", "side=0 should be 8 to 2048 pixels"),
+        ("name=a weight=.1 pictures=reference-vae side=9000", "side=9000 should be 8 to 2048 pixels"),
         ("name=a weight", '"weight" is no KEY=VALUE'),
         ("name='a weight=.1", "No closing quotation"),
     ],

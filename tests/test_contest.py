@@ -62,7 +62,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     vae = world / "models/sdxl/vae"
     branches = [PSEUDO_TARGET, *(own for own in control_names() if own != "reference-vae")]
-    branches += [f"name=reference-vae pictures=reference-vae vae={vae}", "name=caption method=text"]
+    branches += [f"name=reference-vae pictures=reference-vae vae={vae} side=64", "name=caption method=text"]
     comparing = Comparing(
         tuple(parse_method(spec(world, own)) for own in plugins.names("methods")),
         tuple(map(parse_named, branches)),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cig.cache import FeatureCache
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SIDES = (8, 2048)  # pixels that a VAE is given at once, a side
 OURS = (PSEUDO_TARGET, "shuffled")  # made of the pictures in --generated-image-dir
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
 
@@ -113,6 +114,8 @@ def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("n
         raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
     if asked.copies < 1:
         raise UsageError(f"{source}: copies={asked.copies} should be at least 1")
+    if not SIDES[0] <= asked.side <= SIDES[1]:
+        raise UsageError(f"{source}: side={asked.side} should be {SIDES[0]} to {SIDES[1]} pixels")
     if asked.pictures == "reference-image" and not {"method", "caption"} & set(table):
         return replace(asked, method="image", caption=False)  # the picture alone, whoever searches
     return asked
@@ -124,7 +127,7 @@ def _yes(value: Any) -> bool:
     return str(value).lower() in ("yes", "true")
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int}
+_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int, "side": int}
 
 
 def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
@@ -259,9 +262,8 @@ class Branches:
         folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
         if asked.pictures in controls.names():
-            making = controls.Making(
-                settings.place("controls"), asked.copies, vae=asked.vae, device=self.compute.device
-            )
+            home, device = settings.place("controls"), self.compute.device
+            making = controls.Making(home, asked.copies, vae=asked.vae, side=asked.side, device=device)
             return controls.pictures(asked.pictures, part, found, making)
         return found
 

@@ -129,6 +129,7 @@ class Branching:
     caption: bool = True
     copies: int = 4  # of reference-augmented
     vae: str = "madebyollin/sdxl-vae-fp16-fix"  # of reference-vae
+    side: int = 512  # of reference-vae, in pixels
 
 
 @dataclass(frozen=True)
