@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import cig
+import experiment
+from cig.formats import write_json
 
 RECIPES = Path(cig.__file__).parents[2] / "recipes" / "icons"
 FEW = """
@@ -33,14 +35,14 @@ def called(tmp_path, few):
         f"{patch}\nsys.argv.pop(0)\nsys.path[0] = {str(RECIPES)!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     )
 
-    def call(recipe, *words, code=0):
-        """What it prints, or says where it is to fail."""
+    def call(recipe, *words):
+        """What it prints."""
         place = str(RECIPES / recipe)
         command = ["bash", place] if recipe.endswith(".sh") else [sys.executable, "-c", as_script, place]
         given = [*command, *map(str, words)]
         done = subprocess.run(given, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr[-2000:]
-        return done.stderr if code else done.stdout
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
 
     return call
 
@@ -62,8 +64,6 @@ def test_smoke(tmp_path, called):
     called("prior.py", out, *few)
     triplets = ("--data", "icons/triplets", "--generator", "triplets", "--name", "triplets-prior")
     called("prior.py", out, *few, *triplets, "--start", out / "prior")
-    told = called("experiment.py", out, "choose", "--limit", "8", code=1)
-    assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {out}" in told
     called("sampling.py", out, "--limit", "12")
     chosen = json.loads((out / "experiment" / "sampling.json").read_text())
     assert [own["steps"] for own in chosen["by steps"]] == [1, 2, 4, 8, 16, 50]
@@ -77,6 +77,26 @@ def test_smoke(tmp_path, called):
     assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
     called("plots.py", out / "experiment", "icons-val", out / "plots.png")
     assert Image.open(out / "plots.png").size == (1650, 660)
-    refused = called("experiment.py", out, "test", "too early", "--results", log, code=1)
-    assert "chosen on 8 queries of icons/val: choose on all of them first" in refused
-    assert not log.exists(), "neither opens anything"
+    assert not log.exists(), "icons/val is open"
+
+
+def test_what_is_not_ready_opens_nothing(tmp_path, few_icons, monkeypatch):
+    home, log = tmp_path / "experiment", tmp_path / "results.md"
+
+    def told(*words):
+        monkeypatch.setattr(sys, "argv", ["experiment.py", str(tmp_path), *words, "--results", str(log)])
+        with pytest.raises(SystemExit) as done:
+            experiment.main()
+        return str(done.value)
+
+    opening = ("test", "too early")
+    assert f"nothing is frozen in {home}: python recipes/icons/experiment.py {tmp_path} choose" in told(*opening)
+    write_json(home / "frozen.json", {"queries": 8, "models": "others"})
+    assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {tmp_path}" in told(*opening)
+    write_json(home / "sampling.json", {"guidance": 1.5, "steps": 2})
+    assert "was chosen for other models or sampling" in told(*opening)
+    write_json(home / "frozen.json", {"queries": 8, "models": experiment.models_of(tmp_path)})
+    assert "chosen on 8 queries of icons/val: choose on all of them first" in told(*opening)
+    assert not log.exists()
+    write_json(home / "icons-test.json", {})
+    assert "has opened icons/test" in told("choose")
