@@ -27,6 +27,7 @@ from cig.icons.altered import (
     wiped,
 )
 from cig.icons.corpus import Icon
+from cig.icons.pairs import viewed
 from cig.training import load_scenes
 
 INK = 255
@@ -57,6 +58,10 @@ def test_what_the_border_reaches_is_outside_however_it_winds():
     assert torch.equal(solid(spiral), spiral)
     closed = drawing((10, 14, 0, 50), (10, 64, 46, 50))
     assert torch.equal(solid(closed), closed), "the border does not enclose"
+    room = drawing((2, 62, 2, 4), (2, 62, 60, 62), (60, 62, 2, 62), (2, 4, 10, 62))
+    walls = [(2, 52, left, left + 2) if left % 16 == 10 else (12, 62, left, left + 2) for left in range(10, 60, 8)]
+    winding = torch.maximum(room, drawing(*walls))
+    assert torch.equal(solid(winding), winding), "seven corridors of 50 pixels"
 
 
 def test_a_corner_is_wiped_and_pasted_over():
@@ -132,11 +137,26 @@ def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
 def test_a_badge_is_exchanged_wiped_or_crossed_out():
     other = torch.full((64, 64), 100, dtype=torch.uint8)
     crossed = Icon("x", "folder-off", "folder", SLASH)
+    plain = Icon("x", "a", "folder")
     assert torch.equal(apply(Alteration("badge", "plus"), FULL, other, LOCK), pasted(wiped(FULL), other))
-    assert torch.equal(apply(Alteration("badge", "lock"), FULL, other, LOCK), wiped(FULL)), "not by its own again"
-    assert torch.equal(apply(Alteration("badge", SLASH), FULL, other, crossed), unslashed(FULL))
-    assert torch.equal(apply(Alteration("no badge", SLASH), FULL, other, Icon("x", "a", "folder")), slashed(FULL))
+    assert torch.equal(apply(Alteration("badge"), FULL, other, LOCK), wiped(FULL))
+    assert torch.equal(apply(Alteration("badge"), FULL, other, crossed), unslashed(FULL))
+    assert torch.equal(apply(Alteration("no badge", SLASH), FULL, other, plain), slashed(FULL))
+    assert torch.equal(apply(Alteration("no badge", "plus"), FULL, other, plain), pasted(FULL, other))
     assert torch.equal(apply(Alteration("object"), FULL, other, LOCK), other)
+
+
+def test_style_direction_and_enclosure_are_undone():
+    flat = drawing((4, 8, 30, 34))
+    filled = Icon("x", "a", "folder", style="filled")
+    assert torch.equal(apply(Alteration("style"), FULL, FULL, filled), FRAME)
+    assert torch.equal(apply(Alteration("style"), FRAME, FULL, LOCK), FULL)
+    for turn, changed in enumerate(TURNS):
+        assert torch.equal(apply(Alteration("points", turn=turn), flat, FULL, LOCK), changed(flat))
+        assert torch.equal(apply(Alteration("side", turn=turn), flat, FULL, LOCK), changed(flat))
+    assert torch.equal(apply(Alteration("enclosure"), flat, FULL, LOCK), magnified(flat))
+    for name, ring in RINGS.items():
+        assert torch.equal(apply(Alteration("no enclosure", name), flat, FULL, LOCK), ring(flat))
 
 
 def test_only_what_an_icon_has_is_altered():
@@ -154,12 +174,20 @@ def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same():
         kinds = Counter(scenes._alteration(place, view).kind for place in places)
         assert set(kinds) >= {"object", "style", "badge", "no badge", "no enclosure"}
         assert scenes.said(places, view, Random(0)) == scenes.said(places, view, Random(0))
-        one, again = (scenes.seen(places[:8], view, 32, Random(0)) for _ in range(2))
-        assert one.shape == (8, 3, 32, 32)
-        assert torch.equal(one, again)
+        shown = [apply(scenes._alteration(place, view), *lent(scenes, place, view)) for place in places[:8]]
+        inks = [scenes._seen_in(place, view) for place in places[:8]]
+        expected = viewed(torch.stack(shown), inks, 32, Random(0))
+        assert torch.equal(scenes.seen(places[:8], view, 32, Random(0)), expected)
+        assert not torch.equal(plain.seen(places[:8], 0, 32, Random(0)), expected)
     first, second = ([scenes._alteration(place, view) for place in places] for view in ALTERED)
     assert sum(one != other for one, other in zip(first, second, strict=True)) > 200
     assert scenes.said(places, 0, Random(0)) == plain.said(places, 0, Random(0))
+
+
+def lent(scenes, place, view):
+    """A drawing, the one that lends to it, and what it is."""
+    row, other = scenes.row(place), scenes._alteration(place, view).other
+    return scenes.drawings[row], scenes.drawings[other], scenes.icons[row]
 
 
 def test_an_altered_view_in_another_ink_says_the_pictures():

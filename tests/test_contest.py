@@ -16,6 +16,7 @@ from cig.contest import hold
 from cig.controls import names as control_names
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation import clusters_of
+from cig.formats import read_object
 from cig.fusion import PSEUDO_TARGET
 from cig.options import Comparing, Compute, Data
 from cig.runs import compare
@@ -71,6 +72,8 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
     )
     parts = load_benchmarks(name, world / BENCHMARKS[name])
     contest = hold(parts, Data(name, world), Compute("cpu"), comparing, FeatureCache(tmp_path / "features"))
+    (told,) = (tmp_path / "outputs" / "controls").glob("reference-vae-*/settings.json")
+    assert read_object(told)["side"] == 64
     seen = {row.method for row in contest.rows}
     assert seen == set(plugins.names("methods"))
     every = {"", "caption", PSEUDO_TARGET, *control_names()}

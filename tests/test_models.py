@@ -135,8 +135,7 @@ def test_places_of_cig_toml_count(place):
 
 def test_a_generator_that_cig_toml_names_brings_its_weights(place):
     (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n')
-    wanted = {(own.kind, own.name) for verb in ("extract", "generate", "run") for own in models.select([verb])}
-    assert wanted == {
+    assert {(own.kind, own.name) for own in models.select(["run"])} == {
         ("phi", "icons/pic2word"),
         ("phi", "icons/large-pic2word"),
         ("tower", "icons/clip"),
@@ -146,6 +145,9 @@ def test_a_generator_that_cig_toml_names_brings_its_weights(place):
         ("scheduler", "icons/generator"),
     }
     assert all(own.shipped and own.found() and not own.address for own in models.select(["run"]))
+    (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n[compose]\nclip2 = "someone/giga"\n')
+    towers = {own.name for own in models.select(["extract"]) if own.kind == "tower"}
+    assert towers == {"icons/clip", "someone/giga"}, "a value of one's own goes before the generator's"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """How a benchmark's queries say what changes. Half of val's are in training's forms, half in its own; test's are in no
 training caption and not in val's. Half of the times that test says a style, or a badge of SYNONYMS, it says it by
 another name: 26% of its captions of a changed badge. "is a folder" is in no caption that a CLIP was trained on, nor is
-an enclosure that is gone: icons/altered and icons/triplets alone say so, to a generator.
+an enclosure that is gone; a generator reads both in icons/altered, the latter in icons/triplets.
 """
 
 from __future__ import annotations

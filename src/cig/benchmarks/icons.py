@@ -70,7 +70,8 @@ def pairs(split: str) -> Pairs:
 
 
 def scenes(split: str, limit: int | None = None) -> Scenes:
-    """Icons to draw, each from a view of itself (train), altered (altered), or from another icon (triplets).
+    """Icons to draw, each from a view of itself (train), altered half of the time (altered), or from another icon
+    (triplets). Else raises UsageError.
 
     Args:
         limit: the first so many, of a random order.

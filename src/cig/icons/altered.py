@@ -1,8 +1,9 @@
-"""Icons to draw from what they are not: the view is the drawing itself, altered, and the caption asks for it back.
+"""Icons to draw from what they are not: the view is the drawing, altered by rule, and the caption asks for it back.
 
-What separates a reference from its target in retrieval (a badge, a style, a direction, an enclosure, an object), made
-from single drawings by hand: a corner is wiped or pasted over, an outline filled, a picture turned. Beside triplets.py,
-where both pictures are drawn by people: no drawing is paired with another of its kind here.
+What separates a reference from its target in retrieval (a badge, a style, a direction, an enclosure), made from single
+drawings: a corner is wiped or pasted over, an outline filled, a picture turned. For another object the view is any
+other drawing, and the caption names the picture's object. Beside triplets.py, where both pictures are of one set and
+differ in one thing: here nothing is known of how two drawings are related.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from cig.icons.triplets import FORMS
 
 ALTERED = (2, 3)  # views, beside those of IconScenes
 SHARE_INK = 0.25  # of altered views that are in another ink, too
-CORNER = 30  # pixels: the side of what is wiped or pasted where badges are
+CORNER = 30  # pixels: the side of what is wiped or pasted
 SLASH = "slash"  # the one badge that lies across the drawing
-SHARE_SLASH = 0.2  # of badges that are put on
+SHARE_SLASH = 0.2  # of badges that are put on where none was
+SHARE_BARE = 0.2  # of badges that are taken off, and none put in their place
 STROKE = 4  # pixels
 OF_OBJECTS = ("is {object}", "{object}")
 
@@ -37,8 +39,8 @@ class Alteration:
 
     Attributes:
         kind: as in FORMS, or "object".
-        put_on: the badge or enclosure that the view has and the picture has not.
-        other: the place of the drawing that lends its corner, or stands in the picture's place.
+        put_on: the badge or enclosure that the view has and the picture has not; "" for none.
+        other: the row of the drawing that lends its corner, or stands in the picture's place.
         turn: an index of TURNS.
     """
 
@@ -49,7 +51,7 @@ class Alteration:
 
 
 class AlteredScenes(IconScenes):
-    """IconScenes with two more views of each picture, each altered in its own way.
+    """IconScenes with two more views of each picture, altered independently of each other.
 
     Args:
         limit: the first so many pictures.
@@ -61,7 +63,7 @@ class AlteredScenes(IconScenes):
         super().__init__(limit)
         ways = digest(repr([kinds_for(icon) for icon in self.icons]).encode())
         self.identity |= {"data": "icons/altered", "alterations": ways}
-        self.badged = [place for place, icon in enumerate(self.icons) if icon.badge not in ("", SLASH)]
+        self.badged = [row for row, icon in enumerate(self.icons) if icon.badge not in ("", SLASH)]
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         if view not in ALTERED:
@@ -87,10 +89,13 @@ class AlteredScenes(IconScenes):
         rng = Random(f"alteration {view} of {place}")
         icon = self._icon(place)
         kind = rng.choices(*zip(*kinds_for(icon), strict=True))[0]
-        if kind in ("no badge", "badge"):
+        if kind == "no badge":
             other = rng.choice(self.badged)
-            slash = rng.random() < SHARE_SLASH
-            return Alteration(kind, SLASH if slash else self.icons[other].badge, other)
+            return Alteration(kind, SLASH if rng.random() < SHARE_SLASH else self.icons[other].badge, other)
+        if kind == "badge":
+            other = rng.choice(self.badged)
+            bare = rng.random() < SHARE_BARE or self.icons[other].badge == icon.badge
+            return Alteration(kind, "" if bare else self.icons[other].badge, other)
         if kind == "no enclosure":
             return Alteration(kind, rng.choice(list(RINGS)))
         if kind in ("points", "side"):
@@ -118,7 +123,7 @@ def kinds_for(icon: Icon) -> list[tuple[str, float]]:
 
 
 def asking(own: Alteration, icon: Icon, rng: Random) -> str:
-    """What makes the view the picture again, in one of training's forms."""
+    """What the picture has and the view has not, in one of training's forms; of a whole other drawing, the object."""
     words = {
         "style": icon.style,
         "badge": article(icon.badge),
@@ -147,7 +152,7 @@ def apply(own: Alteration, drawing: Tensor, other: Tensor, icon: Icon) -> Tensor
         return RINGS[own.put_on](drawing)
     if own.kind == "badge":
         bare = unslashed(drawing) if icon.badge == SLASH else wiped(drawing)
-        return bare if own.put_on in (SLASH, icon.badge) else pasted(bare, other)
+        return pasted(bare, other) if own.put_on else bare
     return slashed(drawing) if own.put_on == SLASH else pasted(drawing, other)
 
 
@@ -169,7 +174,7 @@ def solid(drawing: Tensor) -> Tensor:
     paper = (drawing < 128).float()
     outside = torch.zeros_like(paper)
     outside[[0, -1]], outside[:, [0, -1]] = paper[[0, -1]], paper[:, [0, -1]]
-    for _ in range(SIDE * 2):
+    while True:
         spread = torch.maximum(_pooled(outside, (3, 1)), _pooled(outside, (1, 3))) * paper
         if torch.equal(spread, outside):
             break
@@ -178,7 +183,7 @@ def solid(drawing: Tensor) -> Tensor:
 
 
 def wiped(drawing: Tensor) -> Tensor:
-    """Without the corner where most sets put badges, the bottom right."""
+    """Without its bottom right: no other corner holds as many badges, if only a third of them."""
     bare = drawing.clone()
     bare[-CORNER:, -CORNER:] = 0
     return bare
@@ -203,7 +208,7 @@ def unslashed(drawing: Tensor) -> Tensor:
 
 
 def magnified(drawing: Tensor) -> Tensor:
-    """Its middle alone, so large that what surrounds it is out of sight."""
+    """Its middle alone, so large that of a ring at most corners are left."""
     edge = SIDE // 5
     return _resized(drawing[edge:-edge, edge:-edge], SIDE)
 

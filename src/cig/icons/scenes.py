@@ -43,7 +43,7 @@ class IconScenes:
         return self.count
 
     def row(self, place: int) -> int:
-        """Of its drawing."""
+        """Which drawing a place shows: its index among icons and drawings."""
         return place // INKS_EACH
 
     def names(self, places: Sequence[int]) -> list[str]:
