@@ -132,7 +132,8 @@ def test_a_shipped_card_tells_data_command_seconds_and_metrics(name):
     assert shown == {key: facts[key] for key in ("plan", "about")}
     *_, typed = re.findall(r"^    cig train (.*)", text.replace("\\\n", ""), re.MULTILINE)
     told, plan = dict(re.findall(r"--([\w-]+) (\S+)", typed)), facts["plan"]
-    assert typed.split()[1] == facts["about"]["data"].removesuffix(", drawn") == "icons/train"
+    data = "icons/altered" if name == "generator" else "icons/train"
+    assert typed.split()[1] == facts["about"]["data"].removesuffix(", drawn") == data
     assert [int(told[flag]) for flag in ("steps", "batch-size", "warmup", "save-every")] == [
         plan[key] for key in ("steps", "batch", "warmup", "save_every")
     ]

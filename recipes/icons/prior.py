@@ -4,8 +4,8 @@
     python recipes/icons/prior.py build/icons --data icons/triplets --limit 32768 --generator triplets \
         --start build/icons/prior --name triplets-prior --steps 500
 
-The control of the experiment: same data, same condition, 4.6 million weights for icons (the UNet has 4.3). If it adds
-as much as the pseudo-target does, no picture is needed.
+The control of the experiment: the data of the generator's last part, the same condition, fewer steps, 4.6 million
+weights for icons (the UNet has 4.3). If it adds as much as the pseudo-target does, no picture is needed.
 """
 
 from __future__ import annotations
