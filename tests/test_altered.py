@@ -1,8 +1,10 @@
 """Altered views of icons: each alteration on drawings one can check by eye, and the caption that asks for it back."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ from cig.icons.altered import (
     unslashed,
     wiped,
 )
-from cig.icons.corpus import Icon
+from cig.icons.corpus import Icon, read_split
 from cig.icons.pairs import viewed
 from cig.training import load_scenes
 
@@ -196,3 +198,16 @@ def test_an_altered_view_in_another_ink_says_the_pictures():
     assert 60 < len(inked) < 140, "a quarter"
     for place, caption in zip(inked, scenes.said(inked, 2, Random(0)), strict=True):
         assert scenes._inks(place)[0] in caption.replace(",", "").split()
+
+
+def test_a_third_of_badges_lie_mainly_where_they_are_wiped():
+    """By where a drawing differs from its plain sibling: what docs/icons.md tells."""
+    icons, drawings = read_split("train")
+    plain = {(icon.prefix, *icon.key): row for row, icon in enumerate(icons) if not icon.badge}
+    shares = []
+    for row, icon in enumerate(icons):
+        sibling = plain.get((icon.prefix, *replace(icon, badge="").key))
+        if icon.badge not in ("", SLASH) and sibling is not None:
+            away = np.abs(drawings[row].astype(int) - drawings[sibling])
+            shares.append(away[-CORNER:, -CORNER:].sum() / max(1, away.sum()))
+    assert (len(shares), round(100 * np.mean(np.array(shares) > 0.5))) == (2_282, 31)
