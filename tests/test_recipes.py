@@ -92,7 +92,8 @@ def test_what_is_not_ready_opens_nothing(tmp_path, few_icons, monkeypatch):
     opening = ("test", "too early")
     assert f"nothing is frozen in {home}: python recipes/icons/experiment.py {tmp_path} choose" in told(*opening)
     write_json(home / "frozen.json", {"queries": 8, "models": "others"})
-    assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {tmp_path}" in told(*opening)
+    for step in (opening, ("choose", "--limit", "8")):
+        assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {tmp_path}" in told(*step)
     write_json(home / "sampling.json", {"guidance": 1.5, "steps": 2})
     assert "was chosen for other models or sampling" in told(*opening)
     write_json(home / "frozen.json", {"queries": 8, "models": experiment.models_of(tmp_path)})

@@ -39,7 +39,7 @@ class Made:
 def make(folder: Path, part: Benchmark, home: Path) -> Made:
     """All of them, once: what is there is kept."""
     place = home / part.name.replace("/", "-")
-    composer, sampling = composer_of(folder), sampling_of(home)
+    sampling, composer = sampling_of(home), composer_of(folder)
     generator = generator_of(folder / "generator", sampling)
     draws = [drawn(generator, composer, part, place / f"draw-{draw}", 1600 + draw) for draw in range(DRAWS)]
     making = Making(home / "controls", vae=str(folder / "vae"), side=SIDE)

@@ -133,8 +133,7 @@ def _of_generation() -> Iterator[Weight]:
     unet = _set("generate", "model_path", str(own.unet))
     for verb in GENERATORS:
         facts: dict[str, Any] = {"address": settings.CIG_DRIVE, "licence": settings.CIG_LICENCE}
-        published = Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
-        yield _shipped(unet, "unet", verb) or published
+        yield _shipped(unet, "unet", verb) or Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
         yield _repository(_set("generate", "vae_repo", own.vae_repo), "vae", verb)
         yield _repository(_set("generate", "sdxl_repo", own.sdxl_repo), "scheduler", verb)
 
