@@ -127,7 +127,7 @@ def test_wrong_calls_exit_2_with_a_hint(world, tmp_path, monkeypatch, capsys, li
     assert "Traceback" not in err
 
 
-def test_sizes_are_multiples_of_8(world, tmp_path, capsys):
+def test_what_could_not_be_drawn_is_refused(world, tmp_path, capsys):
     models = world / "models"
     (tmp_path / "9996.pt").write_bytes(b"")
     line = [
@@ -142,6 +142,8 @@ def test_sizes_are_multiples_of_8(world, tmp_path, capsys):
     ]
     code, _, err = run(capsys, *line, "--height", "60", "--save-path", tmp_path / "out")
     assert (code, "multiples of 8" in err) == (2, True)
+    code, _, err = run(capsys, *line, "--image-guidance-scale", "0.5", "--save-path", tmp_path / "out")
+    assert (code, "--image-guidance-scale 0.5: 1 or more" in err) == (2, True)
 
 
 def test_a_folder_without_a_single_pseudo_target(world, tmp_path, capsys):

@@ -16,22 +16,26 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
-from cig.composition import Composed
+from cig.cache import FeatureCache
+from cig.composition import Composed, take
 from cig.errors import InputError, MismatchError, UsageError
 from cig.flags import LoopFlags
+from cig.formats import write_png
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.icons.corpus import INKS
 from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.icons.triplets import ATTRIBUTES
+from cig.images import MEAN, STD
 from cig.inversion import load_composer
-from cig.tensors import read_tensors
+from cig.tensors import map_tensors, read_tensors
 from cig.training import load_scenes, loop, shelf
-from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights
+from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
 from cig.training.framing import Frame
-from cig.training.generator import load_vae
+from cig.training.generator import drawn, load_vae
 from cig.training.lora import ADAPTER
-from cig.training.unet import SIZES, build, need_widths
+from cig.training.plan import Plan
+from cig.training.unet import SIZES, build, need_widths, widened
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
 from cig.verbs import inverting
@@ -103,6 +107,52 @@ def test_a_dropped_condition_is_zeros():
     assert pooled.sum(1).tolist() == [0, 6]
 
 
+# A reference beside the noise
+
+
+class Counting(Silent):
+    """Remembers what it was given."""
+
+    def __call__(self, noisy, times, prompt, added_cond_kwargs):
+        self.noisy = noisy
+        return SimpleNamespace(sample=torch.zeros_like(noisy[:, :4]))
+
+
+def test_a_reference_lies_beside_the_noisy_latents_and_adds_nothing_to_what_is_wanted():
+    unet, reference = Counting(), torch.full((2, 4, 2, 2), 7.0)
+    shown = replace(batch_of(3.0, 0.5, 999), reference=reference)
+    loss = denoising(unet, ddpm("v_prediction"), shown)
+    assert loss.item() == pytest.approx(9.0, rel=1e-3)
+    assert unet.noisy.shape == (2, 8, 2, 2)
+    assert torch.equal(unet.noisy[:, 4:], reference)
+
+
+def test_condition_and_reference_are_dropped_apart_and_together():
+    """Brooks et al., CVPR 2023, section 3.2.1: each alone in 5% of examples, both in 5%."""
+    torch.manual_seed(0)
+    own = drawn(
+        40_000, load_scenes("icons/train", 4), SimpleNamespace(shape=(1, 1, 1)), ddpm("epsilon"), 0.1, Random(0)
+    )
+    alone, blind, both = own.away & ~own.blind, own.blind & ~own.away, own.away & own.blind
+    assert [share.float().mean().item() for share in (alone, blind, both)] == pytest.approx([0.05] * 3, abs=0.005)
+    assert unseen(torch.ones(2, 1, 1, 1), torch.tensor([True, False])).flatten().tolist() == [0, 1]
+
+
+def test_a_widened_unet_says_the_same_until_it_has_learnt():
+    narrow = build(SIZES["tiny"], 4, 12, 6)
+    noisy, prompt = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 12)
+    known = {"text_embeds": torch.randn(2, 6), "time_ids": torch.zeros(2, 6)}
+    with torch.no_grad():
+        before = narrow(noisy, torch.tensor(5), prompt, added_cond_kwargs=known).sample
+        wide = widened(narrow)
+        both = torch.cat([noisy, torch.randn(2, 4, 8, 8)], dim=1)
+        after = wide(both, torch.tensor(5), prompt, added_cond_kwargs=known).sample
+    assert torch.allclose(before, after, atol=1e-6)
+    assert (wide.config.in_channels, wide.config.out_channels) == (8, 4)
+    assert widened(wide) is wide
+    assert wide.conv_in.weight.shape[1] == 8
+
+
 # Scenes of icons
 
 
@@ -126,6 +176,17 @@ def inks_of(scenes, places):
         pixels = (picture.flatten(1).T + 1) * 127.5
         darkest = pixels[(255 - pixels).sum(1).argmax()]
         yield min(INKS, key=lambda ink: (darkest - torch.tensor(INKS[ink])).square().sum().item())
+
+
+def test_a_view_as_a_picture_is_not_augmented():
+    scenes = load_scenes("icons/train", 4)
+    same, other = (scenes.references([0, 3], view, Random(0)) for view in (SAME_INK, OTHER_INK))
+    assert torch.equal(same, scenes.pictures([0, 3]))
+    assert other.shape == same.shape
+    assert not torch.equal(same, other)
+    triplets = load_scenes("icons/triplets", 60)
+    place = next(place for place, own in enumerate(triplets.triplets) if own.change == "ink")
+    assert not torch.equal(triplets.references([place], 0, Random(0)), triplets.pictures([place]))
 
 
 def test_a_view_is_for_any_clip_and_of_the_seed():
@@ -192,6 +253,104 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     assert set(card["about"]["models"]) == {"clip", "clip2", "phi", "phi2", "vae"}
 
 
+def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
+    home = tmp_path / "generator"
+    make(parts, home, show_reference=True)
+    kind = json.loads((home / "model_index.json").read_text())["_class_name"]
+    assert kind == "StableDiffusionXLInstructPix2PixPipeline"
+    generator = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, image_guidance=9.0)
+    assert generator.shown
+    assert generator.settings["image_guidance"] == 9.0
+    part = load_benchmark("icons/val", limit=2)
+    composer = load_composer(*(parts[name] for name in ("clip", "clip2", "phi", "phi2")))
+    done = imagine(part, Composed(part, composer), generator, tmp_path / "made", Imagining(brightness_thresh=-1))
+    assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
+    composed = Composed(part, composer)(part.queries[:1])
+    with pytest.raises(UsageError, match="shown the reference"):
+        generator(composed, [1])
+    black, white = (Image.new("RGB", (96, 64), ink) for ink in ("black", "white"))
+    twice = take(composed, [0, 0])
+
+    def drawn_by(*references):
+        return [np.asarray(own).astype(int) for own in generator(replace(twice, references=references), [1, 1])]
+
+    one, other = drawn_by(black, white)
+    assert difference(drawn_by(white, black), [other, one]) <= 1, "each row by its own reference"
+    assert difference([one], [other]) > 3
+    generator.sampling["image_guidance_scale"] = 1.0
+    assert difference(drawn_by(black, white), [one, other]) > 1, "and the guidance by it counts"
+    with pytest.raises(UsageError, match="shown the reference"):
+        generator(replace(twice, references=(black,)), [1, 1])
+    alone = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, guidance=1.0)
+    assert alone.settings["image_guidance"] == 1.0, "diffusers guides by both or by neither"
+    options = {"sdxl_repo": str(home), "vae_repo": str(home / "vae"), "device": "cpu", "height": 64, "width": 64}
+    cache = FeatureCache(tmp_path / "cache")
+    assert [sdxl.recall(cache, model_path=home, **options).shown for _ in range(2)] == [True, True]
+    with pytest.raises(UsageError, match="1 or more"):
+        sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, image_guidance=0.5)
+
+
+def test_what_is_shown_is_kept_on_the_shelf_or_made_anew_alike(parts, tmp_path):
+    make(parts, tmp_path, show_reference=True)
+    (path,) = tmp_path.glob("shelf-*/*.safetensors")
+    scenes, vae = load_scenes("icons/train", 24), load_vae(parts["vae"])
+    kept = shelf.Shelf([map_tensors(path)], 24, 1.0, shelf.shape_of(scenes, vae))
+    anew = shelf.Encoder(scenes, None, vae, shelf.shape_of(scenes, vae))
+    for view in range(scenes.views):
+        one, other = (own.references([3, 5], view, [1, 2]) for own in (kept, anew))
+        assert torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("shelved", [True, False])
+def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
+    """Of a picture whose augmented views differ by how much of it they show: its left part is black."""
+    half = np.full((64, 64, 3), 255, np.uint8)
+    half[:, :32] = 0
+    write_png(tmp_path / "a.png", Image.fromarray(half))
+    (tmp_path / "t.csv").write_text("picture,caption\na.png,a thing\n")
+    scenes = load_scenes(str(tmp_path / "t.csv"), frame=Frame(64))
+
+    class Eye:
+        """A tower and a VAE that see means."""
+
+        size, device, dtype = 64, torch.device("cpu"), torch.float32
+        config = SimpleNamespace(block_out_channels=(1, 1, 1, 1), latent_channels=3, scaling_factor=1)
+
+        def embed_images(self, pixels):
+            return pixels.mean((1, 2, 3))[:, None]
+
+        def encode(self, pictures):
+            mean = torch.nn.functional.avg_pool2d(pictures, 8)
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean))
+
+        def state_dict(self):
+            return {}
+
+    vae, tower = Eye(), SimpleNamespace(clip=Eye())
+    composer = SimpleNamespace(first=tower, second=tower)
+    if shelved:
+        composer.identity, composer.settings = {}, {"dtype": "float32"}
+        encoded = shelf.shelve(scenes, composer, vae, tmp_path / "out", Plan(1, 1, 1.0), references=True)
+    else:
+        encoded = shelf.Encoder(scenes, composer, vae, shelf.shape_of(scenes, vae))
+    shown, (one, other) = encoded.references([0], 0, [5]), encoded.features([0], 0, [5])
+    assert torch.equal(one, other)
+    as_seen = (shown.mean((2, 3)) + 1) / 2  # [1, 3]: of each colour, in 0..1
+    wanted = ((as_seen - torch.from_numpy(MEAN)) / torch.from_numpy(STD)).mean()
+    assert one.item() == pytest.approx(wanted.item(), abs=0.02)
+
+
+def test_an_adapter_goes_on_from_a_unet_that_is_shown(parts, tmp_path):
+    make(parts, tmp_path / "shown", show_reference=True)
+    own = make(parts, tmp_path / "own", start=str(tmp_path / "shown"), lora=4)
+    assert own["conv_in.weight"].shape[1] == 8
+
+
+def test_an_adapter_cannot_be_shown_what_its_unet_is_not(parts, base, tmp_path):
+    with pytest.raises(UsageError, match="cannot teach"):
+        make(parts, tmp_path, start=str(base), lora=4, show_reference=True)
+
+
 def stop_after_a_checkpoint(parts, out, monkeypatch, **flags):
     saved = loop.save
 
@@ -205,10 +364,11 @@ def stop_after_a_checkpoint(parts, out, monkeypatch, **flags):
             make(parts, out, **flags)
 
 
-def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch):
-    whole = make(parts, tmp_path / "whole")
-    stop_after_a_checkpoint(parts, tmp_path / "broken", monkeypatch)
-    resumed = make(parts, tmp_path / "broken")
+@pytest.mark.parametrize("others", [{}, {"show_reference": True}])
+def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch, others):
+    whole = make(parts, tmp_path / "whole", **others)
+    stop_after_a_checkpoint(parts, tmp_path / "broken", monkeypatch, **others)
+    resumed = make(parts, tmp_path / "broken", **others)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -221,7 +381,7 @@ def gradients(out):
     return torch.cat([own["exp_avg"].flatten() for own in state.values()])
 
 
-@pytest.mark.parametrize("others", [{}, {"shelf": False, "min_snr": 5.0}])
+@pytest.mark.parametrize("others", [{}, {"shelf": False, "min_snr": 5.0}, {"shelf": False, "show_reference": True}])
 def test_parts_of_a_step_are_the_step(parts, tmp_path, others):
     """A batch of 32, and four of 8, some of them without a condition."""
     for count in (1, 4):
@@ -267,6 +427,11 @@ def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
     make(parts, tmp_path / "first")
     make(parts, tmp_path / "second", start=str(tmp_path / "first"))
     assert "start" in json.loads((tmp_path / "second" / "training.json").read_text())["about"]
+    shown = make(parts, tmp_path / "shown", start=str(tmp_path / "first"), show_reference=True)
+    assert shown["conv_in.weight"].shape[1] == 8
+    make(parts, tmp_path / "again", start=str(tmp_path / "shown"))
+    about = json.loads((tmp_path / "again" / "training.json").read_text())["about"]
+    assert about["shown"], "it reads references already"
     build(SIZES["tiny"], 4, 2048, 16).save_pretrained(tmp_path / "first" / "unet")
     with pytest.raises(MismatchError, match=r"of width 2048 and pooled ones of 16"):
         make(parts, tmp_path / "third", start=str(tmp_path / "first"))
@@ -371,7 +536,7 @@ def test_latents_that_overflow_are_not_trained_on():
             return SimpleNamespace(latent_dist=SimpleNamespace(mean=torch.full((1, 4, 8, 8), 1e6)))
 
     with pytest.raises(InputError, match="sdxl-vae-fp16-fix"):
-        shelf.encode(load_scenes("icons/train", 2), [0], Overflowing())
+        shelf.encode(torch.zeros(1, 3, 64, 64), Overflowing(), ["a"])
 
 
 def test_what_is_started_from_is_not_written_over(parts, base, tmp_path):

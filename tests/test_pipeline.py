@@ -12,6 +12,10 @@ from PIL import Image
 import oracle
 from cig import images
 from cig.cli import app
+from cig.errors import IncompleteError
+from cig.options import Compute, Data, Generation
+from cig.pipeline import generate as generate_from
+from cig.training.unet import load_unet, widened
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]
 
@@ -103,6 +107,27 @@ def test_every_embedding_is_the_oracles(world, done, name):
         theirs = oracle.embedding(world / "models", path, caption)
         assert set(ours) == set(theirs)
         assert all(relative(ours[key], theirs[key]) < 1e-5 for key in theirs), (category, query)
+
+
+def test_a_unet_that_is_shown_the_reference_reads_it_beside_extracted_embeddings(world, done, tmp_path):
+    """A picture that is torn since then: its queries are named, all others have a pseudo-target."""
+    home = tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR", home)
+    shutil.copytree(world / "models/sdxl", tmp_path / "sdxl")
+    widened(load_unet(str(tmp_path / "sdxl"))).save_pretrained(tmp_path / "sdxl/unet")
+    first, *others = entries(world, "cirr")
+    torn = {query for _, query, path, _ in (first, *others) if path == first[2]}
+    (home / "test1" / first[2].name).write_bytes(b"torn")
+    models = {"model_path": tmp_path / "sdxl", "sdxl_repo": tmp_path / "sdxl", "vae_repo": tmp_path / "sdxl/vae"}
+    data, compute = Data("cirr/test1", home), Compute("cpu", "float32")
+    generation = Generation(**models, height=64, width=64, steps=2)
+    with pytest.raises(IncompleteError, match=first[2].name):
+        generate_from(data, compute, generation, done / "embeddings/cirr", tmp_path / "out")
+    assert {path.stem.lstrip("0") or "0" for path in (tmp_path / "out").glob("*.png")} == {
+        query for _, query, *_ in others if query not in torn
+    }
+    (settings,) = json.loads((tmp_path / "out/settings.json").read_text()).values()
+    assert settings["image_guidance"] == 1.5
 
 
 @pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq"])

@@ -89,6 +89,10 @@ def test_a_table_of_pictures(tmp_path):
     assert scenes.said([0, 1], 0, Random(0)) == ["a blue thing", ""]
     assert scenes.seen([0, 1], 0, 16, Random(0)).shape == (2, 3, 16, 16)
     assert torch.equal(scenes.seen([0], 0, 16, Random(0)), scenes.seen([0], 0, 16, Random(0)))
+    shown = scenes.references([0, 1], 0, Random(0))
+    assert shown.shape == (2, 3, 32, 32)
+    tint = Preprocess(32, rgb_first=True)(Image.fromarray(np.uint8((shown[0].permute(1, 2, 0) + 1) * 127.5 + 0.5)))
+    assert torch.allclose(tint, scenes.seen([0], 0, 32, Random(0))[0], atol=0.05), "the view that a CLIP sees"
     assert scenes.identity["pictures"] == "2"
 
 
@@ -125,6 +129,7 @@ def test_a_table_of_triplets(tmp_path):
     assert scenes.pictures([0])[0, :, 0, 0].tolist() == [-1, 1, -1]
     as_composed = Preprocess(16, rgb_first=True)(Image.open(tmp_path / "a.png"))
     assert torch.equal(scenes.seen([0], 0, 16, Random(0))[0], as_composed)
+    assert scenes.references([0], 0, Random(0))[0, :, 0, 0].tolist() == [1, -1, -1], "red, for a UNet that is shown it"
 
 
 def test_lascos_triplets(tmp_path):

@@ -582,6 +582,7 @@ def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_p
     code, again, _ = run(capsys, *made_here(world, album, tmp_path))
     assert (code, again) == (0, out)
     assert [own.trial.cases for own in served[:1]] == [own.trial.cases for own in served[1:]]
+    assert "generate.image_guidance" not in json.loads((tmp_path / "trial.json").read_text())["asked"], "as before it"
     code, _, err = run(capsys, *made_here(world, album, tmp_path), "--top", "3", "--guidance-scale", "7.5")
     assert (code, "(generate.guidance: 5.0 there, 7.5 now, top: 6 there, 3 now)" in err) == (2, True)
 

@@ -144,7 +144,11 @@ def _compute_flags(attempt: Attempt) -> dict[str, object]:
     return {**_changed(replace(places.compute, batch_size=Compute.batch_size)), **changed}
 
 
-RENAMED = {"preprocessing": "preprocess_type", "guidance": "guidance_scale"}
+RENAMED = {
+    "preprocessing": "preprocess_type",
+    "guidance": "guidance_scale",
+    "image_guidance": "image_guidance_scale",
+}
 
 
 def _changed(asked: Composing | Generation | Compute) -> dict[str, object]:

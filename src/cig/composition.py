@@ -1,17 +1,19 @@
 """The composed embeddings of a benchmark's queries: computed by a composer, or read from a folder of files.
 
-Both are called with queries and return what conditions the generator; what cannot be composed is named in `missing`.
+Both are called with queries and return what conditions the generator, with the references' pictures where it is shown
+them (`Shown`); what cannot be composed is named in `missing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cig.errors import PictureError
 from cig.formats import find_by_id, fingerprints, remove
-from cig.images import Batch, read_batches
+from cig.images import Batch, read_batches, read_picture
 from cig.inversion import Composer
 from cig.manifest import Manifest, asked_by, is_stale
 from cig.runtime import Shard, batches, progress
@@ -19,6 +21,7 @@ from cig.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import Benchmark, ComposedEmbedding, Query
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -116,6 +119,49 @@ class EmbeddingFolder:
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         able = [query.id for query in queries if query.id in self.files]
         return stack_embeddings(able, [read_embedding(self.files[name]) for name in able]) if able else None
+
+
+class Shown:
+    """Conditions with the references' pictures beside them, for a generator that is shown them."""
+
+    def __init__(self, benchmark: Benchmark, conditions: Conditions) -> None:
+        self.benchmark, self.conditions = benchmark, conditions
+        self.missing, self.settings = conditions.missing, conditions.settings
+
+    def prepare(self, queries: Sequence[Query]) -> None:
+        self.conditions.prepare(queries)
+
+    def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
+        composed = self.conditions(queries)
+        asked = {query.id: query.reference for query in queries}
+        found = {row: self._picture(name, asked[name]) for row, name in enumerate(composed.ids)} if composed else {}
+        pictures = {row: image for row, image in found.items() if image}
+        if not composed or not pictures:
+            return None
+        return replace(take(composed, list(pictures)), references=tuple(pictures.values()))
+
+    def _picture(self, query: str, reference: str) -> Image | None:
+        path = self.benchmark.images.get(reference)
+        try:
+            if path:
+                return read_picture(path).image.convert("RGB")
+            self.missing[query] = f"no picture for the reference {reference}"
+        except PictureError as error:
+            self.missing[query] = str(error)
+        return None
+
+
+def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
+    """Some rows of a batch."""
+    index = list(rows)
+    return ComposedEmbedding(
+        ids=tuple(composed.ids[row] for row in index),
+        conditioning=composed.conditioning[index],
+        conditioning2=composed.conditioning2[index],
+        pooled2=composed.pooled2[index],
+        last=composed.last[index],
+        references=tuple(composed.references[row] for row in index) if composed.references else (),
+    )
 
 
 def _made_by(folder: Path) -> list[str]:

@@ -137,8 +137,8 @@ class GeneratorFlags:
     def asked(self) -> Generation:
         from cig.options import Generation
 
-        values = {name: own for name, own in vars(self).items() if name != "generator"}
-        return Generation(guidance=values.pop("guidance_scale", Generation.guidance), **values)
+        values = {name.removesuffix("_scale"): own for name, own in vars(self).items() if name != "generator"}
+        return Generation(**values)
 
 
 @Parameter(name="*", group=GENERATE)
@@ -148,7 +148,10 @@ class GenerateFlags(GeneratorFlags):
     width: int = 512
     steps: int = 50
     guidance_scale: float = 5.0
-    "Classifier-free guidance, towards zero embeddings."
+    "Classifier-free guidance, away from zero embeddings."
+    image_guidance_scale: float = 1.5
+    """Guidance towards the reference, 1 or more, of a UNet that is shown it, as InstructPix2Pix's is; others have none,
+    nor is there any at --guidance-scale 1."""
     seed: int = 1600
     seeds: Literal["published", "per-query"] = "published"
     "published: one seed for every query, + 1 a retry; per-query: derived from the query's id."

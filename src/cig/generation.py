@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig.composition import Composed, Conditions
+from cig.composition import Composed, Conditions, Shown, take
 from cig.formats import find_by_id, fingerprints, picture_name, remove, write_json, write_png
 from cig.inversion import Composer
 from cig.manifest import Manifest, asked_by
@@ -38,7 +38,7 @@ class Imagined:
     made: int  # queries that were done in this run
     refused: tuple[str, ...]  # queries without an accepted picture
     foreign: tuple[str, ...]  # queries whose picture was there, without a line in the manifest
-    missing: Mapping[str, str] = field(default_factory=dict)  # queries without an embedding
+    missing: Mapping[str, str] = field(default_factory=dict)  # queries that were not tried, and why
 
 
 def imagine(
@@ -67,6 +67,8 @@ def imagine(
     mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
     queries = [query for batch in mine for query in batch]
     conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
+    if getattr(generator, "shown", False):
+        conditions = Shown(benchmark, conditions)
     settings = {
         "benchmark": benchmark.title,
         **asdict(how),
@@ -188,18 +190,6 @@ def paint(generator: Generator, composed: ComposedEmbedding, seeds: Sequence[int
 def brightness(image: Image) -> float:
     """The mean over all pixels and channels, 0..255."""
     return float(np.asarray(image).mean())
-
-
-def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
-    """Some rows of a batch."""
-    index = list(rows)
-    return ComposedEmbedding(
-        ids=tuple(composed.ids[row] for row in index),
-        conditioning=composed.conditioning[index],
-        conditioning2=composed.conditioning2[index],
-        pooled2=composed.pooled2[index],
-        last=composed.last[index],
-    )
 
 
 def _pictures(out: Path, queries: Sequence[Query]) -> dict[str, Path]:

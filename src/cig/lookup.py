@@ -139,7 +139,7 @@ def imagine(
     query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))
     part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
     models = [composing.clip, composing.clip2, composing.preprocessing, *map(file_digest, composing.phis)]
-    folder = place / "imagined" / digest_of([models, jsonable(vars(generation))])
+    folder = place / "imagined" / digest_of([models, jsonable(generation.recorded())])
     trying = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
     composer, generator = load()
     done = imagine_all(part, Composed(part, composer), generator, folder, trying, batch_size=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cig import plugins, settings
 from cig.benchmarks import load_benchmarks, split_name
@@ -99,6 +99,7 @@ class Generation:
     width: int = 512
     steps: int = 50
     guidance: float = 5.0
+    image_guidance: float = 1.5
     seed: int = 1600
     seeds: Seeds = "published"
     brightness_thresh: float = 10.0
@@ -111,6 +112,13 @@ class Generation:
     @property
     def unet(self) -> Path:
         return self.model_path or settings.place("sdxl_checkpoint")
+
+    def recorded(self) -> dict[str, Any]:
+        """Setting -> value, as files keep it; older ones have no guidance by the reference: its default is left out."""
+        values = dict(vars(self))
+        if self.image_guidance == Generation.image_guidance:
+            del values["image_guidance"]
+        return values
 
 
 def presets(generator: str) -> tuple[Composing, Generation]:

@@ -82,7 +82,7 @@ def generate(
 
     Raises:
         NotFoundError: weights, data or embeddings that are not there, all named at once.
-        IncompleteError: queries without an embedding; the others were done.
+        IncompleteError: queries without an embedding, or a reference that has to be shown; the others were done.
     """
     generation = generation or Generation()
     embeddings = embeddings or data.default_folder("embeddings", "test")
@@ -96,7 +96,7 @@ def generate(
         raise NotFoundError(f"{embeddings} has no embedding of {parts[0].name}; run `cig extract` for it first")
     generator = load_sdxl(generation, compute)
     missing = imagine_parts(parts, sources, generator, generation, out, compute, work or Work())
-    complain(missing, "have no embedding and no pseudo-target")
+    complain(missing, "have no pseudo-target")
     return out
 
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cig import plugins
 from cig.encoders import meta_clip
 from cig.formats import find_by_id
-from cig.generators.sdxl import meta_sdxl
+from cig.generators.sdxl import meta_sdxl, shown_reference
 from cig.layout import part_folder
 from cig.methods import split_method
 from cig.options import Composing, Compute, Data, Generation, Searching
@@ -93,21 +93,22 @@ def clip_costs(source: str, dtype: torch.dtype, batch: int, cache_dir: Path | No
 def sdxl_costs(
     model_path: str, vae_repo: str, dtype: torch.dtype, batch: int, size: tuple[int, int], cache_dir: Path | None = None
 ) -> tuple[Cost, Cost]:
-    """(one step of the UNet with guidance, the VAE's decoding) for a batch of pictures of size (height, width)."""
+    """(one step of the UNet with its guidance, the VAE's decoding) for a batch of pictures of size (height, width)."""
     unet, vae = meta_sdxl(model_path, vae_repo, dtype, cache_dir)
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    drawn = (config.in_channels, *(side // 8 for side in size))  # a picture's latents
+    grid = tuple(side // 8 for side in size)  # of a picture's latents
+    passes = batch * (3 if shown_reference(config) else 2)  # with the condition, without it, without the reference, too
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
     def step() -> None:
-        condition = {"text_embeds": empty(2 * batch, pooled), "time_ids": empty(2 * batch, 6)}
-        latents, words = empty(2 * batch, *drawn), empty(2 * batch, 77, config.cross_attention_dim)
+        condition = {"text_embeds": empty(passes, pooled), "time_ids": empty(passes, 6)}
+        latents, words = empty(passes, config.in_channels, *grid), empty(passes, 77, config.cross_attention_dim)
         unet(latents, torch.empty((), device="meta"), words, added_cond_kwargs=condition)
 
-    return cost(unet, step), cost(vae, lambda: vae.decode(empty(batch, *drawn)))
+    return cost(unet, step), cost(vae, lambda: vae.decode(empty(batch, config.out_channels, *grid)))
 
 
 # What the machine has

@@ -48,6 +48,7 @@ TABLES = {
             "width",
             "steps",
             "guidance_scale",
+            "image_guidance_scale",
             "seed",
             "seeds",
         ),

@@ -70,9 +70,9 @@ class Trying:
     def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
         """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""
         asked = digest_of([(query.id, query.reference, query.captions) for query in queries])
-        tables: dict[str, Any] = {"search": replace(self.searching, cache=None)}
-        tables |= {"compose": self.composing, "generate": self.generation} if self.making else {}
-        own = {f"{name}.{key}": value for name, table in tables.items() for key, value in vars(table).items()}
+        tables = {"search": vars(replace(self.searching, cache=None))}
+        tables |= {"compose": vars(self.composing), "generate": self.generation.recorded()} if self.making else {}
+        own = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
         pictures = self.pictures.resolve()
         settings: dict[str, Any] = jsonable({"queries": asked, "pictures": pictures, "top": self.top, **own})
         return settings

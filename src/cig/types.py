@@ -80,6 +80,7 @@ class ComposedEmbedding:
     conditioning2: Tensor  # [B, L, h2] tower 2, before its last layer
     pooled2: Tensor  # [B, p2] tower 2, projected end-of-text state
     last: Tensor  # [B, L, h1] tower 1, final states; the published files call it "pooled"
+    references: tuple[Image, ...] = ()  # [B], for a generator that is shown them
 
     @property
     def prompt(self) -> Tensor:
@@ -162,6 +163,12 @@ class Scenes(Protocol):
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         """[B, 3, side, side], augmented and preprocessed for a CLIP; all that is random comes from rng."""
+
+    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+        """[B, 3, side, side] in -1..1: the view as a picture, for a generator that is shown the reference.
+
+        From an rng in the same state as `seen` had, it is the same view; drawings are not augmented.
+        """
 
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
         """Captions that ask for the pictures from that view; "" says nothing."""
@@ -256,6 +263,7 @@ class Generator(Protocol):
 
     settings: Mapping[str, Any]  # what moves pixels: size, steps, guidance, dtype
     identity: Mapping[str, Any]  # models and their digests
+    # A third, `shown`, may be true: then a condition comes with the references' pictures.
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
         """One picture for each row of the condition, from its own seed."""

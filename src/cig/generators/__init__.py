@@ -28,4 +28,4 @@ def load_generator(name: str, **options: Any) -> Generator:
 def sampling(name: str) -> dict[str, Any]:
     """What a generator's own flags are set to, in the words of `load` and of options.Generation."""
     own = GENERATORS[name].get("generate", {})
-    return {"guidance" if key == "guidance_scale" else key: value for key, value in own.items()}
+    return {key.removesuffix("_scale"): value for key, value in own.items()}

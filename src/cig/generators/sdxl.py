@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from PIL import ImageOps
+from PIL.Image import Resampling
 
 from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
@@ -30,15 +32,28 @@ VAE_REPO = "madebyollin/sdxl-vae-fp16-fix"
 
 
 class SDXL:
-    """A StableDiffusionXLPipeline behind the Generator protocol."""
+    """A StableDiffusionXLPipeline behind the Generator protocol; or StableDiffusionXLInstructPix2PixPipeline.
+
+    Attributes:
+        shown: the UNet reads the reference's latents beside the noisy ones (InstructPix2Pix), so conditions have to
+            come with the references' pictures.
+    """
 
     def __init__(
-        self, pipeline: Any, height: int, width: int, steps: int, guidance: float, identity: Mapping[str, Any]
+        self,
+        pipeline: Any,
+        height: int,
+        width: int,
+        steps: int,
+        guidance: float,
+        image_guidance: float,
+        identity: Mapping[str, Any],
     ) -> None:
         self.pipeline, self.identity = pipeline, identity
         self.size = {"height": height, "width": width}
         self.sampling = {"num_inference_steps": steps, "guidance_scale": guidance}
         self.dtype: torch.dtype = pipeline.unet.dtype
+        self.shown = shown_reference(pipeline.unet.config)
         self.settings = {
             **self.size,
             "steps": steps,
@@ -46,9 +61,12 @@ class SDXL:
             "dtype": str(self.dtype),
             "vae_tiling": pipeline.vae.use_tiling,
         }
+        if self.shown:  # diffusers guides by both or by neither
+            scale = image_guidance if guidance > 1 else 1.0
+            self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
-        """One picture a row, from a torch.Generator of its own; without a prompt the guidance is towards zeros."""
+        """One picture a row, from a torch.Generator of its own; guidance is away from zeros in a prompt's place."""
         self._check(condition)
         device = self.pipeline._execution_device
         prompt = condition.prompt.to(device, self.dtype)
@@ -60,11 +78,21 @@ class SDXL:
                 negative_prompt_embeds=torch.zeros_like(prompt),
                 negative_pooled_prompt_embeds=torch.zeros_like(pooled),
                 generator=[torch.Generator(device).manual_seed(seed) for seed in seeds],
+                **self._references(condition),
                 **self.size,
                 **self.sampling,
             )
         images: list[Image] = out.images
         return images
+
+    def _references(self, condition: ComposedEmbedding) -> dict[str, list[Image]]:
+        """Cut to the size that is drawn, around their middle, as they are in training."""
+        if not self.shown:
+            return {}
+        if len(condition.references) != len(condition.ids):
+            raise UsageError("the generator is shown the references: give each row of the condition its picture")
+        size = self.size["width"], self.size["height"]
+        return {"image": [ImageOps.fit(own, size, Resampling.LANCZOS) for own in condition.references]}
 
     def _check(self, condition: ComposedEmbedding) -> None:
         """Raises MismatchError, naming both widths, before a matrix product would."""
@@ -89,6 +117,7 @@ def load(
     width: int = 512,
     steps: int = 50,
     guidance: float = 5.0,
+    image_guidance: float = 1.5,
     cache_dir: Path | None = None,
     offload: Offload = "none",
     vae_slicing: bool = False,
@@ -97,7 +126,11 @@ def load(
 ) -> SDXL:
     """The published generator: UNet from `{model_path}/unet` (safetensors), the rest from hub ids or folders.
 
+    A UNet that reads the reference's latents, too, is known by its channels: diffusers/sdxl-instructpix2pix-768.
+
     Args:
+        image_guidance: towards the reference (Brooks et al., CVPR 2023, equation 3), of such a UNet; 1 or more, and 1
+            where `guidance` is not over 1.
         dtype: "auto" is float16 on a GPU, as published, and float32 on a CPU.
         offload: diffusers' CPU offload, of whole models or layer by layer; needs a GPU.
 
@@ -105,8 +138,9 @@ def load(
         NotFoundError: weights that are not there; the message says where to get and to put them.
     """
     check_size(height, width)
+    check_image_guidance(image_guidance)
     _quiet()
-    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
     device = resolve_device(str(device))
     precision = resolve_dtype(dtype, device, on_gpu="float16")
@@ -115,7 +149,7 @@ def load(
     vae = load_part(AutoencoderKL, vae_repo, **options)
     absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
     parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
-    pipeline = load_part(StableDiffusionXLPipeline, sdxl_repo, **parts, **options)
+    pipeline = load_part(pipeline_for(unet.config), sdxl_repo, **parts, **options)
     pipeline.set_progress_bar_config(disable=True)
     _place(pipeline, device, offload)
     if vae_slicing:
@@ -125,7 +159,19 @@ def load(
     if attention_slicing:
         pipeline.enable_attention_slicing()
     models = _identities(model_path, sdxl_repo, vae_repo, cache_dir)
-    return SDXL(pipeline, height, width, steps, guidance, models)
+    return SDXL(pipeline, height, width, steps, guidance, image_guidance, models)
+
+
+def shown_reference(config: Any) -> bool:
+    """Whether a UNet reads a reference's latents beside the noisy ones."""
+    return bool(config.in_channels == 2 * config.out_channels)
+
+
+def pipeline_for(config: Any) -> Any:
+    """The class of diffusers that draws with a UNet."""
+    from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
+
+    return StableDiffusionXLInstructPix2PixPipeline if shown_reference(config) else StableDiffusionXLPipeline
 
 
 def load_round_trip(vae_repo: str, device: str | torch.device, side: int) -> Callable[[Image], Image]:
@@ -164,12 +210,13 @@ def recall(cache: FeatureCache, **options: Any) -> Generator:
     """load(**options), but where its files were described before, they are loaded only when they are needed."""
     options = {"sdxl_repo": SDXL_REPO, "vae_repo": VAE_REPO, "cache_dir": None, **options}
     check_size(options["height"], options["width"])
+    check_image_guidance(options.get("image_guidance", 1))
     options["device"] = str(resolve_device(str(options["device"])))
     places = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
     generator: Generator = cache.recall(
         {"sdxl": _identities(**places, hashed=cache.file_digest), "options": jsonable(options)},
         lambda: load(**options),
-        lambda made: {"identity": made.identity, "settings": made.settings},
+        lambda made: {"identity": made.identity, "settings": made.settings, "shown": made.shown},
     )
     return generator
 
@@ -228,6 +275,12 @@ def _meta(kind: Any, source: str, dtype: torch.dtype, cache_dir: Path | None, **
 def check_size(height: int, width: int) -> None:
     if height % 8 or width % 8 or min(height, width) < 8:
         raise UsageError(f"--height {height} --width {width}: SDXL's VAE wants multiples of 8, such as 512")
+
+
+def check_image_guidance(scale: float) -> None:
+    """Below 1, diffusers would draw without any guidance."""
+    if not 1 <= scale < float("inf"):
+        raise UsageError(f"--image-guidance-scale {scale:g}: 1 or more, such as 1.5")
 
 
 def load_part(kind: Any, source: str | Path, **options: Any) -> Any:

@@ -58,6 +58,9 @@ class IconScenes:
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
         return viewed(self._drawings(places), [self._inks(place)[view] for place in places], side, rng)
 
+    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+        return plain(self._drawings(places), [self._inks(place)[view] for place in places])
+
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
         return [self._caption(place, view, rng) for place in places]
 

@@ -81,6 +81,10 @@ class IconTriplets:
         rows = [self.triplets[place].reference for place in places]
         return viewed(self.drawings[rows], [inks[0] for inks in self._inks(places)], side, rng)
 
+    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+        rows = [self.triplets[place].reference for place in places]
+        return plain(self.drawings[rows], [inks[0] for inks in self._inks(places)])
+
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
         return [self._caption(place, inks[1], rng) for place, inks in zip(places, self._inks(places), strict=True)]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.formats import write_bytes, write_json
+from cig.generators.sdxl import pipeline_for
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DEFAULTED = "_use_default_values"  # names of settings that a loader would put back to its own, whatever they are now
@@ -27,7 +28,7 @@ def save_pipeline(folder: Path, unet: Any, vae: Any, scheduler: Any) -> None:
     """What `--sdxl-repo` reads: the scheduler, and which kinds of models stand beside it."""
     write_json(folder / "scheduler" / "scheduler_config.json", {**scheduler.config, **_kind(scheduler)}, indent=2)
     parts = {name: ["diffusers", type(own).__name__] for name, own in _named(unet, vae, scheduler).items()}
-    kind = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": metadata.version("diffusers")}
+    kind = {"_class_name": pipeline_for(unet.config).__name__, "_diffusers_version": metadata.version("diffusers")}
     write_json(folder / "model_index.json", {**kind, **parts, **{name: [None, None] for name in ABSENT}}, indent=2)
 
 

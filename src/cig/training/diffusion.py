@@ -28,14 +28,17 @@ class Batch:
     times: Tensor  # [B]
     condition: Condition
     framing: Tensor  # [B, 6], see Scenes.framing
+    reference: Tensor | None = None  # as latents, not scaled: beside the noisy ones, for a UNet that is shown it
 
 
 def denoising(unet: Any, noising: Any, batch: Batch, min_snr: float | None = None) -> Tensor:
     """The mean squared error of what the UNet says of noisy latents: the noise, or the velocity."""
-    noisy = noising.add_noise(batch.latents, batch.noise, batch.times).to(unet.dtype)
+    noisy = noising.add_noise(batch.latents, batch.noise, batch.times)
+    if batch.reference is not None:  # Brooks et al., CVPR 2023, section 3.2
+        noisy = torch.cat([noisy, batch.reference], dim=1)
     prompt, pooled = (own.to(unet.dtype) for own in batch.condition)
     known = {"text_embeds": pooled, "time_ids": batch.framing}
-    said = unet(noisy, batch.times, prompt, added_cond_kwargs=known).sample
+    said = unet(noisy.to(unet.dtype), batch.times, prompt, added_cond_kwargs=known).sample
     velocity = noising.config.prediction_type == "v_prediction"
     wanted = noising.get_velocity(batch.latents, batch.noise, batch.times) if velocity else batch.noise
     errors = functional.mse_loss(said.float(), wanted.float(), reduction="none").mean((1, 2, 3))
@@ -62,6 +65,11 @@ def dropped(composed: ComposedEmbedding, away: Tensor, device: torch.device) -> 
     kept = (~away).float()
     prompt, pooled = composed.prompt * kept[:, None, None], composed.pooled2 * kept[:, None]
     return prompt.to(device), pooled.to(device)
+
+
+def unseen(references: Tensor, blind: Tensor) -> Tensor:
+    """Latents [B, C, h, w], zeros in rows that are dropped [B] bool."""
+    return references * (~blind).float()[:, None, None, None]
 
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # SDXL's

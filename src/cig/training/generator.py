@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,16 +17,17 @@ from torch import Tensor
 
 from cig.errors import UsageError
 from cig.formats import identity, make_folder
+from cig.generators.sdxl import shown_reference
 from cig.inversion import Composer
 from cig.training.card import write_card
 from cig.training.diffusers import save, save_pipeline
-from cig.training.diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler
+from cig.training.diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler, unseen
 from cig.training.loop import train
 from cig.training.lora import Lora, adapt, merged, save_adapter
 from cig.training.plan import CPU, Plan
 from cig.training.shelf import Encoded, Encoder, in_full, shape_of, shelve
 from cig.training.step import Step
-from cig.training.unet import UNetSize, build, load_unet, need_widths
+from cig.training.unet import UNetSize, build, load_unet, need_widths, widened
 from cig.types import Scenes
 
 
@@ -39,12 +40,16 @@ class Recipe:
         dropout: share of examples whose condition is zeros, what guidance moves away from.
         min_snr: gamma of min-SNR's weights (5 in its paper); None: all timesteps weigh alike.
         lora: None trains the whole UNet.
+        shown: the UNet reads the reference's latents, too (InstructPix2Pix). Of dropout's share the condition alone is
+            dropped in one half and the reference, too, in the other; of as many again, the reference alone, so that
+            each has its guidance (Brooks et al., CVPR 2023, section 3.2.1: 5% each).
     """
 
     prediction: Prediction = "epsilon"
     dropout: float = 0.1
     min_snr: float | None = None
     lora: Lora | None = None
+    shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Draw:
     noise: Tensor  # [B, C, h, w]
     times: Tensor  # [B]
     away: Tensor  # [B] bool: without a condition
+    blind: Tensor  # [B] bool: without a reference, where the UNet is shown one
 
 
 def train_generator(
@@ -106,8 +112,9 @@ def train_generator(
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = load_vae(vae_source, means.frozen, cache_dir).to(device)
-    unet, noising = _begun(start, size, composer, vae, recipe.lora, plan, cache_dir), ddpm(recipe.prediction)
-    encoded = _encoded(scenes, composer, vae, out, plan, means)
+    unet, noising = _begun(start, size, composer, vae, recipe, plan, cache_dir), ddpm(recipe.prediction)
+    recipe = replace(recipe, shown=shown_reference(unet.config))  # as what is started from may be, unasked
+    encoded = _encoded(scenes, composer, vae, out, plan, means, recipe.shown)
     unet.to(device)  # not before: what fills a shelf needs the room
     if means.checkpointing:
         unet.enable_gradient_checkpointing()
@@ -116,18 +123,18 @@ def train_generator(
         draw = drawn(plan.batch, scenes, encoded, noising, recipe.dropout, step.rng)
         for places, share in step.shares(plan.batch):
             step.ids += scenes.names([draw.places[place] for place in places])
-            batch = composed(draw, places, scenes, encoded, composer, device)
+            batch = composed(draw, places, scenes, encoded, composer, device, recipe.shown)
             yield share * denoising(unet, noising, batch, recipe.min_snr)
 
     def export(facts: Mapping[str, Any]) -> None:
-        shown = unet
+        whole = unet
         if recipe.lora and start:
             save_adapter(unet, out)
-            shown = merged(unet, load_unet(start, cache_dir=cache_dir))
-        save(shown, out / "unet")
+            whole = merged(unet, load_unet(start, cache_dir=cache_dir))
+        save(whole, out / "unet")
         exact = vae if means.frozen == torch.float32 else load_vae(vae_source, cache_dir=cache_dir)
         save(exact, out / "vae")
-        save_pipeline(out, shown, vae, sampler(recipe.prediction))
+        save_pipeline(out, whole, vae, sampler(recipe.prediction))
         write_card(out, "a generator of pseudo-targets", facts)
 
     known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source)}}
@@ -154,31 +161,43 @@ def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: f
     """A step's examples."""
     places = [rng.randrange(len(scenes)) for _ in range(count)]
     view = rng.randrange(scenes.views)
+    captions, seeds = scenes.said(places, view, rng), [rng.getrandbits(62) for _ in places]
+    noise, times = torch.randn(count, *encoded.shape), torch.randint(noising.config.num_train_timesteps, (count,))
+    lot = torch.rand(count)
     return Draw(
         places=places,
         view=view,
-        captions=scenes.said(places, view, rng),
-        seeds=[rng.getrandbits(62) for _ in places],
-        noise=torch.randn(count, *encoded.shape),
-        times=torch.randint(noising.config.num_train_timesteps, (count,)),
-        away=torch.rand(count) < dropout,
+        captions=captions,
+        seeds=seeds,
+        noise=noise,
+        times=times,
+        away=lot < dropout,
+        blind=(lot >= dropout / 2) & (lot < 1.5 * dropout),
     )
 
 
 def composed(
-    draw: Draw, items: Sequence[int], scenes: Scenes, encoded: Encoded, composer: Composer, device: torch.device
+    draw: Draw,
+    items: Sequence[int],
+    scenes: Scenes,
+    encoded: Encoded,
+    composer: Composer,
+    device: torch.device,
+    shown: bool = False,
 ) -> Batch:
     """Some of a step's items, as the UNet is given them."""
     own = list(items)
     places = [draw.places[item] for item in own]
     captions = [(draw.captions[item],) if draw.captions[item] else () for item in own]
     with in_full(device):
-        features = encoded.features(places, draw.view, [draw.seeds[item] for item in own])
+        seeds = [draw.seeds[item] for item in own]
+        features = encoded.features(places, draw.view, seeds)
         embedding = composer.compose([str(place) for place in places], features, captions)
         latents = encoded.latents(places)
+        reference = unseen(encoded.references(places, draw.view, seeds), draw.blind[own]).to(device) if shown else None
     condition = dropped(embedding, draw.away[own], device)
     noise, times = draw.noise[own].to(device), draw.times[own].to(device)
-    return Batch(latents.to(device), noise, times, condition, scenes.framing(places).to(device))
+    return Batch(latents.to(device), noise, times, condition, scenes.framing(places).to(device), reference)
 
 
 def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | None = None) -> Any:
@@ -196,24 +215,30 @@ def _begun(
     size: UNetSize,
     composer: Composer,
     vae: Any,
-    lora: Lora | None,
+    recipe: Recipe,
     plan: Plan,
     cache_dir: Path | None,
 ) -> Any:
     """What is trained; with LoRA, what is frozen of it is kept in the precision that is multiplied in."""
     widths = composer.first.clip.token_width + composer.second.clip.token_width, composer.second.clip.feature_width
     if not start:
-        return build(size, vae.config.latent_channels, *widths)
-    unet = load_unet(start, getattr(torch, plan.autocast) if lora else torch.float32, cache_dir)
+        return build(size, vae.config.latent_channels, *widths, recipe.shown)
+    unet = load_unet(start, getattr(torch, plan.autocast) if recipe.lora else torch.float32, cache_dir)
     need_widths(unet, start, widths, vae.config.latent_channels)
-    return adapt(unet, lora) if lora else unet
+    if recipe.shown and recipe.lora and not shown_reference(unet.config):
+        raise UsageError(
+            f"an adapter cannot teach the UNet of {start} to read the reference: start from one that does, such as "
+            f"diffusers/sdxl-instructpix2pix-768, or train the whole UNet, without --lora"
+        )
+    unet = widened(unet) if recipe.shown else unet
+    return adapt(unet, recipe.lora) if recipe.lora else unet
 
 
-def _encoded(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means) -> Encoded:
+def _encoded(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means, shown: bool) -> Encoded:
     """With a shelf, what has filled it leaves the device."""
     if not means.shelf:
         return Encoder(scenes, composer, vae, shape_of(scenes, vae))
-    shelf = shelve(scenes, composer, vae, out, plan)
+    shelf = shelve(scenes, composer, vae, out, plan, shown)
     for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
         model.to(CPU)
     return shelf
@@ -221,7 +246,7 @@ def _encoded(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan
 
 def _known(recipe: Recipe, means: Means) -> dict[str, Any]:
     """What the result depends on, where it is not as it always was."""
-    own = {key: value for key, value in asdict(recipe).items() if value is not None}
+    own = {key: value for key, value in asdict(recipe).items() if value is not None and value is not False}
     if not means.shelf:
         own["views"] = "drawn anew at each step"
     if means.frozen != torch.float32:

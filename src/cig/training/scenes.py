@@ -80,12 +80,18 @@ class FileScenes:
         return torch.tensor(rows, dtype=torch.float32)
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        jobs = [(self.examples[place], rng.getrandbits(62)) for place in places]
         preprocess = Preprocess(side, rgb_first=True)  # as the composer's
-        return torch.stack(in_threads(lambda job: preprocess(_view(*job)), jobs))
+        return torch.stack(in_threads(lambda job: preprocess(_view(*job)), self._drawn(places, rng)))
+
+    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+        return torch.stack(in_threads(lambda job: self.frame.cut(_view(*job), job[0].name), self._drawn(places, rng)))
 
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
         return [rng.choice(self.examples[place].captions or ("",)) for place in places]
+
+    def _drawn(self, places: Sequence[int], rng: Random) -> list[tuple[Example, int]]:
+        """Examples, and what their views are drawn from."""
+        return [(self.examples[place], rng.getrandbits(62)) for place in places]
 
     def _picture(self, example: Example) -> Tensor:
         return self.frame.cut(read_picture(example.picture).image, example.name)

@@ -39,6 +39,9 @@ class Encoded(Protocol):
     def latents(self, places: Sequence[int]) -> Tensor:
         """[B, C, h, w], of standard deviation 1."""
 
+    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        """[B, C, h, w]: a view's latents as the VAE makes them, not scaled; of a shelf, if it was to hold them."""
+
     def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What the two towers see of a view: ([B, p1], [B, p2]); a seed for each place."""
 
@@ -47,13 +50,17 @@ class Encoded(Protocol):
 class Shelf:
     """Of N pictures, in fp16 on the disk."""
 
-    shards: Sequence[Mapping[str, Tensor]]  # latents [n, C, h, w]; first{v} [n, p1] and second{v} [n, p2] of view v
+    # latents [n, C, h, w]; of view v first{v} [n, p1], second{v} [n, p2] and, where asked for, reference{v} as latents
+    shards: Sequence[Mapping[str, Tensor]]
     each: int  # n of all shards but the last
     scale: float  # of latents
     shape: tuple[int, int, int]
 
     def latents(self, places: Sequence[int]) -> Tensor:
         return self._rows("latents", places) * self.scale
+
+    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        return self._rows(f"reference{view}", places)
 
     def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """A view is as it was when the shelf was made, whatever the seed."""
@@ -74,8 +81,16 @@ class Encoder:
 
     def latents(self, places: Sequence[int]) -> Tensor:
         chunks = batches(places, at_once(self.vae, self.shape, len(places)))
-        encoded = [encode(self.scenes, own, self.vae) for own in chunks]
+        encoded = [encode(self.scenes.pictures(own), self.vae, self.scenes.names(own)) for own in chunks]
         return torch.cat(encoded).float() * self.vae.config.scaling_factor
+
+    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        drawn = list(zip(places, seeds, strict=True))
+        encoded = []
+        for own in batches(drawn, at_once(self.vae, self.shape, len(places))):
+            seen = [self.scenes.references([place], view, Random(str(seed))) for place, seed in own]
+            encoded.append(encode(torch.cat(seen), self.vae, self.scenes.names([place for place, _ in own])))
+        return torch.cat(encoded).float()
 
     def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         first, second = self.composer.first.clip, self.composer.second.clip
@@ -105,24 +120,27 @@ def at_once(vae: Any, shape: tuple[int, int, int], most: int) -> int:
 
 
 @torch.no_grad()
-def encode(scenes: Scenes, places: Sequence[int], vae: Any) -> Tensor:
-    """[B, C, h, w] fp16 on the CPU: the means, not scaled.
+def encode(pictures: Tensor, vae: Any, names: Sequence[str]) -> Tensor:
+    """[B, 3, side, side] in -1..1 -> [B, C, h, w] fp16 on the CPU: the means, not scaled.
 
     Raises:
         InputError: they are not finite.
     """
-    pictures = scenes.pictures(places).to(vae.device, vae.dtype)
-    latents: Tensor = vae.encode(pictures).latent_dist.mean.half().cpu()
+    latents: Tensor = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mean.half().cpu()
     if not torch.isfinite(latents).all():
         raise InputError(
-            f"the VAE's latents of {some(scenes.names(places), 5)} are not finite: SDXL's own overflows in float16; "
+            f"the VAE's latents of {some(names, 5)} are not finite: SDXL's own overflows in float16; "
             f"take madebyollin/sdxl-vae-fp16-fix, or --frozen-dtype float32"
         )
     return latents
 
 
-def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) -> Shelf:
-    """Maps the shards of `out/shelf-*`; those that are not there are computed, each process its share."""
+def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, references: bool = False) -> Shelf:
+    """Maps the shards of `out/shelf-*`; those that are not there are computed, each process its share.
+
+    Args:
+        references: latents of views, too.
+    """
     models = {name: own for name, own in composer.identity.items() if not name.startswith("phi")}
     key = digest_of(
         {
@@ -132,6 +150,7 @@ def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) 
             "batch": plan.batch,
             "vae": _content(vae),
             "computed in": [composer.settings["dtype"], str(vae.dtype)],
+            **({"references": "latents"} if references else {}),
         }
     )
     shape = shape_of(scenes, vae)
@@ -145,23 +164,36 @@ def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan) 
     own = [number for number in range(len(paths))[processes.rank() :: processes.world()] if not paths[number].exists()]
     for number in progress(own, len(own), f"latents and features, {each} pictures each", "shard"):
         places = range(number * each, min((number + 1) * each, len(scenes)))
-        _write(paths[number], scenes, composer, vae, places, chunk, plan.seed)
+        _write(paths[number], scenes, composer, vae, places, chunk, plan.seed, references)
     processes.wait()
     return Shelf([map_tensors(path) for path in paths], each, vae.config.scaling_factor, shape)
 
 
-def _write(path: Path, scenes: Scenes, composer: Composer, vae: Any, places: range, chunk: int, seed: int) -> None:
+def _write(
+    path: Path,
+    scenes: Scenes,
+    composer: Composer,
+    vae: Any,
+    places: range,
+    chunk: int,
+    seed: int,
+    references: bool,
+) -> None:
     import safetensors.torch
 
     clips = {"first": composer.first.clip, "second": composer.second.clip}
     rows: dict[str, list[Tensor]] = {}
     for own in batches(places, chunk):
-        rows.setdefault("latents", []).append(encode(scenes, own, vae))
+        names = scenes.names(own)
+        rows.setdefault("latents", []).append(encode(scenes.pictures(own), vae, names))
         for view in range(scenes.views):
+            drawn = f"{seed}/{own[0] // chunk}/{view}"  # both towers and the generator see the same
             for name, clip in clips.items():
-                rng = Random(f"{seed}/{own[0] // chunk}/{view}")  # both towers see the same
-                seen = scenes.seen(own, view, clip.size, rng)
+                seen = scenes.seen(own, view, clip.size, Random(drawn))
                 rows.setdefault(f"{name}{view}", []).append(clip.embed_images(seen).half())
+            if references:
+                shown = encode(scenes.references(own, view, Random(drawn)), vae, names)
+                rows.setdefault(f"reference{view}", []).append(shown)
     write_bytes(path, safetensors.torch.save({name: torch.cat(parts) for name, parts in rows.items()}))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cig.errors import MismatchError
+from cig.generators.sdxl import shown_reference
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,17 @@ class UNetSize:
 SIZES = {"tiny": UNetSize((16, 32), head_width=8, groups=8, time_width=8), "small": UNetSize()}
 
 
-def build(size: UNetSize, latents: int, prompt: int, pooled: int) -> Any:
-    """diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time)."""
+def build(size: UNetSize, latents: int, prompt: int, pooled: int, shown: bool = False) -> Any:
+    """diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time).
+
+    Args:
+        shown: it reads a reference's latents beside the noisy ones, as InstructPix2Pix does (see `widened`).
+    """
     from diffusers import UNet2DConditionModel
 
     blocks = len(size.channels) - 1
     return UNet2DConditionModel(
-        in_channels=latents,
+        in_channels=2 * latents if shown else latents,
         out_channels=latents,
         down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * blocks),
         up_block_types=(*("CrossAttnUpBlock2D",) * blocks, "UpBlock2D"),
@@ -58,12 +63,27 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     return load_part(UNet2DConditionModel, need_unet(source, "--start"), subfolder="unet", **options)
 
 
+def widened(unet: Any) -> Any:
+    """The same, that reads a reference's latents, too: their weights begin as zeros (Brooks et al., CVPR 2023, 3.2)."""
+    if shown_reference(unet.config):
+        return unet
+    narrow = unet.conv_in
+    own = {"kernel_size": narrow.kernel_size, "padding": narrow.padding, "dtype": narrow.weight.dtype}
+    unet.conv_in = torch.nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, **own)
+    with torch.no_grad():
+        unet.conv_in.weight.zero_()
+        unet.conv_in.weight[:, : narrow.in_channels] = narrow.weight
+        unet.conv_in.bias.copy_(narrow.bias)
+    unet.register_to_config(in_channels=2 * narrow.in_channels)
+    return unet
+
+
 def need_widths(unet: Any, source: str, widths: tuple[int, int], latents: int) -> None:
     """Raises MismatchError unless it is SDXL's kind, reads prompts and pooled texts of these widths, which the CLIPs
     make, and draws latents of so many channels, which the VAE has."""
     if unet.config.addition_embed_type != "text_time":
         raise MismatchError(f"the UNet of {source} is not of SDXL's kind: it reads no pooled text and no sizes")
-    if {unet.config.in_channels, unet.config.out_channels} != {latents}:
+    if unet.config.out_channels != latents or unet.config.in_channels not in (latents, 2 * latents):
         raise MismatchError(
             f"the UNet of {source} turns {unet.config.in_channels} channels of latents into "
             f"{unet.config.out_channels}, and the VAE's have {latents}; give the VAE that it was trained with"

@@ -131,6 +131,7 @@ def generator(
     lora_alpha: int | None = None,
     prediction: Literal["epsilon", "v"] = "epsilon",
     condition_dropout: float = 0.1,
+    show_reference: Annotated[bool, Flag] = False,
     min_snr: float | None = None,
     gradient_checkpointing: Annotated[bool, Flag] = False,
     shelf: bool = True,
@@ -186,6 +187,9 @@ def generator(
         epsilon, as SDXL's weights predict; or v, the velocity.
     condition_dropout
         Share of examples without a condition, which guidance needs.
+    show_reference
+        The UNet is given the reference's latents beside the noisy ones, as InstructPix2Pix's; one that --start names
+        is widened, unless it reads them already.
     min_snr
         Gamma of min-SNR's weights of timesteps; its paper has 5. Default: all weigh alike.
     gradient_checkpointing
@@ -212,6 +216,7 @@ def generator(
     from cig.images import limit_pixels
     from cig.inversion import load_composer
     from cig.training import load_scenes
+    from cig.training.diffusion import Prediction
     from cig.training.framing import Frame
     from cig.training.generator import Means, Recipe, train_generator
     from cig.training.lora import Lora
@@ -236,7 +241,8 @@ def generator(
     frozen = getattr(torch, frozen_dtype)
     composer = load_composer(clip, clip2, phi, phi2, place, frozen, cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None
-    recipe = Recipe("v_prediction" if prediction == "v" else "epsilon", condition_dropout, min_snr, adapter)
+    predicted: Prediction = "v_prediction" if prediction == "v" else "epsilon"
+    recipe = Recipe(predicted, condition_dropout, min_snr, adapter, show_reference)
     parts = (scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, place)
     train_generator(*parts, start, cache_dir, loop.tensorboard, Means(gradient_checkpointing, shelf, frozen))
 
