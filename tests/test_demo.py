@@ -38,9 +38,10 @@ def test_the_table(shown, out):
     assert all(line.count("[") == 3 for line in lines[1:])
     scores = json.loads((out / "scores.json").read_text())
     assert [own["method"] for own in scores] == [row.method for row in demo.ROWS]
-    assert [[own["name"] for own in one["branches"]] for one in scores[-2:]] == [
+    assert [[own["name"] for own in one["branches"]] for one in scores[-3:]] == [
         ["reference", "reference-image"],
         ["reference", "pseudo-target"],
+        ["reference", "reference-image", "pseudo-target"],
     ]
     assert scores[0]["counts"][""]["queries"] == 12
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import oracle
 from cig import load_benchmark
-from cig.composition import Composed, EmbeddingFolder, extract
+from cig.composition import Composed, EmbeddingFolder, Shown, extract
 from cig.errors import MismatchError
 from cig.formats import write_png
 from cig.generation import Imagining, brightness, imagine
@@ -37,6 +37,16 @@ class Painter:
         return [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in levels]
 
 
+class Onlooker(Painter):
+    """Remembers which references it was given, by their first pixels."""
+
+    shown = True
+
+    def __call__(self, condition, seeds):
+        self.shades = [*getattr(self, "shades", []), [own.getpixel((0, 0)) for own in condition.references]]
+        return super().__call__(condition, seeds)
+
+
 class Table:
     """Conditions whose only content is the query's number."""
 
@@ -61,6 +71,22 @@ def bench(*ids):
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_a_generator_that_is_shown_references_gets_each_query_its_own(tmp_path):
+    """The second query's picture is no picture, the third's is not there: both are named, and nothing is made."""
+    for name, grey in (("a", 10), ("d", 40)):
+        write_png(tmp_path / f"{name}.png", Image.new("L", (4, 4), grey))
+    (tmp_path / "b.png").write_bytes(b"none")
+    images = {name: tmp_path / f"{name}.png" for name in "abd"}
+    queries = tuple(Query(str(number), name, ("c",)) for number, name in enumerate("abcd"))
+    part = Benchmark("toy/val", queries, images, (), ("recall@1",), False, 0.5, "made up")
+    painter = Onlooker(lambda query, seed: 0 if seed == 1600 else 50)  # all are made twice
+    done = imagine(part, Table(), painter, tmp_path / "out")
+    assert painter.shades == [[(10,) * 3, (40,) * 3]] * 2
+    assert done.pictures.keys() == {"0", "3"}
+    assert done.missing["2"] == "no picture for the reference c"
+    assert "b.png" in done.missing["1"]
 
 
 def test_dark_pictures_are_made_again_and_refused(tmp_path):
@@ -289,7 +315,7 @@ def test_tiling_moves_pixels_and_so_is_a_setting(world):
 def test_the_shipped_generator_draws_the_same_again():
     part = load_benchmark("icons/val", limit=2)
     composing, generation = presets("sdxl/icons")
-    condition = Composed(part, composer_of(composing, Compute(device="cpu")))(part.queries)
+    condition = Shown(part, Composed(part, composer_of(composing, Compute(device="cpu"))))(part.queries)
     first, again, other = (
         load_generator("sdxl/icons", device="cpu")(condition, seeds) for seeds in ([1, 2], [1, 2], [3, 4])
     )

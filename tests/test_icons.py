@@ -23,7 +23,7 @@ from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, UsageError
 from cig.evaluation import evaluate
-from cig.icons.altered import ALTERED, AlteredScenes
+from cig.icons.altered import AlteredScenes
 from cig.icons.captions import article, caption, distracted, points, side_of
 from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
 from cig.icons.pairs import IconPairs, true_of
@@ -307,7 +307,7 @@ def of_triplets():
 @pytest.fixture(scope="module")
 def of_altered():
     scenes = AlteredScenes(5_000)
-    return said([text for view in ALTERED for text in scenes.said(range(len(scenes)), view, Random(0))])
+    return said([text for view in range(scenes.views) for text in scenes.said(range(len(scenes)), view, Random(0))])
 
 
 def said(captions):

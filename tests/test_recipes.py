@@ -94,7 +94,7 @@ def test_what_is_not_ready_opens_nothing(tmp_path, few_icons, monkeypatch):
     write_json(home / "frozen.json", {"queries": 8, "models": "others"})
     for step in (opening, ("choose", "--limit", "8")):
         assert f"how to sample is not chosen yet: python recipes/icons/sampling.py {tmp_path}" in told(*step)
-    write_json(home / "sampling.json", {"guidance": 1.5, "steps": 2})
+    write_json(home / "sampling.json", {"guidance": 1.5, "image_guidance": 1.0, "steps": 2})
     assert "was chosen for other models or sampling" in told(*opening)
     write_json(home / "frozen.json", {"queries": 8, "models": experiment.models_of(tmp_path)})
     assert "chosen on 8 queries of icons/val: choose on all of them first" in told(*opening)

@@ -61,7 +61,7 @@ def sampling_of(home: Path) -> dict[str, float]:
     if not (home / SAMPLING).exists():
         raise SystemExit(f"how to sample is not chosen yet: python recipes/icons/sampling.py {home.parent}")
     chosen = read_object(home / SAMPLING)
-    return {name: chosen[name] for name in ("guidance", "steps")}
+    return {name: chosen.get(name, 1.0) for name in ("guidance", "image_guidance", "steps")}
 
 
 def composer_of(folder: Path) -> Composer:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from cig.generators.sdxl import SDXL
@@ -66,6 +67,7 @@ def prices(seen: Seen, generator: SDXL) -> dict[str, Price]:
     features = composer.embed_images(pixels)
     vae, drawings = generator.pipeline.vae, torch.zeros(BATCH, 3, SIDE, SIDE)
     composed = composer.compose([query.id for query in queries], features, captions)
+    composed = replace(composed, references=(Image.new("RGB", (SIDE, SIDE)),) * BATCH)
     parts: dict[str, Callable[[], object]] = {
         "picture": lambda: composer.first.clip.embed_images(pixels[0]),
         "large picture": lambda: composer.second.clip.embed_images(pixels[1]),
@@ -75,7 +77,7 @@ def prices(seen: Seen, generator: SDXL) -> dict[str, Price]:
         "imagined": lambda: generator(composed, list(range(BATCH))),
         "round trip": lambda: vae.decode(vae.encode(drawings).latent_dist.mode()),
     }
-    parts |= {f"{name}'s layers": partial(own.prior, composed) for name, own in seen.prior_methods.items()}
+    parts |= {f"{name}'s layers": partial(own.prior, composed, features) for name, own in seen.prior_methods.items()}
     with torch.no_grad():
         return {name: price(call) for name, call in parts.items()}
 

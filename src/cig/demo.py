@@ -56,8 +56,9 @@ INVERSIONS = (
     Row(ASKED, "the same; phi learnt from pictures", ASKED),
 )
 CONTROL = Row("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
-IMAGINED = Row("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.25),))
-ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED)  # weights: recipes/icons/experiment.py, on icons/val
+IMAGINED = Row("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.55),))
+BOTH = Row("+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.1), by_image(PSEUDO_TARGET, 0.4)))
+ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/icons/experiment.py, on icons/val
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,12 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
     make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
     entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
-    control, imagined = entries[-2:]
+    control, imagined, both = entries[-3:]
     write_reports(imagined.found, imagined.report, [out / "report.html"], cache)
     write_json(out / "scores.json", [own.json for own in entries])
     best = _best(entries, INVERSIONS)
-    compared = [against(best, _best(entries, BASELINES)), against(imagined, best), against(imagined, control)]
+    pairs = (best, _best(entries, BASELINES)), (imagined, best), (imagined, control), (both, control)
+    compared = [against(own, other) for own, other in pairs]
     print("\n".join([*table(entries), "", *compared, "(paired; queries of one object are resampled together)"]))
     say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")

@@ -70,7 +70,7 @@ def pairs(split: str) -> Pairs:
 
 
 def scenes(split: str, limit: int | None = None) -> Scenes:
-    """Icons to draw, each from a view of itself (train), altered half of the time (altered), or from another icon
+    """Icons to draw, each from a view of itself (train), from one altered by rule (altered), or from another icon
     (triplets). Else raises UsageError.
 
     Args:
