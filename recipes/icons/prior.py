@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from cig.encoders import Clip
 from cig.formats import identity, make_folder, write_bytes
-from cig.generators.sdxl import shown_reference
+from cig.generators.sdxl import meta_unet, shown_reference
 from cig.icons.pairs import normalised
 from cig.images import read_batches
 from cig.inversion import Composer
@@ -36,7 +36,6 @@ from cig.training.loop import train
 from cig.training.plan import Plan
 from cig.training.shelf import shelve
 from cig.training.step import Step
-from cig.training.unet import load_unet
 from cig.types import ComposedEmbedding, Query, Scenes
 from imagined import composer_of
 
@@ -76,7 +75,7 @@ def train_prior(
 ) -> None:
     """Writes `out/prior.safetensors` and a card; `shelf`: the generator's folder, whose features of views are read."""
     make_folder(out)
-    shown = shown_reference(load_unet(str(shelf)).config)
+    shown = shown_reference(meta_unet(shelf, torch.float32).config)
     seen = shelve(scenes, composer, load_vae(vae), shelf, plan, shown)
     wanted = features_of(scenes, searcher, plan.batch)
     torch.manual_seed(plan.seed)
