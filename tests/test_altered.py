@@ -8,28 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from cig.icons.altered import (
+from cig.icons.altered import IN_TURN, Alteration, AlteredScenes, asking, kinds_for
+from cig.icons.captions import SIDE_WORDS, points
+from cig.icons.corpus import Icon, read_split
+from cig.icons.made import SLASH, Glyphs, made, ringed_as, rings_for, said_of
+from cig.icons.pairs import plain, viewed
+from cig.icons.rules import (
+    BADGE,
     CORNER,
-    CORNERS,
+    DISC,
+    GAP,
     RINGS,
-    SLASH,
     TURNS,
-    Alteration,
-    AlteredScenes,
-    apply,
-    asking,
+    badged,
+    cut,
+    fitted,
     hollow,
-    kinds_for,
     magnified,
-    pasted,
+    ringed,
     slashed,
     solid,
+    turned,
     turns_of,
     unslashed,
     wiped,
 )
-from cig.icons.corpus import Icon, read_split
-from cig.icons.pairs import plain, viewed
 from cig.training import load_scenes
 
 INK = 255
@@ -66,16 +69,44 @@ def test_what_the_border_reaches_is_outside_however_it_winds():
     assert torch.equal(solid(winding), winding), "seven corridors of 50 pixels"
 
 
-@pytest.mark.parametrize("corner", CORNERS)
-def test_a_corner_is_wiped_and_pasted_over(corner):
-    far, near = slice(64 - CORNER, None), slice(CORNER)
-    within = far if corner == "bottom right" else near, far
-    bare, worn = wiped(FULL, corner), pasted(FULL, torch.full((64, 64), 100, dtype=torch.uint8), corner)
-    assert (bare[within] == 0).all()
-    assert (worn[within] == 100).all()
-    for own in (bare, worn):
-        own[within] = FULL[within]
-        assert torch.equal(own, FULL), "and nothing else is"
+def test_a_corner_is_wiped():
+    bare = wiped(FULL)
+    assert (bare[-CORNER:, -CORNER:] == 0).all()
+    bare[-CORNER:, -CORNER:] = FULL[-CORNER:, -CORNER:]
+    assert torch.equal(bare, FULL), "and nothing else is"
+
+
+def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
+    bar = cut(drawing((30, 34, 10, 50)))
+    assert bar.shape == (4, 40)
+    page = torch.full((64, 64), INK, dtype=torch.uint8)
+    worn = badged(page, bar, disc=False)
+    height = 3  # 26 wide
+    top = 64 - BADGE + (BADGE - height) // 2
+    assert (worn[top : top + height, 64 - BADGE :] == INK).all()
+    assert (worn[top - GAP : top, 64 - BADGE :] == 0).all(), "paper above"
+    assert (worn[top, 64 - BADGE - GAP : 64 - BADGE] == 0).all(), "and on the left"
+    assert (worn[:, : 64 - BADGE - GAP] == INK).all(), "all else is as it was"
+    assert (worn[: top - GAP] == INK).all()
+
+
+def test_a_badge_may_be_cut_out_of_a_disc():
+    worn = badged(torch.full((64, 64), INK, dtype=torch.uint8), torch.full((10, 10), INK, dtype=torch.uint8), disc=True)
+    middle = 64 - DISC
+    assert worn[middle, middle] == 0, "the glyph is paper"
+    assert worn[middle, middle + DISC - 2] == worn[middle - DISC + 2, middle] == INK, "the disc is ink"
+    assert worn[middle, middle - DISC - 2] == 0, "and there is paper around it"
+    assert worn[middle, middle - DISC - GAP - 2] == INK
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (1, 64), (50, 3)])
+def test_what_is_fitted_is_in_the_middle_and_whole(shape):
+    small = fitted(torch.full(shape, INK, dtype=torch.uint8), 16)
+    assert small.shape == (16, 16)
+    assert int((small == INK).sum()) == max(1, round(shape[0] * 16 / max(shape))) * max(
+        1, round(shape[1] * 16 / max(shape))
+    )
+    assert torch.equal(cut(drawing()), drawing()), "of paper, paper"
 
 
 def test_a_slash_lies_from_top_left_to_bottom_right_with_paper_along_it():
@@ -86,22 +117,38 @@ def test_a_slash_lies_from_top_left_to_bottom_right_with_paper_along_it():
     assert (unslashed(slashed(drawing())) == 0).all()
 
 
-def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them():
-    for name, ring in RINGS.items():
-        framed = ring(FULL)
-        assert framed[32, 32] == INK, name
-        assert framed[32, 4] == framed[4, 32] == INK
-        assert framed[32, 10] == 0
-        assert (framed[4, 4] == INK) == (name == "square")
+@pytest.mark.parametrize("name", RINGS)
+def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them(name):
+    framed = ringed(FULL, name)
+    assert framed[32, 32] == INK
+    line = framed[32, :16].tolist(), framed[:16, 32].tolist()
+    if name.startswith("dashed"):
+        whole = ringed(drawing(), name.removeprefix("dashed "))
+        dashed = ringed(drawing(), name)
+        assert 0.5 < dashed.count_nonzero() / whole.count_nonzero() < 0.8
+        assert (dashed <= whole).all()
+    else:
+        assert all(own.count(INK) in (3, 4) for own in line), "a line of 4 pixels above and on the left"
+    assert framed[32, 10] == framed[10, 32] == 0
+    assert (framed[4, 4] == INK) == name.endswith("square")
+    if "diamond" not in name:
         assert (magnified(framed)[16:48, 0] == 0).all(), "of the ring at most the corners are left"
-        assert magnified(framed)[32, 32] == INK
+    assert magnified(framed)[32, 32] == INK
+
+
+def test_what_is_filled_is_cut_out_of_a_ring():
+    disc, box = ringed(FULL, "circle", filled=True), ringed(drawing(), "square", filled=True)
+    assert disc[32, 32] == 0, "the picture is paper"
+    assert disc[32, 8] == INK
+    assert (box[3:61, 3:61] == INK).all()
+    assert box.count_nonzero() == 60 * 60
 
 
 @pytest.mark.parametrize(
-    ("direction", "turned"),
+    ("direction", "others"),
     [("left", {"right", "up", "down"}), ("up", {"down", "left", "right"}), ("up left", {"up right", "down left"})],
 )
-def test_what_is_turned_points_elsewhere(direction, turned):
+def test_what_is_turned_points_elsewhere(direction, others):
     """By where a dot lies that lay at the side it is named after."""
     rows, columns = {"up": slice(4, 8), "down": slice(56, 60)}, {"left": slice(4, 8), "right": slice(56, 60)}
 
@@ -115,9 +162,9 @@ def test_what_is_turned_points_elsewhere(direction, turned):
         return paper
 
     drawn = [TURNS[turn](dotted(direction)) for turn in turns_of(direction)]
-    found = {name for own in drawn for name in turned if torch.equal(own, dotted(name))}
-    assert found == turned
-    assert len(drawn) == len(turned)
+    assert {turned(direction, turn) for turn in turns_of(direction)} == others
+    for turn, own in zip(turns_of(direction), drawn, strict=True):
+        assert torch.equal(own, dotted(turned(direction, turn))), "as it is then called"
 
 
 LOCK = Icon("x", "folder-lock", "folder", "lock")
@@ -147,73 +194,133 @@ def test_of_another_object_all_is_said():
     assert len(asking(Alteration("object"), Icon("x", "a", "folder", style=""), Random(0))) == 1
 
 
-def test_a_badge_is_exchanged_wiped_or_crossed_out():
-    other, corner = torch.full((64, 64), 100, dtype=torch.uint8), "top right"
-    crossed = Icon("x", "folder-off", "folder", SLASH)
-    plain = Icon("x", "a", "folder")
-    worn = Alteration("badge", "plus", 5, corner)
-    assert torch.equal(apply(worn, FULL, other, LOCK), pasted(FULL, other, corner))
-    assert torch.equal(apply(Alteration("badge", corner=corner), FULL, None, LOCK), wiped(FULL, corner))
-    assert torch.equal(apply(Alteration("badge"), FULL, None, crossed), unslashed(FULL))
-    assert torch.equal(apply(Alteration("no badge", SLASH), FULL, None, plain), slashed(FULL))
-    assert torch.equal(apply(replace(worn, kind="no badge"), FULL, other, plain), pasted(FULL, other, corner))
-    assert torch.equal(apply(Alteration("object"), FULL, other, LOCK), other)
+@pytest.fixture(scope="module")
+def scenes():
+    return load_scenes("icons/altered", 3_000)
 
 
-def test_style_direction_and_enclosure_are_undone():
+def test_a_badge_is_exchanged_wiped_or_crossed_out(scenes):
+    crossed, bare = Icon("x", "folder-off", "folder", SLASH), Icon("x", "a", "folder")
+    put = Alteration("badge", "plus", lot=7)
+    plus = scenes.glyphs.put("plus", FULL, Random(7))
+    assert not torch.equal(plus, FULL)
+    assert torch.equal(scenes._apply(put, LOCK, FULL), scenes.glyphs.put("plus", wiped(FULL), Random(7)))
+    assert torch.equal(scenes._apply(Alteration("badge"), LOCK, FULL), wiped(FULL))
+    assert torch.equal(scenes._apply(Alteration("badge"), crossed, FULL), unslashed(FULL))
+    assert torch.equal(scenes._apply(Alteration("no badge", SLASH), bare, FULL), slashed(FULL))
+    assert torch.equal(scenes._apply(replace(put, kind="no badge"), bare, FULL), plus)
+    assert torch.equal(scenes._apply(Alteration("object", other=5), LOCK, FULL), scenes.drawings[5])
+
+
+def test_style_direction_and_enclosure_are_undone(scenes):
     flat = drawing((4, 8, 30, 34))
     filled = Icon("x", "a", "folder", style="filled")
-    assert torch.equal(apply(Alteration("style"), FULL, None, filled), FRAME)
-    assert torch.equal(apply(Alteration("style"), FRAME, None, LOCK), FULL)
+    boxed = Icon("x", "a", "folder", enclosure="square")
+    assert torch.equal(scenes._apply(Alteration("style"), filled, FULL), FRAME)
+    assert torch.equal(scenes._apply(Alteration("style"), LOCK, FRAME), FULL)
     for turn, changed in enumerate(TURNS):
-        assert torch.equal(apply(Alteration("points", turn=turn), flat, None, LOCK), changed(flat))
-        assert torch.equal(apply(Alteration("side", turn=turn), flat, None, LOCK), changed(flat))
-    assert torch.equal(apply(Alteration("enclosure"), flat, None, LOCK), magnified(flat))
-    assert torch.equal(apply(Alteration("enclosure", "square"), flat, None, LOCK), RINGS["square"](magnified(flat)))
-    for name, ring in RINGS.items():
-        assert torch.equal(apply(Alteration("no enclosure", name), flat, None, LOCK), ring(flat))
+        assert torch.equal(scenes._apply(Alteration("points", turn=turn), LOCK, flat), changed(flat))
+        assert torch.equal(scenes._apply(Alteration("side", turn=turn), LOCK, flat), changed(flat))
+    assert torch.equal(scenes._apply(Alteration("enclosure"), boxed, flat), magnified(flat))
+    assert torch.equal(scenes._apply(Alteration("enclosure", "circle"), boxed, flat), ringed(magnified(flat), "circle"))
+    for name in RINGS:
+        assert torch.equal(scenes._apply(Alteration("no enclosure", name), LOCK, flat), ringed(flat, name))
+        assert torch.equal(scenes._apply(Alteration("no enclosure", name), filled, flat), ringed(flat, name, True))
+
+
+def test_what_was_made_is_what_its_name_says():
+    icons, drawings = read_split("train")
+    drawings = torch.from_numpy(drawings)
+    glyphs = Glyphs(icons, drawings)
+    own = [*made(icons, drawings, glyphs)]
+    assert [one.icon for one in own] == [one.icon for one in made(icons, drawings, glyphs)], "always the same"
+    kinds = Counter()
+    for one in own:
+        before = icons[one.origin]
+        changed = [key for key in ("badge", "enclosure", "direction") if getattr(before, key) != getattr(one.icon, key)]
+        assert len(changed) == 1
+        kinds[changed[0]] += 1
+        if changed == ["enclosure"]:
+            assert not before.enclosure
+            assert torch.equal(one.drawing, ringed_as(before, drawings[one.origin], one.icon.enclosure))
+            assert one.icon.enclosure in rings_for(before)
+        if changed == ["badge"]:
+            assert not before.badge
+            assert not said_of(one.icon.badge, before)
+        if changed == ["direction"]:
+            assert one.icon.direction in {turned(before.direction, turn) for turn in turns_of(before.direction)}
+            assert points(one.icon) == points(before)
+            assert set(one.icon.direction.split()) <= set(SIDE_WORDS)
+    turns = sum(len(turns_of(icon.direction)) for icon in icons if icon.direction)
+    assert kinds == {"badge": 8_000, "enclosure": 2_500, "direction": turns}
+    assert len({(one.icon.prefix, one.icon.name) for one in own}) == len(own)
+
+
+def test_glyphs_are_of_what_a_badge_shows(scenes):
+    icons, _ = read_split("train")
+    for name, rows in scenes.glyphs.rows.items():
+        for row in rows:
+            assert f"{icons[row].direction} {icons[row].object}".strip() == name
+            assert not icons[row].badge
+    assert {"plus", "check", "gear", "up arrow", "lock"} <= set(scenes.glyphs.names)
 
 
 def test_only_what_an_icon_has_is_altered():
     assert {kind for kind, _ in kinds_for(LOCK)} == {"object", "ink", "style", "badge", "no enclosure"}
     ringed = Icon("x", "a", "sidebar", enclosure="circle", direction="left", style="thin")
     assert {kind for kind, _ in kinds_for(ringed)} == {"object", "ink", "side", "no badge", "enclosure"}
-    dashed = Icon("x", "a", "square", enclosure="dashed circle")
+    dashed = Icon("x", "a", "square", enclosure="octagon")
     assert {kind for kind, _ in kinds_for(dashed)} == {"object", "ink", "style", "no badge"}, "it is ringed already"
-    both = Icon("x", "a", "circle square")
+    both = Icon("x", "a", "circle square hexagon diamond")
     assert "no enclosure" not in dict(kinds_for(both))
 
 
-def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same():
-    scenes, places = load_scenes("icons/altered", 400), list(range(400))
-    drawn = load_scenes("icons/train", 400)
+def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same(scenes):
+    places = list(range(1000))
     assert scenes.identity["data"] == "icons/altered"
-    assert torch.equal(scenes.pictures(places), drawn.pictures(places)), "what is drawn is as it was"
+    assert len(load_scenes("icons/altered")) > len(load_scenes("icons/train")) + 2 * 10_500
     for view in range(scenes.views):
         kinds = Counter(own.kind for place in places for own in scenes._alterations(place, view))
-        assert set(kinds) >= {"object", "style", "badge", "no badge", "no enclosure"}
+        assert set(kinds) >= {"object", "style", "badge", "no badge", "enclosure", "no enclosure", "points"}
         assert scenes.said(places, view, Random(0)) == scenes.said(places, view, Random(0))
-        shown = torch.stack([altered(scenes, place, view) for place in places[:8]])
-        inks = [scenes._ink(place, view) for place in places[:8]]
-        assert torch.equal(scenes.seen(places[:8], view, 32, Random(0)), viewed(shown, inks, 32, Random(0)))
-        assert torch.equal(scenes.references(places[:8], view, Random(0)), plain(shown, inks))
+        shown = torch.stack([altered(scenes, place, view) for place in places[:40]])
+        inks = [scenes._ink(place, view) for place in places[:40]]
+        assert torch.equal(scenes.seen(places[:40], view, 32, Random(0)), viewed(shown, inks, 32, Random(0)))
+        assert torch.equal(scenes.references(places[:40], view, Random(0)), plain(shown, inks))
     first, second = ([scenes._alterations(place, view) for place in places] for view in (0, 1))
-    assert sum(one != other for one, other in zip(first, second, strict=True)) > 200
-    assert 40 < sum(len(own) == 2 for own in first) < 80, "a fifth of those that may be"
+    assert sum(one != other for one, other in zip(first, second, strict=True)) > 500
+    assert 100 < sum(len(own) == 2 for own in first) < 200, "a fifth of those that may be"
+    for own in first:
+        assert [one.kind for one in own] == sorted((one.kind for one in own), key=IN_TURN.index)
 
 
 def altered(scenes, place, view):
-    row = scenes.row(place)
-    drawing = scenes.drawings[row]
-    for own in scenes._alterations(place, view):
-        other = None if own.other is None else scenes.drawings[own.other]
-        drawing = apply(own, drawing, other, scenes.icons[row])
+    """By what was made on it taken off, if that is asked for, and each alteration after the one before."""
+    icon, drawing = scenes._icon(place), scenes.drawings[scenes.row(place)]
+    drawn = scenes._alterations(place, view)
+    for kind in ("badge", "enclosure"):
+        if icon in scenes.before and kind in [own.kind for own in drawn] and "+" + getattr(icon, kind) in icon.name:
+            icon, drawing = replace(icon, **{kind: ""}), scenes.before[icon]
+    for own in drawn:
+        drawing = scenes._apply(own, icon, drawing)
     return drawing
 
 
-def test_a_caption_denies_nothing_that_the_picture_has():
+def test_of_a_badge_or_a_ring_that_was_made_the_view_is_what_was_there_before(scenes):
+    """To the pixel: nothing is wiped, nothing magnified."""
+    seen = Counter()
+    for place in range(len(scenes)):
+        icon, before = scenes._icon(place), scenes._before(place)
+        kind = "badge" if icon.badge else "enclosure"
+        for view in range(scenes.views):
+            if before is not None and scenes._alterations(place, view) == [Alteration(kind)]:
+                seen[kind] += 1
+                assert torch.equal(scenes._altered_one(place, view), before)
+    assert min(seen["badge"], seen["enclosure"]) > 30
+
+
+def test_a_caption_denies_nothing_that_the_picture_has(scenes):
     """A view is given no badge and no ring that the picture's own name says something of."""
-    scenes = AlteredScenes(2000)
     denied = 0
     for place in range(2000):
         icon = scenes._icon(place)
@@ -224,10 +331,9 @@ def test_a_caption_denies_nothing_that_the_picture_has():
     assert denied > 500
 
 
-def test_a_view_in_another_ink_says_the_pictures():
-    scenes = AlteredScenes(400)
+def test_a_view_in_another_ink_says_the_pictures(scenes):
     inked = [place for place in range(400) if scenes._ink(place, 2) != scenes._inks(place)[0]]
-    assert 90 < len(inked) < 180, "a quarter, and those that nothing else is done to"
+    assert 90 < len(inked) < 190, "a quarter, and those that nothing else is done to"
     for place, caption in zip(inked, scenes.said(inked, 2, Random(0)), strict=True):
         assert scenes._inks(place)[0] in caption.replace(",", "").split()
     alone = [place for place in inked if not scenes._alterations(place, 2)]
@@ -236,7 +342,7 @@ def test_a_view_in_another_ink_says_the_pictures():
 
 def test_identity_changes_with_the_drawing_code(monkeypatch):
     before = AlteredScenes(64).identity
-    monkeypatch.setattr("cig.icons.altered.STROKE", 5)
+    monkeypatch.setattr("cig.icons.rules.STROKE", 5)
     assert AlteredScenes(64).identity["alterations"] != before["alterations"]
 
 

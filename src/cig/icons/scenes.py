@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cig.formats import digest
 from cig.icons.captions import clauses
-from cig.icons.corpus import INKS, picture_name, read_split
+from cig.icons.corpus import INKS, Icon, picture_name, read_split
 from cig.icons.pairs import SIDE, plain, uncropped, viewed
 
 INKS_EACH = 2  # pictures of each drawing
@@ -32,12 +32,16 @@ class IconScenes:
     views, side = 2, SIDE
 
     def __init__(self, limit: int | None = None) -> None:
-        icons, drawings = read_split("train")
+        icons, drawings = self._corpus()
         order = Random("the order of scenes").sample(range(len(icons)), len(icons))
-        self.icons, self.drawings = [icons[place] for place in order], torch.from_numpy(drawings)[order]
+        self.icons, self.drawings = [icons[place] for place in order], drawings[order]
         self.count = min(limit or len(order) * INKS_EACH, len(order) * INKS_EACH)
-        content = digest(drawings.tobytes() + repr((icons, INKS_EACH)).encode())
+        content = digest(drawings.numpy().tobytes() + repr((icons, INKS_EACH)).encode())
         self.identity = {"data": "icons/train, drawn", "pictures": str(self.count), "digest": content}
+
+    def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
+        icons, drawings = read_split("train")
+        return icons, torch.from_numpy(drawings)
 
     def __len__(self) -> int:
         return self.count

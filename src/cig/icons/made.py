@@ -1,0 +1,89 @@
+"""Drawings made by rule from those of icons/train: with a badge, in a ring, turned. What one was made from is known.
+
+So there are as many changes as one likes whose reference and target agree to the pixel in all that is not changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from torch import Tensor
+
+from cig.icons.corpus import Icon
+from cig.icons.rules import RINGS, TURNS, badged, cut, ringed, turned, turns_of
+
+BADGED, RINGED = 8_000, 2_500  # drawings that are made of each kind, at most
+SHARE_DISC = 0.35  # of badges
+SLASH = "slash"  # the one badge that lies across the drawing
+
+
+@dataclass(frozen=True)
+class Made:
+    """A drawing [64, 64] uint8, what it is, and the row of what it was made from."""
+
+    icon: Icon
+    drawing: Tensor
+    origin: int
+
+
+class Glyphs:
+    """What badges look like: drawings of the things that they show, small.
+
+    Attributes:
+        names: badges that such drawings were found of.
+    """
+
+    def __init__(self, icons: Sequence[Icon], drawings: Tensor) -> None:
+        badges = {icon.badge for icon in icons} - {"", SLASH}
+        self.rows: dict[str, list[int]] = defaultdict(list)
+        for row, icon in enumerate(icons):
+            name = f"{icon.direction} {icon.object}".strip()
+            if name in badges and not icon.badge and not icon.enclosure and icon.style in ("filled", "outlined"):
+                self.rows[name].append(row)
+        self.names = sorted(self.rows)
+        self.drawings = drawings
+
+    def put(self, name: str, drawing: Tensor, rng: Random) -> Tensor:
+        """The drawing, with a badge of this name."""
+        glyph = cut(self.drawings[rng.choice(self.rows[name])])
+        return badged(drawing, glyph, rng.random() < SHARE_DISC)
+
+
+def made(icons: Sequence[Icon], drawings: Tensor, glyphs: Glyphs) -> Iterator[Made]:
+    """In a random order that is always the same."""
+    rng = Random("made by rule")
+    bare = [row for row, icon in enumerate(icons) if not (icon.badge or icon.enclosure)]
+    for row in rng.sample(bare, min(BADGED, len(bare))):
+        name = rng.choice([name for name in glyphs.names if not said_of(name, icons[row])])
+        yield Made(_another(icons[row], badge=name), glyphs.put(name, drawings[row], rng), row)
+    for row in rng.sample(bare, min(RINGED, len(bare))):
+        if rings := rings_for(icons[row]):
+            name = rng.choice(rings)
+            yield Made(_another(icons[row], enclosure=name), ringed_as(icons[row], drawings[row], name), row)
+    for row, icon in enumerate(icons):
+        if icon.direction:
+            for turn in turns_of(icon.direction):
+                yield Made(_another(icon, direction=turned(icon.direction, turn)), TURNS[turn](drawings[row]), row)
+
+
+def _another(icon: Icon, **changed: str) -> Icon:
+    return replace(icon, name="+".join([icon.name, *changed.values()]), **changed)
+
+
+def rings_for(icon: Icon) -> list[str]:
+    """Those that it can be put in: it is in none of them, and what is filled has no dashes."""
+    filled = icon.style == "filled"
+    return [name for name in RINGS if not said_of(name, icon) and not (filled and name.startswith("dashed"))]
+
+
+def ringed_as(icon: Icon, drawing: Tensor, name: str) -> Tensor:
+    """In a ring of the icon's style."""
+    return ringed(drawing, name, icon.style == "filled")
+
+
+def said_of(name: str, icon: Icon) -> bool:
+    """Whether a badge or an enclosure of this name, or something like it, may be in the drawing already."""
+    return bool(set(name.split()) & set(" ".join([icon.object, icon.badge, icon.enclosure]).split()))
