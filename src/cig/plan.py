@@ -91,14 +91,24 @@ def clip_costs(source: str, dtype: torch.dtype, batch: int, cache_dir: Path | No
 
 
 def sdxl_costs(
-    model_path: str, vae_repo: str, dtype: torch.dtype, batch: int, size: tuple[int, int], cache_dir: Path | None = None
+    model_path: str,
+    vae_repo: str,
+    dtype: torch.dtype,
+    batch: int,
+    size: tuple[int, int],
+    cache_dir: Path | None = None,
+    guided: bool = True,
 ) -> tuple[Cost, Cost]:
-    """(one step of the UNet with its guidance, the VAE's decoding) for a batch of pictures of size (height, width)."""
+    """(one step of the UNet, the VAE's work) for a batch of pictures of size (height, width).
+
+    With guidance a step is two passes, or three of a UNet that is shown the reference, which the VAE encodes.
+    """
     unet, vae = meta_sdxl(model_path, vae_repo, dtype, cache_dir)
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     grid = tuple(side // 8 for side in size)  # of a picture's latents
-    passes = batch * (3 if shown_reference(config) else 2)  # with the condition, without it, without the reference, too
+    shown = shown_reference(config)
+    passes = batch * ((3 if shown else 2) if guided else 1)
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
@@ -108,7 +118,12 @@ def sdxl_costs(
         latents, words = empty(passes, config.in_channels, *grid), empty(passes, 77, config.cross_attention_dim)
         unet(latents, torch.empty((), device="meta"), words, added_cond_kwargs=condition)
 
-    return cost(unet, step), cost(vae, lambda: vae.decode(empty(batch, config.out_channels, *grid)))
+    def pictures() -> None:
+        if shown:
+            vae.encode(empty(batch, 3, *size))
+        vae.decode(empty(batch, config.out_channels, *grid))
+
+    return cost(unet, step), cost(vae, pictures)
 
 
 # What the machine has
@@ -164,7 +179,8 @@ def plan(
     todo = amounts(parts, out)
     batch, size = compute.batch_size, (generation.height, generation.width)
     pair = [clip_costs(name, dtypes[0], batch, compute.cache_dir) for name in (composing.clip, composing.clip2)]
-    sdxl = sdxl_costs(str(generation.unet), generation.vae_repo, dtypes[1], batch, size, compute.cache_dir)
+    places, guided = (str(generation.unet), generation.vae_repo), generation.guidance > 1
+    sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, guided)
     family, variant = split_method(searching.method)
     clip = searching.clip or plugins.load("methods", family).VARIANTS[variant].clip
     nothing = Cost(0, 0, 0.0)  # a method may have no model
