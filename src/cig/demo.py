@@ -57,7 +57,7 @@ INVERSIONS = (
 )
 CONTROL = Row("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
 IMAGINED = Row("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.55),))
-BOTH = Row("+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.1), by_image(PSEUDO_TARGET, 0.4)))
+BOTH = Row("+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.2), by_image(PSEUDO_TARGET, 0.5)))
 ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/icons/experiment.py, on icons/val
 
 
