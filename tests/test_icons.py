@@ -339,7 +339,7 @@ def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets, of_a
     phrases = "with {0}", "has {0} badge", "without the {1}", "no {1} badge"
     for name, other in wordings.SYNONYMS.items():
         said_by = [[form.format(article(own), own) for form in phrases] for own in (name, other)]
-        whole = [rf"\b(?:{'|'.join(own)})(?: badge)?(?= \||$)" for own in said_by]  # not "a pen lock": made up
+        whole = [rf"\b(?:{'|'.join(own)})(?: badge)?(?= \|| and |$)" for own in said_by]  # not "a pen lock": made up
         patterns = [re.compile(own) for own in whole]
         assert [bool(pattern.search(read)) for pattern in patterns] == [True, False], name
     for style, other in wordings.STYLE_SYNONYMS.items():

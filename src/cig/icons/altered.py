@@ -31,17 +31,8 @@ SHARE_TWO = 0.2  # of views that are altered twice
 SHARE_SLASH = 0.2  # of badges that are put on where none was
 SHARE_BARE = 0.5  # of badges and rings that are taken off, and nothing put in their place
 OF_OBJECTS = ("is {object}", "{object}")
-# in this order none undoes one before it
-IN_TURN = (
-    "object",
-    "style",
-    "enclosure",
-    "no enclosure",
-    "badge",
-    "no badge",
-    "points",
-    "side",
-)  # none undoes one before
+# In this order none undoes one before it.
+IN_TURN = ("object", "style", "enclosure", "no enclosure", "badge", "no badge", "points", "side")
 
 
 @dataclass(frozen=True)

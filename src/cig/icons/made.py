@@ -1,6 +1,6 @@
 """Drawings made by rule from those of icons/train: with a badge, in a ring, turned. What one was made from is known.
 
-So there are as many changes as one likes whose reference and target agree to the pixel in all that is not changed.
+So there are badges and rings of which the reference without them is at hand, and not a wiped corner.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Glyphs:
 
 
 def made(icons: Sequence[Icon], drawings: Tensor, glyphs: Glyphs) -> Iterator[Made]:
-    """In a random order that is always the same."""
+    """Chosen at random, and always the same."""
     rng = Random("made by rule")
     bare = [row for row, icon in enumerate(icons) if not (icon.badge or icon.enclosure)]
     for row in rng.sample(bare, min(BADGED, len(bare))):

@@ -112,7 +112,7 @@ def ringed(drawing: Tensor, name: str, filled: bool = False) -> Tensor:
         return torch.where(away < STROKE / 2, 255 - inner, 0).to(torch.uint8)
     on_line = away.abs() < STROKE / 2
     if name.startswith("dashed"):
-        on_line &= torch.atan2(*_grid()).mul(DASHES / 2).cos() > -0.3
+        on_line &= torch.atan2(*_grid()).mul(DASHES).cos() > -0.3
     return torch.where(on_line, 255, inner).to(torch.uint8)
 
 
@@ -132,7 +132,7 @@ RINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # distances from the m
     "dashed circle": _round,
     "dashed square": _square,
 }
-DASHES = 16  # as many, twice, as a dashed ring has
+DASHES = 8  # of a dashed ring
 TURNS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda drawing: drawing.flip(1),
     lambda drawing: drawing.flip(0),
