@@ -11,7 +11,8 @@ import torch
 from cig.icons.altered import IN_TURN, Alteration, AlteredScenes, asking, kinds_for
 from cig.icons.captions import SIDE_WORDS, points
 from cig.icons.corpus import Icon, read_split
-from cig.icons.made import SLASH, Glyphs, made, ringed_as, rings_for, said_of
+from cig.icons.glyphs import SIGNS, sign
+from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for
 from cig.icons.pairs import plain, viewed
 from cig.icons.rules import (
     BADGE,
@@ -21,7 +22,6 @@ from cig.icons.rules import (
     RINGS,
     TURNS,
     badged,
-    cut,
     fitted,
     hollow,
     magnified,
@@ -77,8 +77,7 @@ def test_a_corner_is_wiped():
 
 
 def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
-    bar = cut(drawing((30, 34, 10, 50)))
-    assert bar.shape == (4, 40)
+    bar = torch.full((4, 40), INK, dtype=torch.uint8)
     page = torch.full((64, 64), INK, dtype=torch.uint8)
     worn = badged(page, bar, disc=False)
     height = 3  # 26 wide
@@ -106,7 +105,6 @@ def test_what_is_fitted_is_in_the_middle_and_whole(shape):
     assert int((small == INK).sum()) == max(1, round(shape[0] * 16 / max(shape))) * max(
         1, round(shape[1] * 16 / max(shape))
     )
-    assert torch.equal(cut(drawing()), drawing()), "of paper, paper"
 
 
 def test_a_slash_lies_from_top_left_to_bottom_right_with_paper_along_it():
@@ -201,10 +199,10 @@ def scenes():
 
 def test_a_badge_is_exchanged_wiped_or_crossed_out(scenes):
     crossed, bare = Icon("x", "folder-off", "folder", SLASH), Icon("x", "a", "folder")
-    put = Alteration("badge", "plus", lot=7)
-    plus = scenes.glyphs.put("plus", FULL, Random(7))
+    put = Alteration("badge", "plus")
+    plus = badged_as(bare, FULL, "plus")
     assert not torch.equal(plus, FULL)
-    assert torch.equal(scenes._apply(put, LOCK, FULL), scenes.glyphs.put("plus", wiped(FULL), Random(7)))
+    assert torch.equal(scenes._apply(put, LOCK, FULL), badged_as(LOCK, wiped(FULL), "plus"))
     assert torch.equal(scenes._apply(Alteration("badge"), LOCK, FULL), wiped(FULL))
     assert torch.equal(scenes._apply(Alteration("badge"), crossed, FULL), unslashed(FULL))
     assert torch.equal(scenes._apply(Alteration("no badge", SLASH), bare, FULL), slashed(FULL))
@@ -231,9 +229,8 @@ def test_style_direction_and_enclosure_are_undone(scenes):
 def test_what_was_made_is_what_its_name_says():
     icons, drawings = read_split("train")
     drawings = torch.from_numpy(drawings)
-    glyphs = Glyphs(icons, drawings)
-    own = [*made(icons, drawings, glyphs)]
-    assert [one.icon for one in own] == [one.icon for one in made(icons, drawings, glyphs)], "always the same"
+    own = [*made(icons, drawings)]
+    assert [one.icon for one in own] == [one.icon for one in made(icons, drawings)], "always the same"
     kinds = Counter()
     for one in own:
         before = icons[one.origin]
@@ -246,23 +243,40 @@ def test_what_was_made_is_what_its_name_says():
             assert one.icon.enclosure in rings_for(before)
         if changed == ["badge"]:
             assert not before.badge
-            assert not said_of(one.icon.badge, before)
+            assert one.icon.badge in badges_for(before)
+            assert torch.equal(one.drawing, badged_as(before, drawings[one.origin], one.icon.badge))
         if changed == ["direction"]:
             assert one.icon.direction in {turned(before.direction, turn) for turn in turns_of(before.direction)}
             assert points(one.icon) == points(before)
             assert set(one.icon.direction.split()) <= set(SIDE_WORDS)
     turns = sum(len(turns_of(icon.direction)) for icon in icons if icon.direction)
-    assert kinds == {"badge": 8_000, "enclosure": 2_500, "direction": turns}
+    assert kinds == {"badge": 12_000, "enclosure": 2_500, "direction": turns}
     assert len({(one.icon.prefix, one.icon.name) for one in own}) == len(own)
 
 
-def test_glyphs_are_of_what_a_badge_shows(scenes):
+def test_every_badge_has_a_sign_of_its_own():
     icons, _ = read_split("train")
-    for name, rows in scenes.glyphs.rows.items():
-        for row in rows:
-            assert f"{icons[row].direction} {icons[row].object}".strip() == name
-            assert not icons[row].badge
-    assert {"plus", "check", "gear", "up arrow", "lock"} <= set(scenes.glyphs.names)
+    assert set(SIGNS) == {icon.badge for icon in icons} - {"", SLASH}
+    signs = {name: sign(name, 26).float() / INK for name in SIGNS}
+    for name, own in signs.items():
+        apart = {other: float((own - others).abs().sum()) for other, others in signs.items() if other != name}
+        assert min(apart.values()) > 0.1 * min(float(own.sum()), 26 * 26 / 4), (name, min(apart, key=apart.get))
+
+
+def test_signs_are_drawn_as_one_can_check_by_eye():
+    plus, minus, up = sign("plus"), sign("minus"), sign("up arrow")
+    assert torch.equal(plus, plus.T)
+    assert plus[32].tolist().count(INK) == plus[:, 32].tolist().count(INK) > 55
+    assert plus[8, 8] == plus[56, 8] == minus[8, 32] == 0
+    assert torch.equal(minus[24:40, 40:], plus[24:40, 40:]), "a plus without its upright"
+    assert (sign("right arrow").float() - up.rot90(-1).float()).abs().mean() < 2
+    assert sign("gear")[32, 32] == sign("clock")[0, 0] == 0
+
+
+def test_a_badge_is_cut_out_of_a_disc_where_the_icon_is_filled():
+    filled = Icon("x", "a", "folder", style="filled")
+    assert torch.equal(badged_as(filled, FULL, "plus"), badged(FULL, sign("plus"), disc=True))
+    assert torch.equal(badged_as(replace(filled, style="thin"), FULL, "plus"), badged(FULL, sign("plus"), disc=False))
 
 
 def test_only_what_an_icon_has_is_altered():

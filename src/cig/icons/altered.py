@@ -19,7 +19,7 @@ from torch import Tensor
 from cig.formats import digest
 from cig.icons.captions import article, distracted, points, side_of
 from cig.icons.corpus import Icon
-from cig.icons.made import SLASH, Glyphs, made, ringed_as, rings_for, said_of
+from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.icons.pairs import plain, viewed
 from cig.icons.rules import RINGS, TURNS, hollow, magnified, slashed, solid, turns_of, unslashed, wiped
 from cig.icons.scenes import SAME_INK, IconScenes
@@ -44,14 +44,12 @@ class Alteration:
         put_on: the badge or enclosure that the view has and the picture has not; "" for none.
         other: the row of the drawing that stands in the picture's place; None for none.
         turn: an index of TURNS.
-        lot: which of a badge's drawings is put on, and how.
     """
 
     kind: str
     put_on: str = ""
     other: int | None = None
     turn: int = 0
-    lot: int = 0
 
 
 class AlteredScenes(IconScenes):
@@ -69,8 +67,7 @@ class AlteredScenes(IconScenes):
 
     def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
         icons, drawings = super()._corpus()
-        self.glyphs = Glyphs(icons, drawings)
-        more = [*made(icons, drawings, self.glyphs)]
+        more = [*made(icons, drawings)]
         self.before = {own.icon: drawings[own.origin] for own in more if own.icon.badge or own.icon.enclosure}
         return [*icons, *(own.icon for own in more)], torch.cat([drawings, *(own.drawing[None] for own in more)])
 
@@ -117,7 +114,7 @@ class AlteredScenes(IconScenes):
             drawing = unslashed(drawing) if icon.badge == SLASH else wiped(drawing)
         if own.put_on == SLASH:
             return slashed(drawing)
-        return self.glyphs.put(own.put_on, drawing, Random(own.lot)) if own.put_on else drawing
+        return badged_as(icon, drawing, own.put_on) if own.put_on else drawing
 
     def _before(self, place: int) -> Tensor | None:
         """[64, 64] uint8: what the drawing was made from by putting a badge or a ring on it; None for a designer's."""
@@ -137,7 +134,6 @@ class AlteredScenes(IconScenes):
         return [self._alteration(kind, icon, rng) for kind in sorted(drawn, key=IN_TURN.index)]
 
     def _alteration(self, kind: str, icon: Icon, rng: Random) -> Alteration:
-        badges = [name for name in self.glyphs.names if not said_of(name, icon)]
         if kind == "object":
             return Alteration(kind, other=rng.randrange(len(self.icons)))
         if kind in ("points", "side"):
@@ -145,7 +141,7 @@ class AlteredScenes(IconScenes):
         if kind == "no badge" and rng.random() < SHARE_SLASH and not said_of(SLASH, icon):
             return Alteration(kind, SLASH)
         if kind == "no badge" or (kind == "badge" and icon.badge != SLASH and rng.random() > SHARE_BARE):
-            return Alteration(kind, rng.choice(badges), lot=rng.getrandbits(32))
+            return Alteration(kind, rng.choice(badges_for(icon)))
         if kind == "no enclosure" or (kind == "enclosure" and rng.random() > SHARE_BARE):
             return Alteration(kind, rng.choice(rings_for(icon)))
         return Alteration(kind)

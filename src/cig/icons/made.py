@@ -5,7 +5,6 @@ So there are badges and rings of which the reference without them is at hand, an
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -13,10 +12,10 @@ from random import Random
 from torch import Tensor
 
 from cig.icons.corpus import Icon
-from cig.icons.rules import RINGS, TURNS, badged, cut, ringed, turned, turns_of
+from cig.icons.glyphs import SIGNS, sign
+from cig.icons.rules import RINGS, TURNS, badged, ringed, turned, turns_of
 
-BADGED, RINGED = 8_000, 2_500  # drawings that are made of each kind, at most
-SHARE_DISC = 0.35  # of badges
+BADGED, RINGED = 12_000, 2_500  # drawings that are made of each kind, at most
 SLASH = "slash"  # the one badge that lies across the drawing
 
 
@@ -29,36 +28,13 @@ class Made:
     origin: int
 
 
-class Glyphs:
-    """What badges look like: drawings of the things that they show, small.
-
-    Attributes:
-        names: badges that such drawings were found of.
-    """
-
-    def __init__(self, icons: Sequence[Icon], drawings: Tensor) -> None:
-        badges = {icon.badge for icon in icons} - {"", SLASH}
-        self.rows: dict[str, list[int]] = defaultdict(list)
-        for row, icon in enumerate(icons):
-            name = f"{icon.direction} {icon.object}".strip()
-            if name in badges and not icon.badge and not icon.enclosure and icon.style in ("filled", "outlined"):
-                self.rows[name].append(row)
-        self.names = sorted(self.rows)
-        self.drawings = drawings
-
-    def put(self, name: str, drawing: Tensor, rng: Random) -> Tensor:
-        """The drawing, with a badge of this name."""
-        glyph = cut(self.drawings[rng.choice(self.rows[name])])
-        return badged(drawing, glyph, rng.random() < SHARE_DISC)
-
-
-def made(icons: Sequence[Icon], drawings: Tensor, glyphs: Glyphs) -> Iterator[Made]:
+def made(icons: Sequence[Icon], drawings: Tensor) -> Iterator[Made]:
     """Chosen at random, and always the same."""
     rng = Random("made by rule")
     bare = [row for row, icon in enumerate(icons) if not (icon.badge or icon.enclosure)]
     for row in rng.sample(bare, min(BADGED, len(bare))):
-        name = rng.choice([name for name in glyphs.names if not said_of(name, icons[row])])
-        yield Made(_another(icons[row], badge=name), glyphs.put(name, drawings[row], rng), row)
+        name = rng.choice(badges_for(icons[row]))
+        yield Made(_another(icons[row], badge=name), badged_as(icons[row], drawings[row], name), row)
     for row in rng.sample(bare, min(RINGED, len(bare))):
         if rings := rings_for(icons[row]):
             name = rng.choice(rings)
@@ -71,6 +47,16 @@ def made(icons: Sequence[Icon], drawings: Tensor, glyphs: Glyphs) -> Iterator[Ma
 
 def _another(icon: Icon, **changed: str) -> Icon:
     return replace(icon, name="+".join([icon.name, *changed.values()]), **changed)
+
+
+def badges_for(icon: Icon) -> list[str]:
+    """Those that can be put on it: it has none of them, and is none."""
+    return [name for name in SIGNS if not said_of(name, icon)]
+
+
+def badged_as(icon: Icon, drawing: Tensor, name: str) -> Tensor:
+    """With a badge of this name, cut out of a disc where the icon is filled: one look for each, that can be learnt."""
+    return badged(drawing, sign(name), disc=icon.style == "filled")
 
 
 def rings_for(icon: Icon) -> list[str]:

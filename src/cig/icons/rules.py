@@ -17,6 +17,7 @@ STROKE = 4  # pixels
 CORNER = 30  # pixels: the side of what is wiped, at the bottom right, where most badges lie
 BADGE = 26  # pixels: the longer side of a badge that is put on
 DISC = 15  # pixels: the radius of a disc that one is cut out of
+WORN = 19  # pixels: the longer side of what is cut out
 GAP = 3  # pixels: the paper around one
 
 
@@ -50,21 +51,15 @@ def badged(drawing: Tensor, glyph: Tensor, disc: bool) -> Tensor:
     """With a smaller drawing at the bottom right, and paper around it; or with that cut out of a disc.
 
     Args:
-        glyph: [H, W] uint8, cut to its ink.
+        glyph: [H, W] uint8, that fills it.
     """
     if disc:
         away = _distance(SIDE - DISC)
-        worn = torch.where(away < DISC, 255 - _cornered(fitted(glyph, DISC), DISC // 2), 0)
+        worn = torch.where(away < DISC, 255 - _cornered(fitted(glyph, WORN), DISC - WORN // 2), 0)
     else:
         worn = _cornered(fitted(glyph, BADGE), 0)
     apart = torch.where(_pooled(_spanned(worn).float(), 2 * GAP + 1) < 128, drawing, 0)
     return torch.maximum(apart, worn).to(torch.uint8)
-
-
-def cut(drawing: Tensor) -> Tensor:
-    """[H, W]: its ink's box."""
-    rows, columns = ((drawing > 64).any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-    return drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if rows else drawing
 
 
 def fitted(drawing: Tensor, side: int) -> Tensor:
