@@ -61,6 +61,8 @@ def test_smoke(tmp_path, called):
         "UNet2DConditionModel",
     ]
     few = ("--limit", "24", "--steps", "4", "--batch-size", "8")
+    told = called("told.py", out, "--count", 3).splitlines()
+    assert [row.split(" | ")[0] for row in told[2:]] == ["| badge"] * 3 + ["| enclosure"] * 3
     called("prior.py", out, *few)
     triplets = ("--data", "icons/triplets", "--generator", "triplets", "--name", "triplets-prior")
     called("prior.py", out, *few, *triplets, "--start", out / "prior")
