@@ -248,7 +248,8 @@ SCROLL = """async () => {
     scrollTo({ top: y, behavior: "instant" });
     await new Promise((done) => setTimeout(done, 30));
   }
-  await Promise.all([...document.images].map((image) => image.decode()));
+  // twice: a busy browser drops a decoding now and then, and a broken picture fails again
+  await Promise.all([...document.images].map((image) => image.decode().catch(() => image.decode())));
 }"""
 PALE = """() => {
   const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
