@@ -12,7 +12,7 @@ from cig.icons.altered import IN_TURN, Alteration, AlteredScenes, asking, kinds_
 from cig.icons.captions import SIDE_WORDS, points
 from cig.icons.corpus import Icon, read_split
 from cig.icons.glyphs import SIGNS, sign
-from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for
+from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.icons.pairs import plain, viewed
 from cig.icons.rules import (
     BADGE,
@@ -243,6 +243,7 @@ def test_what_was_made_is_what_its_name_says():
             assert one.icon.enclosure in rings_for(before)
         if changed == ["badge"]:
             assert not before.badge
+            assert not said_of(one.icon.badge, before)
             assert one.icon.badge in badges_for(before)
             assert torch.equal(one.drawing, badged_as(before, drawings[one.origin], one.icon.badge))
         if changed == ["direction"]:

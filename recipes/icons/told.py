@@ -16,6 +16,7 @@ from random import Random
 
 import torch
 
+from cig.generators.sdxl import shown_reference
 from cig.icons.corpus import INKS, read_split
 from cig.icons.made import made
 from cig.icons.pairs import plain, uncropped, viewed
@@ -38,6 +39,7 @@ class Drawings:
         able = [own for own in made(icons, every) if getattr(own.icon, kind) != getattr(icons[own.origin], kind)]
         chosen = Random(kind).sample(able, min(count, len(able)))
         self.names = [getattr(own.icon, kind) for own in chosen]
+        self.known = sorted({getattr(own.icon, kind) for own in able})
         self.kind, self.composer, vae = kind, composer_of(folder), load_vae(str(folder / "vae"))
         inks = Random("inks").choices(list(INKS), k=len(chosen))
         after, before = torch.stack([own.drawing for own in chosen]), every[[own.origin for own in chosen]]
@@ -56,9 +58,9 @@ class Drawings:
         return Batch(self.latents, noise, times, condition, uncropped(len(names)), self.references)
 
     def others(self) -> list[str]:
-        """For each drawing a name that another one has."""
-        rng, names = Random("others"), sorted(set(self.names))
-        return [rng.choice([name for name in names if name != own]) for own in self.names]
+        """For each drawing a name that others of its kind have."""
+        rng = Random("others")
+        return [rng.choice([name for name in self.known if name != own]) for own in self.names]
 
 
 @torch.no_grad()
@@ -69,6 +71,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="drawings of each kind")
     asked = parser.parse_args()
     unet, noising = load_unet(str(asked.folder / asked.generator)).eval(), ddpm("v_prediction")
+    if not shown_reference(unet.config):
+        raise SystemExit(f"{asked.generator} is not shown references: ask one that is (--generator)")
     print("| asked for | timestep | loss | by another's caption | more |\n|---|---|---|---|---|")
     for kind in SAID:
         drawings = Drawings(asked.folder, kind, asked.count)
