@@ -271,14 +271,22 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     black, white = (Image.new("RGB", (96, 64), ink) for ink in ("black", "white"))
     twice = take(composed, [0, 0])
 
-    def drawn_by(*references):
-        return [np.asarray(own).astype(int) for own in generator(replace(twice, references=references), [1, 1])]
+    def drawn_by(*references, by=generator):
+        return [np.asarray(own).astype(int) for own in by(replace(twice, references=references), [1, 1])]
 
     one, other = drawn_by(black, white)
     assert difference(drawn_by(white, black), [other, one]) <= 1, "each row by its own reference"
     assert difference([one], [other]) > 3
     generator.sampling["image_guidance_scale"] = 1.0
-    assert difference(drawn_by(black, white), [one, other]) > 1, "and the guidance by it counts"
+    by_three = drawn_by(black, white)
+    assert difference(by_three, [one, other]) > 1, "and the guidance by it counts"
+    thrifty, asked = (
+        sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, image_guidance=1.0),
+        [],
+    )
+    thrifty.pipeline.unet.conv_in.register_forward_hook(lambda _, given, out: asked.append(len(out)))
+    assert difference(drawn_by(black, white, by=thrifty), by_three) <= 1, "at 1 the third pass cancels out"
+    assert asked == [4, 4], "two pictures in two steps of two passes"
     with pytest.raises(UsageError, match="shown the reference"):
         generator(replace(twice, references=(black,)), [1, 1])
     alone = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, guidance=1.0)

@@ -56,11 +56,13 @@ def test_the_real_sdxl(tmp_path):
     assert four.operations == pytest.approx(4 * unet.operations, rel=0.01)
     assert unet.activations < four.activations < 4.1 * unet.activations
     (tmp_path / "unet" / "config.json").write_text(json.dumps({**UNET, "in_channels": 8}))
-    alone, _ = sdxl_costs(*places, 1, (512, 512), guided=False)
+    alone, _ = sdxl_costs(*places, 1, (512, 512), guidance=1.0)
     shown, both = sdxl_costs(*places, 1, (512, 512))
     assert shown.weights - unet.weights == 2 * 320 * 4 * 9, "four channels more are read"
     assert shown.operations == pytest.approx(1.5 * unet.operations, rel=0.01), "and makes three passes, not two"
     assert shown.operations == pytest.approx(3 * alone.operations, rel=0.01), "without guidance one"
+    thrifty, _ = sdxl_costs(*places, 1, (512, 512), image_guidance=1.0)
+    assert thrifty.operations == pytest.approx(2 * alone.operations, rel=0.01), "at 1, the third cancels out"
     assert 1.3 * vae.operations < both.operations < 2 * vae.operations, "the reference is encoded, too"
 
 

@@ -76,6 +76,7 @@ def test_smoke(tmp_path, called):
     told = called("experiment.py", out, "test", "a trial", "--split", "val", "--limit", "12", "--results", log)
     assert told.startswith("**icons/val: the claim does not hold.**")
     assert "**With matched encoders: the claim does not hold.** larger CLIP + " in told
+    assert "**Without pixels:** + " in told
     assert "| + the target (oracle) | bound | reference 0, oracle 1 | 100.00 |" in told
     called("plots.py", out / "experiment", "icons-val", out / "plots.png")
     assert Image.open(out / "plots.png").size == (1650, 660)

@@ -25,7 +25,7 @@ from cig.types import Benchmark
 
 DRAWS = 4  # sampling seeds
 SAMPLING = "sampling.json"  # what sampling.py chose
-BATCH = 128
+BATCH = 32  # what is drawn together stays in the cache of a core
 
 
 @dataclass(frozen=True)

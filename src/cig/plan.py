@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cig import plugins
 from cig.encoders import meta_clip
 from cig.formats import find_by_id
-from cig.generators.sdxl import meta_sdxl, shown_reference
+from cig.generators.sdxl import meta_sdxl, passes, shown_reference
 from cig.layout import part_folder
 from cig.methods import split_method
 from cig.options import Composing, Compute, Data, Generation, Searching
@@ -97,25 +97,27 @@ def sdxl_costs(
     batch: int,
     size: tuple[int, int],
     cache_dir: Path | None = None,
-    guided: bool = True,
+    guidance: float = 5.0,
+    image_guidance: float = 1.5,
 ) -> tuple[Cost, Cost]:
     """(one step of the UNet, the VAE's work) for a batch of pictures of size (height, width).
 
-    With guidance a step is two passes, or three of a UNet that is shown the reference, which the VAE encodes.
+    With guidance a step is two passes, or three of a UNet that is shown the reference, which the VAE encodes, unless
+    the guidance by it is 1.
     """
     unet, vae = meta_sdxl(model_path, vae_repo, dtype, cache_dir)
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     grid = tuple(side // 8 for side in size)  # of a picture's latents
     shown = shown_reference(config)
-    passes = batch * ((3 if shown else 2) if guided else 1)
+    rows = batch * passes(shown, guidance, image_guidance)
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, device="meta", dtype=dtype)
 
     def step() -> None:
-        condition = {"text_embeds": empty(passes, pooled), "time_ids": empty(passes, 6)}
-        latents, words = empty(passes, config.in_channels, *grid), empty(passes, 77, config.cross_attention_dim)
+        condition = {"text_embeds": empty(rows, pooled), "time_ids": empty(rows, 6)}
+        latents, words = empty(rows, config.in_channels, *grid), empty(rows, 77, config.cross_attention_dim)
         unet(latents, torch.empty((), device="meta"), words, added_cond_kwargs=condition)
 
     def pictures() -> None:
@@ -179,8 +181,8 @@ def plan(
     todo = amounts(parts, out)
     batch, size = compute.batch_size, (generation.height, generation.width)
     pair = [clip_costs(name, dtypes[0], batch, compute.cache_dir) for name in (composing.clip, composing.clip2)]
-    places, guided = (str(generation.unet), generation.vae_repo), generation.guidance > 1
-    sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, guided)
+    places, guidance = (str(generation.unet), generation.vae_repo), (generation.guidance, generation.image_guidance)
+    sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, *guidance)
     family, variant = split_method(searching.method)
     clip = searching.clip or plugins.load("methods", family).VARIANTS[variant].clip
     nothing = Cost(0, 0, 0.0)  # a method may have no model

@@ -81,7 +81,7 @@ GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> what st
             "vae_repo": str(EMBEDDED / "generator" / "vae"),
             "height": 64,
             "width": 64,
-            "steps": 4,
+            "steps": 8,
             "guidance_scale": 3.0,
             "image_guidance_scale": 1.0,
             "seeds": "per-query",

@@ -64,6 +64,8 @@ class SDXL:
         if self.shown:  # diffusers guides by both or by neither
             scale = image_guidance if guidance > 1 else 1.0
             self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
+        if passes(self.shown, guidance, image_guidance) < passes(self.shown, guidance):
+            _spare_the_last_third(pipeline.unet)
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
         """One picture a row, from a torch.Generator of its own; guidance is away from zeros in a prompt's place."""
@@ -165,6 +167,32 @@ def load(
 def shown_reference(config: Any) -> bool:
     """Whether a UNet reads a reference's latents beside the noisy ones."""
     return bool(config.in_channels == 2 * config.out_channels)
+
+
+def passes(shown: bool, guidance: float, image_guidance: float = 1.5) -> int:
+    """How often a step asks the UNet. Guided by the reference at 1, what is told and shown nothing cancels out
+    (Brooks et al., CVPR 2023, equation 3)."""
+    if guidance <= 1:
+        return 1
+    return 3 if shown and image_guidance != 1 else 2
+
+
+def _spare_the_last_third(unet: Any) -> None:
+    """For guidance by the reference at 1: diffusers asks the UNet for text and reference, the reference, and nothing,
+    as one batch; the last, which it adds and takes away again, becomes a copy of the second."""
+
+    def asked(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        latents, time = args
+        count = len(latents) // 3 * 2
+        added = {name: own[:count] for name, own in kwargs["added_cond_kwargs"].items()}
+        words = kwargs["encoder_hidden_states"][:count]
+        return (latents[:count], time), {**kwargs, "encoder_hidden_states": words, "added_cond_kwargs": added}
+
+    def answered(_: Any, args: object, found: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (torch.cat([found[0], found[0].chunk(2)[1]]),)
+
+    unet.register_forward_pre_hook(asked, with_kwargs=True)
+    unet.register_forward_hook(answered)
 
 
 def pipeline_for(config: Any) -> Any:
