@@ -64,7 +64,7 @@ class SDXL:
         if self.shown:  # diffusers guides by both or by neither
             scale = image_guidance if guidance > 1 else 1.0
             self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
-        if passes(self.shown, guidance, image_guidance) < passes(self.shown, guidance):
+        if self.shown and passes(self.shown, guidance, image_guidance) == 2:
             _spare_the_last_third(pipeline.unet)
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
