@@ -334,6 +334,13 @@ def test_of_a_badge_or_a_ring_that_was_made_the_view_is_what_was_there_before(sc
     assert min(seen["badge"], seen["enclosure"]) > 30
 
 
+def test_what_is_turned_keeps_the_badge_that_it_had():
+    scenes = AlteredScenes()
+    turned = [icon for icon in scenes.icons if icon.direction and icon.name.endswith(f"+{icon.direction}")]
+    assert sum(bool(icon.badge or icon.enclosure) for icon in turned) > 200
+    assert not scenes.before.keys() & set(turned)
+
+
 def test_a_caption_denies_nothing_that_the_picture_has(scenes):
     """A view is given no badge and no ring that the picture's own name says something of."""
     denied = 0

@@ -136,8 +136,8 @@ class Branching:
     method: str | None = None  # by default the one that searches; "caption captions=FILE" has its weights and options
     caption: bool = True
     copies: int = 4  # of reference-augmented
-    vae: str = "madebyollin/sdxl-vae-fp16-fix"  # of reference-vae
-    side: int = 512  # of reference-vae, in pixels
+    vae: str = Generation.vae_repo  # of reference-vae
+    side: int = Generation.height  # of reference-vae, in pixels
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class AlteredScenes(IconScenes):
     def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
         icons, drawings = super()._corpus()
         more = [*made(icons, drawings)]
-        self.before = {own.icon: drawings[own.origin] for own in more if own.icon.badge or own.icon.enclosure}
+        self.before = {own.icon: drawings[own.origin] for own in more if _put_on(own.icon, icons[own.origin])}
         return [*icons, *(own.icon for own in more)], torch.cat([drawings, *(own.drawing[None] for own in more)])
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
@@ -163,6 +163,11 @@ class AlteredScenes(IconScenes):
         looks = b"".join(self._altered(places, view).numpy().tobytes() for view in range(self.views))
         inks = [self._seen_in(places, view) for view in range(self.views)]
         return digest(looks + repr((inks, [kinds_for(icon) for icon in self.icons])).encode())
+
+
+def _put_on(icon: Icon, origin: Icon) -> bool:
+    """Whether it was made by putting a badge or a ring on it: what is turned may have one of its own."""
+    return (icon.badge, icon.enclosure) != (origin.badge, origin.enclosure)
 
 
 def kinds_for(icon: Icon) -> list[tuple[str, float]]:
