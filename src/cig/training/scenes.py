@@ -48,7 +48,7 @@ class FileScenes:
         missing: names of examples that lack a file.
     """
 
-    views = 1
+    views, weights = 1, None
 
     def __init__(
         self,
