@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cig.icons.altered import IN_TURN, OFTEN, Alteration, AlteredScenes, asking, kinds_for
+from cig.icons.altered import IN_TURN, Alteration, AlteredScenes, asking, kinds_for
 from cig.icons.captions import SIDE_WORDS, points
 from cig.icons.corpus import Icon, read_split
 from cig.icons.glyphs import SIGNS, sign
@@ -338,14 +338,6 @@ def test_what_is_turned_keeps_the_badge_that_it_had(scenes):
     turned = [icon for icon in scenes.icons if icon.direction and icon.name.endswith(f"+{icon.direction}")]
     assert sum(bool(icon.badge or icon.enclosure) for icon in turned) == 275, "as docs/icons.md says"
     assert not scenes.before.keys() & set(turned)
-
-
-def test_what_was_given_a_badge_or_a_ring_comes_more_often(scenes):
-    assert len(scenes.weights) == len(scenes)
-    for place, weight in enumerate(scenes.weights):
-        assert weight == (OFTEN if "+" in scenes._icon(place).name and scenes._before(place) is not None else 1)
-    assert 0.25 < sum(weight == OFTEN for weight in scenes.weights) / len(scenes) < 0.36
-    assert scenes.identity["often"] == str(OFTEN)
 
 
 def test_a_caption_denies_nothing_that_the_picture_has(scenes):

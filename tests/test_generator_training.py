@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -33,7 +32,7 @@ from cig.tensors import map_tensors, read_tensors
 from cig.training import load_scenes, loop, shelf
 from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
 from cig.training.framing import Frame
-from cig.training.generator import drawn, load_vae, places_of
+from cig.training.generator import drawn, load_vae
 from cig.training.lora import ADAPTER
 from cig.training.plan import Plan
 from cig.training.unet import SIZES, build, need_widths, widened
@@ -137,16 +136,6 @@ def test_condition_and_reference_are_dropped_apart_and_together():
     alone, blind, both = own.away & ~own.blind, own.blind & ~own.away, own.away & own.blind
     assert [share.float().mean().item() for share in (alone, blind, both)] == pytest.approx([0.05] * 3, abs=0.005)
     assert unseen(torch.ones(2, 1, 1, 1), torch.tensor([True, False])).flatten().tolist() == [0, 1]
-
-
-def test_what_weighs_more_is_drawn_more_often():
-    scenes = load_scenes("icons/train", 4)
-    alike = Counter(places_of(4000, scenes, Random(0)))
-    assert all(900 < alike[place] < 1100 for place in range(4))
-    scenes.weights = [0, 1, 3, 0]
-    drawn_now = Counter(places_of(4000, scenes, Random(0)))
-    assert set(drawn_now) == {1, 2}
-    assert drawn_now[2] / drawn_now[1] == pytest.approx(3, rel=0.1)
 
 
 def test_a_widened_unet_says_the_same_until_it_has_learnt():

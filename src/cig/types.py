@@ -144,10 +144,6 @@ class Scenes(Protocol):
     side: int  # of the pictures, in pixels
 
     @property
-    def weights(self) -> Sequence[float] | None:
-        """How often each picture is drawn beside the others; None: all alike."""
-
-    @property
     def identity(self) -> Mapping[str, str]:
         """Name and digest."""
 

@@ -26,7 +26,6 @@ from cig.icons.scenes import SAME_INK, IconScenes
 from cig.icons.triplets import FORMS, INK
 
 VIEWS = 3
-OFTEN = 4  # times as often as another drawing one comes that was given a badge or a ring
 SHARE_INK = 0.25  # of views that are in another ink, too
 SHARE_TWO = 0.2  # of views that are altered twice
 SHARE_SLASH = 0.2  # of badges that are put on where none was
@@ -64,8 +63,7 @@ class AlteredScenes(IconScenes):
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
-        self.weights = [OFTEN if self._before(place) is not None else 1 for place in range(len(self))]
-        self.identity |= {"data": "icons/altered", "alterations": self._looks(), "often": str(OFTEN)}
+        self.identity |= {"data": "icons/altered", "alterations": self._looks()}
 
     def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
         icons, drawings = super()._corpus()

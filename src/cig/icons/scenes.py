@@ -30,7 +30,6 @@ class IconScenes:
     """
 
     views, side = 2, SIDE
-    weights: Sequence[float] | None = None
 
     def __init__(self, limit: int | None = None) -> None:
         icons, drawings = self._corpus()

@@ -50,7 +50,7 @@ class IconTriplets:
         limit: the first so many.
     """
 
-    views, side, weights = 1, SIDE, None
+    views, side = 1, SIDE
 
     def __init__(self, limit: int | None = None) -> None:
         self.icons, drawings = read_split("train")

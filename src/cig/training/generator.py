@@ -159,7 +159,7 @@ def _identity(start: str) -> dict[str, str]:
 
 def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: float, rng: Random) -> Draw:
     """A step's examples."""
-    places = places_of(count, scenes, rng)
+    places = [rng.randrange(len(scenes)) for _ in range(count)]
     view = rng.randrange(scenes.views)
     captions, seeds = scenes.said(places, view, rng), [rng.getrandbits(62) for _ in places]
     noise, times = torch.randn(count, *encoded.shape), torch.randint(noising.config.num_train_timesteps, (count,))
@@ -174,13 +174,6 @@ def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: f
         away=lot < dropout,
         blind=(lot >= dropout / 2) & (lot < 1.5 * dropout),
     )
-
-
-def places_of(count: int, scenes: Scenes, rng: Random) -> list[int]:
-    """Any may come again."""
-    if scenes.weights is None:
-        return [rng.randrange(len(scenes)) for _ in range(count)]
-    return rng.choices(range(len(scenes)), scenes.weights, k=count)
 
 
 def composed(

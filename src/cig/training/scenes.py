@@ -48,7 +48,7 @@ class FileScenes:
         missing: names of examples that lack a file.
     """
 
-    views, weights = 1, None
+    views = 1
 
     def __init__(
         self,
