@@ -21,7 +21,9 @@ from cig.icons.rules import (
     GAP,
     RINGS,
     TURNS,
+    badge_of,
     badged,
+    corner_of,
     fitted,
     hollow,
     magnified,
@@ -79,7 +81,7 @@ def test_a_corner_is_wiped():
 def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
     bar = torch.full((4, 40), INK, dtype=torch.uint8)
     page = torch.full((64, 64), INK, dtype=torch.uint8)
-    worn = badged(page, bar, disc=False)
+    worn = badged(page, badge_of(bar, disc=False))
     height = 3  # 26 wide
     top = 64 - BADGE + (BADGE - height) // 2
     assert (worn[top : top + height, 64 - BADGE :] == INK).all()
@@ -90,12 +92,34 @@ def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
 
 
 def test_a_badge_may_be_cut_out_of_a_disc():
-    worn = badged(torch.full((64, 64), INK, dtype=torch.uint8), torch.full((10, 10), INK, dtype=torch.uint8), disc=True)
+    worn = badged(
+        torch.full((64, 64), INK, dtype=torch.uint8), badge_of(torch.full((10, 10), INK, dtype=torch.uint8), disc=True)
+    )
     middle = 64 - DISC
     assert worn[middle, middle] == 0, "the glyph is paper"
     assert worn[middle, middle + DISC - 2] == worn[middle - DISC + 2, middle] == INK, "the disc is ink"
     assert worn[middle, middle - DISC - 2] == 0, "and there is paper around it"
     assert worn[middle, middle - DISC - GAP - 2] == INK
+
+
+def test_paper_around_a_badge_may_be_wider():
+    page = torch.full((64, 64), INK, dtype=torch.uint8)
+    bar = torch.full((4, 40), INK, dtype=torch.uint8)
+    worn = badged(page, badge_of(bar, disc=False, gap=9))
+    middle = 64 - BADGE // 2
+    assert (worn[middle, 64 - BADGE :] == INK).all()
+    assert (worn[middle, 64 - BADGE - 9 : 64 - BADGE] == 0).all()
+    assert worn[middle, 64 - BADGE - 10] == INK
+
+
+def test_the_corner_of_another_drawing_is_put_on_with_what_lies_in_it():
+    donor = drawing((0, 20, 0, 20), (40, 60, 44, 60))
+    worn = badged(torch.full((64, 64), INK, dtype=torch.uint8), corner_of(donor, 5))
+    assert (worn[40:60, 44:60] == INK).all()
+    assert (worn[35:40, 39:64] == 0).all(), "paper above"
+    assert (worn[40:60, 39:44] == 0).all(), "and on the left"
+    assert (worn[:35] == INK).all(), "what lies outside of the corner is not put on, nor paper around it"
+    assert (worn[:, :39] == INK).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (1, 64), (50, 3)])
@@ -174,7 +198,8 @@ def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
 
     assert said(Alteration("no badge", "plus"), Icon("x", "a", "folder")) == {"has no plus badge", "without the plus"}
     assert said(Alteration("badge", "plus"), LOCK) == {"has a lock badge", "with a lock badge", "with a lock"}
-    assert said(Alteration("style"), LOCK) == {"is outlined", "outlined"}
+    denied = {"outlined, not filled", "is not filled, is outlined"}
+    assert said(Alteration("style"), LOCK) == {"is outlined", "outlined", *denied}
     assert said(Alteration("points"), Icon("x", "a", "arrow", direction="up left")) == {
         "points up left",
         "pointing up left",
@@ -207,6 +232,11 @@ def test_a_badge_is_exchanged_wiped_or_crossed_out(scenes):
     assert torch.equal(scenes._apply(Alteration("badge"), crossed, FULL), unslashed(FULL))
     assert torch.equal(scenes._apply(Alteration("no badge", SLASH), bare, FULL), slashed(FULL))
     assert torch.equal(scenes._apply(replace(put, kind="no badge"), bare, FULL), plus)
+    apart = badged_as(bare, FULL, "plus", gap=9)
+    assert torch.equal(scenes._apply(replace(put, kind="no badge", gap=9), bare, FULL), apart)
+    assert apart.count_nonzero() < plus.count_nonzero()
+    lent = badged(FULL, corner_of(scenes.drawings[5], 4))
+    assert torch.equal(scenes._apply(Alteration("no badge", "plus", other=5, gap=4), bare, FULL), lent)
     assert torch.equal(scenes._apply(Alteration("object", other=5), LOCK, FULL), scenes.drawings[5])
 
 
@@ -251,7 +281,9 @@ def test_what_was_made_is_what_its_name_says():
             assert points(one.icon) == points(before)
             assert set(one.icon.direction.split()) <= set(SIDE_WORDS)
     turns = sum(len(turns_of(icon.direction)) for icon in icons if icon.direction)
-    assert kinds == {"badge": 12_000, "enclosure": 2_500, "direction": turns}
+    assert kinds["badge"] == 23_000
+    assert kinds["direction"] == turns
+    assert 5_900 < kinds["enclosure"] <= 6_000, "no ring can be told from what a few have"
     assert len({(one.icon.prefix, one.icon.name) for one in own}) == len(own)
 
 
@@ -276,8 +308,10 @@ def test_signs_are_drawn_as_one_can_check_by_eye():
 
 def test_a_badge_is_cut_out_of_a_disc_where_the_icon_is_filled():
     filled = Icon("x", "a", "folder", style="filled")
-    assert torch.equal(badged_as(filled, FULL, "plus"), badged(FULL, sign("plus"), disc=True))
-    assert torch.equal(badged_as(replace(filled, style="thin"), FULL, "plus"), badged(FULL, sign("plus"), disc=False))
+    assert torch.equal(badged_as(filled, FULL, "plus"), badged(FULL, badge_of(sign("plus"), disc=True)))
+    assert torch.equal(
+        badged_as(replace(filled, style="thin"), FULL, "plus"), badged(FULL, badge_of(sign("plus"), disc=False))
+    )
 
 
 def test_only_what_an_icon_has_is_altered():
@@ -293,7 +327,7 @@ def test_only_what_an_icon_has_is_altered():
 def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same(scenes):
     places = list(range(1000))
     assert scenes.identity["data"] == "icons/altered"
-    assert len(load_scenes("icons/altered")) > len(load_scenes("icons/train")) + 2 * 10_500
+    assert len(load_scenes("icons/altered")) > len(load_scenes("icons/train")) + 2 * 29_000
     for view in range(scenes.views):
         kinds = Counter(own.kind for place in places for own in scenes._alterations(place, view))
         assert set(kinds) >= {"object", "style", "badge", "no badge", "enclosure", "no enclosure", "points"}
@@ -332,6 +366,20 @@ def test_of_a_badge_or_a_ring_that_was_made_the_view_is_what_was_there_before(sc
                 seen[kind] += 1
                 assert torch.equal(scenes._altered_one(place, view), before)
     assert min(seen["badge"], seen["enclosure"]) > 30
+
+
+def test_a_badge_that_is_lent_is_a_designers_of_that_name(scenes):
+    lent = Counter()
+    for place in range(2000):
+        for own in scenes._alterations(place, 0):
+            if own.kind in ("badge", "no badge") and own.put_on not in ("", SLASH):
+                assert 3 <= own.gap <= 9
+                lent[own.other is not None] += 1
+                if own.other is not None:
+                    donor = scenes.icons[own.other]
+                    assert donor.badge == own.put_on
+                    assert "+" not in donor.name
+    assert 0.5 < lent[True] / lent.total() < 0.7
 
 
 def test_what_is_turned_keeps_the_badge_that_it_had(scenes):

@@ -9,6 +9,7 @@ drawings by a designer are related.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -21,7 +22,20 @@ from cig.icons.captions import article, distracted, points, side_of
 from cig.icons.corpus import Icon
 from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.icons.pairs import plain, viewed
-from cig.icons.rules import RINGS, TURNS, hollow, magnified, slashed, solid, turns_of, unslashed, wiped
+from cig.icons.rules import (
+    GAP,
+    RINGS,
+    TURNS,
+    badged,
+    corner_of,
+    hollow,
+    magnified,
+    slashed,
+    solid,
+    turns_of,
+    unslashed,
+    wiped,
+)
 from cig.icons.scenes import SAME_INK, IconScenes
 from cig.icons.triplets import FORMS, INK
 
@@ -30,7 +44,13 @@ SHARE_INK = 0.25  # of views that are in another ink, too
 SHARE_TWO = 0.2  # of views that are altered twice
 SHARE_SLASH = 0.2  # of badges that are put on where none was
 SHARE_BARE = 0.5  # of badges and rings that are taken off, and nothing put in their place
-OF_OBJECTS = ("is {object}", "{object}")
+SHARE_CORNERS = 0.6  # of badges that are put on which are a designer's, with the corner that they lie in
+WIDEST = 9  # pixels of paper around a badge that is put on, at most
+OWN_FORMS = {
+    **FORMS,
+    "object": ("is {object}", "{object}"),
+    "style": (*3 * FORMS["style"], "{style}, not {old_style}", "is not {old_style}, is {style}"),
+}
 # In this order none undoes one before it.
 IN_TURN = ("object", "style", "enclosure", "no enclosure", "badge", "no badge", "points", "side")
 
@@ -42,13 +62,15 @@ class Alteration:
     Attributes:
         kind: of IN_TURN, as in FORMS.
         put_on: the badge or enclosure that the view has and the picture has not; "" for none.
-        other: the row of the drawing that stands in the picture's place; None for none.
+        other: the row of the drawing that stands in the picture's place, or whose corner is the badge; None for none.
+        gap: pixels of paper around the badge.
         turn: an index of TURNS.
     """
 
     kind: str
     put_on: str = ""
     other: int | None = None
+    gap: int = GAP
     turn: int = 0
 
 
@@ -63,6 +85,10 @@ class AlteredScenes(IconScenes):
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
+        self.wearing: dict[str, list[int]] = defaultdict(list)  # rows of designers' drawings, by their badge
+        for row, icon in enumerate(self.icons):
+            if icon not in self.before:
+                self.wearing[icon.badge].append(row)
         self.identity |= {"data": "icons/altered", "alterations": self._looks()}
 
     def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
@@ -101,7 +127,7 @@ class AlteredScenes(IconScenes):
 
     def _apply(self, own: Alteration, icon: Icon, drawing: Tensor) -> Tensor:
         """[64, 64] uint8 -> the same, altered; what the icon's name has no word of is not there to be taken off."""
-        if own.other is not None:
+        if own.kind == "object" and own.other is not None:
             return self.drawings[own.other]
         if own.kind == "style":
             return hollow(drawing) if icon.style == "filled" else solid(drawing)
@@ -114,7 +140,9 @@ class AlteredScenes(IconScenes):
             drawing = unslashed(drawing) if icon.badge == SLASH else wiped(drawing)
         if own.put_on == SLASH:
             return slashed(drawing)
-        return badged_as(icon, drawing, own.put_on) if own.put_on else drawing
+        if own.other is not None:
+            return badged(drawing, corner_of(self.drawings[own.other], own.gap))
+        return badged_as(icon, drawing, own.put_on, own.gap) if own.put_on else drawing
 
     def _before(self, place: int) -> Tensor | None:
         """[64, 64] uint8: what the drawing was made from by putting a badge or a ring on it; None for a designer's."""
@@ -124,7 +152,7 @@ class AlteredScenes(IconScenes):
         """One or two, or none where the ink alone differs; the same whenever they are asked for."""
         rng = Random(f"alterations {view} of {place}")
         icon = self._icon(place)
-        kinds = dict(kinds_for(icon))
+        kinds = dict(kinds_for(icon, self._before(place) is not None))
         drawn = [_one_of(kinds, rng)]
         if drawn == [INK]:
             return []
@@ -141,7 +169,9 @@ class AlteredScenes(IconScenes):
         if kind == "no badge" and rng.random() < SHARE_SLASH and not said_of(SLASH, icon):
             return Alteration(kind, SLASH)
         if kind == "no badge" or (kind == "badge" and icon.badge != SLASH and rng.random() > SHARE_BARE):
-            return Alteration(kind, rng.choice(badges_for(icon)))
+            name, gap = rng.choice(badges_for(icon)), rng.randint(GAP, WIDEST)
+            donors = self.wearing[name] if rng.random() < SHARE_CORNERS else []
+            return Alteration(kind, name, rng.choice(donors) if donors else None, gap)
         if kind == "no enclosure" or (kind == "enclosure" and rng.random() > SHARE_BARE):
             return Alteration(kind, rng.choice(rings_for(icon)))
         return Alteration(kind)
@@ -170,18 +200,21 @@ def _put_on(icon: Icon, origin: Icon) -> bool:
     return (icon.badge, icon.enclosure) != (origin.badge, origin.enclosure)
 
 
-def kinds_for(icon: Icon) -> list[tuple[str, float]]:
-    """What can be altered in it, and how often that is done; what few icons have, more often where it is there."""
-    able = [("object", 0.7), (INK, 1.0)]
+def kinds_for(icon: Icon, made: bool = False) -> list[tuple[str, float]]:
+    """What can be altered in it, and how often that is done; what was made on it, most of the time.
+
+    A designer's badge, which each draws otherwise and nobody knows where, seldom: of it the corner is wiped.
+    """
+    able = [("object", 0.2), (INK, 1.0)]
     if icon.style in ("filled", "outlined"):
         able.append(("style", 1.5))
     if icon.direction:
-        able.append(("points" if points(icon) else "side", 15.0))
-    able.append(("badge", 12.0) if icon.badge else ("no badge", 1.3))
+        able.append(("points" if points(icon) else "side", 4.0))
+    able.append(("badge", 12.0 if made else 1.5) if icon.badge else ("no badge", 2.5))
     if icon.enclosure in RINGS:
         able.append(("enclosure", 9.0))
     elif not icon.enclosure and rings_for(icon):
-        able.append(("no enclosure", 0.4))
+        able.append(("no enclosure", 0.3))
     return able
 
 
@@ -189,6 +222,7 @@ def asking(own: Alteration, icon: Icon, rng: Random) -> list[str]:
     """What the picture has and the view has not, in training's forms; of a whole other drawing, all that it is."""
     words = {
         "style": icon.style,
+        "old_style": "outlined" if icon.style == "filled" else "filled",
         "badge": article(icon.badge),
         "direction": icon.direction,
         "side": side_of(icon.direction),
@@ -198,7 +232,7 @@ def asking(own: Alteration, icon: Icon, rng: Random) -> list[str]:
         "old_enclosure": own.put_on,
     }
     kinds = ["object", *_attributes(icon)] if own.kind == "object" else [own.kind]
-    return [rng.choice(OF_OBJECTS if kind == "object" else FORMS[kind]).format_map(words) for kind in kinds]
+    return [rng.choice(OWN_FORMS[kind]).format_map(words) for kind in kinds]
 
 
 def _attributes(icon: Icon) -> list[str]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 
 from torch import Tensor
 
 from cig.icons.corpus import Icon
 from cig.icons.glyphs import SIGNS, sign
-from cig.icons.rules import RINGS, TURNS, badged, ringed, turned, turns_of
+from cig.icons.rules import GAP, RINGS, TURNS, Badge, badge_of, badged, ringed, turned, turns_of
 
-BADGED, RINGED = 12_000, 2_500  # drawings that are made of each kind, at most
+BADGED, RINGED = 23_000, 6_000  # drawings that are made of each kind, at most
 SLASH = "slash"  # the one badge that lies across the drawing
 
 
@@ -54,9 +55,14 @@ def badges_for(icon: Icon) -> list[str]:
     return [name for name in SIGNS if not said_of(name, icon)]
 
 
-def badged_as(icon: Icon, drawing: Tensor, name: str) -> Tensor:
+def badged_as(icon: Icon, drawing: Tensor, name: str, gap: int = GAP) -> Tensor:
     """With a badge of this name, cut out of a disc where the icon is filled: one look for each, that can be learnt."""
-    return badged(drawing, sign(name), disc=icon.style == "filled")
+    return badged(drawing, _badge(name, icon.style == "filled", gap))
+
+
+@cache
+def _badge(name: str, disc: bool, gap: int) -> Badge:
+    return badge_of(sign(name), disc, gap)
 
 
 def rings_for(icon: Icon) -> list[str]:

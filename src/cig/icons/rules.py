@@ -6,6 +6,7 @@ All of [64, 64] uint8, 0 = paper, 255 = ink. Nothing here knows how two drawings
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,19 +48,38 @@ def wiped(drawing: Tensor) -> Tensor:
     return bare
 
 
-def badged(drawing: Tensor, glyph: Tensor, disc: bool) -> Tensor:
-    """With a smaller drawing at the bottom right, and paper around it; or with that cut out of a disc.
+@dataclass(frozen=True)
+class Badge:
+    """What lies on a drawing [64, 64]: its ink, uint8, and where the drawing gives way to it, bool."""
+
+    ink: Tensor
+    room: Tensor
+
+
+def badge_of(glyph: Tensor, disc: bool, gap: int = GAP) -> Badge:
+    """A smaller drawing at the bottom right, and paper around it; or that cut out of a disc.
 
     Args:
         glyph: [H, W] uint8, that fills it.
+        gap: pixels of paper.
     """
     if disc:
         away = _distance(SIDE - DISC)
-        worn = torch.where(away < DISC, 255 - _cornered(fitted(glyph, WORN), DISC - WORN // 2), 0)
-    else:
-        worn = _cornered(fitted(glyph, BADGE), 0)
-    apart = torch.where(_pooled(_spanned(worn).float(), 2 * GAP + 1) < 128, drawing, 0)
-    return torch.maximum(apart, worn).to(torch.uint8)
+        return _with_room(torch.where(away < DISC, 255 - _cornered(fitted(glyph, WORN), DISC - WORN // 2), 0), gap)
+    return _with_room(_cornered(fitted(glyph, BADGE), 0), gap)
+
+
+def corner_of(drawing: Tensor, gap: int) -> Badge:
+    """The corner in which a badge may lie, whatever is in it."""
+    return _with_room(drawing - wiped(drawing), gap)
+
+
+def _with_room(ink: Tensor, gap: int) -> Badge:
+    return Badge(ink.to(torch.uint8), _pooled(_spanned(ink).float(), 2 * gap + 1) >= 128)
+
+
+def badged(drawing: Tensor, badge: Badge) -> Tensor:
+    return torch.where(badge.room, 0, drawing).maximum(badge.ink)
 
 
 def fitted(drawing: Tensor, side: int) -> Tensor:
