@@ -79,6 +79,7 @@ def _with_room(ink: Tensor, gap: int) -> Badge:
 
 
 def badged(drawing: Tensor, badge: Badge) -> Tensor:
+    """With the badge on it, and paper where it gives way."""
     return torch.where(badge.room, 0, drawing).maximum(badge.ink)
 
 
