@@ -17,7 +17,6 @@ from cig.icons.pairs import plain, viewed
 from cig.icons.rules import (
     BADGE,
     CORNER,
-    DISC,
     GAP,
     RINGS,
     TURNS,
@@ -27,6 +26,7 @@ from cig.icons.rules import (
     fitted,
     hollow,
     magnified,
+    reringed,
     ringed,
     slashed,
     solid,
@@ -81,7 +81,7 @@ def test_a_corner_is_wiped():
 def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
     bar = torch.full((4, 40), INK, dtype=torch.uint8)
     page = torch.full((64, 64), INK, dtype=torch.uint8)
-    worn = badged(page, badge_of(bar, disc=False))
+    worn = badged(page, badge_of(bar))
     height = 3  # 26 wide
     top = 64 - BADGE + (BADGE - height) // 2
     assert (worn[top : top + height, 64 - BADGE :] == INK).all()
@@ -91,21 +91,10 @@ def test_a_badge_lies_at_the_bottom_right_with_paper_around_it():
     assert (worn[: top - GAP] == INK).all()
 
 
-def test_a_badge_may_be_cut_out_of_a_disc():
-    worn = badged(
-        torch.full((64, 64), INK, dtype=torch.uint8), badge_of(torch.full((10, 10), INK, dtype=torch.uint8), disc=True)
-    )
-    middle = 64 - DISC
-    assert worn[middle, middle] == 0, "the glyph is paper"
-    assert worn[middle, middle + DISC - 2] == worn[middle - DISC + 2, middle] == INK, "the disc is ink"
-    assert worn[middle, middle - DISC - 2] == 0, "and there is paper around it"
-    assert worn[middle, middle - DISC - GAP - 2] == INK
-
-
 def test_paper_around_a_badge_may_be_wider():
     page = torch.full((64, 64), INK, dtype=torch.uint8)
     bar = torch.full((4, 40), INK, dtype=torch.uint8)
-    worn = badged(page, badge_of(bar, disc=False, gap=9))
+    worn = badged(page, badge_of(bar, gap=9))
     middle = 64 - BADGE // 2
     assert (worn[middle, 64 - BADGE :] == INK).all()
     assert (worn[middle, 64 - BADGE - 9 : 64 - BADGE] == 0).all()
@@ -156,6 +145,13 @@ def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them(name):
     if "diamond" not in name:
         assert (magnified(framed)[16:48, 0] == 0).all(), "of the ring at most the corners are left"
     assert magnified(framed)[32, 32] == INK
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_is_in_another_ring_keeps_its_middle(filled):
+    boxed, round_ = ringed(FULL, "square", filled), ringed(FULL, "circle", filled)
+    assert torch.equal(reringed(boxed, "circle", filled), round_)
+    assert torch.equal(reringed(round_, "square", filled), boxed)
 
 
 def test_what_is_filled_is_cut_out_of_a_ring():
@@ -225,14 +221,14 @@ def scenes():
 def test_a_badge_is_exchanged_wiped_or_crossed_out(scenes):
     crossed, bare = Icon("x", "folder-off", "folder", SLASH), Icon("x", "a", "folder")
     put = Alteration("badge", "plus")
-    plus = badged_as(bare, FULL, "plus")
+    plus = badged_as(FULL, "plus")
     assert not torch.equal(plus, FULL)
-    assert torch.equal(scenes._apply(put, LOCK, FULL), badged_as(LOCK, wiped(FULL), "plus"))
+    assert torch.equal(scenes._apply(put, LOCK, FULL), badged_as(wiped(FULL), "plus"))
     assert torch.equal(scenes._apply(Alteration("badge"), LOCK, FULL), wiped(FULL))
     assert torch.equal(scenes._apply(Alteration("badge"), crossed, FULL), unslashed(FULL))
     assert torch.equal(scenes._apply(Alteration("no badge", SLASH), bare, FULL), slashed(FULL))
     assert torch.equal(scenes._apply(replace(put, kind="no badge"), bare, FULL), plus)
-    apart = badged_as(bare, FULL, "plus", gap=9)
+    apart = badged_as(FULL, "plus", gap=9)
     assert torch.equal(scenes._apply(replace(put, kind="no badge", gap=9), bare, FULL), apart)
     assert apart.count_nonzero() < plus.count_nonzero()
     lent = badged(FULL, corner_of(scenes.drawings[5], 4))
@@ -250,7 +246,7 @@ def test_style_direction_and_enclosure_are_undone(scenes):
         assert torch.equal(scenes._apply(Alteration("points", turn=turn), LOCK, flat), changed(flat))
         assert torch.equal(scenes._apply(Alteration("side", turn=turn), LOCK, flat), changed(flat))
     assert torch.equal(scenes._apply(Alteration("enclosure"), boxed, flat), magnified(flat))
-    assert torch.equal(scenes._apply(Alteration("enclosure", "circle"), boxed, flat), ringed(magnified(flat), "circle"))
+    assert torch.equal(scenes._apply(Alteration("enclosure", "circle"), boxed, flat), reringed(flat, "circle"))
     for name in RINGS:
         assert torch.equal(scenes._apply(Alteration("no enclosure", name), LOCK, flat), ringed(flat, name))
         assert torch.equal(scenes._apply(Alteration("no enclosure", name), filled, flat), ringed(flat, name, True))
@@ -275,7 +271,7 @@ def test_what_was_made_is_what_its_name_says():
             assert not before.badge
             assert not said_of(one.icon.badge, before)
             assert one.icon.badge in badges_for(before)
-            assert torch.equal(one.drawing, badged_as(before, drawings[one.origin], one.icon.badge))
+            assert torch.equal(one.drawing, badged_as(drawings[one.origin], one.icon.badge))
         if changed == ["direction"]:
             assert one.icon.direction in {turned(before.direction, turn) for turn in turns_of(before.direction)}
             assert points(one.icon) == points(before)
@@ -303,14 +299,6 @@ def test_signs_are_drawn_as_one_can_check_by_eye():
     assert torch.equal(minus[24:40, 40:], plus[24:40, 40:]), "a plus without its upright"
     assert (sign("right arrow").float() - up.rot90(-1).float()).abs().mean() < 2
     assert sign("gear")[32, 32] == sign("clock")[0, 0] == 0
-
-
-def test_a_badge_is_cut_out_of_a_disc_where_the_icon_is_filled():
-    filled = Icon("x", "a", "folder", style="filled")
-    assert torch.equal(badged_as(filled, FULL, "plus"), badged(FULL, badge_of(sign("plus"), disc=True)))
-    assert torch.equal(
-        badged_as(replace(filled, style="thin"), FULL, "plus"), badged(FULL, badge_of(sign("plus"), disc=False))
-    )
 
 
 def test_only_what_an_icon_has_is_altered():

@@ -30,6 +30,7 @@ from cig.icons.rules import (
     corner_of,
     hollow,
     magnified,
+    reringed,
     slashed,
     solid,
     turns_of,
@@ -49,6 +50,7 @@ WIDEST = 9  # pixels of paper around a badge that is put on, at most
 OWN_FORMS = {
     **FORMS,
     "object": ("is {object}", "{object}"),
+    "ink": (*2 * FORMS["ink"], "has a {ink} tone"),  # "has a" is not of badges alone
     "style": (*3 * FORMS["style"], "{style}, not {old_style}", "is not {old_style}, is {style}"),
 }
 # In this order none undoes one before it.
@@ -108,7 +110,7 @@ class AlteredScenes(IconScenes):
         said = [clause for own in self._alterations(place, view) for clause in asking(own, icon, rng)]
         rng.shuffle(said)
         if self._seen_in([place], view) != [ink]:
-            said.insert(rng.randint(0, len(said)), rng.choice(FORMS["ink"]).format(ink=ink))
+            said.insert(rng.randint(0, len(said)), rng.choice(OWN_FORMS["ink"]).format(ink=ink))
         return distracted(rng.choice([" and ", ", "]).join(said), rng)
 
     def _altered(self, places: Sequence[int], view: int) -> Tensor:
@@ -134,15 +136,18 @@ class AlteredScenes(IconScenes):
         if own.kind in ("points", "side"):
             return TURNS[own.turn](drawing)
         if own.kind in ("enclosure", "no enclosure"):
-            freed = magnified(drawing) if icon.enclosure else drawing
-            return ringed_as(icon, freed, own.put_on) if own.put_on else freed
+            if icon.enclosure and own.put_on:
+                return reringed(drawing, own.put_on, icon.style == "filled")
+            if icon.enclosure:
+                return magnified(drawing)
+            return ringed_as(icon, drawing, own.put_on) if own.put_on else drawing
         if icon.badge:
             drawing = unslashed(drawing) if icon.badge == SLASH else wiped(drawing)
         if own.put_on == SLASH:
             return slashed(drawing)
         if own.other is not None:
             return badged(drawing, corner_of(self.drawings[own.other], own.gap))
-        return badged_as(icon, drawing, own.put_on, own.gap) if own.put_on else drawing
+        return badged_as(drawing, own.put_on, own.gap) if own.put_on else drawing
 
     def _before(self, place: int) -> Tensor | None:
         """[64, 64] uint8: what the drawing was made from by putting a badge or a ring on it; None for a designer's."""

@@ -35,7 +35,7 @@ def made(icons: Sequence[Icon], drawings: Tensor) -> Iterator[Made]:
     bare = [row for row, icon in enumerate(icons) if not (icon.badge or icon.enclosure)]
     for row in rng.sample(bare, min(BADGED, len(bare))):
         name = rng.choice(badges_for(icons[row]))
-        yield Made(_another(icons[row], badge=name), badged_as(icons[row], drawings[row], name), row)
+        yield Made(_another(icons[row], badge=name), badged_as(drawings[row], name), row)
     for row in rng.sample(bare, min(RINGED, len(bare))):
         if rings := rings_for(icons[row]):
             name = rng.choice(rings)
@@ -55,14 +55,14 @@ def badges_for(icon: Icon) -> list[str]:
     return [name for name in SIGNS if not said_of(name, icon)]
 
 
-def badged_as(icon: Icon, drawing: Tensor, name: str, gap: int = GAP) -> Tensor:
-    """With a badge of this name, cut out of a disc where the icon is filled: one look for each, that can be learnt."""
-    return badged(drawing, _badge(name, icon.style == "filled", gap))
+def badged_as(drawing: Tensor, name: str, gap: int = GAP) -> Tensor:
+    """With a badge of this name: one look for each, that can be learnt."""
+    return badged(drawing, _badge(name, gap))
 
 
 @cache
-def _badge(name: str, disc: bool, gap: int) -> Badge:
-    return badge_of(sign(name), disc, gap)
+def _badge(name: str, gap: int) -> Badge:
+    return badge_of(sign(name), gap)
 
 
 def rings_for(icon: Icon) -> list[str]:

@@ -17,8 +17,6 @@ from cig.icons.corpus import SIDE
 STROKE = 4  # pixels
 CORNER = 30  # pixels: the side of what is wiped, at the bottom right, where most badges lie
 BADGE = 26  # pixels: the longer side of a badge that is put on
-DISC = 15  # pixels: the radius of a disc that one is cut out of
-WORN = 19  # pixels: the longer side of what is cut out
 GAP = 3  # pixels: the paper around one
 
 
@@ -56,17 +54,14 @@ class Badge:
     room: Tensor
 
 
-def badge_of(glyph: Tensor, disc: bool, gap: int = GAP) -> Badge:
-    """A smaller drawing at the bottom right, and paper around it; or that cut out of a disc.
+def badge_of(glyph: Tensor, gap: int = GAP) -> Badge:
+    """A smaller drawing at the bottom right, and paper around it.
 
     Args:
         glyph: [H, W] uint8, that fills it.
         gap: pixels of paper.
     """
-    if disc:
-        away = _distance(SIDE - DISC)
-        return _with_room(torch.where(away < DISC, 255 - _cornered(fitted(glyph, WORN), DISC - WORN // 2), 0), gap)
-    return _with_room(_cornered(fitted(glyph, BADGE), 0), gap)
+    return _with_room(_cornered(fitted(glyph, BADGE)), gap)
 
 
 def corner_of(drawing: Tensor, gap: int) -> Badge:
@@ -96,10 +91,10 @@ def _spanned(drawing: Tensor) -> Tensor:
     return torch.minimum(before, after)
 
 
-def _cornered(small: Tensor, margin: int) -> Tensor:
-    """[64, 64]: at the bottom right, so far from the border."""
-    rest = SIDE - len(small) - margin
-    return functional.pad(small, (rest, margin, rest, margin))
+def _cornered(small: Tensor) -> Tensor:
+    """[64, 64]: at the bottom right."""
+    rest = SIDE - len(small)
+    return functional.pad(small, (rest, 0, rest, 0))
 
 
 def slashed(drawing: Tensor) -> Tensor:
@@ -122,7 +117,17 @@ def magnified(drawing: Tensor) -> Tensor:
 def ringed(drawing: Tensor, name: str, filled: bool = False) -> Tensor:
     """Half as large, within a line of a shape of RINGS; or cut out of the shape."""
     edge = SIDE // 4
-    inner = functional.pad(_resized(drawing, SIDE // 2, SIDE // 2), (edge, edge, edge, edge))
+    return _within(functional.pad(_resized(drawing, SIDE // 2, SIDE // 2), (edge, edge, edge, edge)), name, filled)
+
+
+def reringed(drawing: Tensor, name: str, filled: bool = False) -> Tensor:
+    """In another ring than it is in: its middle stays, as it is."""
+    edge = SIDE // 5
+    middle = functional.pad(drawing[edge:-edge, edge:-edge], (edge, edge, edge, edge), value=255 if filled else 0)
+    return _within(255 - middle if filled else middle, name, filled)
+
+
+def _within(inner: Tensor, name: str, filled: bool) -> Tensor:
     away = RINGS[name](*_grid()) - (SIDE / 2 - STROKE)
     if filled:
         return torch.where(away < STROKE / 2, 255 - inner, 0).to(torch.uint8)
@@ -179,11 +184,6 @@ def _grid() -> Tensor:
     """[2, 64, 64]: rows and columns, from the middle."""
     line = torch.arange(SIDE) - (SIDE - 1) / 2
     return torch.stack(torch.meshgrid(line, line, indexing="ij"))
-
-
-def _distance(place: int) -> Tensor:
-    """[64, 64]: from the pixel in this row and column."""
-    return _round(*(_grid() + (SIDE - 1) / 2 - place))
 
 
 def _from_diagonal() -> Tensor:
