@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import permutations
 from random import Random
 
 import numpy as np
@@ -148,10 +149,10 @@ def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them(name):
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_what_is_in_another_ring_keeps_its_middle(filled):
-    boxed, round_ = ringed(FULL, "square", filled), ringed(FULL, "circle", filled)
-    assert torch.equal(reringed(boxed, "circle", filled), round_)
-    assert torch.equal(reringed(round_, "square", filled), boxed)
+@pytest.mark.parametrize(("before", "after"), permutations(RINGS, 2))
+def test_what_is_in_another_ring_keeps_its_middle(before, after, filled):
+    dot = drawing((12, 52, 24, 40))
+    assert torch.equal(reringed(ringed(dot, before, filled), before, after, filled), ringed(dot, after, filled))
 
 
 def test_what_is_filled_is_cut_out_of_a_ring():
@@ -246,7 +247,9 @@ def test_style_direction_and_enclosure_are_undone(scenes):
         assert torch.equal(scenes._apply(Alteration("points", turn=turn), LOCK, flat), changed(flat))
         assert torch.equal(scenes._apply(Alteration("side", turn=turn), LOCK, flat), changed(flat))
     assert torch.equal(scenes._apply(Alteration("enclosure"), boxed, flat), magnified(flat))
-    assert torch.equal(scenes._apply(Alteration("enclosure", "circle"), boxed, flat), reringed(flat, "circle"))
+    assert torch.equal(
+        scenes._apply(Alteration("enclosure", "circle"), boxed, flat), reringed(flat, "square", "circle")
+    )
     for name in RINGS:
         assert torch.equal(scenes._apply(Alteration("no enclosure", name), LOCK, flat), ringed(flat, name))
         assert torch.equal(scenes._apply(Alteration("no enclosure", name), filled, flat), ringed(flat, name, True))

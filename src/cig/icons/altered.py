@@ -137,7 +137,7 @@ class AlteredScenes(IconScenes):
             return TURNS[own.turn](drawing)
         if own.kind in ("enclosure", "no enclosure"):
             if icon.enclosure and own.put_on:
-                return reringed(drawing, own.put_on, icon.style == "filled")
+                return reringed(drawing, icon.enclosure, own.put_on, icon.style == "filled")
             if icon.enclosure:
                 return magnified(drawing)
             return ringed_as(icon, drawing, own.put_on) if own.put_on else drawing

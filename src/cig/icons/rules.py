@@ -120,11 +120,10 @@ def ringed(drawing: Tensor, name: str, filled: bool = False) -> Tensor:
     return _within(functional.pad(_resized(drawing, SIDE // 2, SIDE // 2), (edge, edge, edge, edge)), name, filled)
 
 
-def reringed(drawing: Tensor, name: str, filled: bool = False) -> Tensor:
+def reringed(drawing: Tensor, before: str, name: str, filled: bool = False) -> Tensor:
     """In another ring than it is in: its middle stays, as it is."""
-    edge = SIDE // 5
-    middle = functional.pad(drawing[edge:-edge, edge:-edge], (edge, edge, edge, edge), value=255 if filled else 0)
-    return _within(255 - middle if filled else middle, name, filled)
+    middle = RINGS[before](*_grid()) < SIDE / 2 - 2.5 * STROKE
+    return _within(torch.where(middle, 255 - drawing if filled else drawing, 0), name, filled)
 
 
 def _within(inner: Tensor, name: str, filled: bool) -> Tensor:
