@@ -1,6 +1,6 @@
 """A whole world in miniature: CIRR, FashionIQ, CIRCO and a folder of one's own, with drawn pictures, and tiny models.
 
-    python examples/tiny.py build/tiny      # make it, and run every verb on it
+    python examples/tiny.py build/tiny      # make it, and walk through it, verb by verb
 
 Its layout, file formats and loading code are the real ones; its weights are noise, so its scores are those of chance.
 The tests use it, too.

@@ -186,7 +186,7 @@ class ModelFlags:
     phi: Path | None = None
     "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
     preprocess_type: Preprocess | None = None
-    "Default: the method's (searle targetpad, others clip)."
+    "Default: the method's (searle and oti targetpad, others clip)."
 
 
 @Parameter(name="*", group=SEARCH)
@@ -243,7 +243,7 @@ class RunSearchFlags(RecipeFlags, MethodFlags):
     search_phi: Path | None = None
     "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
     search_preprocess_type: Preprocess | None = None
-    "Default: the method's (searle targetpad, others clip)."
+    "Default: the method's (searle and oti targetpad, others clip)."
     feature_cache: Path | None = None
     "A folder where features are kept. Default: features/ in --out."
 

@@ -187,7 +187,7 @@ def plan(
     out: Path | None = None,
     batch_size: int = 4,
 ) -> None:
-    """What `cig run` with the same flags would take: pictures, disk, memory, hours, and whether the device fits.
+    """What `cig run` with the same data and models would take: pictures, disk, memory, hours, and whether the device fits.
 
     Parameters
     ----------
