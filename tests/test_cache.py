@@ -40,7 +40,7 @@ def test_many_keys_are_read_in_pieces(tmp_path):
 
 def test_digests_are_remembered_until_the_file_changes(tmp_path):
     cache, a, b = FeatureCache(tmp_path), old(tmp_path / "a"), old(tmp_path / "b")
-    cache.remember({a: "A", b: "B", tmp_path / "gone": "G"})
+    cache.remember({a: "A", b: "B", tmp_path / "gone": "G"}, time.time())
     assert FeatureCache(tmp_path).digests([a, b, tmp_path / "gone"]) == {a: "A", b: "B"}
     old(b, "longer")
     assert cache.digests([a, b]) == {a: "A"}
@@ -57,13 +57,23 @@ def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, age, whole
     when = int((time.time() - age) * 1e9)
     when = when // 10**9 * 10**9 if whole_seconds else when | 1
     os.utime(path, ns=(when, when))
-    cache.remember({path: "A"})
+    cache.remember({path: "A"}, time.time())
     assert bool(cache.digests([path])) == known
+
+
+def test_a_file_that_another_was_moved_onto_since_it_was_read_is_not_remembered(tmp_path):
+    """The other is as old as one likes: only its place is new."""
+    cache, path, other = FeatureCache(tmp_path), old(tmp_path / "a"), old(tmp_path / "b", "other")
+    since = time.time()
+    time.sleep(0.02)  # more than a tick
+    other.rename(path)
+    cache.remember({path: "A"}, since)
+    assert not cache.digests([path])
 
 
 def test_names_that_are_no_text(tmp_path):
     cache, path = FeatureCache(tmp_path), old(tmp_path / os.fsdecode(b"\xff\xfe \n'--"))
-    cache.remember({path: "A"})
+    cache.remember({path: "A"}, time.time())
     assert cache.digests([path]) == {path: "A"}
 
 

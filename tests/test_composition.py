@@ -118,6 +118,7 @@ def test_foreign_files_are_kept_and_named(benchmark, composer, tmp_path):
     assert (done.made, done.kept, done.foreign) == (7, 1, ("3",))
     assert (tmp_path / "00003.pt").read_bytes() == b"theirs"
     assert extract(benchmark, composer, tmp_path, overwrite=True).made == 8
+    assert len(EmbeddingFolder(benchmark, tmp_path).files) == 8, "none is there twice"
 
 
 def test_two_benchmarks_do_not_share_a_folder(world, benchmark, composer, tmp_path):

@@ -274,6 +274,26 @@ def test_without_a_list_what_cannot_be_is_named(world, tmp_path, monkeypatch, ca
     assert "sum" in (tmp_path / "t.md").read_text()
 
 
+def test_a_sweep_that_cannot_be_kept_fails(world, imagined, tmp_path, monkeypatch, capsys):
+    """Also where methods that cannot be run are left out."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    line = "compare", "cirr/val", "--dataset-path", world, "--clip", world / "models/clip-small", "--device", "cpu"
+    own = "--generated-image-dir", imagined / "cirr/val", "--sweep", "--weights", "file/w.json"
+    code, _, err = run(capsys, *line, *own)
+    assert (code, "file" in err, "Traceback" in err) == (1, True, False), err
+
+
+def test_a_method_that_can_have_no_branch_has_its_row(world, imagined, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = "compare", "cirr/val", "--dataset-path", world, "--clip", world / "models/clip-small", "--device", "cpu"
+    own = "--methods", "text", "image", "--branches", PSEUDO_TARGET, "--generated-image-dir", imagined / "cirr/val"
+    code, out, err = run(capsys, *line, *own)
+    assert code == 0, err
+    assert re.search(r"^text +[^a-z]", out, re.MULTILINE)
+    assert "left out: text + pseudo-target: text looks at no picture" in out
+
+
 def test_costs_are_remembered_with_features(world, tmp_path, monkeypatch):
     """A second contest loads no model: encoding is an error there."""
     monkeypatch.chdir(tmp_path)

@@ -99,6 +99,21 @@ def test_the_vae_control_is_the_vaes_round_trip(world, tmp_path):
     assert np.abs(np.array(Image.open(path), dtype=float) - expected).max() <= 1
 
 
+def test_vaes_that_are_not_fetched_yet_are_not_one(tmp_path, monkeypatch):
+    """Nothing is known of either but its name; the picture of one is not taken for the other's."""
+    Image.new("L", (4, 4)).save(tmp_path / "r.png")
+    part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
+    shades = {"someone/light": 250, "someone/dark": 5}
+
+    def load(vae, device, side):
+        return lambda image: Image.new("L", (4, 4), shades[vae])
+
+    monkeypatch.setattr("cig.generators.sdxl.load_round_trip", load)
+    for vae, shade in shades.items():
+        (path,) = pictures("reference-vae", part, {}, Making(tmp_path / "made", vae=vae))["1"]
+        assert Image.open(path).getpixel((0, 0)) == shade
+
+
 def test_unreadable_references_are_left_out(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no")
     part = replace(toy(Query("1", "bad", ("c",))), images={"bad": tmp_path / "bad.png"})

@@ -114,6 +114,28 @@ class Endless(httpx.AsyncByteStream):
             yield bytes(2**20)
 
 
+def test_a_stop_ends_what_is_under_way(tmp_path, monkeypatch):
+    """Before the connection is closed, not when the error that stopped it is forgotten."""
+    web, closed = Web(monkeypatch, x=httpx.Response(200, content=png())), []
+
+    def each(own, items, get):
+        try:
+            yield from ((item, "no") for item in items)
+        finally:
+            closed.append(True)
+
+    def stopped(answers, *about):
+        for own in answers:
+            yield own
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch.Web, "each", each)
+    monkeypatch.setattr(fetch, "progress", stopped)
+    with pytest.raises(KeyboardInterrupt) as held:
+        web.get(tmp_path, "https://a.org/x", "https://a.org/y")
+    assert (closed, bool(held.tb)) == ([True], True)
+
+
 def test_a_tired_server_is_asked_again_and_a_refusal_is_not(tmp_path, monkeypatch):
     answers = iter([httpx.Response(503), httpx.ConnectError("no route"), httpx.Response(200, content=png())])
 

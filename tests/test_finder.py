@@ -21,7 +21,7 @@ from cig.filters import Condition, Metadata, allowed
 from cig.finder import Asked, Finder
 from cig.galleries import list_folder
 from cig.hits import printable, to_html
-from cig.images import read_picture
+from cig.images import limit_pixels, read_picture
 from cig.lookup import parse_line
 
 
@@ -161,6 +161,22 @@ def test_unreadable_pictures_are_named_and_not_asked_again(world, shop, tmp_path
     assert list(Finder(shop, method, cache).gallery.unreadable) == ["bad.png"]
 
 
+def test_what_can_be_read_now_is_searched(world, shop, tmp_path):
+    """Nothing in the folder has changed, but what is allowed has."""
+    Image.new("RGB", (600, 600)).save(shop / "large.png")
+    cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
+    limit_pixels(200_000)
+    try:
+        assert list(Finder(shop, method, cache).gallery.unreadable) == ["large.png"]
+    finally:
+        limit_pixels(2**28)
+    gallery = Finder(shop, method, cache).gallery
+    assert "large.png" in gallery.names
+    assert not gallery.unreadable
+    cache.clear()
+    assert not (tmp_path / "cache/indexes").exists()
+
+
 def test_folders_without_pictures_are_told(world, tmp_path):
     with pytest.raises(NotFoundError, match="has no pictures"):
         Finder(tmp_path, method_of(world))
@@ -215,6 +231,9 @@ def test_filters_by_hand(tmp_path):
     (tmp_path / "e.csv").write_text("file,price\n,10\n")
     with pytest.raises(InputError, match="should name the pictures"):
         Metadata(tmp_path / "e.csv")
+    (tmp_path / "t.csv").write_text("file,price\na,10\nb,5\na,60\n")
+    with pytest.raises(InputError, match="several rows about a; give each picture one"):
+        Metadata(tmp_path / "t.csv")
 
 
 @given(st.text(max_size=20), st.text(max_size=10))
@@ -278,6 +297,10 @@ def test_from_the_shell(world, shop, tmp_path, monkeypatch, capsys):
     without = run(capsys, *line, "--without", "a dog")[1]
     monkeypatch.setattr(sys, "stdin", io.StringIO(" | red | a dog\n"))
     assert run(capsys, *line)[1] == without, "what should not be there holds for every line"
+    latin = io.TextIOWrapper(io.BytesIO(b"red\nr\xe9d\nred\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", latin)
+    code, out, err = run(capsys, *line, "-k", 2)
+    assert (code, len(out.splitlines()), "is not UTF-8" in err) == (0, 4, True), err
     code, _, err = run(capsys, *line, "--json", "l.json")
     assert (code, "of one search" in err) == (2, True), err
 
@@ -287,6 +310,7 @@ def test_from_the_shell(world, shop, tmp_path, monkeypatch, capsys):
     [
         (["--text", "x", "-k", "0"], "at least 1"),
         (["--image", "none.png"], "none.png is not a file"),
+        (["--image", "is red and " * 400], "is not a file"),
         (["--text", "x", "--where", "price<5"], "give it with --metadata"),
         (["--text", "x", "--imagine"], "give both"),
         (["--text", "x", "--gallery", "nowhere"], "is not a folder"),
@@ -331,5 +355,8 @@ def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeyp
     again = run(capsys, *words, *asked)
     assert again[1] == out, again[2]
     assert picture.stat().st_mtime_ns == before
+    code, _, err = run(capsys, *words, *asked, "--dtype", "bfloat16")
+    assert code == 0, "other numbers are another picture's, not a wrong call: " + err
+    assert len([*(tmp_path / "cache/imagined").rglob("[!.]*.png")]) == 2
     code, _, err = run(capsys, *[word if word != models / "phi-large.pt" else "none.pt" for word in words], *asked)
     assert (code, "none.pt is not there" in err) == (2, True), err

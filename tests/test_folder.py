@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from cig import load_benchmark
 from cig.benchmarks import folder as room
 from cig.cli import main
 from cig.errors import CigError, InputError, NotFoundError, UsageError
+from cig.galleries import list_folder
+from cig.preflight import need_outside
 from cig.tables import read_rows
 
 
@@ -105,6 +108,15 @@ def test_names_that_may_be_two_pictures_are_told(shop):
         load_benchmark("folder", shop)
 
 
+def test_names_are_the_same_from_within_the_folder(shop, monkeypatch):
+    write(shop, "json")
+    from_outside = load_benchmark("folder/val", shop)
+    monkeypatch.chdir(shop)
+    bench = load_benchmark("folder/val", Path())
+    assert bench.gallery == from_outside.gallery == list_folder(Path()).names
+    assert bench.queries == from_outside.queries
+
+
 def test_an_images_folder_and_a_gallery_file_narrow_the_gallery(shop):
     write(shop, "json")
     (shop / "images").mkdir()
@@ -131,6 +143,8 @@ def test_an_images_folder_and_a_gallery_file_narrow_the_gallery(shop):
         ("reference,caption\n", "has no rows"),
         ("reference,caption,also_correct\na,b,c\n", "goes with a target"),
         ('reference,caption\n"a,b\n', "not CSV"),
+        ("reference,caption,target,target\na,b,c,d\n", "several columns are called target"),
+        ("reference,caption,target,targets\na,b,c,d\n", "two columns for one thing"),
     ],
 )
 def test_bad_queries_are_told(shop, text, words):
@@ -263,6 +277,55 @@ def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path,
     assert len(json.loads((tmp_path / "out/rankings.json").read_text())[""]["0"]) == 11
     assert (tmp_path / "out/report.html").exists()
     assert not (tmp_path / "out/scores.json").exists()
+
+
+def test_what_is_made_is_not_searched(shop, world, monkeypatch, capsys):
+    """Each would write pictures among those that it searches; with pictures in images/ it does not."""
+    monkeypatch.chdir(shop)
+    (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red", "target": "p 11"}')
+    compose, imagine, search = models_of(world)
+    where = "folder", "--dataset-path", ".", "--device", "cpu"
+    (shop / "e").mkdir()
+    own = "--method", "image", "--clip", world / "models/clip-small"
+    for line, place in (
+        (("run", *where, *compose, *imagine, *search), "outputs/runs/folder_val"),
+        (("generate", *where, *imagine, "--text-embeddings-dir", "e"), "outputs/generated_images/folder_test"),
+        (("evaluate", *where, *own, "--branch", "name=a pictures=reference-augmented weight=0.1"), "outputs/controls/"),
+    ):
+        code, _, err = run(capsys, *line)
+        assert (code, place in err, "is among the pictures, which are searched" in err) == (2, True, True), err
+        assert not list(shop.rglob("outputs/**/*.png"))
+    (shop / "shirts").rename(shop / "images")
+    part = load_benchmark("folder", shop)
+    need_outside((part,), shop / "outputs")
+    with pytest.raises(UsageError, match=f"outside of {shop / 'images'}"):
+        need_outside((part,), shop / "images/outputs")
+
+
+def test_references_that_cannot_be_had_score_0_and_are_named(shop, world, tmp_path, monkeypatch, capsys):
+    """All of them: there is no feature at all to fuse a pseudo-target's with."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": "7", "reference": "gone", "caption": "is red", "target": "p 10"}]
+    (shop / "queries.json").write_text(json.dumps(rows))
+    (tmp_path / "g").mkdir()
+    shutil.copy(shop / "p 11.png", tmp_path / "g/00007.png")
+    own = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g", "--json", "s.json"
+    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, "--device", "cpu", *own)
+    assert (code, "no picture for the reference gone" in err, "Traceback" in err) == (1, True, False), err
+    assert set(json.loads((tmp_path / "s.json").read_text())["scores"][""].values()) == {0}
+
+
+def test_a_gallery_that_cannot_be_read_finds_nothing(shop, world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (shop / "queries.json").write_text(json.dumps([{"reference": "p 10", "caption": "is red", "target": "p 11"}]))
+    for path in shop.rglob("*.png"):
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    own = "--method", "text", "--clip", world / "models/clip-small", "--device", "cpu", "--json", "s.json"
+    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, *own)
+    assert (code, "Traceback" in err) == (0, False), err
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert set(told["scores"][""].values()) == {0}
+    assert "unreadable" in json.dumps(told)
 
 
 def test_an_edited_query_is_made_again_and_no_other(shop, world, tmp_path, monkeypatch, capsys):

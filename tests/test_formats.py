@@ -207,5 +207,7 @@ def test_identity_is_by_content(tmp_path):
     assert first == second
     (tmp_path / "b/model.safetensors").write_bytes(b"w")
     assert identity(tmp_path / "b")["sha256"] != second
-    assert fingerprints({"clip": identity(tmp_path / "a")}) == {"clip": first}
+    (tmp_path / "a/runs").mkdir()
+    (tmp_path / "a/runs/training.json").write_text("{}")
+    assert fingerprints({"clip": identity(tmp_path / "a")}) == {"clip": first}, "what is made of it is kept in it"
     assert identity("someone/model") == {"source": "someone/model", "revision": "unknown"}

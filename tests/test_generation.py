@@ -244,6 +244,40 @@ def test_queries_without_an_embedding_are_named(tmp_path):
     assert set(done.pictures) == {"20"}
 
 
+class Late(Table):
+    """Knows what it lacks when it is asked for it, as what has to read a picture does."""
+
+    def __init__(self, lacking):
+        super().__init__()
+        self.lacking = lacking
+
+    def __call__(self, queries):
+        self.missing |= dict.fromkeys((query.id for query in queries if query.id in self.lacking), "no picture")
+        return super().__call__(queries)
+
+
+@pytest.mark.parametrize("conditions", [Table, Late])
+def test_for_what_cannot_be_composed_its_neighbours_are_not_made_again(tmp_path, conditions):
+    imagine(bench(20, 30), conditions(["30"]), Painter(), tmp_path)
+    painter = Painter()
+    again = imagine(bench(20, 30), conditions(["30"]), painter, tmp_path)
+    assert (painter.calls, again.made, set(again.missing)) == ([], 0, {"30"})
+
+
+def test_what_was_imagined_before_its_reference_went_is_not_missing(tmp_path):
+    imagine(bench(20, 30), Table(), Painter(), tmp_path)
+    assert imagine(bench(20, 30), Table(["30"]), Painter(), tmp_path).missing == {}
+
+
+def test_overwrite_replaces_names_without_zeros(tmp_path):
+    """As published folders have them; one that is refused now leaves no old picture behind."""
+    for name in ("20", "3"):
+        Image.new("RGB", (8, 8), (90,) * 3).save(tmp_path / f"{name}.png")
+    done = imagine(bench(20, 3), Table(), Painter(), tmp_path, overwrite=True)
+    assert (set(done.pictures), done.refused) == ({"20"}, ("3",))
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00020.png"]
+
+
 def test_seeds_per_query_do_not_depend_on_neighbours(tmp_path):
     painter = Painter()
     imagine(bench(20, 30), Table(), painter, tmp_path / "a", Imagining(seeds="per-query"))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,7 +34,7 @@ from cig.training.keywords import Word, mask_keywords
 from cig.training.lincir import Lincir
 from cig.training.pairs import pair_source
 from cig.training.phi import Pace
-from cig.training.pictures import pixel_source
+from cig.training.pictures import load_pictures, pixel_source
 from cig.training.step import Step
 from cig.training.taggers import load_tagger
 from cig.verbs import inverting
@@ -250,6 +251,20 @@ def test_a_folder_of_nothing_that_can_be_read(tmp_path):
         source.of(Step(0, Random(0)), 2)
 
 
+def test_drawn_pictures_of_another_size_are_told(tmp_path):
+    with pytest.raises(MismatchError, match="sees pictures of 224 pixels, and those of icons/train have 64"):
+        pixel_source("icons/train", 224, tmp_path).of(Step(0, Random(0)), 2)
+
+
+def test_a_link_to_nothing_is_named_when_it_is_read(world, tmp_path):
+    home = shutil.copytree(world / "CIRR", tmp_path / "CIRR", symlinks=True)
+    first = sorted((home / "dev").glob("*.png"))[0]
+    first.unlink()
+    first.symlink_to("nowhere")
+    found = load_pictures("cirr/val", home)
+    assert first in found.paths
+
+
 def test_a_step_sees_a_picture_once_at_most(pictures):
     with pytest.raises(UsageError, match="--batch-size 6 is more than the 5 pictures"):
         pixel_source(str(pictures), 8, pictures / "out").of(Step(0, Random(0)), 6)
@@ -434,7 +449,8 @@ def test_a_pace_is_the_papers_unless_said():
     own = Pace(steps=100, batch=10, warmup=50, passes=3)
     assert own.given(0)["steps"] == 100
     assert own.given(25)["steps"] == 8  # 75 items in steps of 10
-    assert own.given(25, steps=40, lr=None)["warmup"] == 4
+    assert own.given(25, steps=40, lr=None, schedule="cosine")["warmup"] == 4
+    assert own.given(25, steps=40)["warmup"] == own.given(25, steps=80)["warmup"] == 50, "one can go on with more steps"
     assert own.given(25, steps=40, warmup=7, lr=0.5) == {
         "steps": 40,
         "batch_size": 10,

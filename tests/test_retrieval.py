@@ -58,6 +58,14 @@ def test_fuse_by_hand():
     assert torch.equal(fused[1], reference[1]), "without a pseudo-target the branch is dropped"
 
 
+def test_nothing_to_fuse_or_to_find():
+    nothing = fuse(torch.empty(0, 0), [(Rows(torch.tensor([], dtype=torch.long), torch.empty(0, 2)), 0.25)])
+    assert nothing.shape == (0, 0)
+    query = Query("7", "r", ("c",), {"c": 2})
+    ranking = rank(bench((query,), ("c",)), [query], torch.tensor([[1.0, 0.0]]), Gallery((), torch.empty(0, 0)))
+    assert (ranking.ids, ranking.target_ranks) == (((),), (None,))
+
+
 def counted(method):
     """Counts decoded pictures through the method's preprocessing, and encoded ones through its picture tower."""
     counts = {"decoded": 0, "encoded": 0}

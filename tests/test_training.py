@@ -453,6 +453,13 @@ def test_a_card_has_the_command_where_one_was_typed(tmp_path, monkeypatch, small
     assert f"\n\n    {typed}\n\n```json" in (tmp_path / "README.md").read_text()
 
 
+def test_a_card_tells_names_that_are_no_text(tmp_path, small):
+    facts = json.loads((small / "clip" / "training.json").read_text())
+    facts["about"]["data"] = os.fsdecode(b"caf\xe9")
+    card.write_card(tmp_path, "a CLIP", facts)
+    assert "Trained by `cig train` on caf\\udce9: " in (tmp_path / "README.md").read_text()
+
+
 def test_a_phis_rate_stays_or_falls(small, tmp_path):
     asked = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
     inverting.phi("icons/train", schedule="cosine", **asked)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import tiny
 from cig.booth import MOST, Booth, Server
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.options import Compute, Searching
 from cig.statistics import chance_of, sign_test
 from cig.trial import LONGEST, Case, Trial, Trying, Votes, make
 from cig.types import Query, Ranking
@@ -614,15 +615,33 @@ def test_wrong_calls_say_what_to_type(world, album, tmp_path, monkeypatch, capsy
     assert not (tmp_path / "trial.json").exists()
 
 
-def test_what_is_made_is_not_searched(album, tmp_path, monkeypatch, capsys):
+def test_what_is_made_is_not_searched(album, monkeypatch, capsys):
     monkeypatch.chdir(album / "pictures")
     code, _, err = run(capsys, "trial", ".", "--queries", "../q.csv", "--method", "image")
     assert (code, "outputs/trials/pictures is among the pictures" in err) == (2, True)
     assert not (album / "pictures/outputs").exists()
-    (tmp_path / "images").mkdir()
-    Trying(tmp_path).need_outside(tmp_path / "trial")  # a folder whose pictures are in images/
-    with pytest.raises(UsageError, match="give a folder outside of"):
-        Trying(tmp_path).need_outside(tmp_path / "images/trial")
+
+
+def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
+    """The one that ends later takes what is there; votes without it belong to nobody."""
+    from cig import errands
+
+    quicker, out = trial(case(1)), tmp_path / "trial"
+
+    def made(*asked):
+        quicker.write(out)
+        return trial(case(1, base="right"))
+
+    monkeypatch.setattr(errands, "_make_trial", made)
+    monkeypatch.setattr("cig.booth.serve", lambda *asked: None)
+    monkeypatch.setattr(Trial, "need_same", lambda *asked: None)
+    trying = Trying(album / "pictures", album / "q.csv", Searching(method="text", clip="icons"))
+    errands.trial(trying, Compute(), out)
+    assert Trial.read(out) == quicker
+    Votes(out, quicker).add("1", "left", 1.0)
+    (out / "trial.json").unlink()
+    with pytest.raises(MismatchError, match="is of a trial that is gone"):
+        errands.trial(trying, Compute(), out)
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from cig.formats import digest_of, file_digest, make_folder
 from cig.runtime import batches, versions
 
 FILE = "features.sqlite"
+INDEXES = "indexes"  # a folder beside it, with what galleries keep there
 TABLES = """
 CREATE TABLE IF NOT EXISTS feature (space TEXT, key TEXT, value BLOB, PRIMARY KEY (space, key));
 CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, title TEXT);
@@ -89,12 +91,12 @@ class FeatureCache:
                     known[places[place]] = content
         return known
 
-    def remember(self, digests: Mapping[Path, str]) -> None:
-        """What was just read; a file that changed a moment ago is left out."""
+    def remember(self, digests: Mapping[Path, str], since: float) -> None:
+        """What was read after that time; a file that has changed meanwhile, or a moment ago, is left out."""
         rows = []
         for path, content in digests.items():
             stamp = _stamp(path)
-            if stamp and not _just_now(stamp[1]):
+            if stamp and not _just_now(stamp[1]) and not _changed(path, since):
                 rows.append((os.fsencode(path.absolute()).hex(), *stamp, content))
         self._write("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", rows)
 
@@ -102,8 +104,9 @@ class FeatureCache:
         """sha256 of the content, from memory where the file has not changed."""
         known = self.digests([path]).get(path)
         if known is None:
+            since = time.time()
             known = file_digest(path)
-            self.remember({path: known})
+            self.remember({path: known}, since)
         return known
 
     # Descriptions of models
@@ -144,6 +147,8 @@ class FeatureCache:
         """Forgets everything; safe while others use it."""
         for table in ("feature", "space", "file", "description"):
             self._write(f"DELETE FROM {table}", [()])
+        if self.path:
+            shutil.rmtree(self.path.parent / INDEXES, ignore_errors=True)
         with contextlib.suppress(sqlite3.OperationalError):  # in use elsewhere: its room is used again later
             self._db.execute("VACUUM")
 
@@ -195,6 +200,15 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def _changed(path: Path, since: float) -> bool:
+    """Whether its content is another since then, or another file was moved to its place, or it went."""
+    try:
+        status = path.stat()
+    except OSError:
+        return True
+    return max(status.st_mtime, status.st_ctime) > since
+
+
 def _just_now(changed: int) -> bool:
     """Whether the file could change again within the same tick of its clock, and nobody would see.
 
@@ -206,7 +220,7 @@ def _just_now(changed: int) -> bool:
 
 def summary(folder: Path) -> str:
     """What a cache holds, a line for each space."""
-    if not (folder / FILE).is_file():
+    if not os.path.isfile(folder / FILE):
         raise NotFoundError(f"{folder} has no feature cache ({FILE}); evaluate with --feature-cache {folder} makes one")
     spaces = FeatureCache(folder).spaces()
     lines = [f"{size / 2**20:8.1f} MB  {count:8d} features  {title}" for title, count, size in spaces]

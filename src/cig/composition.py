@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cig.errors import PictureError
-from cig.formats import find_by_id, fingerprints, remove
+from cig.formats import find_by_id, fingerprints, remove, stems_of
 from cig.images import Batch, read_batches, read_picture
 from cig.inversion import Composer
 from cig.manifest import Manifest, asked_by, is_stale
@@ -43,7 +43,7 @@ class Composed:
 
     def __init__(self, benchmark: Benchmark, composer: Composer, batch_size: int = 32, workers: int = 4) -> None:
         self.benchmark, self.composer, self.batch_size, self.workers = benchmark, composer, batch_size, workers
-        self.missing: dict[str, str] = {}
+        self.missing = {own.id: _lacks(own) for own in benchmark.queries if benchmark.images.get(own.reference) is None}
         self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
         self.failed: dict[Path, str] = {}
@@ -70,8 +70,7 @@ class Composed:
         path = self.benchmark.images.get(query.reference)
         if path in self.features:
             return path
-        reason = self.failed[path] if path else f"no picture for the reference {query.reference}"
-        self.missing[query.id] = reason
+        self.missing[query.id] = self.failed[path] if path else _lacks(query)
         return None
 
     def _encode(self, queries: Sequence[Query]) -> None:
@@ -86,6 +85,10 @@ class Composed:
             if batch.paths:
                 rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
                 self.features |= dict(zip(batch.paths, rows, strict=True))
+
+
+def _lacks(query: Query) -> str:
+    return f"no picture for the reference {query.reference}"
 
 
 def _chunks_of(benchmark: Benchmark, asked: set[Path | None], size: int) -> list[Path]:
@@ -197,8 +200,9 @@ def extract(
     mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
     fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
     there = {} if overwrite else find_by_id(out, fresh, [".pt"])
-    todo = [batch for batch in mine if any(query.id not in there for query in batch)]
     source = Composed(benchmark, composer, workers=workers)
+    able = [{query.id for query in batch if query.id not in source.missing} for batch in mine]
+    todo = [batch for batch, own in zip(mine, able, strict=True) if own - set(there)]
     source.prepare([query for batch in todo for query in batch])
     made = 0
     for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
@@ -206,10 +210,12 @@ def extract(
         queries = {query.id: query for query in batch}
         for row, name in enumerate(composed.ids if composed else ()):
             if composed and name not in there:
-                remove(out / f"{name}.pt")  # one that --overwrite replaces, or that was made for another caption
+                for stem in stems_of(name):  # those that --overwrite replaces, or that were made for another caption
+                    remove(out / f"{stem}.pt")
                 line = {"id": name, "file": f"{name}.pt", "query": asked_by(queries[name]), "models": models}
                 manifest.add(line)
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1
     foreign = tuple(name for name in there if name not in manifest.lines)
-    return Extracted(made, len(there), foreign, source.missing)
+    lost = [query.id for batch in mine for query in batch if query.id in source.missing and query.id not in there]
+    return Extracted(made, len(there), foreign, {name: source.missing[name] for name in lost})

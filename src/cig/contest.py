@@ -14,7 +14,7 @@ import numpy as np
 from cig import settings, statistics
 from cig.branches import Branches, need_place
 from cig.cache import FeatureCache
-from cig.errors import CigError, UsageError, did_you_mean
+from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import evaluate, score_queries
 from cig.features import embed_pictures, embed_queries, models_digest
 from cig.formats import digest_of
@@ -77,6 +77,8 @@ def hold(
         try:
             check_searching(searching)
             rows += _Entrant(parts, data, compute, searching, comparing, measure, cache).rows(left_out)
+        except OutputError:  # of the sweep's weights: no method's fault
+            raise
         except CigError as error:
             if comparing.strict_methods:
                 raise
@@ -133,7 +135,7 @@ class _Entrant:
     def rows(self, left_out: dict[str, str]) -> Iterator[Row]:
         asked = self._able(left_out)
         making = Branches(replace(self.searching, branches=asked), self.method, self.compute, self.cache, self.single)
-        branches = [making.of(part) for part in self.parts]
+        branches = [making.of(part) if asked else [] for part in self.parts]
         wanted = [
             path
             for part, own in zip(self.parts, branches, strict=True)

@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from cig.errors import PictureError, UsageError
-from cig.formats import digest_of, identity, write_json, write_png
+from cig.formats import digest_of, fingerprints, identity, write_json, write_png
 from cig.images import read_picture
+from cig.preflight import need_outside
 from cig.runtime import progress, seed_of
 from cig.types import TARGET, Benchmark, Query
 
@@ -136,7 +137,7 @@ def _augment(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def reference_vae(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
     """Encoded and decoded by the VAE, the latent's mean taken."""
-    settings = {"control": "reference-vae", "side": making.side, "vae": {**identity(making.vae), "source": ""}}
+    settings = {"control": "reference-vae", "side": making.side, **fingerprints({"vae": identity(making.vae)})}
 
     def load() -> Callable[[Image.Image, random.Random], Image.Image]:
         from cig.generators.sdxl import load_round_trip
@@ -156,6 +157,7 @@ def _made(
 ) -> Pictures:
     """Each distinct reference once, in a folder of these settings, named by its content: what is there is kept."""
     home = folder / f"{settings['control']}-{digest_of(settings)}"
+    need_outside((part,), home)
     write_json(home / "settings.json", settings, indent=1)
     references = reference_image(part, {}, Making(folder))
     distinct = list(dict.fromkeys(path for (path,) in references.values()))

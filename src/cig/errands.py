@@ -9,6 +9,7 @@ check     what a dataset is good for; stats, what it is made of; validate_submis
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -16,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cig.errors import IncompleteError, UsageError
+from cig.errors import IncompleteError, MismatchError, UsageError
 from cig.formats import write_bytes, write_json
 from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
-from cig.preflight import need_all, need_pictures, need_unet
+from cig.preflight import need_all, need_outside, need_pictures, need_unet
 from cig.runtime import commit, device_name, free_memory, resolve_device, say, versions
 from cig.searching import check_searching, search_parts
 from cig.types import Benchmark
@@ -117,7 +118,7 @@ def find(
         picture = lookup.imagine(
             asked,
             lambda: (load_composer(composing, compute, opened.cache), load_sdxl(generation, compute, opened.cache)),
-            (composing, generation),
+            generation,
             opened.place,
         )
         asked = replace(asked, pseudo_target=picture)
@@ -148,14 +149,16 @@ def trial(
         MismatchError: `out` holds a trial of something else.
     """
     from cig.booth import Booth, serve
-    from cig.trial import FILE, Trial, Votes
+    from cig.trial import FILE, VOTES, Trial, Votes
 
     out = out or trial_folder(trying.pictures)
-    trying.need_outside(out)
-    fresh = not (out / FILE).exists()
-    (part,) = need_all(lambda: trying.data.load("val"), _trial_checks(trying, out) if fresh else [])
-    if fresh:
-        _make_trial(trying, part, compute, out, search_batch, work or Work()).write(out)
+    fresh = not os.path.exists(out / FILE)
+    if fresh and os.path.exists(out / VOTES):
+        raise MismatchError(f"{out / VOTES} is of a trial that is gone: its sides are not known; move it away")
+    (part,) = need_all(lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, out) if fresh else [])
+    made = _make_trial(trying, part, compute, out, search_batch, work or Work()) if fresh else None
+    if made and not os.path.exists(out / FILE):  # else another process was quicker, and has its own coin
+        made.write(out)
     made = Trial.read(out)
     made.need_same(trying.settings(part.queries), out)
     say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")

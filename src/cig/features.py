@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ def embed_pictures(
     digests = {path: name for path, name in digests.items() if path in rows}
     todo = [path for path in distinct if path not in rows]
     failed: dict[Path, str] = {}
+    since = time.time()
     read = read_batches(todo, [method.preprocess], batch_size, workers)
     for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
         failed |= batch.failed
@@ -74,7 +76,7 @@ def embed_pictures(
             digests |= own
             if cache.path:
                 cache.write(space, dict(zip(batch.digests, features, strict=True)))
-                cache.remember(own)
+                cache.remember(own, since)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
     return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, refused)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -57,13 +58,14 @@ def fetch_pictures(
             except PictureError as error:
                 return f"{url}: {error}"
 
-        for url, got in progress(web.each(todo, get), len(todo), "fetch references", "picture"):
-            if isinstance(got, str):
-                failed[url] = got
-                continue
-            data, suffix = got
-            found[url] = folder / f"{names[url]}{suffix}"
-            write_bytes(found[url], data)
+        with contextlib.closing(web.each(todo, get)) as answers:  # also where it stops
+            for url, got in progress(answers, len(todo), "fetch references", "picture"):
+                if isinstance(got, str):
+                    failed[url] = got
+                    continue
+                data, suffix = got
+                found[url] = folder / f"{names[url]}{suffix}"
+                write_bytes(found[url], data)
     return _in_order(found, names), _in_order(failed, names)
 
 

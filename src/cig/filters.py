@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cig.errors import InputError, UsageError, did_you_mean
+from cig.errors import InputError, UsageError, did_you_mean, some
 from cig.tables import read_rows
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
@@ -85,6 +86,9 @@ class Metadata:
         named = [str(row.get(self.key) or "") for row in self.rows]
         if not any(named):
             raise InputError(f"{path}: the column {self.key} should name the pictures, and is empty")
+        twice = [name for name, rows in Counter(named).items() if name and rows > 1]
+        if twice:
+            raise InputError(f"{path} has several rows about {some(twice, 3)}; give each picture one")
         self.by_name = dict(zip(named, self.rows, strict=True))
 
     def row(self, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -161,6 +162,16 @@ class GenerateFlags(GeneratorFlags):
     "How often; then the query has no accepted picture, and is listed."
     vae_tiling: Annotated[bool, Flag] = False
     "Decode large pictures in tiles, which are blended: pixels move."
+
+    def asked(self) -> Generation:
+        for key in ("height", "width", "steps"):
+            at_least_1(f"--{key}", getattr(self, key))
+        for key in ("guidance_scale", "image_guidance_scale", "brightness_thresh"):
+            if not isfinite(getattr(self, key)):
+                raise UsageError(f"--{key.replace('_', '-')} {getattr(self, key)}: a number")
+        if self.max_retries < 0:
+            raise UsageError(f"--max-retries {self.max_retries}: 0 or more")
+        return super().asked()
 
 
 @Parameter(name="*", group=SEARCH)

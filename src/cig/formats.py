@@ -258,9 +258,9 @@ Hashed = Callable[[Path], str]
 
 
 def folder_digest(folder: Path, hashed: Hashed = file_digest) -> str:
-    """Of a model's folder: its configuration and weight files."""
+    """Of a model's folder: its configuration and weight files; what is kept in folders below is none of it."""
     suffixes = {".json", ".safetensors", ".bin", ".txt"}
-    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+    files = sorted(path for path in folder.glob("*") if path.suffix in suffixes and path.is_file())
     lines = [f"{path.relative_to(folder)} {hashed(path)}" for path in files]
     return digest("\n".join(lines).encode())
 
@@ -311,7 +311,7 @@ def find_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dic
         MismatchError: two files claim one id and differ.
     """
     stems = _by_stem(folder, suffixes)
-    found = {query: _one_of(query, stems, _stems_of(query)) for query in ids}
+    found = {query: _one_of(query, stems, stems_of(query)) for query in ids}
     return {query: path for query, path in found.items() if path}
 
 
@@ -324,7 +324,7 @@ def find_several_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]
             numbers.setdefault(base, set()).add(number)
     found = {}
     for query in ids:
-        own = _stems_of(query)
+        own = stems_of(query)
         several = sorted({number for stem in own for number in numbers.get(stem, ())}, key=lambda j: (len(j), j))
         tries = [own, *([f"{stem}_{number}" for stem in own] for number in several)]
         found[query] = tuple(path for names in tries if (path := _one_of(query, stems, names)))
@@ -339,7 +339,8 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     return stems
 
 
-def _stems_of(query: str) -> list[str]:
+def stems_of(query: str) -> list[str]:
+    """The names, without suffix, that a file of this id may have: padded, and as published ones are, unpadded."""
     return list(dict.fromkeys([Path(picture_name(query)).stem, query]))
 
 

@@ -141,6 +141,8 @@ def fuse(reference: Tensor, branches: Sequence[tuple[Rows, float]]) -> Tensor:
     share = reference_share([weight for _, weight in branches])
     fused, given = share * reference, torch.full((len(reference), 1), share)
     for rows, weight in branches:
+        if not len(rows.of):  # of no query, so that there need be no feature whose width is known
+            continue
         fused[rows.of] += weight * rows.features
         given[rows.of] += weight
     return normalize(torch.where(given > 0, fused, reference), dim=-1)

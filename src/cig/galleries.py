@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cig.cache import FeatureCache
-from cig.errors import CigError, NotFoundError
+from cig.cache import INDEXES, FeatureCache
+from cig.errors import CigError, NotFoundError, PictureError
 from cig.features import PictureFeatures, embed_pictures, picture_space
 from cig.formats import digest_of, read_object, write_bytes, write_json
+from cig.images import read_picture
 from cig.layout import walk_pictures
 from cig.types import Method
 
@@ -70,7 +71,8 @@ def open_gallery(home: Path, method: Method, cache: FeatureCache, batch_size: in
     """
     listing = list_folder(home)
     place = _place(home, method, cache)
-    if place and (known := _read(place, home, listing)):
+    known = _read(place, home, listing) if place else None
+    if known and not any(map(_can_be_read, map(home.joinpath, known.unreadable))):
         return known
     pictures = embed_pictures(method, [home / name for name in listing.names], batch_size, workers, cache)
     made = _index(home, listing, pictures)
@@ -84,10 +86,19 @@ def open_gallery(home: Path, method: Method, cache: FeatureCache, batch_size: in
     return _read(place, home, listing) or made
 
 
+def _can_be_read(path: Path) -> bool:
+    """Now: rights and --max-pixels change, and the listing does not."""
+    try:
+        read_picture(path)
+    except PictureError:
+        return False
+    return True
+
+
 def _place(home: Path, method: Method, cache: FeatureCache) -> Path | None:
     """Where the index of this folder by this method is kept; nowhere without a cache."""
     about = {"folder": str(home.resolve()), **picture_space(method)}
-    return cache.path.parent / "indexes" / digest_of(about) if cache.path else None
+    return cache.path.parent / INDEXES / digest_of(about) if cache.path else None
 
 
 def _index(home: Path, listing: Listing, pictures: PictureFeatures) -> Indexed:

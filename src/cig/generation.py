@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions, Shown, take
-from cig.formats import find_by_id, fingerprints, picture_name, remove, write_json, write_png
+from cig.formats import find_by_id, fingerprints, picture_name, remove, stems_of, write_json, write_png
 from cig.inversion import Composer
 from cig.manifest import Manifest, asked_by
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
@@ -78,7 +78,7 @@ def imagine(
     }
     manifest = Manifest(out, settings, overwrite)
     shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, queries), retry_rejected)
-    todo = [batch for batch in mine if not all(map(shelf.done, batch))]
+    todo = [batch for batch in mine if any(not shelf.done(own) and own.id not in conditions.missing for own in batch)]
     conditions.prepare([query for batch in todo for query in batch])
     made = 0
     known = {query.id: query for query in queries}
@@ -91,7 +91,8 @@ def imagine(
         write_json(out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
     refused = (query.id for query in queries if shelf.refused(query.id))
     foreign = tuple(name for name in shelf.pictures if name not in manifest.lines)
-    missing = {query.id: conditions.missing[query.id] for query in queries if query.id in conditions.missing}
+    lost = [query for query in queries if query.id in conditions.missing and not shelf.done(query)]
+    missing = {query.id: conditions.missing[query.id] for query in lost}
     return Imagined(_pictures(out, queries), made, tuple(refused), foreign, missing)
 
 
@@ -124,7 +125,8 @@ class Shelf:
         file = accepted if target.accepted else refused
         line = {"id": target.id, "file": str(file.relative_to(self.out)), "query": asked, "seed": target.seed}
         line |= {"attempts": target.attempts, "accepted": target.accepted, "models": models}
-        remove(accepted)  # one that --overwrite replaces
+        for stem in stems_of(target.id):
+            remove(self.out / f"{stem}.png")  # one that --overwrite replaces
         if target.accepted:
             self.manifest.add(line)
             write_png(accepted, target.image)
@@ -141,14 +143,14 @@ def _try(
 
     Retried queries alone go on from their last seed; what was done is not returned.
     """
-    fresh = [query for query in batch if not shelf.done(query)]
-    retried = [query for query in fresh if shelf.attempts(query)]
+    wanted = {query.id for query in batch if not shelf.done(query)}
+    retried = [query for query in batch if query.id in wanted and shelf.attempts(query)]
     targets: list[PseudoTarget] = []
     for queries in ([query for query in batch if query not in retried], retried):
-        if any(query in fresh for query in queries) and (composed := conditions(queries)):
+        composed = conditions(queries) if wanted & {query.id for query in queries} else None
+        if composed and wanted & set(composed.ids):  # for what cannot be composed its neighbours are not made again
             starts = {query.id: shelf.attempts(query) for query in queries}
             targets += make_pictures(composed, generator, how, benchmark, starts)
-    wanted = {query.id for query in fresh}
     return [target for target in targets if target.id in wanted]
 
 

@@ -52,9 +52,9 @@ def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
 def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
     """Whatever is below a folder but folders, in the same order; links to folders are among it, and not followed.
 
-    One folder's names are held at a time, and no file is opened.
+    One folder's names are held at a time, and no file is opened. Each path begins with the root as it was given.
     """
-    waiting = [root]
+    waiting: list[str | Path] = [root]
     while waiting:
         folder = waiting.pop()
         try:
@@ -63,7 +63,7 @@ def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
         except OSError as error:
             raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
         yield from (entry for entry in inside if not entry.is_dir(follow_symlinks=False))
-        waiting += [Path(entry.path) for entry in reversed(inside) if entry.is_dir(follow_symlinks=False)]
+        waiting += [entry.path for entry in reversed(inside) if entry.is_dir(follow_symlinks=False)]
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:

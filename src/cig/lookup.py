@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from cig.cache import FeatureCache
 from cig.errors import CigError, IncompleteError, NotFoundError, UsageError, some
 from cig.filters import Condition, Metadata, allowed
 from cig.finder import Asked, Finder, Hit
-from cig.formats import digest_of, file_digest
-from cig.options import Composing, Compute, Finding, Generation, Searching
+from cig.formats import UNSAYABLE, digest_of, file_digest, fingerprints
+from cig.options import Compute, Finding, Generation, Searching
 from cig.runtime import jsonable, say
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Query
@@ -92,7 +93,7 @@ def check(finding: Finding) -> None:
     if finding.imagine and not (finding.images and finding.text):
         raise UsageError("--imagine makes a picture of --image and --text: give both")
     for image in finding.images:
-        if not image.is_file():
+        if not os.path.isfile(image):  # unlike Path.is_file, no name is too long for it
             raise NotFoundError(f"--image {image} is not a file")
 
 
@@ -102,6 +103,8 @@ def parse_line(line: str, asked: Asked) -> Asked:
     if len(words) > 3:
         raise UsageError("a line is TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT")
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
+    if UNSAYABLE.search(text + without):
+        raise UsageError(f"{line.strip()!r} is not UTF-8, or has control characters")
     paths = tuple(Path(own.strip()) for own in images.split(",") if own.strip())
     return replace(asked, images=paths, text=text, without=without or asked.without)
 
@@ -122,9 +125,7 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[Asked, list[
 # A pseudo-target of one's own query
 
 
-def imagine(
-    asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: tuple[Composing, Generation], place: Path
-) -> Path:
+def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: Generation, place: Path) -> Path:
     """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
 
     Raises:
@@ -134,15 +135,15 @@ def imagine(
     from cig.generation import Imagining
     from cig.generation import imagine as imagine_all
 
-    composing, generation = how
     reference = asked.images[0]
     query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))
     part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
-    models = [composing.clip, composing.clip2, composing.preprocessing, *map(file_digest, composing.phis)]
-    folder = place / "imagined" / digest_of([models, jsonable(generation.recorded())])
-    trying = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
+    trying = Imagining(how.seed, how.seeds, how.brightness_thresh, how.max_retries)
     composer, generator = load()
-    done = imagine_all(part, Composed(part, composer), generator, folder, trying, batch_size=1)
+    composed = Composed(part, composer)
+    made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
+    folder = place / "imagined" / digest_of(jsonable(made_by))
+    done = imagine_all(part, composed, generator, folder, trying, batch_size=1)
     if query.id not in done.pictures:
         raise IncompleteError("the generator's pictures were all refused; try another --seed, or leave --imagine out")
     return done.pictures[query.id]

@@ -19,7 +19,7 @@ from cig.errors import NotFoundError, UsageError
 from cig.formats import write_json
 from cig.layout import existing_part, part_folder
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
-from cig.preflight import need_all, need_embeddings, need_pictures, need_unet
+from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
 from cig.runtime import free_memory, say
 from cig.searching import branches_text, check_searching, need_known_forms, search_parts, write_reports
 from cig.trec import write_qrels, write_run
@@ -88,7 +88,7 @@ def generate(
     embeddings = embeddings or data.default_folder("embeddings", "test")
     out = out or data.default_folder("generated_images", "test")
     checks = [lambda: need_unet(generation.unet), lambda: need_embeddings(embeddings)]
-    parts = need_all(lambda: data.load("test"), checks)
+    parts = need_all(lambda: need_outside(data.load("test"), out), checks)
     from cig.composition import EmbeddingFolder
 
     sources = [EmbeddingFolder(part, existing_part(embeddings, part, len(data.categories) == 1)) for part in parts]
@@ -222,7 +222,7 @@ def run(
     searching, images = searching or Searching(), out / "pseudo_targets"
     searching = replace(searching, pseudo_targets=images, cache=searching.cache or out / "features")
     checks = [*phi_checks(composing), lambda: need_unet(generation.unet), lambda: check_searching(searching)]
-    parts = need_all(lambda: data.load("val"), checks)
+    parts = need_all(lambda: need_outside(data.load("val"), out), checks)
     name = name or "_".join(parts[0].name.split("/"))
     if parts[0].hidden and _has_server(data):
         _need_server(data, name)

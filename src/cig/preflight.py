@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cig import settings
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, UsageError
 from cig.types import Benchmark
 
 
@@ -28,6 +28,18 @@ def need_all(
             problems.append(str(error))
     if problems:
         raise NotFoundError("\n".join(problems))
+    return parts
+
+
+def need_outside(parts: tuple[Benchmark, ...], out: Path) -> tuple[Benchmark, ...]:
+    """The parts; raises UsageError where pictures that are made in `out` would be searched, too: a folder is walked."""
+    for part in parts:
+        walked = getattr(part.images, "home", None)
+        home = walked.resolve() if walked else None
+        if home and out.resolve().is_relative_to(home):
+            raise UsageError(
+                f"{out} is among the pictures, which are searched; give, or work in, a folder outside of {home}"
+            )
     return parts
 
 

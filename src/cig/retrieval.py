@@ -111,7 +111,8 @@ def rank(
     place = {name: column for column, name in enumerate(gallery.ids)}
     found: dict[str, tuple] = {}
     for start, chunk in zip(range(0, len(queries), QUERY_BATCH), batches(queries, QUERY_BATCH), strict=True):
-        scores = features[start : start + len(chunk)] @ gallery.features.T
+        asked = features[start : start + len(chunk)]
+        scores = asked @ gallery.features.T if gallery.ids else asked.new_empty(len(chunk), 0)
         _drop_references(scores, chunk, place, benchmark.drop_reference)
         best, columns = top_k(scores, TOP)
         for query, row, values, own in zip(chunk, columns.tolist(), best.tolist(), scores, strict=True):

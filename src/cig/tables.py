@@ -48,7 +48,12 @@ def _csv(path: Path) -> Iterator[Row]:
         with _opened(path, newline="") as file:
             mark = max(",;\t", key=file.readline(LONGEST).count)
             file.seek(0)
-            for row in csv.DictReader(file, delimiter=mark, strict=True):
+            reader = csv.DictReader(file, delimiter=mark, strict=True)
+            names = list(reader.fieldnames or ())
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"{path}: several columns are called {twice}; give each a name of its own")
+            for row in reader:
                 if None in row or None in row.values():
                     raise InputError(f"{path}: a row has another number of cells than the header: {str(row)[:120]}")
                 yield dict(row)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig.errors import InputError, MismatchError, NotFoundError, UsageError, some
+from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.formats import append_json, digest_of, read_bytes, read_object, write_json
 from cig.manifest import COST_KINDS, need_kinds
 from cig.options import Composing, Data, Generation, Searching
@@ -59,13 +59,6 @@ class Trying:
         own = self.searching
         images, cache = own.pseudo_targets or out / "pseudo_targets", own.cache or out / "features"
         return replace(own, pseudo_targets=images, cache=cache)
-
-    def need_outside(self, out: Path) -> None:
-        """Raises UsageError where what is made would be searched, too."""
-        inside = self.pictures / "images"
-        home = (inside if inside.is_dir() else self.pictures).resolve()
-        if out.resolve().is_relative_to(home):
-            raise UsageError(f"--out {out} is among the pictures, which are searched; give a folder outside of {home}")
 
     def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
         """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""

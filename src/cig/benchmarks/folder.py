@@ -197,7 +197,7 @@ def _ignored(rows: Sequence[Row]) -> dict[str, str]:
 
 def _rows(path: Path) -> list[Row]:
     """The rows, with columns under their own names and lists where there are several values."""
-    rows = [{ALIASES.get(str(key), str(key)): own for key, own in row.items()} for row in read_rows(path)]
+    rows = [_under_own_names(row, path) for row in read_rows(path)]
     if path.suffix.lower() in (".csv", ".tsv"):
         rows = [_cells(row) for row in rows]
     columns = dict.fromkeys(key for row in rows for key in row)
@@ -205,6 +205,13 @@ def _rows(path: Path) -> list[Row]:
         if column not in columns:
             raise InputError(f"{path} has no column {column}.{did_you_mean(column, columns)}")
     return rows
+
+
+def _under_own_names(row: Row, path: Path) -> Row:
+    named = {ALIASES.get(str(key), str(key)): own for key, own in row.items()}
+    if len(named) < len(row):
+        raise InputError(f"{path} has two columns for one thing ({some(map(str, row))}); keep one of them")
+    return named
 
 
 def _cells(row: Row) -> Row:

@@ -7,6 +7,7 @@ there is kept and not asked for again; a rerun goes on; what cannot be had is co
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,5 +128,5 @@ def convert_list(source: Path, target: Path) -> None:
 
 def home_of(root: Path, name: str) -> Path:
     """The folder to write to: the child of root that bears the dataset's name in any case, else root itself."""
-    children = names_in(root) if root.is_dir() else []
-    return next((root / child for child in children if child.lower() == name and (root / child).is_dir()), root)
+    children = names_in(root) if os.path.isdir(root) else []
+    return next((root / child for child in children if child.lower() == name and os.path.isdir(root / child)), root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -64,9 +65,10 @@ def fetch_files(
             except InputError as error:
                 return f"{todo[path]}: {error}"
 
-        for path, got in progress(web.each(todo, get), len(todo), "annotations", "file"):
-            if isinstance(got, str):
-                failed[path] = got
-            else:
-                write_bytes(path, got)
+        with contextlib.closing(web.each(todo, get)) as answers:  # also where it stops
+            for path, got in progress(answers, len(todo), "annotations", "file"):
+                if isinstance(got, str):
+                    failed[path] = got
+                else:
+                    write_bytes(path, got)
     return failed

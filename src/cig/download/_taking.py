@@ -69,10 +69,10 @@ class Taken:
 
 def check_sources(from_dir: Path | None, from_zip: Sequence[Path], link: bool) -> None:
     """Raises UsageError or NotFoundError for what cannot be taken from."""
-    if from_dir and not from_dir.is_dir():
+    if from_dir and not os.path.isdir(from_dir):
         raise NotFoundError(f"--from-dir {from_dir} is not a folder")
     for path in from_zip:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise NotFoundError(f"--from-zip {path} is not a file")
     if link and not from_dir:
         raise UsageError("--link is for --from-dir: give the folder whose pictures should be linked")

@@ -6,6 +6,7 @@ Annotations go where the release has them, pictures into `images/downloaded/{cat
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -85,7 +86,7 @@ def _check(categories: Sequence[str], splits: Sequence[str], from_dir: Path | No
         for name in asked:
             if name not in known:
                 raise UsageError(f'no FashionIQ {what} "{name}".{did_you_mean(name, known)}')
-    if from_dir and not from_dir.is_dir():
+    if from_dir and not os.path.isdir(from_dir):
         raise NotFoundError(f"--from-dir {from_dir} is not a folder")
     if link and not from_dir:
         raise UsageError("--link is for --from-dir: give the folder whose pictures should be linked")

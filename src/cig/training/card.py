@@ -30,7 +30,7 @@ Trained by `cig train` on {about["data"]}: {facts["steps"]} of {plan["steps"]} s
 {json.dumps({"plan": plan, "about": about}, indent=2)}
 ```
 """
-    write_bytes(out / f"{stem or 'README'}.md", text.encode())
+    write_bytes(out / f"{stem or 'README'}.md", text.encode("utf-8", "backslashreplace"))  # names are any bytes
 
 
 def command(argv: Sequence[str]) -> str:

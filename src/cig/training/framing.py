@@ -48,7 +48,7 @@ class Frame:
         left, top = (own - self.side for own in self.resized(size))
         if self.crop == "centre":
             return left // 2, top // 2
-        rng = Random(f"crop of {name}")
+        rng = Random(f"crop of {name}".encode("utf-8", "surrogateescape"))
         return rng.randint(0, left), rng.randint(0, top)
 
     def cut(self, image: Image.Image, name: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.errors import InputError, NotFoundError, some
 from cig.formats import UNSAYABLE, digest
 from cig.images import Preprocess
 from cig.layout import stays_below
@@ -20,7 +20,7 @@ from cig.tables import FORMS, each_row
 from cig.training import load_pairs, processes
 from cig.training.captions import COLUMNS, Packed, column_of, sampled
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable
-from cig.training.pictures import need_enough
+from cig.training.pictures import need_enough, need_size
 from cig.training.step import Order, Step
 from cig.types import PairBatch, Pairs
 
@@ -55,12 +55,7 @@ class DrawnPairs:
     def of(self, step: Step, count: int) -> PairBatch:
         """Raises MismatchError where the CLIP sees pictures of another size than the benchmark draws."""
         batch, own = self.pairs.batch(count, step.rng), step.own(count)
-        drawn = batch.pixels.shape[-1]
-        if drawn != self.size:
-            raise MismatchError(
-                f"the CLIP sees pictures of {self.size} pixels, and those of {self.identity['data']} have {drawn}; "
-                f"start from another CLIP, or bring pictures of your own in a table"
-            )
+        need_size(batch.pixels, self.size, self.identity["data"])
         return replace(batch, pixels=batch.pixels[own], captions=batch.captions[own], ids=batch.ids[own])
 
     def captions(self, count: int, rng: Random) -> list[str]:

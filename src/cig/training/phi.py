@@ -23,6 +23,8 @@ from cig.training.plan import Plan
 from cig.training.step import Step
 from cig.training.validation import Validation, validator
 
+RISE = 100  # steps, at most, where the rate is constant
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -44,7 +46,8 @@ class Pace:
     def given(self, per_pass: int, **asked: Any) -> dict[str, Any]:
         """What was asked for, by `Plan`'s flags, and for None what is published.
 
-        The rate rises over a tenth of the steps at most: a short run with the published rise would never reach it.
+        The rate rises over a tenth of the steps at most, or over 100 where it is constant: a short run with the
+        published rise would never reach it.
 
         Args:
             per_pass: items of the data; 0: it has no end.
@@ -53,7 +56,8 @@ class Pace:
         batch = own.get("batch_size", self.batch)
         by_passes = -(-self.passes * per_pass // max(batch, 1))
         steps = own.get("steps", by_passes or self.steps)
-        warmup = max(1, min(self.warmup, steps // 10))
+        goes_on = own.get("schedule", self.schedule) == "constant"  # with more steps than now, whose tenth is another
+        warmup = max(1, min(self.warmup, RISE if goes_on else steps // 10))
         pace = {"lr": self.lr, "warmup": warmup, "schedule": self.schedule, "weight_decay": self.weight_decay}
         return {"steps": steps, "batch_size": batch, **pace, **own}
 

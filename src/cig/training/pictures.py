@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cig import plugins
 from cig.benchmarks import load_benchmarks
-from cig.errors import NotFoundError, UsageError
+from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.formats import digest
 from cig.images import Preprocess
 from cig.layout import walk_pictures
@@ -103,8 +103,16 @@ def _pictures(source: str, named: Mapping[str, Path]) -> Pictures:
 
 
 def _digest(names: Sequence[str], paths: Sequence[Path]) -> str:
-    rows = (f"{name}\0{path.stat().st_size}" for name, path in zip(names, paths, strict=True))
+    rows = (f"{name}\0{_size(path)}" for name, path in zip(names, paths, strict=True))
     return digest("\n".join(rows).encode("utf-8", "surrogateescape"))
+
+
+def _size(path: Path) -> str:
+    """In bytes; "" of a link to nothing, which is named when it is read."""
+    try:
+        return str(path.stat().st_size)
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,7 @@ class DrawnPictures:
     """Of a benchmark whose pictures are made anew at every step."""
 
     pairs: Pairs
+    size: int  # of the pixels that the CLIP sees
     per_pass = 0
 
     @property
@@ -143,7 +152,9 @@ class DrawnPictures:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PixelBatch:
+        """Raises MismatchError where the CLIP sees pictures of another size than the benchmark draws."""
         batch, own = self.pairs.batch(count, step.rng), step.own(count)
+        need_size(batch.pixels, self.size, self.identity["data"])
         drawn = torch.eye(count, dtype=torch.bool)  # each of its own, also of one icon
         return PixelBatch(batch.pixels[own], batch.ids[own], drawn)
 
@@ -175,6 +186,16 @@ class ListedPictures:
         return PixelBatch(pixels, tuple(self.pictures.names[place] for place in places), every[:, None] == every)
 
 
+def need_size(pixels: Tensor, size: int, source: str) -> None:
+    """Raises MismatchError."""
+    drawn = pixels.shape[-1]
+    if drawn != size:
+        raise MismatchError(
+            f"the CLIP sees pictures of {size} pixels, and those of {source} have {drawn}; take another CLIP, or bring "
+            f"pictures of your own"
+        )
+
+
 def need_enough(there: int, wanted: int, what: str) -> None:
     """Raises UsageError: most of a step would be the same."""
     if wanted > there:
@@ -193,7 +214,7 @@ def pixel_source(
         workers: threads that decode them.
     """
     if has_pairs(source) and not os.path.isdir(source):
-        return DrawnPictures(load_pairs(source))
+        return DrawnPictures(load_pairs(source), size)
     found = load_pictures(source, root)
     unreadable = Unreadable(out / UNREADABLE)
     decoder = Decoder(found.names, found.paths.__getitem__, Preprocess(size), unreadable, workers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,7 +100,7 @@ def compare(
     """
     from cig import errands
 
-    runs = [Path(own) for own in inputs if own.endswith(".run") or Path(own).is_file()]
+    runs = [Path(own) for own in inputs if own.endswith(".run") or os.path.isfile(own)]
     if runs and len(runs) == len(inputs):
         if not qrels:
             raise UsageError("runs are compared by judgements: give them with --qrels FILE")
@@ -172,6 +174,8 @@ def search(
     at_least_1("-k", k)
     asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
     models = search.asked(), compose.asked(), generator.asked()
+    if asked.from_lines and isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
     errands.find(asked, compute.asked(batch_size), *models, json, html, sys.stdin if asked.from_lines else ())
 
 
@@ -187,7 +191,7 @@ def plan(
     out: Path | None = None,
     batch_size: int = 4,
 ) -> None:
-    """What `cig run` with the same data and models would take: pictures, disk, memory, hours, and whether the device fits.
+    """What `cig run` of the same would take: pictures, disk, memory, hours, and whether the device fits.
 
     Parameters
     ----------

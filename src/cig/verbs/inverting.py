@@ -80,7 +80,7 @@ def phi(
         The highest learning rate. Default: 1e-4.
     warmup
         Steps over which the rate rises; some seeds never recover from a first step at a high rate. Default: 1;
-        pic2word 10,000, or a tenth of the steps.
+        pic2word 10,000, or a tenth of the steps, or 100 at a constant rate.
     schedule
         cosine: the rate falls along a cosine to the last step; a high rate then diverges less often. Default:
         constant; pic2word cosine.

@@ -105,9 +105,9 @@ def vae(
     from cig.training.vae import SIZES, train_vae
 
     _check_size(size, SIZES)
-    scenes = load_scenes(data)
-    plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
-    train_vae(scenes, SIZES[size], plan, out, scenes.identity, loop.place(), loop.tensorboard)
+    place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
+    scenes = load_scenes(data)  # not before: processes that are together look at files once
+    train_vae(scenes, SIZES[size], plan, out, scenes.identity, place, loop.tensorboard)
 
 
 def generator(
