@@ -75,10 +75,11 @@ def remember(home: Path, paths: list[Path]) -> None:
 
     cache = FeatureCache(home / "cache")
     space = cache.space(picture_space(load_method("sum", Source(clip=str(home / "clip")))), "synthetic pictures")
+    since = time.time()
     digests = {path: digest(path.read_bytes()) for path in paths}
     rows = np.random.default_rng(0).normal(size=(len(paths), 512)).astype(np.float32)
     cache.write(space, dict(zip(digests.values(), rows, strict=True)))
-    cache.remember(digests)
+    cache.remember(digests, since)
 
 
 def main() -> None:

@@ -635,7 +635,7 @@ def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
     monkeypatch.setattr(errands, "_make_trial", made)
     monkeypatch.setattr("cig.booth.serve", lambda *asked: None)
     monkeypatch.setattr(Trial, "need_same", lambda *asked: None)
-    trying = Trying(album / "pictures", album / "q.csv", Searching(method="text", clip="icons"))
+    trying = Trying(album / "pictures", album / "q.csv", Searching("text", clip="icons", pseudo_targets=album / "made"))
     errands.trial(trying, Compute(), out)
     assert Trial.read(out) == quicker
     Votes(out, quicker).add("1", "left", 1.0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,8 +146,10 @@ class FeatureCache:
         """Forgets everything; safe while others use it."""
         for table in ("feature", "space", "file", "description"):
             self._write(f"DELETE FROM {table}", [()])
-        if self.path:
-            shutil.rmtree(self.path.parent / INDEXES, ignore_errors=True)
+        for path in (self.path.parent / INDEXES).glob("*/*") if self.path else ():
+            if path.name == "index.json" or path.suffix == ".npy":
+                with contextlib.suppress(OSError):
+                    path.unlink()
         with contextlib.suppress(sqlite3.OperationalError):  # in use elsewhere: its room is used again later
             self._db.execute("VACUUM")
 

@@ -21,7 +21,7 @@ from cig.cache import INDEXES, FeatureCache
 from cig.errors import CigError, NotFoundError, PictureError
 from cig.features import PictureFeatures, embed_pictures, picture_space
 from cig.formats import digest_of, read_object, write_bytes, write_json
-from cig.images import read_picture
+from cig.images import Preprocess, read_pixels
 from cig.layout import walk_pictures
 from cig.types import Method
 
@@ -72,7 +72,7 @@ def open_gallery(home: Path, method: Method, cache: FeatureCache, batch_size: in
     listing = list_folder(home)
     place = _place(home, method, cache)
     known = _read(place, home, listing) if place else None
-    if known and not any(map(_can_be_read, map(home.joinpath, known.unreadable))):
+    if known and not any(_can_be_read(home / name, method.preprocess) for name in known.unreadable):
         return known
     pictures = embed_pictures(method, [home / name for name in listing.names], batch_size, workers, cache)
     made = _index(home, listing, pictures)
@@ -86,10 +86,10 @@ def open_gallery(home: Path, method: Method, cache: FeatureCache, batch_size: in
     return _read(place, home, listing) or made
 
 
-def _can_be_read(path: Path) -> bool:
+def _can_be_read(path: Path, preprocess: Preprocess) -> bool:
     """Now: rights and --max-pixels change, and the listing does not."""
     try:
-        read_picture(path)
+        read_pixels(path, preprocess)
     except PictureError:
         return False
     return True

@@ -220,7 +220,7 @@ def _digest(weight: Weight, path: Path) -> str:
     if path.is_file():
         return file_digest(path)
     if not weight.on_hub:
-        return folder_digest(path)
+        return folder_digest(path / "scheduler" if weight.kind == "scheduler" else path)
     for own in sorted(path.rglob(f"*{hub.WEIGHTS}")):
         stored = own.resolve().name
         if stat_file(own).st_size > 2**30:

@@ -46,6 +46,10 @@ class Lookup:
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
         self.place = searching.cache or settings.user_cache()
+        if finding.imagine and self.place.resolve().is_relative_to(finding.gallery.resolve()):
+            raise UsageError(
+                f"--feature-cache {self.place} is in the gallery: what is imagined would be searched, too; give another"
+            )
         self.cache = FeatureCache(self.place)
         self.weight = WEIGHT if searching.weight is None else searching.weight
         method = recall_method(searching.method, source_of(searching, compute), self.cache)
@@ -103,7 +107,7 @@ def parse_line(line: str, asked: Asked) -> Asked:
     if len(words) > 3:
         raise UsageError("a line is TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT")
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
-    if UNSAYABLE.search(text + without):
+    if UNSAYABLE.search((text + without).replace("\t", " ")):
         raise UsageError(f"{line.strip()!r} is not UTF-8, or has control characters")
     paths = tuple(Path(own.strip()) for own in images.split(",") if own.strip())
     return replace(asked, images=paths, text=text, without=without or asked.without)

@@ -36,11 +36,17 @@ def need_outside(parts: tuple[Benchmark, ...], out: Path) -> tuple[Benchmark, ..
     for part in parts:
         walked = getattr(part.images, "home", None)
         home = walked.resolve() if walked else None
-        if home and out.resolve().is_relative_to(home):
+        place = out.resolve()
+        if home and place.is_relative_to(home) and not _hidden(place.relative_to(home)):
             raise UsageError(
                 f"{out} is among the pictures, which are searched; give, or work in, a folder outside of {home}"
             )
     return parts
+
+
+def _hidden(path: Path) -> bool:
+    """Whether those who walk a folder pass it over."""
+    return any(name.startswith(".") for name in path.parts)
 
 
 def weights_at(path: Path) -> Path:

@@ -49,7 +49,7 @@ def _csv(path: Path) -> Iterator[Row]:
             mark = max(",;\t", key=file.readline(LONGEST).count)
             file.seek(0)
             reader = csv.DictReader(file, delimiter=mark, strict=True)
-            names = list(reader.fieldnames or ())
+            names = [name for name in reader.fieldnames or () if name]
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise InputError(f"{path}: several columns are called {twice}; give each a name of its own")

@@ -47,7 +47,7 @@ class Pace:
         """What was asked for, by `Plan`'s flags, and for None what is published.
 
         The rate rises over a tenth of the steps at most, or over 100 where it is constant: a short run with the
-        published rise would never reach it.
+        published rise would never reach it. (A constant run of fewer does not, either: give the warmup.)
 
         Args:
             per_pass: items of the data; 0: it has no end.
