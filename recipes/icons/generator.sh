@@ -9,7 +9,7 @@ set -euo pipefail
 out=${1:?where to? recipes/icons/generator.sh FOLDER [--smoke]}
 
 dtype=${DTYPE:-float32}
-layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 first=4000 steps=30600 more=500 batch=256 scenes=128
+layers=8 vae=small unet=small plain=1500 words=500 phi=600 vae_steps=1200 first=4000 steps=35800 more=500 batch=256 scenes=128
 ema=0.998
 limit=() triplets=(--limit 32768)
 if [ "${2:-}" = --smoke ]; then
@@ -27,7 +27,7 @@ trained phi icons/train --clip "$out/large" --objective pic2word --out "$out/lar
     --lr 1e-2 --warmup 50 --schedule cosine --dropout 0.1 --weight-decay 0.01 --scale 60
 
 # 2. What draws. It sees no triplets: first it is asked for a drawing from a view of itself, then from an altered one, which
-#    it is shown from then on. The shipped one saw icons/altered in five calls, between which that was mended (its card):
+#    it is shown from then on. The shipped one saw icons/altered in six calls, between which that was mended (its card):
 #    as many steps in one call were not tried.
 composed=(--clip "$out/clip" --phi "$out/pic2word-0/phi.safetensors" --clip2 "$out/large" --phi2 "$out/large-phi/phi.safetensors")
 trained vae icons/train --out "$out/vae" --size $vae --steps $vae_steps --batch-size 32
