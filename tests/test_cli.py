@@ -195,6 +195,8 @@ def test_missing_references(world, broken, tmp_path, capsys):
     assert (code, (tmp_path / "out").exists(), "--allow-missing" in err) == (1, False, True)
     assert run(capsys, *submit, "--allow-missing")[0] == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset_x.json", "x.json", "x.missing.json"]
+    assert run(capsys, *[world if word == broken else word for word in submit])[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset_x.json", "x.json"]
 
 
 def test_unwritable_output(world, tmp_path, capsys):

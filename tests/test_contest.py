@@ -246,6 +246,8 @@ def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkey
         ("compare cirr/val --methods image --branches shuffled", "give that folder"),
         ("compare cirr/val circo/val", "give one benchmark"),
         ("compare a.run b.run", "--qrels"),
+        ("compare a.run b.run --qrels q --report t.md", "--json FILE"),
+        ("compare cirr/val --methods image --qrels q", "goes with runs"),
         ("compare", "which benchmark?"),
         ("compare cirr/val --report x.html", "Markdown"),
         ("evaluate cirr/val --method image --weights none.json", "none.json is not there"),

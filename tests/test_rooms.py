@@ -1,5 +1,6 @@
 """The small rooms of the ground floor: plugins, runtime, settings, layout, report."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_devices_and_dtypes():
             runtime.resolve_device(wrong)
     with pytest.raises(UsageError, match='Did you mean "float16"'):
         runtime.resolve_dtype("float1", cpu)
+
+
+def test_a_run_on_the_cpu_is_measured_there_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    with runtime.measured() as cost:
+        pass
+    assert cost.device.startswith("cpu (")
+
+
+def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
+    """Whoever keeps the environment in a checkout of their own."""
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/runtime.py").write_text("")
+    own = ["git", "-C", str(tmp_path), "-c", "user.name=I", "-c", "user.email=i@example.org"]
+    for words in (["init", "-q"], ["add", "mine.py"], ["commit", "-q", "-m", "mine"]):
+        subprocess.run([*own, *words], check=True)
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "site/runtime.py"))
+    assert runtime.commit() is None
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "mine.py"))
+    assert len(runtime.commit() or "") == 40
 
 
 def test_batches_are_fixed_by_position():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.errors import NotFoundError, UsageError
-from cig.formats import write_json
+from cig.formats import remove, write_json
 from cig.layout import existing_part, part_folder
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
@@ -180,6 +180,8 @@ def submit(
         write_json(paths[-1], content)
     if found.missing_references:
         write_json(out / f"{name}.missing.json", found.missing_references, indent=1)
+    else:
+        remove(out / f"{name}.missing.json")  # of an earlier call
     if rankings:
         write_json(rankings, found.names)
     if run:

@@ -43,6 +43,8 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f'--device "{name}" is not on this machine ({reason}); try --device cpu or auto') from error
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # its memory is measured, and it is waited for, as the current one
     return device
 
 
@@ -210,11 +212,17 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that this code runs from; None for an installed package."""
+    here = Path(__file__)
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # an environment may lie in somebody's checkout
+        return _git(here.parent, "rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
 
 
 def device_name(device: torch.device) -> str:
@@ -260,7 +268,7 @@ def measured() -> Iterator[Cost]:
     """Time and peak memory of what is done in it; a GPU's memory, else that of the whole process."""
     import torch
 
-    cost, on_gpu = Cost(), torch.cuda.is_available()
+    cost, on_gpu = Cost(), torch.cuda.is_available() and torch.cuda.is_initialized()  # not by a run on the CPU
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -271,7 +279,7 @@ def measured() -> Iterator[Cost]:
         torch.cuda.synchronize()
     cost.seconds = time.monotonic() - started
     cost.gigabytes = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else _peak()
-    cost.device = device_name(torch.device("cuda" if on_gpu else "cpu"))
+    cost.device = device_name(torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu"))
 
 
 def _forget_peak() -> None:

@@ -104,10 +104,14 @@ def compare(
     if runs and len(runs) == len(inputs):
         if not qrels:
             raise UsageError("runs are compared by judgements: give them with --qrels FILE")
+        if report:
+            raise UsageError("--report is of a benchmark's table; what runs have is written by --json FILE")
         errands.compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json)
         return
     if len(inputs) > 1:
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
+    if qrels:
+        raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
     asked = data.asked(inputs[0] if inputs else None, None, gallery)
     errands.compare(asked, compute.asked(batch_size), contest.asked(asked.name), contest.feature_cache, json, report)
 
