@@ -358,5 +358,7 @@ def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeyp
     code, _, err = run(capsys, *words, *asked, "--dtype", "bfloat16")
     assert code == 0, "other numbers are another picture's, not a wrong call: " + err
     assert len([*(tmp_path / "cache/imagined").rglob("[!.]*.png")]) == 2
+    code, _, err = run(capsys, *[word if word != "cache" else shop / "cache" for word in words], *asked)
+    assert (code, "what is imagined would be searched, too" in err) == (2, True), err
     code, _, err = run(capsys, *[word if word != models / "phi-large.pt" else "none.pt" for word in words], *asked)
     assert (code, "none.pt is not there" in err) == (2, True), err

@@ -568,6 +568,12 @@ def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_a_crop_is_drawn_for_a_name_that_is_no_text():
+    frame = Frame(64, "random")
+    assert frame.corner((64, 128), "caf\udce9.png") == frame.corner((64, 128), "caf\udce9.png")
+    assert len({frame.corner((64, 128), f"{number}.png") for number in range(9)}) > 1
+
+
 def test_a_vae_is_loaded_with_the_scale_that_was_measured(parts):
     written = json.loads((Path(parts["vae"]) / "config.json").read_text())["scaling_factor"]
     assert load_vae(parts["vae"]).config.scaling_factor == written != AutoencoderKL().config.scaling_factor == 0.18215
