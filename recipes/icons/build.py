@@ -23,7 +23,7 @@ from PIL import Image
 
 import grammar
 from cig.formats import write_bytes
-from cig.icons.corpus import SIDE, SPLITS, Icon, pack, rows
+from cig.icons.corpus import SIDE, SPLITS, Icon, compress, pack, rows
 from duplicates import near_duplicates
 
 # Licences were read in the authors' own packages, not in metadata: Remix Icon (a licence of its own since January
@@ -149,7 +149,7 @@ def write(
         write_bytes(out / f"{prefix}.xz", packed)
     content = json.dumps({"sets": sets, "near_duplicates": counts}, separators=(",", ":"), ensure_ascii=False).encode()
     digest.update(content)
-    write_bytes(out / "corpus.json.xz", lzma.compress(content, preset=9))
+    write_bytes(out / "corpus.json.xz", compress(content))
     print(sum(map(len, corpus.values())), "icons", Counter({own: len(icons) for own, icons in corpus.items()}))
     print("digest", digest.hexdigest())
 

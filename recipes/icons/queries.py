@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import lzma
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from cig.formats import write_bytes
-from cig.icons.corpus import INKS, SPLITS, Icon, picture_name, read_split
+from cig.icons.corpus import INKS, SPLITS, Icon, compress, picture_name, read_split
 from duplicates import nearest, prints
 from wordings import say
 
@@ -46,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for split in ("val", "test"):
         content = encode(build(split))
-        write_bytes(arguments.out / f"{split}.json.xz", lzma.compress(content, preset=9))
+        write_bytes(arguments.out / f"{split}.json.xz", compress(content))
         print(split, hashlib.sha256(content).hexdigest())
 
 

@@ -79,7 +79,13 @@ def assets() -> Traversable:
 def pack(drawings: np.ndarray) -> bytes:
     """[N, 64, 64] uint8 -> 4 bits a pixel, compressed. Grey levels become multiples of 17."""
     levels = ((drawings.astype(np.uint16) + 8) // 17).astype(np.uint8)
-    return lzma.compress(((levels[:, :, 0::2] << 4) | levels[:, :, 1::2]).tobytes(), preset=9)
+    return compress(((levels[:, :, 0::2] << 4) | levels[:, :, 1::2]).tobytes())
+
+
+def compress(content: bytes) -> bytes:
+    """As xz, as small as it gets: long matches are worth their time, as this is done once and shipped."""
+    best = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "nice_len": 273}
+    return lzma.compress(content, filters=[best])
 
 
 def unpack(content: bytes, count: int) -> np.ndarray:
