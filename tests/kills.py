@@ -9,6 +9,7 @@ before each fsync and before each rename. Every trial is a fork of this process,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import json
@@ -27,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from cig.cli import main as cig
+from cig.runtime import quiet_transformers
 
 VOLATILE = {"features.sqlite", "features.sqlite-journal", "report.html", "report.md"}  # hold seconds, or SQLite's pages
 Lines = Sequence[Sequence[str]]  # command lines that run side by side
@@ -217,10 +219,25 @@ def make_world(home: Path) -> tuple[Path, float]:
     return world, float(statistics.median(levels))
 
 
+def warm(line: Sequence[str], told: Path) -> None:
+    """Imports what a run of this line does, once for all forks: else most kills would come while these import."""
+
+    def before() -> None:
+        exit_now = os._exit
+        os._exit = lambda code: (told.write_text("\n".join(sys.modules)), exit_now(code))  # type: ignore[assignment]
+
+    pid = fork(line, before)
+    if finish(pid):
+        raise SystemExit((Path(tempfile.gettempdir()) / f"kills-{pid}.txt").read_text())
+    for name in told.read_text().splitlines():
+        with contextlib.suppress(Exception):  # a few are made, not imported
+            importlib.import_module(name)
+
+
 def kill_all(kills: int, rng: random.Random, home: Path) -> int:
-    for library in ("torch", "transformers", "diffusers"):  # once, for all forks
-        importlib.import_module(library)
+    quiet_transformers()
     world, threshold = make_world(home)
+    warm(lines_of(world, "run", home / "warm")[0], home / "modules.txt")
     truth, points, seconds = {}, {}, {}
     for verb in VERBS:
         started = time.monotonic()

@@ -9,10 +9,11 @@ set -euo pipefail
 out=${1:?where to? recipes/icons/searle.sh FOLDER [--smoke]}
 here=$(cd "$(dirname "$0")" && pwd)
 
-clip=$(python -c 'from cig.methods import CLIPS; print(CLIPS["icons"])')
 pictures=1536 k=150 words=100 steps=600 batch=256 queries=400 size=64
 if [ "${2:-}" = --smoke ]; then
     clip=$out/clip pictures=12 k=5 words=2 steps=4 batch=4 queries=12 size=6
+else
+    clip=$(python -c 'from cig.methods import CLIPS; print(CLIPS["icons"])')
 fi
 
 # 1. A vocabulary of what training icons show, captions about each as phrases, and each picture's most similar names.

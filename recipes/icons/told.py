@@ -18,7 +18,7 @@ import torch
 
 from cig.generators.sdxl import shown_reference
 from cig.icons.corpus import INKS, read_split
-from cig.icons.made import made
+from cig.icons.made import Made, made
 from cig.icons.pairs import plain, uncropped, viewed
 from cig.training.diffusion import Batch, ddpm, denoising
 from cig.training.generator import load_vae
@@ -33,16 +33,16 @@ SAID = {"badge": "with a {} badge", "enclosure": "in a {}"}
 class Drawings:
     """Some that were made by rule, of one kind, and what conditions the generator to draw each."""
 
-    def __init__(self, folder: Path, kind: str, count: int) -> None:
+    def __init__(self, folder: Path, kind: str, count: int, every: Sequence[Made]) -> None:
         icons, drawings = read_split("train")
-        every = torch.from_numpy(drawings)
-        able = [own for own in made(icons, every) if getattr(own.icon, kind) != getattr(icons[own.origin], kind)]
+        able = [own for own in every if getattr(own.icon, kind) != getattr(icons[own.origin], kind)]
         chosen = Random(kind).sample(able, min(count, len(able)))
         self.names = [getattr(own.icon, kind) for own in chosen]
         self.known = sorted({getattr(own.icon, kind) for own in able})
         self.kind, self.composer, vae = kind, composer_of(folder), load_vae(str(folder / "vae"))
         inks = Random("inks").choices(list(INKS), k=len(chosen))
-        after, before = torch.stack([own.drawing for own in chosen]), every[[own.origin for own in chosen]]
+        after = torch.stack([own.drawing for own in chosen])
+        before = torch.from_numpy(drawings[[own.origin for own in chosen]])
         clips = self.composer.first.clip, self.composer.second.clip
         first, second = (clip.embed_images(viewed(before, inks, clip.size, Random(0))) for clip in clips)
         self.features = first, second
@@ -74,8 +74,10 @@ def main() -> None:
     if not shown_reference(unet.config):
         raise SystemExit(f"{asked.generator} is not shown references: ask one that is (--generator)")
     print("| asked for | timestep | loss | by another's caption | more |\n|---|---|---|---|---|")
+    icons, plain_ones = read_split("train")
+    every = [*made(icons, torch.from_numpy(plain_ones))]
     for kind in SAID:
-        drawings = Drawings(asked.folder, kind, asked.count)
+        drawings = Drawings(asked.folder, kind, asked.count, every)
         for time in TIMES:
             said = drawings.names, drawings.others()
             right, wrong = (float(denoising(unet, noising, drawings.batch(names, time))) for names in said)
