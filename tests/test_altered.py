@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cig.icons.altered import IN_TURN, Alteration, AlteredScenes, asking, kinds_for
+from cig.icons.altered import IN_TURN, Alteration, asking, kinds_for
 from cig.icons.captions import SIDE_WORDS, points
 from cig.icons.corpus import Icon, read_split
 from cig.icons.glyphs import SIGNS, sign
@@ -400,10 +400,10 @@ def test_a_view_in_another_ink_says_the_pictures(scenes):
     assert 20 < len(alone) < 90
 
 
-def test_identity_changes_with_the_drawing_code(monkeypatch):
-    before = AlteredScenes(64).identity
+def test_identity_changes_with_the_drawing_code(scenes, monkeypatch):
+    assert scenes._looks() == scenes.identity["alterations"]
     monkeypatch.setattr("cig.icons.rules.STROKE", 5)
-    assert AlteredScenes(64).identity["alterations"] != before["alterations"]
+    assert scenes._looks() != scenes.identity["alterations"]
 
 
 def test_where_badges_lie():

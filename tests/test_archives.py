@@ -153,8 +153,11 @@ def test_a_member_that_unpacks_to_more_than_it_says(tmp_path):
     content = b"x" * 5000
     path = zipped(tmp_path / "a.zip", ("a.jpg", content))
     patched(path, struct.pack("<L", len(content)), struct.pack("<L", 100))
-    with Archive(path) as own, pytest.raises(InputError, match=r"a\.jpg"):
-        own.read("a.jpg")
+    with Archive(path) as own:
+        with pytest.raises(InputError, match=r"a\.jpg"):
+            own.read("a.jpg")
+        with pytest.raises(InputError, match=r"a\.jpg"):
+            own.place("a.jpg", tmp_path / "out/a.jpg")
     assert not (tmp_path / "out").exists()
 
 

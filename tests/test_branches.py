@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from cig import Source, load_benchmark, load_method, search
-from cig.branches import asked_branches, parse
+from cig.branches import Branches, _found, asked_branches, parse
+from cig.cache import FeatureCache
 from cig.cli import main
-from cig.errors import MismatchError, UsageError
-from cig.features import embed_pictures
+from cig.errors import MismatchError, NotFoundError, UsageError
+from cig.features import embed_pictures, same_pictures
 from cig.fusion import Rows, embed, fuse
-from cig.options import Branching
+from cig.manifest import Manifest
+from cig.options import Branching, Compute, Searching
 from cig.retrieval import wanted_pictures
 from cig.types import Branch
 
@@ -94,6 +96,31 @@ def test_a_branch_of_other_picture_features_is_refused(world):
     )
     with pytest.raises(MismatchError, match="does not share the picture features"):
         search(benchmark, small, branches=[Branch("large", {}, 0.5, method=large)])
+
+
+def test_a_branchs_clip_is_in_the_searchers_dtype(world):
+    """LinCIR is in float16 on a GPU, others are not, and one gallery serves both."""
+    small = str(world / "models/clip-small")
+    searcher = load_method("image", Source(clip=small, dtype="bfloat16"))
+    searching = Searching(method="image", clip=small, branches=(Branching("own", 0.5, method="text"),))
+    made = Branches(searching, searcher, Compute(device="cpu"), FeatureCache(), False)
+    (branch,) = made.of(load_benchmark("cirr/val", world))
+    assert branch.method.picture_model["dtype"] == "torch.bfloat16"
+    assert same_pictures(branch.method, searcher)
+
+
+def test_a_folder_whose_every_picture_was_refused_has_none(world, tmp_path):
+    part, folder = load_benchmark("cirr/val", world), tmp_path / "refused"
+    with pytest.raises(NotFoundError, match="has no pseudo-target"):
+        _found(tmp_path, part)
+    Manifest(folder, {}).add({"id": part.queries[0].id, "accepted": False})
+    assert _found(folder, part) == {}
+    other = dict.fromkeys(["accepted"], True), {"accepted": False, "query": "of another caption"}
+    for number, line in enumerate(other):
+        gone = tmp_path / f"gone-{number}"
+        Manifest(gone, {}).add({"id": part.queries[0].id, **line})
+        with pytest.raises(NotFoundError, match="has no pseudo-target"):
+            _found(gone, part)
 
 
 # Asking

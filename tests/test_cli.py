@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
 from cig import formats, settings
 from cig.cli import app, main
+from cig.runtime import Interrupted
 
 
 def run(capsys, *words):
@@ -102,6 +104,8 @@ def test_one_benchmark_in_every_spelling(world, capsys, line, flag):
         ("submit fashioniq/test --submission-name x", "no evaluation server"),
         ("submit cirr --submission-name ../x", "no folders"),
         ("submit cirr", "--submission-name"),
+        ("submit cirr --submission-name=", "no folders and no leading dot"),
+        ("generate cirr --seed 99999999999999999999", "of less than 64 bits"),
         ("generate cirr --height 500 --width 513", "unet"),
         ("generate cirr --steps 0", "--steps 0: at least 1"),
         ("run cirr --max-retries=-1", "--max-retries -1: 0 or more"),
@@ -375,6 +379,21 @@ def test_memory_that_runs_out_names_the_flags(monkeypatch, capsys):
     monkeypatch.setattr("cig.pipeline.evaluate", full)
     code, _, err = run(capsys, "evaluate", "cirr")
     assert (code, "lower --batch-size" in err, "Traceback" in err) == (1, True, False)
+    monkeypatch.setattr("cig.pipeline.evaluate", Mock(side_effect=MemoryError))
+    code, _, err = run(capsys, "evaluate", "cirr")
+    assert (code, err.startswith("cig: MemoryError\nOut of memory")) == (1, True), "it says nothing itself"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_stop_says_whether_features_are_kept(world, tmp_path, capsys, monkeypatch, kept):
+    def stopped(*args, **options):
+        raise Interrupted("pictures: stopped after 1 of 3 batches")
+        yield
+
+    monkeypatch.setattr("cig.features.progress", stopped)
+    line = ["evaluate", "cirr", "--dataset-path", world, "--method", "image", "--clip", world / "models/clip-small"]
+    code, _, err = run(capsys, *line, *(["--feature-cache", tmp_path] if kept else []))
+    assert (code, "a rerun goes on from there" in err, "nothing of it is kept" in err) == (130, kept, not kept), err
 
 
 def test_ctrl_c_exits_130(monkeypatch, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cig import load_benchmark
 from cig.controls import Making, pictures
-from cig.errors import UsageError
+from cig.errors import InputError, UsageError
 from cig.types import Benchmark, Query
 
 
@@ -99,13 +99,28 @@ def test_the_vae_control_is_the_vaes_round_trip(world, tmp_path):
     assert np.abs(np.array(Image.open(path), dtype=float) - expected).max() <= 1
 
 
+def test_a_vae_that_makes_no_numbers_makes_no_pictures(world, tmp_path):
+    import torch
+    from diffusers import AutoencoderKL
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "r.png")
+    part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
+    vae = AutoencoderKL.from_pretrained(world / "models/sdxl/vae")
+    torch.nn.init.constant_(vae.decoder.conv_out.bias, torch.inf)
+    vae.save_pretrained(tmp_path / "vae")
+    making = Making(tmp_path / "made", vae=str(tmp_path / "vae"), side=16, device="cpu")
+    with pytest.raises(InputError, match="decodes to numbers that are not finite"):
+        pictures("reference-vae", part, {}, making)
+    assert not [*tmp_path.rglob("made/*/*.png")]
+
+
 def test_vaes_that_are_not_fetched_yet_are_not_one(tmp_path, monkeypatch):
     """Nothing is known of either but its name; the picture of one is not taken for the other's."""
     Image.new("L", (4, 4)).save(tmp_path / "r.png")
     part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
     shades = {"someone/light": 250, "someone/dark": 5}
 
-    def load(vae, device, side):
+    def load(vae, device, side, cache_dir):
         return lambda image: Image.new("L", (4, 4), shades[vae])
 
     monkeypatch.setattr("cig.generators.sdxl.load_round_trip", load)

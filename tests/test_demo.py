@@ -10,8 +10,10 @@ from PIL import Image
 
 from cig import cli, demo
 from cig.benchmarks import load_benchmark
+from cig.cache import FeatureCache
 from cig.errors import NotFoundError
 from cig.icons.corpus import read_set
+from cig.manifest import Manifest
 from cig.options import Compute
 from cig.verbs import errands
 
@@ -59,6 +61,16 @@ def test_the_page_shows_what_was_imagined(shown, out):
 def test_the_table_is_the_same_again_and_in_other_batches(shown, tmp_path):
     again = demo.run(tmp_path, compute=Compute(device="cpu", batch_size=7))
     assert demo.table(again) == demo.table(shown)
+
+
+def test_pictures_of_an_earlier_release_are_put_aside(tmp_path, capsys):
+    part, pictures = load_benchmark("icons/val", limit=2), tmp_path / "pseudo-targets"
+    for earlier in (1, 2):
+        Manifest(pictures, {"models": earlier}, overwrite=True).add({"id": "val-00000"})
+        demo._imagine((part,), pictures, Compute(device="cpu"), FeatureCache())
+        assert len([*pictures.glob("*.png")]) == 2
+        assert f"are in {pictures}-{earlier} now" in capsys.readouterr().err
+        assert Manifest.read(tmp_path / f"pseudo-targets-{earlier}").keys() >= {"val-00000"}
 
 
 def test_one_search(out, tmp_path, capsys):

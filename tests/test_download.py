@@ -552,6 +552,7 @@ def test_mirrors_are_asked_in_order_until_one_has_it(server, tmp_path, capsys):
     )
     server.asked.clear()
     run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
+    assert server.pictures(), "a mirror that failed is asked again"
     assert all(path.startswith("down/") for path in server.pictures()), "what is gone at an address is not asked there"
 
 

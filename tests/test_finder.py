@@ -16,13 +16,16 @@ from PIL import Image
 from cig import Source, load_method
 from cig.cache import FeatureCache
 from cig.cli import main
-from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError
+from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
 from cig.filters import Condition, Metadata, allowed
 from cig.finder import Asked, Finder
 from cig.galleries import list_folder
-from cig.hits import printable, to_html
+from cig.hits import to_html
 from cig.images import limit_pixels, read_picture
-from cig.lookup import parse_line
+from cig.lookup import Lookup, parse_line
+from cig.methods import recall_method
+from cig.options import Compute, Finding, Searching
+from cig.preflight import is_walked
 
 
 def run(capsys, *words):
@@ -106,6 +109,26 @@ def test_wrong_questions_are_told(world, shop, tmp_path):
         finder.find(Asked((tmp_path / "bad.png",)))
     with pytest.raises(UsageError, match="text looks at no picture"):
         Finder(shop, method_of(world, "text")).find(Asked((shop / "dresses/no 0.jpg",), "x"))
+
+
+def test_a_known_text_is_found_without_a_model(world, shop, tmp_path):
+    cache, source = FeatureCache(tmp_path), Source(clip=str(world / "models/clip-small"))
+    for _ in range(2):
+        method = recall_method("sum", source, cache)
+        Finder(shop, method, cache).find(Asked(text="is red"))
+    assert method._thing is None
+
+
+def test_features_of_a_benchmarks_queries_answer_no_other(shop, tmp_path):
+    """A search of one's own has an id, too, which may be one of the file's."""
+    names = list_folder(shop).names
+    rows = np.eye(len(names), dtype=np.float32)
+    np.savez(tmp_path / "f.npz", names=names, features=rows, queries=["0"], query_features=rows[:1])
+    method = load_method("precomputed", Source(options={"features": str(tmp_path / "f.npz")}))
+    finder, image = Finder(shop, method), shop / names[5]
+    assert finder.find(Asked((image,)), k=1, keep_reference=True)[0].name == names[5]
+    with pytest.raises(UsageError, match="knows queries of a benchmark alone, by their ids; leave --text out"):
+        finder.find(Asked((image,), "in red"))
 
 
 # The index
@@ -325,6 +348,27 @@ def test_wrong_calls_exit_2(world, shop, tmp_path, monkeypatch, capsys, words, m
     assert "Traceback" not in err
 
 
+def test_wrong_calls_are_told_before_the_gallery_is_embedded(world, shop, tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("name,price\ndresses/no 0.jpg,5\n")
+    monkeypatch.setattr("cig.lookup.Finder", lambda *args: pytest.fail("embedded"))
+    searching = Searching(method="text", clip=str(world / "models/clip-small"), cache=tmp_path / "cache")
+    for asked, words in (
+        ({"where": ("price>1",)}, "give it with --metadata"),
+        ({"where": ("pirce>1",), "metadata": tmp_path / "t.csv"}, 'no column "pirce".*Did you mean "price"'),
+        ({"images": (shop / "dresses/no 0.jpg",)}, "text looks at no picture"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Lookup(Finding(gallery=shop, **asked), Compute(device="cpu"), searching)
+
+
+def test_what_is_imagined_may_lie_where_nobody_walks(tmp_path):
+    home = tmp_path / "home"
+    assert [is_walked(home / own, home) for own in ("cache", ".cache/cig", "a/.b/c", "../cache")] == [
+        *(True, False),
+        *(False, False),
+    ]
+
+
 def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     models = world / "models"
@@ -362,3 +406,6 @@ def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeyp
     assert (code, "what is imagined would be searched, too" in err) == (2, True), err
     code, _, err = run(capsys, *[word if word != models / "phi-large.pt" else "none.pt" for word in words], *asked)
     assert (code, "none.pt is not there" in err) == (2, True), err
+    (tmp_path / "bad.png").write_bytes(b"no")
+    code, _, err = run(capsys, *words, "--image", "bad.png", "--text", "is red", "--imagine")
+    assert (code, "bad.png: not a whole picture" in err, "refused" in err) == (1, True, False), err

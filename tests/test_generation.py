@@ -221,6 +221,29 @@ def test_other_settings_need_overwrite(tmp_path):
     assert brightness(Image.open(tmp_path / "00020.png")) == 99
 
 
+def test_an_overwriting_that_was_stopped_goes_on(tmp_path):
+    part, other = bench(20, 30, 40), Imagining(seed=7)
+    imagine(part, Table(), Painter(), tmp_path, batch_size=1)
+
+    def stopped(query, seed):
+        if query == 40:
+            raise KeyboardInterrupt
+        return 99
+
+    with pytest.raises(KeyboardInterrupt):
+        imagine(part, Table(), Painter(stopped), tmp_path, other, batch_size=1, overwrite=True)
+    with pytest.raises(MismatchError, match="seed: 1600 there, 7 now"):
+        imagine(part, Table(), Painter(), tmp_path, other, batch_size=1)
+    painter = Painter(lambda query, seed: 50)
+    assert imagine(part, Table(), painter, tmp_path, other, batch_size=1, overwrite=True).made == 1
+    assert [brightness(Image.open(tmp_path / f"000{query}.png")) for query in (20, 30, 40)] == [99, 99, 50]
+    assert imagine(part, Table(), painter, tmp_path, other, batch_size=1, overwrite=True).made == 3, "all, once more"
+    fewer = bench(20, 30)
+    imagine(fewer, Table(), painter, tmp_path, Imagining(seed=8), batch_size=1, overwrite=True)
+    again = imagine(fewer, Table(), painter, tmp_path, Imagining(seed=8), batch_size=1, overwrite=True)
+    assert again.made == 2, "40, which nobody asks for, is of other settings for good"
+
+
 def test_retry_rejected_goes_on_with_the_next_seeds(tmp_path):
     imagine(bench(3, 20), Table(), Painter(), tmp_path, Imagining(max_retries=1))
     painter = Painter(lambda query, seed: 200 if seed == 1603 else 0)
@@ -336,9 +359,32 @@ def test_batch_size_moves_no_picture_by_more_than_a_grey_level(world, embeddings
 def test_memory_options_change_no_picture_much(world, embeddings, tmp_path, option):
     benchmark = load_benchmark("cirr/test1", world)
     condition = EmbeddingFolder(benchmark, embeddings)(benchmark.queries[:2])
-    plain, saving = sdxl(world)(condition, [1, 2]), sdxl(world, **{option: True})(condition, [1, 2])
+    frugal = sdxl(world, **{option: True})
+    sliced = [type(own).__name__ for own in frugal.pipeline.unet.attn_processors.values()]
+    assert (frugal.pipeline.vae.use_slicing, "SlicedAttnProcessor" in sliced) == (
+        option == "vae_slicing",
+        option == "attention_slicing",
+    )
+    plain, saving = sdxl(world)(condition, [1, 2]), frugal(condition, [1, 2])
     for a, b in zip(plain, saving, strict=True):
         assert np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max() <= 1
+
+
+def test_where_memory_runs_out_in_decoding_the_vae_is_as_it_was(world, embeddings, monkeypatch):
+    """diffusers raises a VAE that asks for it to float32, and takes it back after decoding alone."""
+    benchmark, generator = load_benchmark("cirr/test1", world), sdxl(world)
+    condition, vae = EmbeddingFolder(benchmark, embeddings)(benchmark.queries[:1]), generator.pipeline.vae
+
+    def full(*args, **options):
+        vae.to(dtype=torch.float64)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vae, "decode", full)
+        with pytest.raises(MemoryError):
+            generator(condition, [1])
+    assert vae.dtype == torch.float32
+    assert generator(condition, [1])
 
 
 def test_tiling_moves_pixels_and_so_is_a_setting(world):

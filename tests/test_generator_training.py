@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
@@ -388,14 +388,24 @@ def gradients(out):
 
 
 @pytest.mark.parametrize("others", [{}, {"shelf": False, "min_snr": 5.0}, {"shelf": False, "show_reference": True}])
-def test_parts_of_a_step_are_the_step(parts, tmp_path, others):
+def test_parts_of_a_step_are_the_step(parts, tmp_path, monkeypatch, others):
     """A batch of 32, and four of 8, some of them without a condition."""
+    seen, blind = [], []
+
+    def watched(unet, noising, batch, min_snr):
+        seen.append((len(batch.latents), min_snr))
+        blind.append(int((batch.condition[0] == 0).flatten(1).all(1).sum()))
+        return denoising(unet, noising, batch, min_snr)
+
+    monkeypatch.setattr("cig.training.generator.denoising", watched)
     for count in (1, 4):
         flags = {**ONE_STEP, "batch_size": 32, "condition_dropout": 0.3, **others}
         make(parts, tmp_path / str(count), **{**flags, "loop": LoopFlags(accumulate=count, device="cpu")})
     whole, summed = (gradients(tmp_path / str(count)) for count in (1, 4))
     assert torch.allclose(whole, summed, atol=1e-5)
     assert whole.abs().max() > 1e-3, "there is something to compare"
+    assert seen == [(size, others.get("min_snr")) for size in (32, 8, 8, 8, 8)]
+    assert 1 < blind[0] == sum(blind[1:]) < 20
 
 
 def test_two_processes_train_as_one_does(parts, tmp_path):
@@ -505,11 +515,16 @@ def test_a_checkpoint_has_what_is_trained_alone(parts, base, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("lora", [None, 4])
-def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, lora):
-    flags = {**ONE_STEP, "start": str(base), "lora": lora}
+def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, monkeypatch, lora):
+    flags, on = {**ONE_STEP, "start": str(base), "lora": lora}, []
+    enable = UNet2DConditionModel.enable_gradient_checkpointing
+    monkeypatch.setattr(
+        UNet2DConditionModel, "enable_gradient_checkpointing", lambda own: on.append(len(on)) or enable(own)
+    )
     make(parts, tmp_path / "kept", **flags)
     make(parts, tmp_path / "again", gradient_checkpointing=True, **flags)
     assert torch.allclose(gradients(tmp_path / "kept"), gradients(tmp_path / "again"), atol=1e-7)
+    assert on == [0], "for the one that was asked to"
 
 
 # The shelf
@@ -561,8 +576,13 @@ def test_a_unet_of_another_kind_or_for_another_vae_is_told(parts, tmp_path):
         need_widths(made, "X", (64, 16), 4)
 
 
-def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path):
+def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "cig.training.generator.load_vae", lambda *args, **own: loaded.append(load_vae(*args, **own)) or loaded[-1]
+    )
     make(parts, tmp_path / "g", frozen_dtype="bfloat16", lr=1e-4)
+    assert loaded[0].dtype == torch.bfloat16
     name = "diffusion_pytorch_model.safetensors"
     one, other = (read_tensors(folder / name) for folder in (Path(parts["vae"]), tmp_path / "g/vae"))
     assert all(torch.equal(one[key], other[key]) for key in one)

@@ -120,7 +120,9 @@ def test_metrics_import_nothing_of_ours():
 def test_public_names():
     assert cig.__all__ == sorted(cig.__all__)
     for name in cig.__all__:
-        assert getattr(cig, name).__doc__, f"{name} has no docstring"
+        told = getattr(cig, name).__doc__
+        assert told, f"{name} has no docstring"
+        assert not told.startswith(f"{name}("), f"{name} has none but what dataclass makes"
     with pytest.raises(AttributeError, match="it has"):
         cig.no_such_thing  # noqa: B018
 

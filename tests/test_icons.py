@@ -1,5 +1,6 @@
 """The embedded corpus: pinned by digest, count, first and last item; names, wordings, duplicates that one can check."""
 
+import errno
 import hashlib
 import json
 import lzma
@@ -21,7 +22,7 @@ import queries
 import wordings
 from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
-from cig.errors import InputError, UsageError
+from cig.errors import InputError, OutputError, UsageError
 from cig.evaluation import evaluate
 from cig.icons.altered import AlteredScenes
 from cig.icons.captions import article, caption, distracted, points, side_of
@@ -183,10 +184,10 @@ def test_pictures_are_painted_once(monkeypatch):
 def test_a_painting_that_fails_leaves_nothing(monkeypatch, tmp_path):
     def fail(split, wanted, folder):
         (folder / "half").mkdir()
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(room, "_paint_all", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=rf"cannot be written to {tmp_path}: No space left on device"):
         room.painted("val", ["tabler/eye.red.png"], tmp_path)
     assert not list(tmp_path.iterdir())
 

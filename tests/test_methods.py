@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import oracle
 import tiny
@@ -23,7 +24,7 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.features import embed_pictures
 from cig.images import read_picture
 from cig.methods import ALIASES, check_flags, published_experiment, recall_method, split_method
-from cig.methods._names import plain_name
+from cig.methods._names import Names, is_of, plain_name
 from cig.methods._table import read_table
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
@@ -384,13 +385,13 @@ def words_folder(folder, words=None, names=("a",), **hyperparameters):
         ({"words": torch.full((1, 32), torch.nan)}, InputError, "not finite"),
         ({"words": {"a": "b"}}, InputError, "expected one tensor of floats"),
         ({"names": ["a", 5]}, InputError, "expected a list of names"),
-        ({"names": ["7", "007.jpg", "b"]}, None, "the first counts"),
+        ({"names": ["7", "000000000007.jpg", "b"]}, None, "the first counts"),
     ],
 )
 def test_folders_of_pseudo_words_that_do_not_fit(world, tmp_path, change, kind, words):
     own = replace(source(world), phi=words_folder(tmp_path, **change))
     if kind is None:
-        assert load_method("oti", own).words.rows == {"7": 0, "b": 2}
+        assert load_method("oti", own).words.names.rows == {"7": 0, "b": 2}
         return
     with pytest.raises(kind, match=words):
         load_method("oti", own)
@@ -470,8 +471,26 @@ def test_any_bytes_are_a_list_of_names_or_an_input_error(tmp_path_factory, data)
 def test_names_as_files_and_benchmarks_write_them():
     assert plain_name("dev-1-0-img0.PNG") == plain_name("a/dev-1-0-img0") == "dev-1-0-img0"
     assert plain_name("000000000042.jpg") == plain_name("42") == "42"
-    assert plain_name("000") == "0"
+    assert plain_name("000000000000") == "0"
+    assert plain_name("00042.png") == "00042", "no name of COCO's: a pseudo-target of query 42"
     assert plain_name("v1.2") == "v1.2", "no suffix of a picture"
+
+
+def test_a_name_with_folders_is_of_a_file_in_them_alone():
+    names = Names.of(["1.jpg", "shop/dresses/1.jpg", "dresses/1", "000000000042"], Path("f"))
+    rows = [names.row(Path(own)) for own in ("a/shop/dresses/1.png", "x/dresses/1.jpg", "shirts/1.jpg", "val/42.jpg")]
+    assert rows == [1, 2, 0, 3]
+    assert [names.row(Path(own)) for own in ("2.jpg", "G/00042.png")] == [None, None]
+    far = Names.of(["/data/imgs/1.jpg", "../up/2.jpg", "./dev/dev-1-0-img0", "./val/3", "./dev/3"], Path("f"))
+    rows = [
+        far.row(Path(own)) for own in ("/data/imgs/1.jpg", "/x/up/2.jpg", "dev-1-0-img0", "3", "/other/imgs2/1.jpg")
+    ]
+    assert rows == [0, 1, 2, None, None], "a bare name, of a picture without a file, is the one that ends so"
+    own = Path("shop/dresses/1.jpg")
+    assert [is_of(own, name) for name in ("1", "dresses/1.png", "shirts/1.jpg", "a/shop/dresses/1.jpg")] == [
+        *(True, True),
+        *(False, False),
+    ]
 
 
 # Captions of references
@@ -507,6 +526,14 @@ def test_a_captioner_looks_at_each_picture_once(world, tmp_path):
     assert torch.allclose(ask(method, images, [("is red",)] * 2, paths), queries[:2], atol=1e-6)
     assert sum(seen) == 2
     assert method.identity["captions"]["sha256"]
+    own = tmp_path / "dev-1-own.png"
+    for path in (paths[0], paths[1]):
+        shutil.copy(path, own)
+        ask(method, images[:1], [("is red",)], [own])
+    assert sum(seen) == 2, "by what is in it: both are known, under whatever name"
+    Image.new("RGB", (8, 8), "red").save(own)
+    ask(method, images[:1], [("is red",)], [own])
+    assert sum(seen) == 3
 
 
 @pytest.mark.parametrize(
@@ -518,7 +545,7 @@ def test_a_captioner_looks_at_each_picture_once(world, tmp_path):
         ({"captions": "none.json"}, "", NotFoundError, "none.json is not there"),
         ({"captions": "x.json"}, '["a"]', InputError, "expected an object"),
         ({"captions": "x.json"}, '{"a": 5}', InputError, 'the caption of "a" should be a text, found int'),
-        ({"captions": "x.json"}, '{"7": "a", "07.jpg": "b"}', InputError, "stand for one picture: 07.jpg"),
+        ({"captions": "x.json"}, '{"7": "a", "7.jpg": "b"}', InputError, "stand for one picture: 7.jpg"),
         ({"captions": "x.csv"}, "a,b\nc,d,e\n", InputError, "x.csv, line 2: expected a name and a caption, found 3"),
         ({"captions": "x.csv"}, 'a,"b\n', InputError, "x.csv, line 1: not CSV: unexpected end"),
         ({"captions": "x.csv"}, f"a,{'b' * 200_000}", InputError, "x.csv, line 1: not CSV: field larger"),
@@ -548,12 +575,12 @@ ROWS = np.array([[3.0, 4.0], [0.0, 2.0]], dtype=np.float16)
 
 
 def test_precomputed_features_by_hand(tmp_path):
-    path = saved(tmp_path / "f.npz", names=["a", "0007"], features=ROWS, queries=["q"], query_features=[[-5.0, 0.0]])
+    path = saved(tmp_path / "f.npz", names=["a", "42"], features=ROWS, queries=["q"], query_features=[[-5.0, 0.0]])
     method = precomputed(path)
-    pictures = embed_pictures(method, [Path("x/7.jpg"), Path("a.png"), Path("b.png")])
+    pictures = embed_pictures(method, [Path("x/000000000042.jpg"), Path("a.png"), Path("b.png")])
     assert pictures.failed == {Path("b.png"): f"no feature of b in {path}"}
     assert torch.equal(pictures.of([Path("a.png")]), torch.tensor([[3.0, 4.0]]))
-    assert method.names == ("a", "0007")
+    assert method.names == ("a", "42")
     queries = [Query("q", "a", ("is red",)), Query("q", "a", ()), Query("q", "b", ("is red",))]
     asked = method.embed_queries(
         pictures.of([Path("a.png")] * 3), [query.captions for query in queries], queries, [Path("a.png")] * 3

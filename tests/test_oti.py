@@ -319,6 +319,6 @@ def test_wrong_calls(world, folder, tmp_path):
 
 def test_two_pictures_of_one_name_are_refused_before_the_work():
     with pytest.raises(UsageError, match=r"n/7.png: others have the same name but for suffix or zeros"):
-        need_apart(["n/007.jpg", "m/7.png", "n/7.png"])
+        need_apart(["n/000000000007.jpg", "n/07.png", "m/7.png", "n/7.png"])
     with pytest.raises(UsageError, match="not UTF-8"):
         need_apart(["odd\udcff.png"])

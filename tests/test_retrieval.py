@@ -126,4 +126,9 @@ def test_unreadable_pictures_are_named_not_ranked(world, tmp_path):
     allowed = search(broken, searle(world), allow_missing=True)
     assert len(allowed.ids[0]) == 50, "ranked by its caption"
     assert allowed.ids[1:] == ranking.ids[1:]
+    shown = {query.id: next(iter(benchmark.images.values())) for query in benchmark.queries}
+    fused = search(broken, searle(world), shown, allow_missing=True)
+    assert fused.ids[0] == allowed.ids[0], "by its caption alone, whatever was imagined"
+    assert fused.ids[1:] != allowed.ids[1:]
+    assert fused.notes["branches"] == {"pseudo-target": []}, "it has one, and no reference"
     assert query.id in allowed.missing

@@ -12,6 +12,8 @@ from PIL import Image
 from cig import plugins, report, runtime, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.layout import find_home, list_pictures, walk_pictures
+from cig.preflight import need_embeddings
+from cig.runtime import say
 from cig.types import Report
 
 # Plugins
@@ -150,13 +152,19 @@ def test_words_of_errors():
     assert some(map(str, range(5)), 3) == "0, 1, 2 and 2 more"
 
 
+def test_a_name_moves_no_terminal(capsys):
+    say("not readable: \x1b[2J\x07.jpg\nand é\tso on \udcff")
+    assert capsys.readouterr().err == "not readable: \\x1b[2J\\x07.jpg\nand é\tso on \\udcff\n"
+
+
 def test_report_as_text_and_json():
     one = Report(
         "cirr/val", {"gallery": "all"}, {"": {"recall@1": 33.333}}, {"": {"recall@1": (0.0, 66.667)}}, {}, {}, {}
     )
     assert report.to_text(one).splitlines() == ["cirr/val  score", "recall@1   33.33 [0.00, 66.67]"]
     lost = replace(one, missing={"targets": {"": ["7", "9"]}})
-    assert report.to_text(lost).splitlines()[-1] == "queries whose target is missing, which score 0: 2 (7, 9)"
+    told = "queries whose target, or one of them, is missing (without any they score 0): 2 (7, 9)"
+    assert report.to_text(lost).splitlines()[-1] == told
     written = report.to_json(one, "searle", [{"name": "reference"}], {"seconds": 1})
     assert " ".join(written) == (
         "benchmark protocol method branches scores intervals per_query missing counts changes provenance"
@@ -198,3 +206,13 @@ def test_pictures_of_a_tree_are_walked_without_hidden_ones_or_links_to_folders(t
     (tmp_path / "loop").symlink_to(tmp_path)
     walked = [Path(entry.path).relative_to(tmp_path).as_posix() for entry in walk_pictures(tmp_path)]
     assert walked == ["b.JPG", "a/z.png", "a/deep/y.webp"]
+
+
+def test_a_category_may_be_a_part_of_a_folders_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    for place in ("out", "out/emb_{category}", "out/{category}", "{category}/emb", f"{tmp_path}/out/{{category}}/emb"):
+        need_embeddings(Path(place))
+    for place in ("none", "none/emb_{category}", "none/{category}"):
+        with pytest.raises(NotFoundError, match="is not a folder of embeddings"):
+            need_embeddings(Path(place))

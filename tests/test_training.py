@@ -87,6 +87,15 @@ def test_lincir_is_the_distance_to_the_whole_caption():
     assert 0 < (seen[0] - torch.tensor([[2.0, 1.0], [4.0, 1.0]])).abs().max() < 6
 
 
+def test_no_dollar_is_in_lincirs_target():
+    """As its authors' clean_caption: no pseudo-word could say it."""
+    clip, seen = TwoWords(), []
+    clip.embed_texts = lambda texts: seen.extend(texts) or torch.zeros(len(texts), 2)
+    captions = SimpleNamespace(of=lambda step, count: ["Costs $5"])
+    list(Lincir(captions).loss(clip, lambda noisy: noisy, 1, Step(0, Random(0))))
+    assert seen == ["costs 5"]
+
+
 def test_pic2word_is_the_contrast_with_the_own_picture():
     apart = torch.eye(2, dtype=torch.bool)
     pictures = SimpleNamespace(of=lambda step, count: PixelBatch(torch.eye(2), ("a", "b"), apart))
@@ -506,6 +515,21 @@ def test_a_clip_can_start_from_another(small, tmp_path):
     assert json.loads((tmp_path / "training.json").read_text())["about"]["start"]["source"] == str(small / "clip")
     with pytest.raises(NotFoundError, match=r"no config.json"):
         verbs.clip("icons/train", out=tmp_path / "b", start=tmp_path / "none", **THREE_STEPS)
+
+
+@pytest.mark.parametrize(("scale", "lr"), [(100, 1e-3), (20, 3.0)])
+def test_a_clips_scale_is_bounded_and_learns(small, tmp_path, scale, lr):
+    """OpenAI's is 100, ours 60 at most; where it was cut in the graph, one above had no gradient, and stayed."""
+    model = CLIPModel.from_pretrained(small / "clip")
+    torch.nn.init.constant_(model.logit_scale, math.log(scale))
+    model.save_pretrained(tmp_path / "start")
+    for path in (small / "clip").glob("token*.json"):
+        shutil.copy(path, tmp_path / "start")
+    verbs.clip("icons/train", out=tmp_path / "own", start=tmp_path / "start", lr=lr, warmup=1, **THREE_STEPS)
+    learnt = read_tensors(tmp_path / "own" / CHECKPOINT)["model"]["logit_scale"].item()
+    most = max(60, scale)
+    assert learnt != pytest.approx(math.log(scale), abs=1e-5)
+    assert learnt < math.log(most) + lr
 
 
 def test_a_refused_training_leaves_what_is_there(small, tmp_path):

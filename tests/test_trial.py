@@ -321,6 +321,8 @@ def test_a_trial_is_voted_and_told_at_its_end(tmp_path):
         assert own_page(server, "vote", vote("1", "left")) == (409, "the result was shown; votes are closed")
     with opened(tmp_path, own) as server:
         assert json.loads(own_page(server, "state")[1])["voted"] == [["2", "left"], ["1", "right"]]
+        assert own_page(server, "vote", vote("1", "left")) == (409, "the result was shown; votes are closed")
+        assert server.booth.votes.strange == 0
 
 
 def test_what_goes_out_does_not_tell_the_sides(tmp_path):
@@ -582,7 +584,8 @@ def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_p
     monkeypatch.setattr("cig.methods.recall_method", None)
     code, again, _ = run(capsys, *made_here(world, album, tmp_path))
     assert (code, again) == (0, out)
-    assert [own.trial.cases for own in served[:1]] == [own.trial.cases for own in served[1:]]
+    first, second = served
+    assert first.trial.cases == second.trial.cases
     assert "generate.image_guidance" not in json.loads((tmp_path / "trial.json").read_text())["asked"], "as before it"
     code, _, err = run(capsys, *made_here(world, album, tmp_path), "--top", "3", "--guidance-scale", "7.5")
     assert (code, "(generate.guidance: 5.0 there, 7.5 now, top: 6 there, 3 now)" in err) == (2, True)

@@ -35,6 +35,7 @@ from spaces import REFERENCE, System, choose, scores
 from views import Seen, spaces_of
 
 MEASURES = ("map@10", "recall@10")
+OPENED = "opened.json"  # written before icons/test is read, whatever becomes of the run
 ROUNDING = 1e-9  # of means over as many draws as a system has
 SYSTEMS = (
     System("searcher alone", "control"),
@@ -91,6 +92,7 @@ def main() -> None:
         if arguments.split == "test":
             need_all_of_val(frozen)
             log(arguments.results, f"{arguments.why}; recipes/icons/experiment.py")
+            write_json(home / OPENED, {"why": arguments.why})
         report(arguments.folder, read(arguments.split, arguments.limit), home, frozen)
 
 
@@ -111,7 +113,7 @@ def freeze(folder: Path, part: Benchmark, home: Path) -> None:
 
 def need_closed(home: Path) -> None:
     """Weights are chosen before icons/test is opened, never after."""
-    if (home / "icons-test.json").exists():
+    if (home / OPENED).exists() or (home / "icons-test.json").exists():
         raise SystemExit(f"{home} has opened icons/test; what is chosen now would be chosen by it")
 
 

@@ -65,7 +65,8 @@ def prices(seen: Seen, generator: SDXL) -> dict[str, Price]:
     small, large = (clip.size for clip in (composer.first.clip, composer.second.clip))
     pixels = [torch.zeros(BATCH, 3, side, side) for side in (small, large)]
     features = composer.embed_images(pixels)
-    vae, drawings = generator.pipeline.vae, torch.zeros(BATCH, 3, SIDE, SIDE)
+    vae = generator.pipeline.vae
+    drawings = torch.zeros(BATCH, 3, SIDE, SIDE, device=vae.device, dtype=vae.dtype)
     composed = composer.compose([query.id for query in queries], features, captions)
     composed = replace(composed, references=(Image.new("RGB", (SIDE, SIDE)),) * BATCH)
     parts: dict[str, Callable[[], object]] = {

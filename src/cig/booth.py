@@ -62,7 +62,6 @@ class Booth:
         self.cases = {case.id: case for case in trial.cases}
         self.secret = secrets.token_urlsafe(24)
         self.lock = threading.Lock()  # of the votes
-        self.told = False  # the result was shown: no vote counts after that
         code = own_code("trial.js", "report.css", "trial.css", connect_src="'self'", frame_ancestors="'none'")
         self.policy = code["policy"]
         self.page = template("trial.html").render(code, title=trial.name)
@@ -91,7 +90,7 @@ class Booth:
         if vote["case"] not in self.cases:
             raise Refused(HTTPStatus.BAD_REQUEST, "no vote: there is no such case")
         with self.lock:
-            if self.told:
+            if self.votes.shown:
                 raise Refused(HTTPStatus.CONFLICT, "the result was shown; votes are closed")
             self.votes.add(vote["case"], vote["choice"], vote["seconds"])
         return Answer("{}")
@@ -118,7 +117,7 @@ class Booth:
             verdict = Verdict.of(self.trial, self.votes)
             if verdict.not_voted:
                 raise Refused(HTTPStatus.CONFLICT, f"{verdict.not_voted} cases are not voted on")
-            self.told = True
+            self.votes.close()
         return {"words": verdict.words}
 
 

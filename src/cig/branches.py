@@ -262,8 +262,8 @@ class Branches:
         folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
         if asked.pictures in controls.names():
-            home, device = settings.place("controls"), self.compute.device
-            making = controls.Making(home, asked.copies, vae=asked.vae, side=asked.side, device=device)
+            home, own = settings.place("controls"), self.compute
+            making = controls.Making(home, asked.copies, 0, asked.vae, asked.side, own.device, own.cache_dir)
             return controls.pictures(asked.pictures, part, found, making)
         return found
 
@@ -299,12 +299,17 @@ class Branches:
             clip=asked.clip or (None if by_default else self.searching.clip or mine or None),
             phi=asked.phi,
             device=resolve_device(self.compute.device),
-            dtype=self.compute.dtype,
+            dtype=self._dtype(),
             cache_dir=self.compute.cache_dir,
             preprocessing="targetpad" if pad else "clip",
             options=asked.options,
         )
         return recall_method(asked.method, source, self.cache)
+
+    def _dtype(self) -> str:
+        """The searcher's own, which is its paper's where none was asked: one gallery serves both."""
+        model = getattr(self.searcher, "picture_model", {})
+        return str(model.get("dtype", self.compute.dtype)).removeprefix("torch.")
 
     def _need_sight(self, asked: Branching, method: Method) -> None:
         if asked.pictures and not method.uses_picture:
@@ -323,7 +328,8 @@ def _found(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
         folder, [*ids, *(name for name in lines if name not in ids)], PICTURES
     )  # no id is a copy
     found = {query: every[query] for query in ids if query in every and query not in stale}
-    if not found:
+    refused = [name for name in ids if name not in stale and not lines.get(name, {}).get("accepted", True)]
+    if not found and not refused:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
     return found

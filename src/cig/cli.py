@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, Parameter, Token
 
 from cig import settings
-from cig.errors import CigError, UsageError
+from cig.errors import CigError, UsageError, printable, reason
 from cig.flags import Flag
 from cig.verbs import data, errands, inverting, models, pseudo_words, reproduce, training, walk, words
 
@@ -131,7 +131,7 @@ app.config = (_fill_in,)
 
 def main(argv: list[str] | None = None) -> None:
     """Exit codes: 0 done, 1 a failed run, 2 a wrong call, 130 Ctrl-C. No traceback for a user's mistake."""
-    from cig.runtime import is_out_of_memory, stops_between_batches
+    from cig.runtime import Interrupted, is_out_of_memory, stops_between_batches
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -143,17 +143,18 @@ def main(argv: list[str] | None = None) -> None:
             raise
         _end(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
-        how_far = str(stop) or "interrupted"
-        _end(f"{how_far}; what was finished is kept, and a rerun goes on from there", 130)
+        kept = f"nothing of it is kept: {stop.lost}" if isinstance(stop, Interrupted) and stop.lost else KEPT
+        _end(f"{str(stop) or 'interrupted'}; {kept}", 130)
     except BrokenPipeError:  # cig ... | head: whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         raise SystemExit(141) from None
     except (RuntimeError, MemoryError) as error:
         if debug or not is_out_of_memory(error):
             raise
-        _end(f"{str(error).splitlines()[0]}\n{MEMORY}", 1)
+        _end(f"{reason(error)}\n{MEMORY}", 1)
 
 
+KEPT = "what was finished is kept, and a rerun goes on from there"
 MEMORY = (
     "Out of memory: lower --batch-size (run: --search-batch-size, too), or --workers if the machine's own ran out; in "
     "generate and run also --offload model, --vae-slicing, --attention-slicing, a smaller --height and --width. "
@@ -162,5 +163,5 @@ MEMORY = (
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(f"cig: {message}", file=sys.stderr)
+    print(printable(f"cig: {message}", "\n\t"), file=sys.stderr)
     raise SystemExit(code) from None

@@ -196,12 +196,13 @@ def extract(
         MismatchError: the folder was made with other settings.
     """
     models = fingerprints(composer.identity)
-    manifest = Manifest(out, {**composer.settings, "benchmark": benchmark.title, "models": models}, overwrite)
     mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
-    there = {} if overwrite else find_by_id(out, fresh, [".pt"])
     source = Composed(benchmark, composer, workers=workers)
     able = [{query.id for query in batch if query.id not in source.missing} for batch in mine]
+    settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
+    manifest = Manifest(out, settings, overwrite, set().union(*able))
+    fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
+    there = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
     todo = [batch for batch, own in zip(mine, able, strict=True) if own - set(there)]
     source.prepare([query for batch in todo for query in batch])
     made = 0

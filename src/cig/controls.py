@@ -42,6 +42,7 @@ class Making:
     vae: str = VAE
     side: int = SIDE  # of what the VAE sees, in pixels
     device: str = "auto"
+    cache_dir: Path | None = None  # of the hub
 
 
 def names() -> list[str]:
@@ -137,12 +138,17 @@ def _augment(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def reference_vae(part: Benchmark, pseudo_targets: Pictures, making: Making) -> Pictures:
     """Encoded and decoded by the VAE, the latent's mean taken."""
-    settings = {"control": "reference-vae", "side": making.side, **fingerprints({"vae": identity(making.vae)})}
+    settings = {
+        "control": "reference-vae",
+        "side": making.side,
+        "decoded": "as a generator does",  # in float32 where the VAE asks for it; once, on a GPU, never
+        **fingerprints({"vae": identity(making.vae, making.cache_dir)}),
+    }
 
     def load() -> Callable[[Image.Image, random.Random], Image.Image]:
         from cig.generators.sdxl import load_round_trip
 
-        trip = load_round_trip(making.vae, making.device, making.side)
+        trip = load_round_trip(making.vae, making.device, making.side, making.cache_dir)
         return lambda image, rng: trip(image)
 
     return _made(part, making.folder, settings, load, 1)

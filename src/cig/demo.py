@@ -6,17 +6,19 @@ Every method embeds the same queries over the same gallery, with one small CLIP 
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from cig import report
 from cig.cache import FeatureCache
 from cig.errands import find
-from cig.errors import NotFoundError, some
+from cig.errors import MismatchError, NotFoundError, some
 from cig.evaluation import evaluate
-from cig.formats import write_json
+from cig.formats import write_json, writing
 from cig.fusion import PSEUDO_TARGET
 from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
 from cig.runtime import say
@@ -97,7 +99,7 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
     cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
     drawing = replace(compute, batch_size=min(compute.batch_size, DRAWN_AT_ONCE))
-    make_targets(parts, *presets(GENERATOR), pictures, drawing, Work(), cache)
+    _imagine(parts, pictures, drawing, cache)
     entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
     control, imagined, both = entries[-3:]
     write_reports(imagined.found, imagined.report, [out / "report.html"], cache)
@@ -109,6 +111,18 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
     return entries
+
+
+def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cache: FeatureCache) -> None:
+    """What an earlier release's generator drew, or another device, is put aside: nobody is asked what to do with it."""
+    try:
+        make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
+    except MismatchError:
+        aside = next(own for n in count(1) if not (own := pictures.with_name(f"{pictures.name}-{n}")).exists())
+        with writing(aside):
+            os.replace(pictures, aside)
+        say(f"{pictures} were made with other settings, and are in {aside} now")
+        make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
 
 
 def _entry(

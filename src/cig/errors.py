@@ -72,6 +72,12 @@ def plain(text: str, most: int) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:most])
 
 
+def printable(text: str, kept: str = "") -> str:
+    """For a terminal, with strangers' names in it: what a terminal obeys is escaped, but for what is kept."""
+    fit = (own if own.isprintable() or own in kept else own.encode("unicode_escape").decode() for own in text)
+    return "".join(fit)
+
+
 def some(names: Iterable[str], most: int = 20) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)

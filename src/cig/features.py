@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from cig.cache import FeatureCache
 from cig.formats import digest, digest_of, set_digest
 from cig.images import read_batches
-from cig.runtime import batches, jsonable, progress, versions
+from cig.runtime import Interrupted, batches, jsonable, progress, versions
 from cig.types import Method, Query
 
 QUERY_BATCH = 256
@@ -57,7 +58,7 @@ def embed_pictures(
     refused = no_query(method, distinct)
     if look_up := getattr(method, "look_up", None):
         return _looked_up(method, distinct, look_up(distinct), refused)
-    cache = cache or FeatureCache()
+    given, cache = cache, cache or FeatureCache()
     space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
     digests = cache.digests(distinct)
     stored = dict(cache.read(space, digests.values()))
@@ -67,18 +68,30 @@ def embed_pictures(
     failed: dict[Path, str] = {}
     since = time.time()
     read = read_batches(todo, [method.preprocess], batch_size, workers)
-    for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
-        failed |= batch.failed
-        if batch.paths:
-            features = method.embed_images(batch.pixels[0]).numpy()
-            rows |= dict(zip(batch.paths, features, strict=True))
-            own = dict(zip(batch.paths, batch.digests, strict=True))
-            digests |= own
-            if cache.path:
-                cache.write(space, dict(zip(batch.digests, features, strict=True)))
-                cache.remember(own, since)
+    with _lost_without(given):
+        for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
+            failed |= batch.failed
+            if batch.paths:
+                features = method.embed_images(batch.pixels[0]).numpy()
+                rows |= dict(zip(batch.paths, features, strict=True))
+                own = dict(zip(batch.paths, batch.digests, strict=True))
+                digests |= own
+                if cache.path:
+                    cache.write(space, dict(zip(batch.digests, features, strict=True)))
+                    cache.remember(own, since)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
     return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, refused)
+
+
+@contextlib.contextmanager
+def _lost_without(given: FeatureCache | None) -> Iterator[None]:
+    """Who stops here is told that features in memory are gone; not where nothing could have kept them."""
+    try:
+        yield
+    except Interrupted as stop:
+        if given and not given.path:
+            stop.lost = "give --feature-cache FOLDER, and features of pictures are"
+        raise
 
 
 def _looked_up(

@@ -95,17 +95,19 @@ class Metadata:
         """Of a picture, by its name with or without suffix; empty where nothing is said of it."""
         return self.by_name.get(name) or self.by_name.get(str(PurePosixPath(name).with_suffix(""))) or {}
 
-    def check(self, conditions: Sequence[Condition]) -> None:
-        for condition in conditions:
-            if condition.column not in self.columns:
-                raise UsageError(
-                    f'{self.path} has no column "{condition.column}".{did_you_mean(condition.column, self.columns)}'
-                )
-
     def unused(self, names: Sequence[str]) -> int:
         """Rows that name no picture of these."""
         known = {*names, *(str(PurePosixPath(name).with_suffix("")) for name in names)}
         return sum(name not in known for name in self.by_name)
+
+
+def need_columns(where: Sequence[Condition], metadata: Metadata | None) -> None:
+    """Raises UsageError for conditions without a table, or on a column that it lacks."""
+    if where and metadata is None:
+        raise UsageError("--where looks at the columns of a table: give it with --metadata FILE.csv")
+    for column in [own.column for own in where]:
+        if metadata and column not in metadata.columns:
+            raise UsageError(f'{metadata.path} has no column "{column}".{did_you_mean(column, metadata.columns)}')
 
 
 def allowed(
@@ -119,14 +121,12 @@ def allowed(
     Raises:
         UsageError: conditions without a table, or on a column that it lacks.
     """
-    if where and metadata is None:
-        raise UsageError("--where looks at the columns of a table: give it with --metadata FILE.csv")
+    need_columns(where, metadata)
     keep = np.ones(len(names), dtype=bool)
     if patterns:
         tests = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
         keep &= [any(test.match(name) for test in tests) for name in names]
     if where and metadata is not None:
-        metadata.check(where)
         rows = [metadata.row(name) for name in names]
         keep &= [bool(row) and all(own.holds(row.get(own.column)) for own in where) for row in rows]
     return keep

@@ -86,8 +86,13 @@ class Finder:
         """[d] the unit feature of what is asked."""
         if not (asked.images or asked.text):
             raise UsageError("what is looked for? Give --image, --text, or both")
-        if asked.images and not self.method.uses_picture:
-            raise UsageError(f"{self.method.name} looks at no picture; leave --image out, or choose another --method")
+        need_sight(self.method, asked.images)
+        looks_up = getattr(self.method, "look_up", None)  # asked first: for the rest, one that is put off is loaded
+        if asked.text and looks_up and getattr(self.method, "query_rows", None):
+            raise UsageError(
+                f"{self.method.name} knows queries of a benchmark alone, by their ids; leave --text out, or choose "
+                f"another --method"
+            )
         feature = self._composed(asked.images or (None,), asked.text)
         if asked.pseudo_target:
             imagined = self._composed((asked.pseudo_target,), asked.text)
@@ -123,3 +128,9 @@ class Finder:
             paths = (same(image) for image in images)
             inside |= {path.removeprefix(home).replace(os.sep, "/") for path in paths if path.startswith(home)}
         return np.array([row for row in rows if self.gallery.names[row] not in inside]) if inside else rows
+
+
+def need_sight(method: Method, images: Sequence[Path]) -> None:
+    """Raises UsageError for pictures of a method that looks at none."""
+    if images and not method.uses_picture:
+        raise UsageError(f"{method.name} looks at no picture; leave --image out, or choose another --method")

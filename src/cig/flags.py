@@ -171,6 +171,7 @@ class GenerateFlags(GeneratorFlags):
                 raise UsageError(f"--{key.replace('_', '-')} {getattr(self, key)}: a number")
         if self.max_retries < 0:
             raise UsageError(f"--max-retries {self.max_retries}: 0 or more")
+        need_seed(self.seed)
         return super().asked()
 
 
@@ -337,9 +338,11 @@ class ContestFlags:
 @dataclass(frozen=True)
 class WorkFlags:
     shard: str = "1/1"
-    "I/N: do this share of the batches, counted from 1; shards may run side by side into one folder."
+    """I/N: do this share of the batches, counted from 1; shards may run side by side into one folder, all at one
+    --batch-size: at another the shares are others."""
     overwrite: Annotated[bool, Flag] = False
-    "Make everything again, with other settings if need be."
+    """Make everything again, with other settings if need be. Where that was stopped, with other settings, the same
+    again goes on."""
 
     def asked(self, retry_rejected: bool = False) -> Work:
         from cig.options import Work
@@ -384,8 +387,7 @@ class LoopFlags:
         for flag, value in {"--steps": steps, "--batch-size": batch_size, **own}.items():
             at_least_1(flag, value)
         sound_pace(lr, warmup, weight_decay, ema)
-        if not abs(self.seed) < 2**63:
-            raise UsageError(f"--seed {self.seed}: of less than 64 bits")
+        need_seed(self.seed)
         how = {"ema": ema, "accumulate": self.accumulate, "optimizer": self.optimizer}
         pace = (steps, batch_size, lr, warmup, schedule, weight_decay, self.seed, self.save_every)
         return Plan(*pace, self.dtype, **how)  # type: ignore[arg-type]
@@ -497,6 +499,11 @@ def key_value(text: str) -> tuple[str, str]:
 def at_least_1(flag: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"{flag} {value}: at least 1")
+
+
+def need_seed(seed: int) -> None:
+    if not abs(seed) < 2**63:
+        raise UsageError(f"--seed {seed}: of less than 64 bits")
 
 
 def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:

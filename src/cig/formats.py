@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -55,7 +56,7 @@ def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
             raise
 
 
-_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32]
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
 def sweep(folder: Path) -> None:
@@ -101,13 +102,14 @@ def append_json(path: Path, value: Any, sync: bool = True) -> None:
     Args:
         sync: it is on the disk when this returns; without, a power failure may lose it, but no kill does.
     """
-    with writing(path):
-        torn = path.exists() and path.stat().st_size and not _ends_in_newline(path)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(value) + "\n")
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):  # some file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_EX)  # on a disk in a network two machines' lines are apart only so
+        torn = path.stat().st_size and not _ends_in_newline(path)
+        file.write(("\n" if torn else "") + json.dumps(value) + "\n")
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _ends_in_newline(path: Path) -> bool:

@@ -41,11 +41,10 @@ class Embedded:
         return fuse(self.reference, [(self.branches[name], weight) for name, weight in weights.items()])
 
     def lacking(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Branch -> ids of the queries that have no picture for it."""
+        """Branch -> ids of the queries that have a reference, and no picture for it."""
         has = {name: set(self.branches[name].of.tolist()) for name in names}
-        return {
-            name: [query.id for row, query in enumerate(self.queries) if row not in own] for name, own in has.items()
-        }
+        whole = [(row, query.id) for row, query in enumerate(self.queries) if query.id not in self.missing]
+        return {name: [query for row, query in whole if row not in own] for name, own in has.items()}
 
 
 def pseudo_target_branch(benchmark: Benchmark, targets: Mapping[str, Path], weight: float | None = None) -> Branch:
@@ -92,7 +91,10 @@ def embed(
     seen = [method.uses_picture and query.id not in missing for query in able]
     references = [benchmark.images[query.reference] if own else None for query, own in zip(able, seen, strict=True)]
     features = embed_queries(method, able, references, pictures, cache)
-    rows = {branch.name: _by_branch(branch, method, able, pictures, cache) for branch in branches}
+    whole = torch.tensor([row for row, query in enumerate(able) if query.id not in missing], dtype=torch.long)
+    asked = [able[row] for row in whole.tolist()]  # what lacks its reference is searched by its caption alone
+    own = {branch.name: _by_branch(branch, method, asked, pictures, cache) for branch in branches}
+    rows = {name: Rows(whole[found.of], found.features) for name, found in own.items()}
     return Embedded(tuple(able), features, rows, missing)
 
 

@@ -76,8 +76,9 @@ def imagine(
         **conditions.settings,
         "models": models,
     }
-    manifest = Manifest(out, settings, overwrite)
-    shelf = Shelf(out, manifest, {} if overwrite else _pictures(out, queries), retry_rejected)
+    manifest = Manifest(out, settings, overwrite, [query.id for query in queries if query.id not in conditions.missing])
+    believed = [query for query in queries if not overwrite or query.id in manifest.lines]
+    shelf = Shelf(out, manifest, _pictures(out, believed), retry_rejected)
     todo = [batch for batch in mine if any(not shelf.done(own) and own.id not in conditions.missing for own in batch)]
     conditions.prepare([query for batch in todo for query in batch])
     made = 0

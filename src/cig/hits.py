@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.cache import FeatureCache
+from cig.errors import printable
 from cig.finder import Asked, Hit
 from cig.page import SURROGATES, own_code, template, thumbnails
 
@@ -13,10 +14,6 @@ from cig.page import SURROGATES, own_code, template, thumbnails
 def to_text(hits: Sequence[Hit]) -> str:
     """A line a hit: rank, similarity, name; what cannot be printed in a name is escaped."""
     return "\n".join(f"{place:3}  {hit.score:.4f}  {printable(hit.name)}" for place, hit in enumerate(hits, 1))
-
-
-def printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def to_json(asked: Asked, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from cig import settings
 from cig.cache import FeatureCache
-from cig.errors import CigError, IncompleteError, NotFoundError, UsageError, some
-from cig.filters import Condition, Metadata, allowed
-from cig.finder import Asked, Finder, Hit
+from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
+from cig.filters import Condition, Metadata, allowed, need_columns
+from cig.finder import Asked, Finder, Hit, need_sight
 from cig.formats import UNSAYABLE, digest_of, file_digest, fingerprints
 from cig.options import Compute, Finding, Generation, Searching
+from cig.preflight import is_walked
 from cig.runtime import jsonable, say
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Query
@@ -46,13 +47,15 @@ class Lookup:
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
         self.place = searching.cache or settings.user_cache()
-        if finding.imagine and self.place.resolve().is_relative_to(finding.gallery.resolve()):
+        need_columns(self.conditions, self.metadata)
+        if finding.imagine and is_walked(self.place, finding.gallery):
             raise UsageError(
                 f"--feature-cache {self.place} is in the gallery: what is imagined would be searched, too; give another"
             )
         self.cache = FeatureCache(self.place)
         self.weight = WEIGHT if searching.weight is None else searching.weight
         method = recall_method(searching.method, source_of(searching, compute), self.cache)
+        need_sight(method, finding.images)
         self.finder = Finder(finding.gallery, method, self.cache, compute.batch_size, compute.workers)
         self.allowed = self._allowed()
 
@@ -134,6 +137,7 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
 
     Raises:
         IncompleteError: the generator's pictures were all refused.
+        PictureError: the image cannot be read.
     """
     from cig.composition import Composed
     from cig.generation import Imagining
@@ -148,6 +152,8 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
     made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
     folder = place / "imagined" / digest_of(jsonable(made_by))
     done = imagine_all(part, composed, generator, folder, trying, batch_size=1)
+    if why := done.missing.get(query.id):
+        raise PictureError(why)
     if query.id not in done.pictures:
         raise IncompleteError("the generator's pictures were all refused; try another --seed, or leave --imagine out")
     return done.pictures[query.id]

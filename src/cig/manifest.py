@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,23 @@ class Manifest:
     rerun with others can say what differs.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        """Raises MismatchError if the folder was made with other settings and overwrite is off."""
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False, able: Collection[str] = ()
+    ) -> None:
+        """With overwrite all is made anew, but for what an overwriting that was stopped has made.
+
+        Args:
+            able: ids that can be made; while one of them is of other settings, that was stopped.
+
+        Raises:
+            MismatchError: the folder was made with other settings and overwrite is off.
+        """
         self.folder = make_folder(folder)
         sweep(folder)
         self.path = folder / "manifest.jsonl"
         self.settings = dict(settings)
         self.digest = digest_of(self.settings)
-        self.lines = {} if overwrite else self.read(folder)
+        self.lines = self._begun(able) if overwrite else self.read(folder)
         self._refuse_other_settings()
         known = _known_settings(folder)
         if self.digest not in known:
@@ -57,6 +66,11 @@ class Manifest:
         known = _known_settings(folder) if used else {}  # elsewhere a settings.json may be anything
         return {name: settings for name, settings in known.items() if name in used}
 
+    def _begun(self, able: Collection[str]) -> dict[str, dict[str, Any]]:
+        there = self.read(self.folder) if able else {}
+        own = {name: line for name, line in there.items() if line.get("settings") == self.digest}
+        return own if any(name in there and name not in own for name in able) else {}
+
     def _refuse_other_settings(self) -> None:
         known = _known_settings(self.folder)
         for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
@@ -68,7 +82,8 @@ class Manifest:
                 if theirs.get(key) != self.settings.get(key)
             ]
             raise MismatchError(
-                f"{self.folder} was made with other settings ({some(differ)}); use another folder, or --overwrite"
+                f"{self.folder} was made with other settings ({some(differ)}); use another folder, or "
+                f"--overwrite where the verb has it"
             )
 
 

@@ -286,6 +286,6 @@ def _need_server(data: Data, name: str) -> str:
     family = data.name.partition("/")[0]
     if not _has_server(data):
         raise UsageError(f"{family} has no evaluation server; use `cig evaluate`")
-    if Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f'--submission-name "{name}" names a file: no folders and no leading dot')
     return family

@@ -35,18 +35,17 @@ def need_outside(parts: tuple[Benchmark, ...], out: Path) -> tuple[Benchmark, ..
     """The parts; raises UsageError where pictures that are made in `out` would be searched, too: a folder is walked."""
     for part in parts:
         walked = getattr(part.images, "home", None)
-        home = walked.resolve() if walked else None
-        place = out.resolve()
-        if home and place.is_relative_to(home) and not _hidden(place.relative_to(home)):
+        if walked and is_walked(out, home := walked.resolve()):
             raise UsageError(
                 f"{out} is among the pictures, which are searched; give, or work in, a folder outside of {home}"
             )
     return parts
 
 
-def _hidden(path: Path) -> bool:
-    """Whether those who walk a folder pass it over."""
-    return any(name.startswith(".") for name in path.parts)
+def is_walked(place: Path, home: Path) -> bool:
+    """Whether those who walk a folder come by: it is below, and in nothing that is hidden."""
+    own, home = place.resolve(), home.resolve()
+    return own.is_relative_to(home) and not any(name.startswith(".") for name in own.relative_to(home).parts)
 
 
 def weights_at(path: Path) -> Path:
@@ -103,7 +102,8 @@ def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: 
 
 
 def need_embeddings(path: Path) -> None:
-    if not os.path.isdir(str(path).split("{category}")[0]):
+    before, category, _ = str(path).partition("{category}")
+    if not os.path.isdir(os.path.dirname(before) or "." if category else path):
         raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")
 
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cig.errors import UsageError, did_you_mean
+from cig.errors import UsageError, did_you_mean, printable
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +100,8 @@ class Shard:
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, at the end of a batch; its message says how far the run came."""
+
+    lost = ""  # why what was done is not kept
 
 
 TELL_EVERY = 60.0  # seconds, where no terminal shows a bar
@@ -200,7 +202,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def say(text: str) -> None:
     """A line for the person at the terminal; results go to stdout, everything else here."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, "\n\t"), file=sys.stderr, flush=True)
 
 
 def versions() -> dict[str, str]:

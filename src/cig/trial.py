@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cig.searching import Found
 
 FILE, VOTES = "trial.json", "votes.jsonl"
+SHOWN = '{"shown": true}'  # a line among the votes
 CHOICES = ("left", "right", "tie", "bad")  # bad: neither list has what was asked for
 LONGEST = 86_400.0  # seconds a vote, so that a page left open over night is no outlier of days
 
@@ -192,11 +193,14 @@ class Votes:
     def __init__(self, folder: Path, trial: Trial) -> None:
         self.path, self.known = folder / VOTES, {case.id for case in trial.cases}
         self.choices: dict[str, str] = {}  # case -> choice, in the order of voting
+        self.shown = False  # the page has shown the result: no vote counts after that
         self.strange = 0  # lines that a kill tore, or that are no votes of this trial
         for line in read_bytes(self.path).splitlines() if os.path.exists(self.path) else ():
             vote = _read_vote(line)
             if vote and vote["case"] in self.known:
                 self._count(vote)
+            elif line == SHOWN.encode():
+                self.shown = True
             else:
                 self.strange += 1
 
@@ -205,6 +209,12 @@ class Votes:
         vote = {"case": case, "choice": choice, "seconds": round(min(seconds, LONGEST), 2)}
         append_json(self.path, {**vote, "time": datetime.now(UTC).isoformat(timespec="seconds")})
         self._count(vote)
+
+    def close(self) -> None:
+        """The result is shown, and that is kept, too."""
+        if not self.shown:
+            append_json(self.path, json.loads(SHOWN))
+        self.shown = True
 
     def _count(self, vote: Mapping[str, Any]) -> None:
         self.choices.pop(vote["case"], None)

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from cig.errors import UsageError
-from cig.formats import digest, make_folder
+from cig.formats import digest, make_folder, writing
 from cig.icons.corpus import INKS, assets, paint, picture_name, read_split
 from cig.settings import user_cache
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
@@ -114,21 +114,26 @@ def _query(row: list[Any], hidden: bool) -> Query:
 
 
 def painted(split: str, names: Iterable[str], home: Path | None = None) -> Path:
-    """The folder of a split's pictures, `SET/ICON.INK.png`; made whole or not at all, and once for each content."""
+    """The folder of a split's pictures, `SET/ICON.INK.png`; made whole or not at all, and once for each content.
+
+    Raises:
+        OutputError: a full disk, or a cache that is another's.
+    """
     names = tuple(names)
     folder = (home or user_cache() / "icons") / f"{split}-{digest(chr(10).join(names).encode())[:12]}"
     if folder.is_dir():
         return folder
     make_folder(folder.parent)
-    aside = Path(tempfile.mkdtemp(prefix=".painting-", dir=folder.parent))
-    try:
-        _paint_all(split, frozenset(names), aside)
-        os.replace(aside, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was quicker
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with writing(folder):
+        aside = Path(tempfile.mkdtemp(prefix=".painting-", dir=folder.parent))
+        try:
+            _paint_all(split, frozenset(names), aside)
+            os.replace(aside, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 

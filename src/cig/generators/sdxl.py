@@ -70,20 +70,25 @@ class SDXL:
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
         """One picture a row, from a torch.Generator of its own; guidance is away from zeros in a prompt's place."""
         self._check(condition)
-        device = self.pipeline._execution_device
+        device, vae = self.pipeline._execution_device, self.pipeline.vae
         prompt = condition.prompt.to(device, self.dtype)
         pooled = condition.pooled2.to(device, self.dtype)
-        with torch.no_grad():
-            out = self.pipeline(
-                prompt_embeds=prompt,
-                pooled_prompt_embeds=pooled,
-                negative_prompt_embeds=torch.zeros_like(prompt),
-                negative_pooled_prompt_embeds=torch.zeros_like(pooled),
-                generator=[torch.Generator(device).manual_seed(seed) for seed in seeds],
-                **self._references(condition),
-                **self.size,
-                **self.sampling,
-            )
+        exact = vae.dtype
+        try:
+            with torch.no_grad():
+                out = self.pipeline(
+                    prompt_embeds=prompt,
+                    pooled_prompt_embeds=pooled,
+                    negative_prompt_embeds=torch.zeros_like(prompt),
+                    negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+                    generator=[torch.Generator(device).manual_seed(seed) for seed in seeds],
+                    **self._references(condition),
+                    **self.size,
+                    **self.sampling,
+                )
+        finally:  # where memory ran out in decoding, it is still as diffusers raised it
+            if vae.dtype != exact:
+                vae.to(dtype=exact)
         images: list[Image] = out.images
         return images
 
@@ -202,15 +207,19 @@ def pipeline_for(config: Any) -> Any:
     return StableDiffusionXLInstructPix2PixPipeline if shown_reference(config) else StableDiffusionXLPipeline
 
 
-def load_round_trip(vae_repo: str, device: str | torch.device, side: int) -> Callable[[Image], Image]:
+def load_round_trip(
+    vae_repo: str, device: str | torch.device, side: int, cache_dir: Path | None = None
+) -> Callable[[Image], Image]:
     """A picture -> what the VAE keeps of it: its longer side brought to `side`, encoded (the mean), decoded."""
     _quiet()
     from diffusers import AutoencoderKL
     from diffusers.image_processor import VaeImageProcessor
 
     place = resolve_device(str(device))
-    vae = load_part(AutoencoderKL, vae_repo, dtype=resolve_dtype("auto", place, on_gpu="float16"), use_safetensors=True)
-    vae = vae.to(place).eval()
+    own = {"dtype": resolve_dtype("auto", place, on_gpu="float16"), "use_safetensors": True, "cache_dir": cache_dir}
+    vae = load_part(AutoencoderKL, vae_repo, **own).to(place).eval()
+    if vae.config.force_upcast:  # as SDXL's pipeline decodes with it: float16 may overflow
+        vae = vae.float()
     pixels = VaeImageProcessor(vae_scale_factor=8)
 
     def trip(image: Image) -> Image:
@@ -219,6 +228,8 @@ def load_round_trip(vae_repo: str, device: str | torch.device, side: int) -> Cal
         with torch.no_grad():
             batch = pixels.preprocess(image.convert("RGB"), height, width).to(place, vae.dtype)
             decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample
+        if not decoded.isfinite().all():
+            raise InputError(f"the VAE {vae_repo} decodes to numbers that are not finite; give another with vae=")
         kept: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
         return kept
 

@@ -21,7 +21,7 @@ from cig.inversion import join_captions, over_orders
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower
-from cig.methods._names import index_names, plain_name
+from cig.methods._names import Names
 from cig.types import Query
 
 if TYPE_CHECKING:
@@ -40,19 +40,17 @@ class Told:
     def __init__(self, path: Path) -> None:
         self.path, self.identity = path, identity(path)
         pairs = [(name, text) for name, text in _pairs(path) if text.strip()]
-        rows = index_names([name for name, _ in pairs], path)
-        self.captions = {name: pairs[row][1] for name, row in rows.items()}
+        self.names, self.captions = Names.of([name for name, _ in pairs], path), [text for _, text in pairs]
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
-        unknown = [path for path in paths if plain_name(path.name) not in self.captions]
-        return {path: f"no caption of {path.stem} in {self.path}" for path in unknown}
+        return {path: f"no caption of {path.stem} in {self.path}" for path in paths if self.names.row(path) is None}
 
     def of(self, paths: Sequence[Path]) -> list[str]:
         """Raises InputError that names every picture without a caption."""
         if lacking := self.lacking(paths):
             names = some(path.stem for path in lacking)
             raise InputError(f"{self.path} has no caption of {len(lacking)} pictures: {names}; caption them, too")
-        return [self.captions[plain_name(path.name)] for path in paths]
+        return [self.captions[row] for row in map(self.names.row, paths) if row is not None]
 
 
 class Made:
@@ -60,17 +58,17 @@ class Made:
 
     def __init__(self, captioner: Captioner) -> None:
         self.captioner, self.identity = captioner, captioner.identity
-        self.captions: dict[Path, str] = {}
+        self.captions: dict[str, str] = {}  # by a picture's content: another may come by its name
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
         return {}
 
     def of(self, paths: Sequence[Path]) -> list[str]:
         """Raises PictureError for one that cannot be decoded."""
-        new = [path for path in dict.fromkeys(paths) if path not in self.captions]
-        made = self.captioner([read_picture(path).image for path in new])
-        self.captions |= dict(zip(new, made, strict=True))
-        return [self.captions[path] for path in paths]
+        pictures = {path: read_picture(path) for path in dict.fromkeys(paths)}
+        new = {own.digest: own.image for own in pictures.values() if own.digest not in self.captions}
+        self.captions |= dict(zip(new, self.captioner([*new.values()]) if new else (), strict=True))
+        return [self.captions[pictures[path].digest] for path in paths]
 
 
 class Baseline(DualTower):

@@ -7,9 +7,8 @@ it, as of a picture somewhere below a folder, is of a file in such folders alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from cig.formats import Hashed, file_digest, read_json, read_object, set_digest
 from cig.images import Preprocess
 from cig.inversion import WordMethod
 from cig.methods import CLIPS, Source, Weights
-from cig.methods._names import index_names, placed_name
+from cig.methods._names import Names
 from cig.pickles import read_pickled_names
 from cig.tensors import read_matrix
 from cig.types import Query
@@ -37,28 +36,19 @@ class PseudoWords:
     """Words of pictures, by name."""
 
     folder: Path
-    rows: Mapping[str, int]  # name, plain but for its folders -> row
+    names: Names
     words: Tensor  # [N, h] float32
 
-    def row(self, path: Path) -> int | None:
-        """Of the longest name that the path ends with."""
-        deepest = min(self._depth, len(path.parts))
-        ends = (placed_name("/".join(path.parts[-depth:])) for depth in range(deepest, 0, -1))
-        return next((self.rows[end] for end in ends if end in self.rows), None)
-
-    @cached_property
-    def _depth(self) -> int:
-        return max((name.count("/") + 1 for name in self.rows), default=0)
-
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
-        return {path: f"no pseudo-word of {path.stem} in {self.folder}" for path in paths if self.row(path) is None}
+        unknown = [path for path in paths if self.names.row(path) is None]
+        return {path: f"no pseudo-word of {path.stem} in {self.folder}" for path in unknown}
 
     def of(self, paths: Sequence[Path]) -> Tensor:
         """[len(paths), h]; raises InputError that names every picture without a word."""
         if lacking := self.lacking(paths):
             names = some(path.stem for path in lacking)
             raise InputError(f"{self.folder} has no pseudo-word of {len(lacking)} pictures: {names}; invert them, too")
-        return self.words[[self.row(path) for path in paths]]
+        return self.words[[self.names.row(path) for path in paths]]
 
 
 class Oti(WordMethod):
@@ -108,8 +98,8 @@ def read_words(folder: Path) -> PseudoWords:
     words = read_matrix(tensor)
     if len(names) != len(words):
         raise InputError(f"{folder}: {tensor.name} has {len(words)} rows, but {listed.name} {len(names)} names")
-    rows = index_names(names, listed, repeats=True, plain=placed_name)  # repeats as published, for FashionIQ's parts
-    return PseudoWords(folder, rows, words)
+    # a picture is there again as published, for FashionIQ's parts
+    return PseudoWords(folder, Names.of(names, listed, repeats=True), words)
 
 
 def words_identity(folder: Path, hashed: Hashed = file_digest) -> dict[str, str]:

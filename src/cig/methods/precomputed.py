@@ -18,7 +18,7 @@ from cig.errors import InputError, UsageError, some
 from cig.formats import identity
 from cig.methods import Option, Source, Weights
 from cig.methods._dual import unit
-from cig.methods._names import index_names, plain_name
+from cig.methods._names import Names, is_of
 from cig.methods._table import read_table
 from cig.types import Query
 
@@ -40,8 +40,7 @@ class Precomputed:
 
     def __init__(self, path: Path) -> None:
         table = read_table(path)
-        self.path, self.names = path, table.names
-        self.rows = index_names(table.names, path)
+        self.path, self.names, self._known = path, table.names, Names.of(table.names, path)
         self.features = torch.from_numpy(table.features)
         self.query_rows = {query: row for row, query in enumerate(table.queries)}
         if len(self.query_rows) < len(table.queries):
@@ -53,7 +52,7 @@ class Precomputed:
 
     def look_up(self, paths: Sequence[Path]) -> dict[Path, Tensor]:
         """Features [d] of the pictures that the file names, as it has them: not normalised."""
-        rows = {path: self.rows.get(plain_name(path.name)) for path in paths}
+        rows = {path: self._known.row(path) for path in paths}
         return {path: self.features[row] for path, row in rows.items() if row is not None}
 
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -75,17 +74,13 @@ class Precomputed:
             InputError: the file has features of queries, but not of these.
         """
         rows = unit(image_features)
-        own = [i for i, query in enumerate(queries) if captions[i] and plain_name(paths[i].name) == _reference(query)]
+        own = [i for i, query in enumerate(queries) if captions[i] and is_of(paths[i], query.reference)]
         if self.query_rows and own:
             ids = [queries[i].id for i in own]
             if lacking := [query for query in ids if query not in self.query_rows]:
                 raise InputError(f"{self.path} has no feature of {len(lacking)} queries: {some(lacking)}")
             rows[own] = unit(self.query_features[[self.query_rows[query] for query in ids]])
         return rows
-
-
-def _reference(query: Query) -> str:
-    return plain_name(query.reference)
 
 
 def load(variant: str, source: Source) -> Precomputed:

@@ -6,6 +6,7 @@ weight shared among them (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Kho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -92,14 +93,17 @@ def train_clip(
     model.to(device)
     need_whole(plan, "CLIP's loss")
 
+    most = max(math.log(LARGEST_SCALE), model.logit_scale.item())  # OpenAI's CLIPs have 100
+
     def loss_of(step: Step) -> Tensor:
+        with torch.no_grad():  # the weight, not what is made of it: above its bound that has no gradient back
+            model.logit_scale.clamp_(max=most)
         batch = pairs.of(step, plan.batch)
         step.ids += batch.ids
         seen = model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output
         pictures = processes.gathered(model.visual_projection(seen).float())
         texts = processes.gathered(text_features(model, tokenizer, batch.captions).float())
-        scale = model.logit_scale.exp().clamp(max=LARGEST_SCALE)
-        return contrastive(texts, pictures, batch.positives.to(device), scale) / processes.world()
+        return contrastive(texts, pictures, batch.positives.to(device), model.logit_scale.exp()) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
         for path in sorted(start.glob("*token*.json")) if start else ():

@@ -137,8 +137,8 @@ def train_generator(
         save_pipeline(out, whole, vae, sampler(recipe.prediction))
         write_card(out, "a generator of pseudo-targets", facts)
 
-    known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source)}}
-    known |= {"start": _identity(start)} if start else {"size": asdict(size)}
+    known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source, cache_dir)}}
+    known |= {"start": _identity(start, cache_dir)} if start else {"size": asdict(size)}
     train(unet, loss_of, plan, out, export, known, tensorboard=tensorboard)
 
 
@@ -150,11 +150,11 @@ def need_elsewhere(out: Path, sources: Mapping[str, str | Path | None]) -> None:
             raise UsageError(f"{flag} {source} is in --out {out}, and would be written over; give another --out")
 
 
-def _identity(start: str) -> dict[str, str]:
+def _identity(start: str, cache_dir: Path | None = None) -> dict[str, str]:
     """Of its UNet alone: a folder may hold a shelf, too."""
     if os.path.isdir(start):
         return {**identity(Path(start) / "unet"), "source": start}
-    return identity(start, config="unet/config.json")
+    return identity(start, cache_dir, config="unet/config.json")
 
 
 def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: float, rng: Random) -> Draw:

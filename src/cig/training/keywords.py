@@ -36,8 +36,12 @@ def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[
 
     A caption without keywords loses one word at random; an empty one is `a photo of $`.
     """
-    texts = [" ".join(caption.lower().replace(PLACEHOLDER, " ").split()) for caption in captions]
-    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger(texts)]
+    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger([plain(own) for own in captions])]
+
+
+def plain(caption: str) -> str:
+    """In lower case, without what would stand for a pseudo-word."""
+    return " ".join(caption.lower().replace(PLACEHOLDER, " ").split())
 
 
 def _masked(words: Sequence[Word], rng: Random) -> str:

@@ -18,7 +18,7 @@ from cig.encoders import Clip
 from cig.errors import UsageError, some
 from cig.formats import fingerprints
 from cig.images import Preprocess, read_batches
-from cig.methods._names import placed_name, twice
+from cig.methods._names import twice
 from cig.runtime import Shard, batches, progress
 from cig.training.lexicon import Lexicon, Made
 from cig.training.loop import DivergedError
@@ -88,7 +88,7 @@ def need_apart(names: Sequence[str]) -> None:
     """Raises UsageError for names that a list of them cannot hold, or that method `oti` would take for one picture."""
     if odd := [name for name in names if not is_text(name)]:
         raise UsageError(f"{len(odd)} names of pictures are not UTF-8, such as {ascii(odd[0])[:80]}; rename them")
-    if again := twice(names, placed_name):
+    if again := twice(names):
         raise UsageError(f"{some(again, 5)}: others have the same name but for suffix or zeros; rename or remove one")
 
 

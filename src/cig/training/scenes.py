@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from cig.errors import InputError, some
+from cig.errors import InputError, plain, some
 from cig.formats import digest_of
 from cig.images import Preprocess, read_picture
 from cig.runtime import say
@@ -113,7 +113,7 @@ def _left_out(
         raise InputError(f"{data}: none of its {count} examples can be trained on: {whys}")
     if names:
         say(f"{len(names)} of {count} examples of {data} are left out: {whys}")
-    return {"left out": f"{len(names)}: {some(names)}"} if names else {}
+    return {"left out": f"{len(names)}: {_told(names)}"} if names else {}
 
 
 def _silent(data: str, examples: Sequence[Example]) -> dict[str, str]:
@@ -121,7 +121,12 @@ def _silent(data: str, examples: Sequence[Example]) -> dict[str, str]:
     names = [one.name for one in examples if not one.captions]
     if names:
         say(f"{len(names)} of {len(examples)} examples of {data} have no caption: {some(names, 5)}")
-    return {"without a caption": f"{len(names)}: {some(names)}"} if names else {}
+    return {"without a caption": f"{len(names)}: {_told(names)}"} if names else {}
+
+
+def _told(names: Sequence[str]) -> str:
+    """In a checkpoint, which is refused with texts of any length."""
+    return some(plain(name, 100) for name in names)
 
 
 def _view(example: Example, seed: int) -> Image.Image:
