@@ -121,6 +121,13 @@ def test_foreign_files_are_kept_and_named(benchmark, composer, tmp_path):
     assert len(EmbeddingFolder(benchmark, tmp_path).files) == 8, "none is there twice"
 
 
+def test_an_overwriting_that_was_stopped_goes_on(world, benchmark, composer, tmp_path):
+    extract(benchmark, composer, tmp_path)
+    other = load_benchmark("circo/test", world)
+    assert extract(other, composer, tmp_path, overwrite=True, shard=Shard(1, 2)).made == 4
+    assert [extract(other, composer, tmp_path, overwrite=True).made for _ in range(2)] == [4, 8], "then all, once more"
+
+
 def test_two_benchmarks_do_not_share_a_folder(world, benchmark, composer, tmp_path):
     """CIRCO's val and test both number their queries from 0."""
     extract(benchmark, composer, tmp_path)

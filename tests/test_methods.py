@@ -476,7 +476,7 @@ def test_names_as_files_and_benchmarks_write_them():
     assert plain_name("v1.2") == "v1.2", "no suffix of a picture"
 
 
-def test_a_name_with_folders_is_of_a_file_in_them_alone():
+def test_a_name_with_folders_is_of_a_file_in_them_alone(tmp_path, monkeypatch):
     names = Names.of(["1.jpg", "shop/dresses/1.jpg", "dresses/1", "000000000042"], Path("f"))
     rows = [names.row(Path(own)) for own in ("a/shop/dresses/1.png", "x/dresses/1.jpg", "shirts/1.jpg", "val/42.jpg")]
     assert rows == [1, 2, 0, 3]
@@ -486,6 +486,10 @@ def test_a_name_with_folders_is_of_a_file_in_them_alone():
         far.row(Path(own)) for own in ("/data/imgs/1.jpg", "/x/up/2.jpg", "dev-1-0-img0", "3", "/other/imgs2/1.jpg")
     ]
     assert rows == [0, 1, 2, None, None], "a bare name, of a picture without a file, is the one that ends so"
+    (tmp_path / "shirts").mkdir()
+    (tmp_path / "shirts/1.jpg").touch()
+    monkeypatch.chdir(tmp_path / "shirts")
+    assert Names.of(["dresses/1.jpg"], Path("f")).row(Path("1.jpg")) is None, "it is shirts/1.jpg"
     own = Path("shop/dresses/1.jpg")
     assert [is_of(own, name) for name in ("1", "dresses/1.png", "shirts/1.jpg", "a/shop/dresses/1.jpg")] == [
         *(True, True),

@@ -202,8 +202,11 @@ def test_words_of_other_settings_are_not_mixed(clip, folder, tmp_path):
     with pytest.raises(MismatchError, match=r"steps: 3 there, 4 now"):
         learn(clip, folder, tmp_path, replace(RECIPE, steps=4))
     before = (tmp_path / OURS[0]).read_bytes()
-    learn(clip, folder, tmp_path, replace(RECIPE, steps=4), overwrite=True)
+    other = {"recipe": replace(RECIPE, steps=4), "overwrite": True}
+    assert learn(clip, folder, tmp_path, shard=Shard(1, 2), **other).batches == 2
+    assert learn(clip, folder, tmp_path, **other).batches == 1, "what was stopped goes on"
     assert (tmp_path / OURS[0]).read_bytes() != before
+    assert learn(clip, folder, tmp_path, **other).batches == 3, "all, once more"
 
 
 def test_each_picture_finds_its_own_word_where_folders_use_the_same_names(clip, folder, tmp_path):

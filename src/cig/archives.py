@@ -62,7 +62,7 @@ class Archive:
         try:
             self._file = _Sparing(io.FileIO(self.path), LISTING)
             self._zip = zipfile.ZipFile(self._file)
-        except (*BROKEN, NotImplementedError) as error:
+        except BROKEN as error:
             raise InputError(f"{self.path} is not a whole zip: {reason(error)}") from error
         self._file.most = self.bounds.member + 1
         self._sort(self._zip.infolist())
@@ -78,7 +78,7 @@ class Archive:
         try:
             with self._zip.open(info) as stream:
                 data = stream.read(info.file_size + 1)
-        except (*BROKEN, NotImplementedError) as error:
+        except BROKEN as error:
             raise InputError(f"{self.path}: {name} cannot be unpacked: {reason(error)}") from error
         if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
             raise InputError(f"{self.path}: {name} is not whole: its size or CRC is not that of the zip's list")

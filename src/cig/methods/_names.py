@@ -58,12 +58,13 @@ class Names:
         return Names(rows)
 
     def row(self, path: Path) -> int | None:
-        """Of the longest name that the path ends with; of a bare name, the one row whose last part it is."""
-        if len(path.parts) == 1 and (alone := self._alone.get(plain_name(path.name))) is not None:
-            return alone
+        """Of the longest name that the path ends with; of a bare name without a file, the one row that ends so."""
         parts = Path(os.path.abspath(path)).parts
         ends = (placed_name("/".join(parts[-depth:])) for depth in range(min(self._depth, len(parts)), 0, -1))
-        return next((self.rows[end] for end in ends if end in self.rows), None)
+        found = next((self.rows[end] for end in ends if end in self.rows), None)
+        if found is None and len(path.parts) == 1 and not os.path.lexists(path):
+            return self._alone.get(plain_name(path.name))
+        return found
 
     @cached_property
     def _depth(self) -> int:

@@ -36,11 +36,11 @@ def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[
 
     A caption without keywords loses one word at random; an empty one is `a photo of $`.
     """
-    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger([plain(own) for own in captions])]
+    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger([clean_caption(own) for own in captions])]
 
 
-def plain(caption: str) -> str:
-    """In lower case, without what would stand for a pseudo-word."""
+def clean_caption(caption: str) -> str:
+    """In lower case, without what would stand for a pseudo-word (LinCIR's loader, by the same name)."""
     return " ".join(caption.lower().replace(PLACEHOLDER, " ").split())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,15 @@ class Made:
 class Lexicon:
     """`manifest.jsonl` has a line for each batch: its pictures, and those that could not be read."""
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        """Raises MismatchError if the folder was made with other settings and overwrite is off."""
-        self.out, self.manifest = out, Manifest(out, settings, overwrite)
+    def __init__(
+        self, out: Path, settings: Mapping[str, Any], overwrite: bool = False, mine: Iterable[int] = ()
+    ) -> None:
+        """As Manifest; `mine`: numbers of the batches that are to be made.
+
+        Raises:
+            MismatchError: the folder was made with other settings and overwrite is off.
+        """
+        self.out, self.manifest = out, Manifest(out, settings, overwrite, [_name(number) for number in mine])
         for name in (f"{stem}{suffix}" for stem in STEMS for suffix in (".safetensors", ".pt") if overwrite):
             remove(out / name)
 

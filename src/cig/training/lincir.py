@@ -13,7 +13,7 @@ from torch.nn import functional
 from cig.encoders import Clip
 from cig.inversion import Phi
 from cig.training.captions import Captions
-from cig.training.keywords import Chunker, Tagger, mask_keywords, plain
+from cig.training.keywords import Chunker, Tagger, clean_caption, mask_keywords
 from cig.training.phi import Network, Pace
 from cig.training.plan import Plan
 from cig.training.step import Step
@@ -47,7 +47,7 @@ class Lincir:
         """Any plan will do."""
 
     def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
-        captions = [plain(own) for own in self.captions.of(step, size)]
+        captions = [clean_caption(own) for own in self.captions.of(step, size)]
         masked = mask_keywords(captions, self.tagger, step.rng)
         noise = torch.rand(size, 1) * torch.randn(size, clip.feature_width)
         for places, share in step.shares(size):

@@ -74,9 +74,11 @@ def train_oti(
     """
     need_apart(pictures.names)
     preprocess = preprocess or clip.preprocess(pad=True)
-    lexicon = Lexicon(out, _settings(clip, pictures, recipe, book, preprocess), overwrite)
     chunks = list(enumerate(batches(range(len(pictures)), recipe.batch)))
-    todo = [(number, chunk) for number, chunk in (shard or Shard()).take(chunks) if not lexicon.has(number)]
+    mine = (shard or Shard()).take(chunks)
+    settings = _settings(clip, pictures, recipe, book, preprocess)
+    lexicon = Lexicon(out, settings, overwrite, [number for number, _ in mine])
+    todo = [(number, chunk) for number, chunk in mine if not lexicon.has(number)]
     for number, chunk in progress(todo, len(todo), "pseudo-words", "batch"):
         named = {pictures.names[place]: pictures.paths[place] for place in chunk}
         features, failed = _features(clip, named, preprocess, workers)
