@@ -28,7 +28,7 @@ WARM = """
 import json, os, resource, sys, time
 from pathlib import Path
 import torch
-from cig.cache import FeatureCache
+from cig.io.feature_cache import FeatureCache
 from cig.finder import Asked, Finder
 from cig.methods import Source, recall_method
 home = Path(sys.argv[1])
@@ -68,9 +68,9 @@ def make(home: Path, pictures: int) -> None:
 
 
 def remember(home: Path, paths: list[Path]) -> None:
-    from cig.cache import FeatureCache
     from cig.features import picture_space
-    from cig.formats import digest
+    from cig.io.feature_cache import FeatureCache
+    from cig.io.files import digest
     from cig.methods import Source, load_method
 
     cache = FeatureCache(home / "cache")

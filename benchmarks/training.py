@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from cig.flags import ComputeFlags, LoopFlags, SearleFlags
-from cig.formats import write_bytes, write_json
+from cig.io.files import write_bytes, write_json
 from cig.runtime import measured, say
 from cig.verbs import inverting, pseudo_words, training, words
 from training_sdxl import CASES, RANK, counted, sdxl, yes

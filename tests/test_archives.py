@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cig.archives import Archive, Bounds, inside, trouble_of_name
 from cig.errors import InputError, NotFoundError
+from cig.io.zips import Archive, Bounds, inside, trouble_of_name
 
 LINK, FIFO, PLAIN = 0o120777, 0o010644, 0o100644
 

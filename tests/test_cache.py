@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from cig.cache import FeatureCache, summary
 from cig.errors import InputError, NotFoundError
+from cig.io.feature_cache import FeatureCache, summary
 
 
 def old(path, text="x"):
@@ -129,7 +129,7 @@ def test_a_damaged_cache_says_what_to_remove(tmp_path, content):
 def test_two_processes_write_at_once(tmp_path):
     code = """if True:
         import sys, numpy as np, pathlib
-        from cig.cache import FeatureCache
+        from cig.io.feature_cache import FeatureCache
         cache = FeatureCache(pathlib.Path(sys.argv[1]))
         for i in range(60):
             cache.write(cache.space({}, "s"), {f"{sys.argv[2]}-{i}": np.full(8, i, np.float32)})

@@ -9,8 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from cig import formats, settings
+from cig import settings
 from cig.cli import app, main
+from cig.io import files
 from cig.runtime import Interrupted
 
 
@@ -312,7 +313,7 @@ def test_tables_are_the_groups_of_flags(capsys):
 
 def stop_at(monkeypatch, name, picture, number=signal.SIGINT):
     """Sends a signal to this process while this picture is written."""
-    write = formats.write_png
+    write = files.write_png
 
     def writing(path, image):
         if path.name == picture:

@@ -10,14 +10,14 @@ import pytest
 import cig
 from cig import load_benchmarks, plugins
 from cig.branches import parse_method, parse_named, usual_methods
-from cig.cache import FeatureCache
 from cig.cli import main
 from cig.contest import hold
 from cig.controls import names as control_names
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation import clusters_of
-from cig.formats import read_object
 from cig.fusion import PSEUDO_TARGET
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import read_object
 from cig.options import Comparing, Compute, Data
 from cig.runs import compare
 from cig.statistics import holm

@@ -7,7 +7,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from cig import CIRRDataset, ComposedEmbedsDataset, FashionIQDataset
 from cig.errors import InputError
-from cig.tensors import write_embedding
+from cig.io.tensors import write_embedding
 from cig.types import ComposedEmbedding
 
 

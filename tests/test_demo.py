@@ -10,10 +10,10 @@ from PIL import Image
 
 from cig import cli, demo
 from cig.benchmarks import load_benchmark
-from cig.cache import FeatureCache
 from cig.errors import NotFoundError
 from cig.icons.corpus import read_set
-from cig.manifest import Manifest
+from cig.io.feature_cache import FeatureCache
+from cig.io.manifest import Manifest
 from cig.options import Compute
 from cig.verbs import errands
 

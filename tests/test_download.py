@@ -31,7 +31,7 @@ from cig.download._hosts import LOST
 from cig.download._ledger import Ledger
 from cig.download._mirrors import addresses
 from cig.download._urls import read_urls
-from cig.images import limit_pixels
+from cig.io.images import limit_pixels
 
 
 def picture(name, form="JPEG", size=(40, 30)):

@@ -15,7 +15,7 @@ from PIL import Image
 import serving
 from cig.benchmarks import load_benchmark
 from cig.download import circo
-from cig.ranges import Known
+from cig.io.resumable import Known
 from test_cli import run
 
 PICTURES = 60  # of the tiny world, each split of CIRR, and CIRCO
@@ -194,7 +194,7 @@ def test_the_published_zip_is_known_where_it_is_asked_of_coco(tmp_path):
 
 def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(circo, "COCO", server.url)
-    monkeypatch.setattr("cig.web.is_public", lambda address: True)
+    monkeypatch.setattr("cig.io.http.is_public", lambda address: True)
     root = tmp_path / "circo"
     code, _, err = run(capsys, *asked_of(server, "circo", root))
     assert (code, "is not the file that is known: its md5 is" in err) == (1, True)
@@ -212,7 +212,7 @@ def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, cap
 
 def test_space_for_all_is_asked_for_before_the_first_byte(server, tmp_path, capsys, monkeypatch):
     run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--no-pictures"))
-    monkeypatch.setattr("cig.ranges.disk_of", lambda folder: 40 * 10**9)
+    monkeypatch.setattr("cig.io.resumable.disk_of", lambda folder: 40 * 10**9)
     monkeypatch.setattr(circo, "COCO", server.url)
     server.asked.clear()
     code, _, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo"))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cig import fetch
 from cig.fetch import fetch_pictures
-from cig.web import Rules, is_public
+from cig.io.http import Rules, is_public
 
 
 def png(side=8):
@@ -86,7 +86,7 @@ def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, mon
     ],
 )
 def test_what_is_refused_is_named_and_leaves_nothing(tmp_path, monkeypatch, url, words):
-    monkeypatch.setattr("cig.images._max_pixels", 100)
+    monkeypatch.setattr("cig.io.images._max_pixels", 100)
     to = {name: httpx.Response(302, headers={"location": place}) for name, place in REDIRECTS.items()}
     endless = httpx.Response(200, stream=Endless())
     packed = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Endless())

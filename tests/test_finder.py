@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cig import Source, load_method
-from cig.cache import FeatureCache
 from cig.cli import main
 from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
 from cig.filters import Condition, Metadata, allowed
 from cig.finder import Asked, Finder
 from cig.galleries import list_folder
 from cig.hits import to_html
-from cig.images import limit_pixels, read_picture
+from cig.io.feature_cache import FeatureCache
+from cig.io.images import limit_pixels, read_picture
 from cig.lookup import Lookup, parse_line
 from cig.methods import recall_method
 from cig.options import Compute, Finding, Searching

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cig import formats
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError
-from cig.formats import digest_of, find_by_id, fingerprints, identity, picture_name, read_json, sweep, write_bytes
-from cig.manifest import Manifest
-from cig.tensors import read_embedding, stack_embeddings, write_embedding
+from cig.io import files
+from cig.io.files import digest_of, find_by_id, fingerprints, identity, picture_name, read_json, sweep, write_bytes
+from cig.io.manifest import Manifest
+from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import ComposedEmbedding
 
 
@@ -37,7 +37,7 @@ def test_writes_are_whole_or_not_there(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_swept(tmp_path):
     """Pid 1 is alive, one above the highest is not; another machine's is not ours to judge."""
-    gone, host = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1, formats._HOST
+    gone, host = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1, files._HOST
     names = [f".a.png.{host}-{gone}.part", f".a.png.{host}-1.part", f".a.png.elsewhere-{gone}.part", "a.png", ".part"]
     for name in names:
         (tmp_path / name).touch()

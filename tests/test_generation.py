@@ -11,11 +11,11 @@ import oracle
 from cig import load_benchmark
 from cig.composition import Composed, EmbeddingFolder, Shown, extract
 from cig.errors import MismatchError
-from cig.formats import write_png
 from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
 from cig.inversion import load_composer
-from cig.manifest import Manifest
+from cig.io.files import write_png
+from cig.io.manifest import Manifest
 from cig.options import Compute, presets
 from cig.runtime import Shard
 from cig.types import Benchmark, ComposedEmbedding, Query
@@ -160,7 +160,7 @@ def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr("cig.generation.write_png", dying(write_png))
-        patch.setattr("cig.manifest.Manifest.add", dying(Manifest.add))
+        patch.setattr("cig.io.manifest.Manifest.add", dying(Manifest.add))
         with pytest.raises(Killed):
             imagine(queries, Table(), Painter(), tmp_path / "killed")
     done = imagine(queries, Table(), Painter(), tmp_path / "killed")

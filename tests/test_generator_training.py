@@ -16,19 +16,19 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
-from cig.cache import FeatureCache
 from cig.composition import Composed, take
 from cig.errors import InputError, MismatchError, UsageError
 from cig.flags import LoopFlags
-from cig.formats import write_png
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.icons.corpus import INKS
 from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.icons.triplets import ATTRIBUTES
-from cig.images import MEAN, STD
 from cig.inversion import load_composer
-from cig.tensors import map_tensors, read_tensors
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import write_png
+from cig.io.images import MEAN, STD
+from cig.io.tensors import map_tensors, read_tensors
 from cig.training import load_scenes, loop, shelf
 from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
 from cig.training.framing import Frame

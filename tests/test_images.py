@@ -11,7 +11,7 @@ from PIL import Image
 
 import oracle
 from cig.errors import PictureError
-from cig.images import Preprocess, limit_pixels, read_batches, read_picture, target_pad
+from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture, target_pad
 
 MODES = ["RGB", "RGBA", "LA", "L", "P", "1", "CMYK", "I;16"]
 

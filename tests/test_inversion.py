@@ -7,8 +7,8 @@ import oracle
 from cig import Phi, load_composer
 from cig.encoders import load_clip
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.images import Preprocess, read_picture
 from cig.inversion import join_captions, load_phi, over_orders, prompt, prompts
+from cig.io.images import Preprocess, read_picture
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from cig.looks import Look, Trouble, difference_hash, look, look_at, near
+from cig.io.image_checks import Look, Trouble, difference_hash, look, look_at, near
 
 
 def packed(image, kind="PNG", **options):
@@ -54,7 +54,7 @@ def test_a_folder_named_as_a_picture_and_a_truncated_jpeg_are_damaged(tmp_path, 
 
 
 def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("cig.images._max_pixels", 99)
+    monkeypatch.setattr("cig.io.images._max_pixels", 99)
     (tmp_path / "a.png").write_bytes(packed(Image.new("L", (10, 10))))
     assert look(tmp_path / "a.png").kind == "too large"
 

@@ -19,18 +19,18 @@ import oracle
 import tiny
 from cig import Source, load_method, plugins
 from cig.benchmarks import load_benchmarks
-from cig.cache import FeatureCache
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.features import embed_pictures
-from cig.images import read_picture
+from cig.io.feature_cache import FeatureCache
+from cig.io.images import read_picture
+from cig.io.pickles import read_pickled_names
+from cig.io.tensors import read_matrix
 from cig.methods import ALIASES, check_flags, published_experiment, recall_method, split_method
 from cig.methods._names import Names, is_of, plain_name
 from cig.methods._table import read_table
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
-from cig.pickles import read_pickled_names
 from cig.retrieval import search
-from cig.tensors import read_matrix
 from cig.types import Query
 
 PARTS = ("CIRR", "FashionIQ", "CIRCO", "shop")

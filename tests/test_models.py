@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cig
-from cig import Phi, hub, inspection, models, plugins, releases
+from cig import Phi, inspection, models, plugins, releases
 from cig.cli import main
 from cig.encoders import load_clip
 from cig.errors import NotFoundError
 from cig.inversion import IM2TEXT, Im2Text
+from cig.io import hub
 from cig.methods import Source, Weights, weights_of
 from cig.options import Composing
 from fakehub import Hub, serving

@@ -16,16 +16,16 @@ from PIL import Image
 from pyarrow import parquet
 
 from cig import searching
-from cig.cache import FeatureCache
 from cig.cli import main
 from cig.encoders import load_clip
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation import evaluate
 from cig.flags import LoopFlags, ValidateFlags
-from cig.images import Preprocess
 from cig.inversion import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
+from cig.io.feature_cache import FeatureCache
+from cig.io.images import Preprocess
+from cig.io.tensors import read_tensors
 from cig.options import Compute, Data, Searching
-from cig.tensors import read_tensors
 from cig.training import layouts, loop, taggers
 from cig.training import phi as room
 from cig.training.captions import Packed, load_captions

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import oracle
-from cig import images
 from cig.cli import app
 from cig.errors import IncompleteError
+from cig.io import images
 from cig.options import Compute, Data, Generation
 from cig.pipeline import generate as generate_from
 from cig.training.unet import load_unet, widened
@@ -313,7 +313,12 @@ def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, mon
     def never(*args, **options):
         raise AssertionError("was asked again")
 
-    names = ("cig.encoders.load_clip", "cig.generators.sdxl.load", "cig.images.read_picture", "cig.page.read_picture")
+    names = (
+        "cig.encoders.load_clip",
+        "cig.generators.sdxl.load",
+        "cig.io.images.read_picture",
+        "cig.page.read_picture",
+    )
     for name in names:
         monkeypatch.setattr(name, never)
     run(world, tmp_path, *cirr(world, "val"))
@@ -324,7 +329,7 @@ def test_a_second_cached_evaluation_touches_no_model(world, of_others, tmp_path,
     line = ["evaluate", *cirr(world, "val"), *searching(world, of_others / "cirr"), "--feature-cache", tmp_path / "f"]
     cig(*line, "--rankings", tmp_path / "a.json")
     monkeypatch.setattr("cig.encoders.load_clip", None)
-    monkeypatch.setattr("cig.images.read_picture", None)
+    monkeypatch.setattr("cig.io.images.read_picture", None)
     cig(*line, "--rankings", tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
@@ -335,7 +340,7 @@ def test_a_changed_picture_is_looked_at_again(world, of_others, tmp_path, monkey
     cig(*line)
     Image.new("RGB", (64, 64), "red").save(pictures / "09996.png")
     read, seen = images.read_picture, []
-    monkeypatch.setattr("cig.images.read_picture", lambda path: seen.append(path.name) or read(path))
+    monkeypatch.setattr("cig.io.images.read_picture", lambda path: seen.append(path.name) or read(path))
     cig(*line)
     assert seen == ["09996.png"]
 

@@ -7,10 +7,11 @@ import random
 import pytest
 
 import serving
-from cig import ranges, runtime
+from cig import runtime
 from cig.errors import InputError, OutputError, UsageError
-from cig.ranges import Known, fetch_file
-from cig.web import Rules, Web, WebError
+from cig.io import resumable
+from cig.io.http import Rules, Web, WebError
+from cig.io.resumable import Known, fetch_file
 
 CONTENT = random.Random(0).randbytes(3 * 2**20)
 NO_WAITS = (0.0, 0.0)
@@ -71,7 +72,7 @@ def test_what_breaks_off_goes_on_from_there(server, tmp_path, mood):
 
 
 def test_tries_are_counted_anew_after_a_headway(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "HEADWAY", 1000)
+    monkeypatch.setattr(resumable, "HEADWAY", 1000)
     server.moods = ["short 200000"] * 12
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
     assert len(server.asked) == 13
@@ -169,7 +170,7 @@ def test_another_file_than_was_known_does_not_get_its_name(server, tmp_path, kno
 
 
 def test_a_drip_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "WINDOW", 0.2)
+    monkeypatch.setattr(resumable, "WINDOW", 0.2)
     server.moods = ["drip"]
     with pytest.raises(WebError, match="bytes in 0 seconds") as error:
         fetch(server, tmp_path / "big", waits=())
@@ -193,7 +194,7 @@ def test_a_stop_keeps_what_came(server, tmp_path, monkeypatch):
 
 
 def test_no_space_is_told_before_anything_comes(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "disk_of", lambda folder: 1000)
+    monkeypatch.setattr(resumable, "disk_of", lambda folder: 1000)
     with pytest.raises(OutputError, match=r"the rest of big takes 0\.0 GB"):
         fetch(server, tmp_path / "big")
     assert (tmp_path / "big.part").stat().st_size == 0
@@ -201,7 +202,7 @@ def test_no_space_is_told_before_anything_comes(server, tmp_path, monkeypatch):
 
 def test_what_the_disk_refuses_is_no_fault_of_the_server(server, tmp_path, monkeypatch):
     begun(tmp_path / "big", 1000, server)
-    opened = ranges.Path.open
+    opened = resumable.Path.open
 
     class Full:
         def __init__(self, file):
@@ -219,13 +220,13 @@ def test_what_the_disk_refuses_is_no_fault_of_the_server(server, tmp_path, monke
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ranges.Path, "open", lambda path, mode: Full(opened(path, mode)))
+    monkeypatch.setattr(resumable.Path, "open", lambda path, mode: Full(opened(path, mode)))
     with pytest.raises(OutputError, match="No space left"):
         fetch(server, tmp_path / "big")
     assert len(server.asked) == 1
 
 
 def test_two_processes_do_not_write_one_part(server, tmp_path):
-    with ranges._alone(tmp_path / "big.part"), pytest.raises(UsageError, match="another process is fetching big"):
+    with resumable._alone(tmp_path / "big.part"), pytest.raises(UsageError, match="another process is fetching big"):
         fetch(server, tmp_path / "big")
     assert server.asked == []

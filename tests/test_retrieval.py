@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cig import Source, load_benchmark, load_method, search
 from cig.features import embed_pictures
 from cig.fusion import Rows, fuse
-from cig.images import Preprocess
+from cig.io.images import Preprocess
 from cig.retrieval import rank, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 

@@ -28,13 +28,13 @@ from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
 from cig.cli import main
 from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
-from cig.formats import find_by_id, read_json
 from cig.generation import Shelf
-from cig.images import Preprocess, limit_pixels, read_batches, read_picture
 from cig.inversion import Phi, load_phi
-from cig.layout import find_home, list_pictures
-from cig.manifest import Manifest
-from cig.tensors import read_embedding, read_tensors
+from cig.io.dataset_paths import find_home, list_pictures
+from cig.io.files import find_by_id, read_json
+from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture
+from cig.io.manifest import Manifest
+from cig.io.tensors import read_embedding, read_tensors
 from cig.types import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore")

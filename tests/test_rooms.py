@@ -11,7 +11,7 @@ from PIL import Image
 
 from cig import plugins, report, runtime, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.layout import find_home, list_pictures, walk_pictures
+from cig.io.dataset_paths import find_home, list_pictures, walk_pictures
 from cig.preflight import need_embeddings
 from cig.runtime import say
 from cig.types import Report

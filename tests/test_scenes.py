@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cig.errors import InputError, NotFoundError, PixelsError, UsageError
-from cig.images import Preprocess
+from cig.io.images import Preprocess
 from cig.training import captioned, load_scenes, looking
 from cig.training.framing import Frame
 from cig.training.looking import look_over
@@ -285,7 +285,7 @@ def test_what_was_looked_at_is_remembered_as_it_goes(tmp_path, monkeypatch):
 def test_remembered_pictures_are_bounded_too(tmp_path, monkeypatch):
     paint(tmp_path / "a.png")
     look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
-    monkeypatch.setattr("cig.images._max_pixels", 4)
+    monkeypatch.setattr("cig.io.images._max_pixels", 4)
     _, failed = look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
     assert "--max-pixels" in failed[tmp_path / "a.png"]
 

@@ -16,8 +16,8 @@ from cig.encoders import load_clip
 from cig.errors import UsageError
 from cig.flags import LoopFlags, SearleFlags
 from cig.inversion import load_phi
+from cig.io.tensors import read_tensors
 from cig.methods.oti import read_words
-from cig.tensors import read_tensors
 from cig.training.loop import CHECKPOINT
 from cig.training.oti import Recipe, train_oti
 from cig.training.pictures import load_pictures

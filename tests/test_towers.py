@@ -19,10 +19,10 @@ from transformers import (
 
 import tiny
 from cig import Source, load_method
-from cig.cache import FeatureCache
 from cig.encoders import Clip
 from cig.errors import InputError, MismatchError, NotFoundError, PictureError
-from cig.images import read_picture
+from cig.io.feature_cache import FeatureCache
+from cig.io.images import read_picture
 from cig.methods import recall_method
 from cig.towers import OwnPreprocess, load_tower
 

@@ -20,7 +20,7 @@ from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.flags import LoopFlags, SearleFlags
 from cig.inversion import IM2TEXT, load_phi
-from cig.tensors import read_tensors
+from cig.io.tensors import read_tensors
 from cig.training import card, load_pairs, loop
 from cig.training.clip import contrastive, deepen
 from cig.training.keywords import Chunker, Word, mask_keywords

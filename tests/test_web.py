@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cig.errors import UsageError
-from cig.web import Rules, Web, WebError, _retry_after, chunks, named_hosts, retried
+from cig.io.http import Rules, Web, WebError, _retry_after, chunks, named_hosts, retried
 
 
 class Handler(BaseHTTPRequestHandler):

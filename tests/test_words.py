@@ -12,8 +12,9 @@ from PIL import Image
 
 import serving
 from cig import settings
-from cig.cache import FeatureCache
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.io.feature_cache import FeatureCache
+from cig.io.http import WebError
 from cig.methods import EMBEDDED
 from cig.training import association, vocabulary
 from cig.training.association import associate, embed_names
@@ -24,7 +25,6 @@ from cig.training.pictures import load_pictures
 from cig.training.vocabulary import load_concepts, load_vocabulary, of_names
 from cig.training.wording import TEMPLATES
 from cig.verbs import pseudo_words, words
-from cig.web import WebError
 from test_cli import run
 
 ICONS = EMBEDDED / "clip"  # a small CLIP that is shipped

@@ -22,8 +22,8 @@ import resvg_py
 from PIL import Image
 
 import grammar
-from cig.formats import write_bytes
 from cig.icons.corpus import SIDE, SPLITS, Icon, compress, pack, rows
+from cig.io.files import write_bytes
 from duplicates import near_duplicates
 
 # Licences were read in the authors' own packages, not in metadata: Remix Icon (a licence of its own since January

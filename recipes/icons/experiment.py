@@ -24,7 +24,7 @@ import numpy as np
 from cig import statistics
 from cig.benchmarks.icons import read
 from cig.evaluation import clusters_of
-from cig.formats import digest_of, file_digest, read_object, write_bytes, write_json
+from cig.io.files import digest_of, file_digest, read_object, write_bytes, write_json
 from cig.metrics import Values
 from cig.runtime import commit, say
 from cig.types import Benchmark

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from cig.formats import write_png
 from cig.icons.corpus import Icon, paint, read_split
+from cig.io.files import write_png
 from cig.methods import load_method
 from cig.runtime import batches
 from duplicates import near_duplicates, nearest_rows

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cig import standings
 from cig.benchmarks.icons import read
-from cig.cache import FeatureCache
 from cig.contest import hold
-from cig.formats import write_bytes
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import write_bytes
 from cig.options import Comparing, Compute, Data, Searching
 from cig.runtime import commit
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from cig.encoders import Clip
-from cig.formats import identity, make_folder, write_bytes
 from cig.generators.sdxl import meta_unet, shown_reference
 from cig.icons.pairs import normalised
-from cig.images import read_batches
 from cig.inversion import Composer
+from cig.io.files import identity, make_folder, write_bytes
+from cig.io.images import read_batches
+from cig.io.tensors import read_tensors
 from cig.runtime import batches, progress
-from cig.tensors import read_tensors
 from cig.training import load_scenes
 from cig.training.card import write_card
 from cig.training.generator import load_vae

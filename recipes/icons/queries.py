@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cig.formats import write_bytes
 from cig.icons.corpus import INKS, SPLITS, Icon, compress, picture_name, read_split
+from cig.io.files import write_bytes
 from duplicates import nearest, prints
 from wordings import say
 

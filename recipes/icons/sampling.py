@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cig.benchmarks.icons import read
-from cig.cache import FeatureCache
 from cig.composition import Composed, Shown
-from cig.formats import write_json
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import write_json
 from cig.methods import Source, load_method
 from cig.runtime import say
 from cig.types import Benchmark, Branch

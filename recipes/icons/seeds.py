@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cig.cache import FeatureCache
+from cig.io.feature_cache import FeatureCache
 from cig.options import Compute, Data, Searching
 from cig.searching import search_parts
 from cig.versus import compare_rankings

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.cache import FeatureCache
 from cig.evaluation import score_queries
 from cig.features import embed_pictures
 from cig.fusion import Embedded, embed
+from cig.io.feature_cache import FeatureCache
 from cig.metrics import Values, average_precision
 from cig.retrieval import index, rank, wanted_pictures
 from cig.types import Benchmark, Branch, Gallery, Method

@@ -11,9 +11,9 @@ from collections import defaultdict
 from pathlib import Path
 from random import Random
 
-from cig.formats import write_bytes
 from cig.icons.captions import caption
 from cig.icons.corpus import INKS, Icon, read_split
+from cig.io.files import write_bytes
 
 DRAWINGS = 3  # that a name has at least
 PHRASES = 32  # a name

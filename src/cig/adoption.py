@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cig import hub
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
-from cig.formats import (
+from cig.inspection import Finding, compare_widths, inspect, weight_files
+from cig.io import hub
+from cig.io.files import (
     digest,
     file_digest,
     folder_digest,
@@ -25,7 +26,6 @@ from cig.formats import (
     write_json,
     writing,
 )
-from cig.inspection import Finding, compare_widths, inspect, weight_files
 
 if TYPE_CHECKING:
     from cig.models import Weight

@@ -10,7 +10,7 @@ from typing import Any
 from cig import pipeline, settings
 from cig.cells import Cell
 from cig.errors import IncompleteError
-from cig.formats import read_object, remove
+from cig.io.files import read_object, remove
 from cig.options import Composing, Compute, Data, Generation, Searching
 
 IMAGINED_AT_ONCE = 4

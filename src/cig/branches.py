@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from cig import controls, plugins, settings
 from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
 from cig.features import models_digest
-from cig.formats import find_several_by_id, picture_name, read_object
 from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
-from cig.layout import existing_part
-from cig.manifest import Manifest, is_stale
+from cig.io.dataset_paths import existing_part
+from cig.io.files import find_several_by_id, picture_name, read_object
+from cig.io.manifest import Manifest, is_stale
 from cig.options import Branching, Comparing, Compute, Searching
 from cig.runtime import resolve_device, say
 from cig.types import Benchmark, Branch, Method
 from cig.weights import frozen
 
 if TYPE_CHECKING:
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SIDES = (8, 2048)  # pixels that a VAE is given at once, a side

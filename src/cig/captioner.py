@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cig.errors import InputError, NotFoundError, reason, some
-from cig.formats import identity
+from cig.io.files import identity
 from cig.runtime import batches, quiet_transformers
 from cig.towers import OwnPreprocess, own_preprocess
 

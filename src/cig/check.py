@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import plain
-from cig.formats import set_digest
-from cig.looks import SMALLEST, Look, Trouble, look_at
+from cig.io.files import set_digest
+from cig.io.image_checks import SMALLEST, Look, Trouble, look_at
 from cig.types import TARGET, Benchmark
 
 EXAMPLES, LONG = 3, 200  # of a finding, and letters of each

@@ -61,7 +61,7 @@ def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False
     clear
         Forget everything. It can all be computed again.
     """
-    from cig.cache import FeatureCache, summary
+    from cig.io.feature_cache import FeatureCache, summary
 
     known = settings.value("search", "feature_cache")
     place = folder or (Path(known.value) if known else None)

@@ -13,13 +13,13 @@ import numpy as np
 
 from cig import settings, statistics
 from cig.branches import Branches, need_place
-from cig.cache import FeatureCache
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import evaluate, score_queries
 from cig.features import embed_pictures, embed_queries, models_digest
-from cig.formats import digest_of
 from cig.fusion import Embedded, embed
-from cig.manifest import cost_of
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import digest_of
+from cig.io.manifest import cost_of
 from cig.options import Branching, Comparing, Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.retrieval import index, rank_embedded, seen_by, wanted_pictures

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from cig.errors import PictureError, UsageError
-from cig.formats import digest_of, fingerprints, identity, write_json, write_png
-from cig.images import read_picture
+from cig.io.files import digest_of, fingerprints, identity, write_json, write_png
+from cig.io.images import read_picture
 from cig.preflight import need_outside
 from cig.runtime import progress, seed_of
 from cig.types import TARGET, Benchmark, Query

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cig import report
-from cig.cache import FeatureCache
 from cig.errands import find
 from cig.errors import MismatchError, NotFoundError, some
 from cig.evaluation import evaluate
-from cig.formats import write_json, writing
 from cig.fusion import PSEUDO_TARGET
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import write_json, writing
 from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
 from cig.runtime import say
 from cig.searching import Found, search_parts, write_reports

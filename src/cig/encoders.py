@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
-from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, reason, some
-from cig.formats import identity, read_json
-from cig.images import Preprocess
+from cig.io import hub
+from cig.io.files import identity, read_json
+from cig.io.images import Preprocess
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
 

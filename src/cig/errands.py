@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig.errors import IncompleteError, MismatchError, UsageError
-from cig.formats import write_bytes, write_json
+from cig.io.files import write_bytes, write_json
 from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
 from cig.preflight import need_all, need_outside, need_pictures, need_unet
 from cig.runtime import commit, device_name, free_memory, resolve_device, say, versions
@@ -47,8 +47,8 @@ def compare(
         UsageError: hidden targets; methods or branches that cannot be.
     """
     from cig import standings
-    from cig.cache import FeatureCache
     from cig.contest import hold
+    from cig.io.feature_cache import FeatureCache
 
     if any(path.suffix != ".md" for path in reports):
         raise UsageError("--report of a comparison is Markdown: end it in .md")
@@ -283,8 +283,8 @@ def _trial_checks(trying: Trying, out: Path) -> list:
 
 def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work) -> Trial:
     """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
-    from cig.cache import FeatureCache
-    from cig.manifest import cost_of
+    from cig.io.feature_cache import FeatureCache
+    from cig.io.manifest import cost_of
     from cig.trial import make
 
     need_pictures([part])

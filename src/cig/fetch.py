@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cig import images
 from cig.errors import PictureError
-from cig.formats import write_bytes
-from cig.images import decode_picture
+from cig.io import images
+from cig.io.files import write_bytes
+from cig.io.http import Resolve, Rules, Web, WebError, retried
+from cig.io.images import decode_picture
 from cig.runtime import progress
-from cig.web import Resolve, Rules, Web, WebError, retried
 
 if TYPE_CHECKING:
     import httpx

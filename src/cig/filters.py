@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError, did_you_mean, some
-from cig.tables import read_rows
+from cig.io.tables import read_rows
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.cache import FeatureCache
 from cig.errors import PictureError, UsageError
 from cig.features import embed_pictures, embed_queries
 from cig.galleries import open_gallery
+from cig.io.feature_cache import FeatureCache
 from cig.retrieval import top_k
 from cig.types import Method, Query
 

@@ -82,7 +82,7 @@ class ComputeFlags:
     "Larger pictures are refused before they are decoded."
 
     def asked(self, batch_size: int) -> Compute:
-        from cig.images import limit_pixels
+        from cig.io.images import limit_pixels
         from cig.options import Compute
 
         at_least_1("--batch-size", batch_size)
@@ -479,7 +479,7 @@ class AskingFlags:
 
     def asked(self) -> Asking:
         from cig.download import Asking
-        from cig.images import limit_pixels
+        from cig.io.images import limit_pixels
 
         for key in ("per_host", "at_once", "max_mb", "max_pixels"):
             at_least_1(f"--{key.replace('_', '-')}", getattr(self, key))

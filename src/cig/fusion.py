@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.cache import FeatureCache
 from cig.errors import MismatchError, UsageError
 from cig.features import PictureFeatures, embed_queries, no_query, same_pictures
+from cig.io.feature_cache import FeatureCache
 from cig.types import Benchmark, Branch, Method, Query
 
 PSEUDO_TARGET = "pseudo-target"  # the published recipe's only branch

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cig.cache import INDEXES, FeatureCache
 from cig.errors import CigError, NotFoundError, PictureError
 from cig.features import PictureFeatures, embed_pictures, picture_space
-from cig.formats import digest_of, read_object, write_bytes, write_json
-from cig.images import Preprocess, read_pixels
-from cig.layout import walk_pictures
+from cig.io.dataset_paths import walk_pictures
+from cig.io.feature_cache import INDEXES, FeatureCache
+from cig.io.files import digest_of, read_object, write_bytes, write_json
+from cig.io.images import Preprocess, read_pixels
 from cig.types import Method
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cig.cache import FeatureCache
 from cig.errors import printable
 from cig.finder import Asked, Hit
+from cig.io.feature_cache import FeatureCache
 from cig.page import SURROGATES, own_code, template, thumbnails
 
 

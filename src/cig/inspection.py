@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cig import hub
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, some
-from cig.formats import file_digest, folder_digest, read_object, stat_file
+from cig.io import hub
+from cig.io.files import file_digest, folder_digest, read_object, stat_file
+from cig.io.tensors import read_header
 from cig.models import Weight, composing_clips
 from cig.runtime import say
-from cig.tensors import read_header
 
 if TYPE_CHECKING:
     import torch

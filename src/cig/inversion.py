@@ -15,16 +15,16 @@ from torch import nn
 
 from cig.encoders import Clip, Placement
 from cig.errors import InputError, MismatchError, UsageError
-from cig.formats import identity
-from cig.images import Preprocess, Preprocessing
+from cig.io.files import identity
+from cig.io.images import Preprocess, Preprocessing
+from cig.io.tensors import is_plain, read_tensors
 from cig.runtime import jsonable
-from cig.tensors import is_plain, read_tensors
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
 
 PROMPT = "a photo of $ that {caption}"
 BARE_PROMPT = "a photo of $"  # of a query without a caption

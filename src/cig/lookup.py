@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig import settings
-from cig.cache import FeatureCache
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
 from cig.filters import Condition, Metadata, allowed, need_columns
 from cig.finder import Asked, Finder, Hit, need_sight
-from cig.formats import UNSAYABLE, digest_of, file_digest, fingerprints
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import UNSAYABLE, digest_of, file_digest, fingerprints
 from cig.options import Compute, Finding, Generation, Searching
 from cig.preflight import is_walked
 from cig.runtime import jsonable, say

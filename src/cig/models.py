@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cig import hub, plugins, settings
+from cig import plugins, settings
 from cig.errors import CigError, NotFoundError, did_you_mean, some
-from cig.formats import read_object
+from cig.io import hub
+from cig.io.files import read_object
 from cig.methods import ALIASES, EMBEDDED, OUR_LICENCE, Weights
 from cig.options import Composing, Generation
 from cig.preflight import is_hub_id, weights_at

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cig import plugins, settings
 from cig.benchmarks import load_benchmarks, split_name
 from cig.generators import sampling
-from cig.images import Preprocessing
+from cig.io.images import Preprocessing
 from cig.preflight import weights_at
 from cig.runtime import Seeds, Shard
 from cig.types import Benchmark

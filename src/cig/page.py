@@ -18,9 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig.cache import FeatureCache
 from cig.errors import PictureError
-from cig.images import read_picture
+from cig.io.feature_cache import FeatureCache
+from cig.io.images import read_picture
 from cig.report import label, notes, present
 from cig.types import TARGET, Benchmark, Query, Ranking, Report
 

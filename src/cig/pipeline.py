@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.errors import NotFoundError, UsageError
-from cig.formats import remove, write_json
-from cig.layout import existing_part, part_folder
+from cig.io.dataset_paths import existing_part, part_folder
+from cig.io.files import remove, write_json
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
 from cig.runtime import free_memory, say
@@ -117,8 +117,8 @@ def evaluate(
         IncompleteError: after everything is written, if queries could not run for lack of their reference.
     """
     from cig import report
-    from cig.cache import FeatureCache
     from cig.evaluation import evaluate as score
+    from cig.io.feature_cache import FeatureCache
 
     need_known_forms(reports)
     parts = need_all(lambda: data.load("val"), [lambda: check_searching(searching)])
@@ -162,7 +162,7 @@ def submit(
         UsageError: the benchmark has no evaluation server.
         IncompleteError: references are missing and allow_missing is off; nothing is written.
     """
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
     from cig.report import notes, to_json
 
     family = _need_server(data, name)
@@ -217,7 +217,7 @@ def run(
         NotFoundError: weights or data that are not there, all named at once, before anything is loaded.
         IncompleteError: queries that could not run; the others were done.
     """
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
 
     composing, generation = composing or Composing(), generation or Generation()
     out = out or data.default_folder("runs", "val")
@@ -260,7 +260,7 @@ def _search_only(
     reports: Sequence[Path],
 ) -> None:
     """For queries without known targets, which no server judges: rankings and the page."""
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
 
     cache = FeatureCache(searching.cache)
     found = search_parts(parts, data, compute, searching, cache)

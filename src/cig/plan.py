@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cig import plugins
 from cig.encoders import meta_clip
-from cig.formats import find_by_id
 from cig.generators.sdxl import meta_sdxl, passes, shown_reference
-from cig.layout import part_folder
+from cig.io.dataset_paths import part_folder
+from cig.io.files import find_by_id
 from cig.methods import split_method
 from cig.options import Composing, Compute, Data, Generation, Searching
 from cig.preflight import need_all, need_unet

@@ -12,7 +12,7 @@ from typing import Any
 from cig.attempt import Attempt, Places, commands
 from cig.cells import Cell, cells, find
 from cig.errors import CigError, IncompleteError, some
-from cig.formats import write_json
+from cig.io.files import write_json
 from cig.needs import Lack, lacks
 from cig.report import notes
 from cig.runtime import say

@@ -12,16 +12,16 @@ from cig import plugins
 from cig.branches import Branches, refused
 from cig.branches import check as check_branches
 from cig.errors import UsageError
-from cig.formats import write_bytes
-from cig.manifest import Manifest
+from cig.io.files import write_bytes
+from cig.io.manifest import Manifest
 from cig.options import Compute, Data, Searching
 from cig.preflight import need_pictures
 from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
 from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:
-    from cig.cache import FeatureCache
     from cig.features import PictureFeatures
+    from cig.io.feature_cache import FeatureCache
     from cig.methods import Source
 
 Targets = dict[str, Path]

@@ -16,7 +16,7 @@ import numpy as np
 from cig.check import EXAMPLES, Finding, fields, line
 from cig.encoders import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.inversion import PROMPT, prompts
-from cig.looks import BITS, Look, look_at, near
+from cig.io.image_checks import BITS, Look, look_at, near
 from cig.types import TARGET, Benchmark, Query
 
 CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end included

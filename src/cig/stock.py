@@ -8,8 +8,8 @@ from pathlib import Path
 from cig import models
 from cig.adoption import adopt_folder
 from cig.errors import IncompleteError, NotFoundError, some
-from cig.formats import write_json
 from cig.inspection import Finding, inspect, to_json, to_text
+from cig.io.files import write_json
 from cig.releases import comes_by_hand, fetch
 from cig.runtime import say
 

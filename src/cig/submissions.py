@@ -11,7 +11,7 @@ from typing import Any
 from cig import plugins
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, some
-from cig.formats import read_bytes
+from cig.io.files import read_bytes
 from cig.preflight import need_list
 from cig.types import Benchmark, Query, SubmissionForm
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from cig.errors import InputError, UsageError
-from cig.formats import read_bytes, write_bytes
+from cig.io.files import read_bytes, write_bytes
 from cig.types import Benchmark, Ranking
 
 Run = Mapping[str, Sequence[str]]  # query -> names, best first

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.formats import append_json, digest_of, read_bytes, read_object, write_json
-from cig.manifest import COST_KINDS, need_kinds
+from cig.io.files import append_json, digest_of, read_bytes, read_object, write_json
+from cig.io.manifest import COST_KINDS, need_kinds
 from cig.options import Composing, Data, Generation, Searching
 from cig.runtime import jsonable
 from cig.searching import branches_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig.errors import IncompleteError, UsageError, some
-from cig.layout import part_folder
+from cig.io.dataset_paths import part_folder
 from cig.options import Composing, Compute, Generation, Searching, Work
 from cig.preflight import need_phi
 from cig.runtime import resolve_device, resolve_dtype, say
@@ -15,9 +15,9 @@ from cig.searching import source_of
 from cig.types import Benchmark, Generator
 
 if TYPE_CHECKING:
-    from cig.cache import FeatureCache
     from cig.composition import Conditions
     from cig.inversion import Composer
+    from cig.io.feature_cache import FeatureCache
 
 
 def phi_checks(composing: Composing) -> list:
@@ -26,8 +26,8 @@ def phi_checks(composing: Composing) -> list:
 
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
-    from cig.cache import FeatureCache
     from cig.inversion import recall_composer
+    from cig.io.feature_cache import FeatureCache
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)
@@ -44,8 +44,8 @@ def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | 
 
 
 def load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | None = None) -> Generator:
-    from cig.cache import FeatureCache
     from cig.generators.sdxl import recall
+    from cig.io.feature_cache import FeatureCache
 
     acceptance = ("model_path", "seed", "seeds", "brightness_thresh", "max_retries")
     options = {key: value for key, value in vars(generation).items() if key not in acceptance}

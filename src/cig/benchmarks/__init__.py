@@ -14,7 +14,7 @@ from typing import Any
 
 from cig import plugins, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
-from cig.formats import UNSAYABLE, picture_name, place_of, read_entries
+from cig.io.files import UNSAYABLE, picture_name, place_of, read_entries
 from cig.types import Benchmark, Query
 
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")

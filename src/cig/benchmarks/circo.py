@@ -10,8 +10,8 @@ from typing import Any
 
 from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
-from cig.formats import read_object
-from cig.layout import find_home, list_pictures
+from cig.io.dataset_paths import find_home, list_pictures
+from cig.io.files import read_object
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, SubmissionForm
 
 SPLITS = {"val": "val", "test": "test"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError, UsageError, did_you_mean
-from cig.formats import read_json
-from cig.layout import find_home, list_pictures
+from cig.io.dataset_paths import find_home, list_pictures
+from cig.io.files import read_json
 from cig.types import TARGET, Benchmark, Query
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}

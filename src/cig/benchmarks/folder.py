@@ -15,9 +15,9 @@ from typing import Any
 from cig.benchmarks import name_of, unique
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.fetch import fetch_pictures, is_url
-from cig.formats import UNSAYABLE, read_bytes
-from cig.layout import walk_pictures
-from cig.tables import FORMS, Row, read_rows
+from cig.io.dataset_paths import walk_pictures
+from cig.io.files import UNSAYABLE, read_bytes
+from cig.io.tables import FORMS, Row, read_rows
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query
 
 SPLITS = {"val": "val", "train": "train", "test": "test"}

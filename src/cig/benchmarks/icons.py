@@ -17,8 +17,8 @@ from random import Random
 from typing import Any
 
 from cig.errors import UsageError
-from cig.formats import digest, make_folder, writing
 from cig.icons.corpus import INKS, assets, paint, picture_name, read_split
+from cig.io.files import digest, make_folder, writing
 from cig.settings import user_cache
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
 

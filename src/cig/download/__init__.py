@@ -15,8 +15,8 @@ from typing import Any
 
 from cig import plugins, settings
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, some
-from cig.formats import names_in, write_json
-from cig.web import Rules, named_hosts
+from cig.io.files import names_in, write_json
+from cig.io.http import Rules, named_hosts
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cig.errors import some
-from cig.layout import SUFFIXES, is_file, walk_files
+from cig.io.dataset_paths import SUFFIXES, is_file, walk_files
 
 NameOf = Callable[[str], str]  # a file's name without suffix -> the picture's name
 Files = dict[str, list[str]]  # name -> the files that are called by it

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cig.download import Asking
 from cig.errors import InputError, reason
-from cig.formats import sweep, write_bytes
+from cig.io.files import sweep, write_bytes
+from cig.io.http import Web, WebError, retried
 from cig.runtime import progress
-from cig.web import Web, WebError, retried
 
 Check = Callable[[bytes], object]  # raises InputError for what is not the file that was asked for
 

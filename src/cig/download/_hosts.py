@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-from cig.web import Kind, WebError
+from cig.io.http import Kind, WebError
 
 LOST = 20  # addresses in a row, each with all of its tries, after which a host is not asked any more
 LONGEST = 60.0  # seconds that a server may ask to wait

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, reason
-from cig.formats import append_json, make_folder
+from cig.io.files import append_json, make_folder
 
 PRESENT = "present"
 FINAL = ("gone", "tiny", "one colour", "placeholder")  # an address with this is not asked again

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cig.errors import CigError, PictureError
-from cig.formats import read_bytes, stat_file
-from cig.images import decode_picture, suffix_of, usual_pixels
-from cig.looks import as_seen, is_blank, kind_of, suspicion
+from cig.io.files import read_bytes, stat_file
+from cig.io.image_checks import as_seen, is_blank, kind_of, suspicion
+from cig.io.images import decode_picture, suffix_of, usual_pixels
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture

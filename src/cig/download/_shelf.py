@@ -14,8 +14,8 @@ from cig.benchmarks.fashioniq import picture_folders
 from cig.check import BLANK
 from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
 from cig.download._pictures import Content, Refused, look_at_files
-from cig.formats import file_digest, make_folder, read_bytes, remove, sweep, write_bytes
-from cig.layout import list_pictures
+from cig.io.dataset_paths import list_pictures
+from cig.io.files import file_digest, make_folder, read_bytes, remove, sweep, write_bytes
 from cig.runtime import progress
 
 PLACEHOLDER = "placeholder"

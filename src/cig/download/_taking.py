@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
 
-from cig.archives import Archive, Bounds
 from cig.download._below import Files, NameOf, left_alone, look_below
 from cig.download._pictures import Refused, examine, examine_files
 from cig.errors import InputError, NotFoundError, UsageError, some
-from cig.formats import file_digest, make_folder, sweep, write_bytes
-from cig.layout import SUFFIXES
-from cig.ranges import need_space
+from cig.io.dataset_paths import SUFFIXES
+from cig.io.files import file_digest, make_folder, sweep, write_bytes
+from cig.io.resumable import need_space
+from cig.io.zips import Archive, Bounds
 from cig.runtime import progress
 
 Places = Mapping[str, Path]  # name -> a file

@@ -16,8 +16,8 @@ from cig.download._pictures import Refused
 from cig.download._shelf import Shelf
 from cig.download._urls import UrlList
 from cig.errors import some
-from cig.formats import set_digest
-from cig.looks import SMALLEST
+from cig.io.files import set_digest
+from cig.io.image_checks import SMALLEST
 from cig.types import TARGET, Benchmark
 
 NOT_ASKED, NO_ADDRESS = "not asked", "no address"

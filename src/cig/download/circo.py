@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cig.archives import Archive, Bounds
 from cig.benchmarks import load_benchmark
 from cig.benchmarks.circo import SPLITS
 from cig.check import check
@@ -19,10 +18,11 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
-from cig.formats import make_folder, remove, stat_file, sweep
-from cig.ranges import Known, fetch_file, need_space
+from cig.io.files import make_folder, remove, stat_file, sweep
+from cig.io.http import Web, WebError
+from cig.io.resumable import Known, fetch_file, need_space
+from cig.io.zips import Archive, Bounds
 from cig.types import Benchmark
-from cig.web import Web, WebError
 
 ANNOTATIONS = "https://raw.githubusercontent.com/miccunifi/CIRCO/main"
 COCO = "http://images.cocodataset.org"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cig.archives import inside
 from cig.benchmarks import ID, load_benchmark
 from cig.benchmarks.cirr import SPLITS, places
 from cig.check import check
@@ -18,7 +17,8 @@ from cig.download._table import count, tell
 from cig.download._taking import Taken, check_sources, take_folder, take_zip
 from cig.download._told import wanted_by
 from cig.errors import IncompleteError, UsageError, did_you_mean
-from cig.images import usual_pixels
+from cig.io.images import usual_pixels
+from cig.io.zips import inside
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"

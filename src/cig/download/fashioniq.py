@@ -26,9 +26,9 @@ from cig.download._shelf import PLACEHOLDER, Shelf
 from cig.download._told import Tally, tell, wanted_by
 from cig.download._urls import ASIN, UrlList, check_list, read_urls
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
+from cig.io.http import Web
 from cig.runtime import progress
 from cig.types import Benchmark
-from cig.web import Web
 
 ANNOTATIONS = "https://raw.githubusercontent.com/XiaoxiaoGuo/fashion-iq/master"
 URLS = "https://raw.githubusercontent.com/hongwang600/fashion-iq-metadata/master/image_url"

@@ -14,9 +14,9 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
-from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
-from cig.formats import Hashed, file_digest, identity
+from cig.io import hub
+from cig.io.files import Hashed, file_digest, identity
 from cig.preflight import need_unet
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Generator
@@ -24,7 +24,7 @@ from cig.types import ComposedEmbedding, Generator
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
 
 Offload = Literal["none", "model", "sequential"]
 SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"

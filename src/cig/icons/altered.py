@@ -18,7 +18,6 @@ from random import Random
 import torch
 from torch import Tensor
 
-from cig.formats import digest
 from cig.icons.captions import article, distracted, points, side_of
 from cig.icons.corpus import Icon
 from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
@@ -40,6 +39,7 @@ from cig.icons.rules import (
 )
 from cig.icons.scenes import SAME_INK, IconScenes
 from cig.icons.triplets import FORMS, INK
+from cig.io.files import digest
 
 VIEWS = 3
 SHARE_INK = 0.25  # of views that are in another ink, too

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.formats import digest
 from cig.icons.captions import caption, distracted
 from cig.icons.corpus import INKS, Icon, picture_name, read_split
-from cig.images import MEAN, STD
+from cig.io.files import digest
+from cig.io.images import MEAN, STD
 from cig.types import PairBatch
 
 SIBLINGS = 3  # icons of the same object that join each drawn one: they differ in what captions are about

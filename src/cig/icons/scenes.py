@@ -12,10 +12,10 @@ from random import Random
 import torch
 from torch import Tensor
 
-from cig.formats import digest
 from cig.icons.captions import clauses
 from cig.icons.corpus import INKS, Icon, picture_name, read_split
 from cig.icons.pairs import SIDE, plain, uncropped, viewed
+from cig.io.files import digest
 
 INKS_EACH = 2  # pictures of each drawing
 SHARE_SILENT = 0.15  # of captions that say nothing

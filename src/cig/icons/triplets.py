@@ -14,10 +14,10 @@ from random import Random
 import torch
 from torch import Tensor
 
-from cig.formats import digest
 from cig.icons.captions import article, points, side_of
 from cig.icons.corpus import INKS, Icon, picture_name, read_split
 from cig.icons.pairs import SIDE, plain, uncropped, viewed
+from cig.io.files import digest
 
 ATTRIBUTES = ("badge", "enclosure", "direction", "style")
 INK = "ink"

@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import hub, plugins
+from cig import plugins
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.formats import identity, read_object
-from cig.images import Preprocess, Preprocessing
+from cig.io import hub
+from cig.io.files import identity, read_object
+from cig.io.images import Preprocess, Preprocessing
 from cig.preflight import weights_at
 from cig.settings import EMBEDDED
 
 if TYPE_CHECKING:
     import torch
 
-    from cig.cache import FeatureCache
     from cig.encoders import Clip
     from cig.inversion import Inverter
+    from cig.io.feature_cache import FeatureCache
     from cig.towers import Tower
     from cig.types import Method
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, some
-from cig.layout import SUFFIXES
+from cig.io.dataset_paths import SUFFIXES
 
 COCO = 12  # digits of its names; a pseudo-target of query 42, 00042.png, is no picture of COCO's
 

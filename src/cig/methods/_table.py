@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError, reason
-from cig.formats import read_bytes
+from cig.io.files import read_bytes
 
 MOST_BYTES = 2**35  # of features: ten million pictures of width 768
 MOST_PACKED = 200  # times a file's size that it may unpack to

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cig.errors import InputError, UsageError, reason, some
-from cig.formats import identity, read_bytes, read_object
-from cig.images import read_picture
 from cig.inversion import join_captions, over_orders
+from cig.io.files import identity, read_bytes, read_object
+from cig.io.images import read_picture
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower

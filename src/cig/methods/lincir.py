@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cig import hub
-from cig.formats import identity
-from cig.images import Preprocess, Preprocessing
 from cig.inversion import InversionMethod, Inverter
+from cig.io import hub
+from cig.io.files import identity
+from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 from cig.settings import CIG_DRIVE, CIG_LICENCE
 

@@ -6,10 +6,10 @@ The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption
 from collections.abc import Mapping
 from typing import Any
 
-from cig import hub
-from cig.formats import identity
-from cig.images import Preprocess, Preprocessing
 from cig.inversion import InversionMethod, Inverter
+from cig.io import hub
+from cig.io.files import identity
+from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")

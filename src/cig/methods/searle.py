@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cig.formats import identity
-from cig.images import Preprocess, Preprocessing
 from cig.inversion import InversionMethod, Inverter
+from cig.io.files import identity
+from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, Source, Weights
 
 _RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.cache import FeatureCache
 from cig.errors import InputError, UsageError
 from cig.features import PictureFeatures, content_of, embed_pictures
-from cig.formats import digest
+from cig.io.feature_cache import FeatureCache
+from cig.io.files import digest
 from cig.retrieval import top_k
 from cig.runtime import batches, progress
 from cig.towers import Tower

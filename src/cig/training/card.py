@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import some
-from cig.formats import write_bytes, write_json
+from cig.io.files import write_bytes, write_json
 from cig.runtime import versions
 
 

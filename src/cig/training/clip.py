@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from cig.encoders import Tokenizer, load_tokenizer
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
-from cig.formats import identity, make_folder, write_bytes, write_json
+from cig.io.files import identity, make_folder, write_bytes, write_json
 from cig.runtime import quiet_transformers
 from cig.training import processes
 from cig.training.card import write_card

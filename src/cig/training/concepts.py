@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError
-from cig.formats import file_digest, write_bytes, write_json
+from cig.io.files import file_digest, write_bytes, write_json
+from cig.io.tables import Row, each_row
 from cig.runtime import versions
-from cig.tables import Row, each_row
 
 PICTURE = "Image Name"
 FORMS = (".csv", ".parquet")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, PictureError
-from cig.formats import append_json, make_folder
-from cig.images import Preprocess, read_pixels
+from cig.io.files import append_json, make_folder
+from cig.io.images import Preprocess, read_pixels
 from cig.runtime import say
 
 UNREADABLE = "unreadable.jsonl"

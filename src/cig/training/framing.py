@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cig.errors import UsageError
-from cig.images import check_pixels
+from cig.io.images import check_pixels
 
 Crop = Literal["centre", "random"]
 Size = tuple[int, int]  # width, height

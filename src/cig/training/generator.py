@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from cig.errors import UsageError
-from cig.formats import identity, make_folder
 from cig.generators.sdxl import shown_reference
 from cig.inversion import Composer
+from cig.io.files import identity, make_folder
 from cig.training.card import write_card
 from cig.training.diffusers import save, save_pipeline
 from cig.training.diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler, unseen

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from cig import hub
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
-from cig.formats import identity
+from cig.io import hub
+from cig.io.files import identity
 from cig.runtime import batches, quiet_transformers, seed_of
 
 

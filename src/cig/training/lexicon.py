@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from cig.encoders import Clip
-from cig.formats import remove, write_bytes, write_json
-from cig.manifest import Manifest
+from cig.io.files import remove, write_bytes, write_json
+from cig.io.manifest import Manifest
+from cig.io.tensors import read_tensors
 from cig.methods.oti import model_name
 from cig.runtime import versions
-from cig.tensors import read_tensors
 
 BATCHES = "batches"
 STEMS = ("ema_oti_pseudo_tokens", "oti_pseudo_tokens")  # the running means, the last words

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import CigError, PixelsError, reason
-from cig.formats import read_object, stat_file, write_json
-from cig.images import check_pixels
-from cig.looks import Trouble, look_at
+from cig.io.files import read_object, stat_file, write_json
+from cig.io.image_checks import Trouble, look_at
+from cig.io.images import check_pixels
 from cig.runtime import batches
 from cig.training import processes
 from cig.training.framing import Frame, Size

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cig.errors import CigError, some
-from cig.formats import append_json, make_folder, write_json
+from cig.io.files import append_json, make_folder, write_json
 from cig.runtime import progress, say
 from cig.training import processes
 from cig.training.board import Board

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cig.errors import UsageError
-from cig.formats import write_bytes
+from cig.io.files import write_bytes
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 

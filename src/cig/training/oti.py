@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cig.encoders import Clip
 from cig.errors import UsageError, some
-from cig.formats import fingerprints
-from cig.images import Preprocess, read_batches
+from cig.io.files import fingerprints
+from cig.io.images import Preprocess, read_batches
 from cig.methods._names import twice
 from cig.runtime import Shard, batches, progress
 from cig.training.lexicon import Lexicon, Made

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, NotFoundError, some
-from cig.formats import UNSAYABLE, digest
-from cig.images import Preprocess
-from cig.layout import stays_below
-from cig.tables import FORMS, each_row
+from cig.io.dataset_paths import stays_below
+from cig.io.files import UNSAYABLE, digest
+from cig.io.images import Preprocess
+from cig.io.tables import FORMS, each_row
 from cig.training import load_pairs, processes
 from cig.training.captions import COLUMNS, Packed, column_of, sampled
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable

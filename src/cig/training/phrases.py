@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from cig.errors import InputError, MismatchError, UsageError, plain, some
-from cig.formats import append_json, fingerprints, make_folder, read_object, sweep, write_json, writing
-from cig.pickles import read_pickled_lists
+from cig.io.files import append_json, fingerprints, make_folder, read_object, sweep, write_json, writing
+from cig.io.pickles import read_pickled_lists
+from cig.io.tables import each_row
 from cig.runtime import progress, say, versions
-from cig.tables import each_row
 from cig.training.language import LanguageModel, Sampling
 
 PROMPT = "a photo of {} that"

@@ -14,9 +14,9 @@ from torch import Tensor
 from cig import plugins
 from cig.benchmarks import load_benchmarks
 from cig.errors import MismatchError, NotFoundError, UsageError
-from cig.formats import digest
-from cig.images import Preprocess
-from cig.layout import walk_pictures
+from cig.io.dataset_paths import walk_pictures
+from cig.io.files import digest
+from cig.io.images import Preprocess
 from cig.training import has_pairs, load_pairs, processes
 from cig.training.decoding import UNREADABLE, Decoder, Unreadable
 from cig.training.step import Order, Step

@@ -14,8 +14,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from cig.errors import InputError, plain, some
-from cig.formats import digest_of
-from cig.images import Preprocess, read_picture
+from cig.io.files import digest_of
+from cig.io.images import Preprocess, read_picture
 from cig.runtime import say
 from cig.training.framing import Frame
 from cig.training.looking import WORKERS, look_over

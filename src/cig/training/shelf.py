@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, some
-from cig.formats import digest_of, fingerprints, sweep, write_bytes
 from cig.inversion import Composer
+from cig.io.files import digest_of, fingerprints, sweep, write_bytes
+from cig.io.tensors import map_tensors
 from cig.runtime import batches, progress, say
-from cig.tensors import map_tensors
 from cig.training import processes
 from cig.training.plan import Plan
 from cig.types import Scenes

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from cig.errors import InputError, MismatchError, UsageError
-from cig.formats import make_folder, write_bytes
+from cig.io.files import make_folder, write_bytes
+from cig.io.tensors import read_tensors
 from cig.runtime import say
-from cig.tensors import read_tensors
 from cig.training.plan import Plan
 
 CHECKPOINT = "checkpoint.pt"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cig.formats import make_folder
+from cig.io.files import make_folder
 from cig.runtime import batches
 from cig.training.card import write_card
 from cig.training.diffusers import save

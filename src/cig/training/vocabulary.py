@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, NotFoundError, plain, some
-from cig.formats import digest, read_bytes, write_bytes
+from cig.io.files import digest, read_bytes, write_bytes
+from cig.io.http import Rules, Web, WebError, named_hosts, retried
+from cig.io.tables import FORMS, each_row, read_rows
 from cig.runtime import say
 from cig.settings import user_cache
-from cig.tables import FORMS, each_row, read_rows
 from cig.training.concepts import FORMS as TABLES
 from cig.training.concepts import PICTURE, read_concepts
-from cig.web import Rules, Web, WebError, named_hosts, retried
 
 OPEN_IMAGES = "open-images"
 ADDRESS = "https://storage.googleapis.com/openimages/v7/oidv7-class-descriptions.csv"

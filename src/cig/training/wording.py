@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cig.encoders import PLACEHOLDER, Clip
-from cig.formats import digest, set_digest
+from cig.io.files import digest, set_digest
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
     "This is a photo of a {}",

@@ -170,7 +170,7 @@ def searle_objective(
 ) -> Searle:
     """Raises UsageError where words, concepts or phrases fit too few of the pictures."""
     assert flags.oti is not None  # as searle_book made sure
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
     from cig.methods.oti import check_content, read_words
     from cig.runtime import say
     from cig.training.pictures import load_pictures

@@ -59,7 +59,7 @@ def concepts(
     batch_size
         Pictures at once.
     """
-    from cig.cache import FeatureCache
+    from cig.io.feature_cache import FeatureCache
     from cig.runtime import resolve_device, resolve_dtype
     from cig.towers import load_tower
     from cig.training.association import associate

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, MismatchError, some
-from cig.formats import append_json, digest_of, make_folder, read_bytes, read_object, sweep, write_json
+from cig.io.files import append_json, digest_of, make_folder, read_bytes, read_object, sweep, write_json
 from cig.types import Query
 
 

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import hub
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError, reason, some
+from cig.io import hub
 
 if TYPE_CHECKING:
     from PIL.Image import Image

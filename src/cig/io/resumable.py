@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cig.errors import CigError, InputError, OutputError, UsageError
-from cig.formats import make_folder, read_object, remove, write_json, writing
+from cig.io.files import make_folder, read_object, remove, write_json, writing
+from cig.io.http import Web, WebError, chunks, retried
 from cig.runtime import disk_of, progress_bytes, say
-from cig.web import Web, WebError, chunks, retried
 
 if TYPE_CHECKING:
     import httpx

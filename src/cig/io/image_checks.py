@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
-from cig.formats import read_bytes
-from cig.images import Picture, decode_picture
+from cig.io.files import read_bytes
+from cig.io.images import Picture, decode_picture
 from cig.runtime import batches, progress
 
 BATCH = 64

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, reason
-from cig.formats import read_bytes
+from cig.io.files import read_bytes
 
 STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
 MOST_CONTAINERS = 2**20  # lists and dicts: a list takes a byte in a pickle, and 60 in memory

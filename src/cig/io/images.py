@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
-from cig.formats import digest, read_bytes
+from cig.io.files import digest, read_bytes
 from cig.runtime import batches
 
 if TYPE_CHECKING:

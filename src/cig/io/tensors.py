@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig.errors import InputError, MismatchError, reason, some
-from cig.formats import read_bytes, stat_file, write_bytes
+from cig.io.files import read_bytes, stat_file, write_bytes
 from cig.types import ComposedEmbedding
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, NotFoundError
-from cig.formats import digest_of, file_digest, make_folder
+from cig.io.files import digest_of, file_digest, make_folder
 from cig.runtime import batches, versions
 
 FILE = "features.sqlite"

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, reason
-from cig.formats import UNSAYABLE, stat_file, write_bytes
-from cig.layout import SUFFIXES
+from cig.io.dataset_paths import SUFFIXES
+from cig.io.files import UNSAYABLE, stat_file, write_bytes
 
 STORED, DEFLATED, LINK_BITS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, 16
 LISTING = 2**25  # bytes of a zip's list of members: 123,403 of COCO's take 13 million

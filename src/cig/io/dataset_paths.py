@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, NotFoundError
-from cig.formats import names_in
+from cig.io.files import names_in
 from cig.types import Benchmark
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
