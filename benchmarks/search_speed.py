@@ -29,7 +29,7 @@ import json, os, resource, sys, time
 from pathlib import Path
 import torch
 from cig.io.feature_cache import FeatureCache
-from cig.finder import Asked, Finder
+from cig.retrieval.finder import Asked, Finder
 from cig.methods import Source, recall_method
 home = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -68,10 +68,10 @@ def make(home: Path, pictures: int) -> None:
 
 
 def remember(home: Path, paths: list[Path]) -> None:
-    from cig.features import picture_space
     from cig.io.feature_cache import FeatureCache
     from cig.io.files import digest
     from cig.methods import Source, load_method
+    from cig.retrieval.features import picture_space
 
     cache = FeatureCache(home / "cache")
     space = cache.space(picture_space(load_method("sum", Source(clip=str(home / "clip")))), "synthetic pictures")

@@ -391,7 +391,7 @@ def test_a_stop_says_whether_features_are_kept(world, tmp_path, capsys, monkeypa
         raise Interrupted("pictures: stopped after 1 of 3 batches")
         yield
 
-    monkeypatch.setattr("cig.features.progress", stopped)
+    monkeypatch.setattr("cig.retrieval.features.progress", stopped)
     line = ["evaluate", "cirr", "--dataset-path", world, "--method", "image", "--clip", world / "models/clip-small"]
     code, _, err = run(capsys, *line, *(["--feature-cache", tmp_path] if kept else []))
     assert (code, "a rerun goes on from there" in err, "nothing of it is kept" in err) == (130, kept, not kept), err

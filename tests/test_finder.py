@@ -16,9 +16,6 @@ from PIL import Image
 from cig import Source, load_method
 from cig.cli import main
 from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
-from cig.filters import Condition, Metadata, allowed
-from cig.finder import Asked, Finder
-from cig.galleries import list_folder
 from cig.hits import to_html
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
@@ -26,6 +23,9 @@ from cig.lookup import Lookup, parse_line
 from cig.methods import recall_method
 from cig.options import Compute, Finding, Searching
 from cig.preflight import is_walked
+from cig.retrieval.filters import Condition, Metadata, allowed
+from cig.retrieval.finder import Asked, Finder
+from cig.retrieval.index.exact import list_folder
 
 
 def run(capsys, *words):
@@ -139,7 +139,7 @@ def test_nothing_is_decoded_or_embedded_while_nothing_changes(world, shop, tmp_p
     first = Finder(shop, method_of(world), cache).find(Asked(text="is red"))
     method = method_of(world)
     monkeypatch.setattr(method, "embed_images", None)
-    monkeypatch.setattr("cig.galleries.embed_pictures", None)
+    monkeypatch.setattr("cig.retrieval.index.exact.embed_pictures", None)
     again = Finder(shop, method, cache)
     assert isinstance(again.gallery.features, np.memmap)
     assert again.find(Asked(text="is red")) == first
@@ -180,7 +180,7 @@ def test_unreadable_pictures_are_named_and_not_asked_again(world, shop, tmp_path
     (shop / "bad.png").write_bytes(b"no")
     cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
     assert list(Finder(shop, method, cache).gallery.unreadable) == ["bad.png"]
-    monkeypatch.setattr("cig.galleries.embed_pictures", None)
+    monkeypatch.setattr("cig.retrieval.index.exact.embed_pictures", None)
     assert list(Finder(shop, method, cache).gallery.unreadable) == ["bad.png"]
 
 

@@ -13,9 +13,9 @@ from cig import load_benchmark
 from cig.benchmarks import folder as room
 from cig.cli import main
 from cig.errors import CigError, InputError, NotFoundError, UsageError
-from cig.galleries import list_folder
 from cig.io.tables import read_rows
 from cig.preflight import need_outside
+from cig.retrieval.index.exact import list_folder
 
 
 def run(capsys, *words):
@@ -362,8 +362,8 @@ def test_ids_that_would_share_a_file_are_told(shop):
 
 def test_a_stale_picture_is_no_copy_for_another_query(shop, tmp_path):
     """red_1 is a query, so red_1.png is never red's second picture: not even where it is not used."""
-    from cig.branches import _found
     from cig.io.manifest import Manifest, asked_by
+    from cig.retrieval.branches import _found
 
     rows = [{"id": name, "reference": "p 10", "caption": "c"} for name in ("red", "red_1")]
     (shop / "queries.json").write_text(json.dumps(rows))

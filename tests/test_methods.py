@@ -20,7 +20,6 @@ import tiny
 from cig import Source, load_method, plugins
 from cig.benchmarks import load_benchmarks
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.features import embed_pictures
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.io.pickles import read_pickled_names
@@ -30,7 +29,8 @@ from cig.methods._names import Names, is_of, plain_name
 from cig.methods._table import read_table
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
-from cig.retrieval import search
+from cig.retrieval.features import embed_pictures
+from cig.retrieval.rank import search
 from cig.types import Query
 
 PARTS = ("CIRR", "FashionIQ", "CIRCO", "shop")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cig import Source, load_benchmark, load_method, search
-from cig.features import embed_pictures
-from cig.fusion import Rows, fuse
 from cig.io.images import Preprocess
-from cig.retrieval import rank, top_k, wanted_pictures
+from cig.retrieval.features import embed_pictures
+from cig.retrieval.fusion import Rows, fuse
+from cig.retrieval.rank import rank, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.evaluation import score_queries
-from cig.features import embed_pictures
-from cig.fusion import Embedded, embed
 from cig.io.feature_cache import FeatureCache
 from cig.metrics import Values, average_precision
-from cig.retrieval import index, rank, wanted_pictures
+from cig.retrieval.features import embed_pictures
+from cig.retrieval.fusion import Embedded, embed
+from cig.retrieval.rank import index, rank, wanted_pictures
 from cig.types import Benchmark, Branch, Gallery, Method
 
 REFERENCE = "reference"

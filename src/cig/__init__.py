@@ -35,7 +35,7 @@ _HOMES = {
     "load_composer": "inversion",
     "load_generator": "generators",
     "load_method": "methods",
-    "search": "retrieval",
+    "search": "retrieval.rank",
 }
 __all__ = sorted(_HOMES)
 

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig import settings, statistics
-from cig.branches import Branches, need_place
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import evaluate, score_queries
-from cig.features import embed_pictures, embed_queries, models_digest
-from cig.fusion import Embedded, embed
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import digest_of
 from cig.io.manifest import cost_of
 from cig.options import Branching, Comparing, Compute, Data, Searching
 from cig.preflight import need_pictures
-from cig.retrieval import index, rank_embedded, seen_by, wanted_pictures
+from cig.retrieval.branches import Branches, need_place
+from cig.retrieval.features import embed_pictures, embed_queries, models_digest
+from cig.retrieval.frozen_weights import GRID, Frozen, best, check_form, freeze
+from cig.retrieval.fusion import Embedded, embed
+from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.runtime import Cost, commit, device_name, jsonable, measured, resolve_device
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 from cig.versus import Versus, compare_rankings
-from cig.weights import GRID, Frozen, best, check_form, freeze
 
 if TYPE_CHECKING:
-    from cig.features import PictureFeatures
+    from cig.retrieval.features import PictureFeatures
 
 SAMPLE = 16  # queries that the cost of a method is measured on
 

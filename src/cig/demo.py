@@ -17,10 +17,10 @@ from cig import report
 from cig.errands import find
 from cig.errors import MismatchError, NotFoundError, some
 from cig.evaluation import evaluate
-from cig.fusion import PSEUDO_TARGET
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_json, writing
 from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
+from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.runtime import say
 from cig.searching import Found, search_parts, write_reports
 from cig.types import Benchmark, Report

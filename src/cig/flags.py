@@ -214,7 +214,7 @@ class RecipeFlags:
     reference-augmented, reference-vae, shuffled, oracle."""
 
     def recipe(self) -> dict[str, Any]:
-        from cig.branches import asked_branches
+        from cig.retrieval.branches import asked_branches
 
         return {"weight": self.fusion_weight, "weights": self.weights, "branches": asked_branches(self.branch)}
 
@@ -320,7 +320,7 @@ class ContestFlags:
     "A folder where features are kept."
 
     def asked(self, benchmark: str) -> Comparing:
-        from cig.branches import parse_contest
+        from cig.retrieval.branches import parse_contest
 
         return parse_contest(
             self.methods,

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.errors import printable
-from cig.finder import Asked, Hit
 from cig.io.feature_cache import FeatureCache
 from cig.page import SURROGATES, own_code, template, thumbnails
+from cig.retrieval.finder import Asked, Hit
 
 
 def to_text(hits: Sequence[Hit]) -> str:

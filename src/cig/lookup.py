@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from cig import settings
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
-from cig.filters import Condition, Metadata, allowed, need_columns
-from cig.finder import Asked, Finder, Hit, need_sight
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import UNSAYABLE, digest_of, file_digest, fingerprints
 from cig.options import Compute, Finding, Generation, Searching
 from cig.preflight import is_walked
+from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
+from cig.retrieval.finder import Asked, Finder, Hit, need_sight
 from cig.runtime import jsonable, say
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Query

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import plugins
-from cig.branches import Branches, refused
-from cig.branches import check as check_branches
 from cig.errors import UsageError
 from cig.io.files import write_bytes
 from cig.io.manifest import Manifest
 from cig.options import Compute, Data, Searching
 from cig.preflight import need_pictures
+from cig.retrieval.branches import Branches, refused
+from cig.retrieval.branches import check as check_branches
 from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
 from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:
-    from cig.features import PictureFeatures
     from cig.io.feature_cache import FeatureCache
     from cig.methods import Source
+    from cig.retrieval.features import PictureFeatures
 
 Targets = dict[str, Path]
 
@@ -90,9 +90,9 @@ def search_parts(
     allow_missing: bool = False,
 ) -> Found:
     """Embeds, fuses and ranks every part; with pseudo-targets, ranks without them, too."""
-    from cig.features import embed_pictures
     from cig.methods import recall_method
-    from cig.retrieval import search, seen_by, wanted_pictures
+    from cig.retrieval.features import embed_pictures
+    from cig.retrieval.rank import search, seen_by, wanted_pictures
 
     started = time.monotonic()
     method = recall_method(searching.method, source_of(searching, compute), cache)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import InputError, UsageError
-from cig.features import PictureFeatures, content_of, embed_pictures
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import digest
-from cig.retrieval import top_k
+from cig.retrieval.features import PictureFeatures, content_of, embed_pictures
+from cig.retrieval.rank import top_k
 from cig.runtime import batches, progress
 from cig.towers import Tower
 from cig.training.concepts import Concepts

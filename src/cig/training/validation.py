@@ -13,11 +13,11 @@ from cig.benchmarks import load_benchmarks
 from cig.encoders import Clip
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation import evaluate
-from cig.features import PictureFeatures, embed_pictures
 from cig.inversion import Im2Text, InversionMethod, Inverter, Phi
 from cig.io.files import digest_of
 from cig.preflight import need_pictures
-from cig.retrieval import search, wanted_pictures
+from cig.retrieval.features import PictureFeatures, embed_pictures
+from cig.retrieval.rank import search, wanted_pictures
 from cig.runtime import say
 from cig.types import Benchmark
 

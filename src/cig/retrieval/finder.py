@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import PictureError, UsageError
-from cig.features import embed_pictures, embed_queries
-from cig.galleries import open_gallery
 from cig.io.feature_cache import FeatureCache
-from cig.retrieval import top_k
+from cig.retrieval.features import embed_pictures, embed_queries
+from cig.retrieval.index.exact import open_gallery
+from cig.retrieval.rank import top_k
 from cig.types import Method, Query
 
 WITHOUT = 0.3  # how much of the unwanted text's feature is taken away; ours, no paper's

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import MismatchError, UsageError
-from cig.features import PictureFeatures, embed_queries, no_query, same_pictures
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.features import PictureFeatures, embed_queries, no_query, same_pictures
 from cig.types import Benchmark, Branch, Method, Query
 
 PSEUDO_TARGET = "pseudo-target"  # the published recipe's only branch

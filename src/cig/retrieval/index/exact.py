@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import CigError, NotFoundError, PictureError
-from cig.features import PictureFeatures, embed_pictures, picture_space
 from cig.io.dataset_paths import walk_pictures
 from cig.io.feature_cache import INDEXES, FeatureCache
 from cig.io.files import digest_of, read_object, write_bytes, write_json
 from cig.io.images import Preprocess, read_pixels
+from cig.retrieval.features import PictureFeatures, embed_pictures, picture_space
 from cig.types import Method
 
 

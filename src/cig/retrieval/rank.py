@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.features import PictureFeatures, embed_pictures
-from cig.fusion import Embedded, embed, pseudo_target_branch
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.features import PictureFeatures, embed_pictures
+from cig.retrieval.fusion import Embedded, embed, pseudo_target_branch
 from cig.runtime import batches
 from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from cig import controls, plugins, settings
 from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
-from cig.features import models_digest
-from cig.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.io.dataset_paths import existing_part
 from cig.io.files import find_several_by_id, picture_name, read_object
 from cig.io.manifest import Manifest, is_stale
 from cig.options import Branching, Comparing, Compute, Searching
+from cig.retrieval.features import models_digest
+from cig.retrieval.frozen_weights import frozen
+from cig.retrieval.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
 from cig.runtime import resolve_device, say
 from cig.types import Benchmark, Branch, Method
-from cig.weights import frozen
 
 if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache

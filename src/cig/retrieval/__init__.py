@@ -1,0 +1,1 @@
+"""From queries and pictures to ranked galleries: features, branches, fusion, exact search."""
