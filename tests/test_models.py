@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cig
-from cig import Phi, inspection, models, plugins, releases
+from cig import Phi, plugins
 from cig.cli import main
 from cig.encoders import load_clip
 from cig.errors import NotFoundError
@@ -26,6 +26,7 @@ from cig.inversion import IM2TEXT, Im2Text
 from cig.io import hub
 from cig.methods import Source, Weights, weights_of
 from cig.options import Composing
+from cig.weights import catalogue, fetch, verify
 from fakehub import Hub, serving
 from serving import Files, serve
 
@@ -64,7 +65,7 @@ def run(capsys, *words):
 
 
 def one(name):
-    (found,) = models.select([name])
+    (found,) = catalogue.select([name])
     return found
 
 
@@ -90,7 +91,7 @@ def put(path, content):
 
 
 def test_every_variant_of_every_method_is_in_it():
-    known = models.catalogue()
+    known = catalogue.catalogue()
     wanted = {
         f"{family}/{variant}": weights
         for family in plugins.names("methods")
@@ -104,14 +105,18 @@ def test_every_variant_of_every_method_is_in_it():
 
 
 def test_it_is_this():
-    kinds = {own.name: own.kind for own in models.catalogue()}
+    kinds = {own.name: own.kind for own in catalogue.catalogue()}
     phis = ["SEARLE_ViT-B32", "SEARLE_ViT-L14", "lincir_large", "phi_best", "phi_best_giga", "pic2word_large"]
     towers = [GIGA, B32, L14, "icons/clip"]
     rest = {"sdxl_checkpoint": "unet", VAE: "vae", SDXL: "scheduler"}
     expected = dict.fromkeys([*phis, "icons/lincir", "icons/pic2word"], "phi") | dict.fromkeys(towers, "tower") | rest
     assert kinds == expected
     assert one("phi_best_giga").wanted_by == ("lincir/g14", "extract", "run")
-    assert [own.name for own in models.catalogue() if own.by_hand] == ["phi_best", "phi_best_giga", "sdxl_checkpoint"]
+    assert [own.name for own in catalogue.catalogue() if own.by_hand] == [
+        "phi_best",
+        "phi_best_giga",
+        "sdxl_checkpoint",
+    ]
 
 
 def test_a_new_method_shows_up_by_itself(monkeypatch):
@@ -121,7 +126,7 @@ def test_a_new_method_shows_up_by_itself(monkeypatch):
     load, names = plugins.load, plugins.names
     monkeypatch.setattr(plugins, "names", lambda folder: [*names(folder), "own"])
     monkeypatch.setattr(plugins, "load", lambda folder, name: Own if name == "own" else load(folder, name))
-    assert [(own.name, own.licence, own.widths()) for own in models.select(["own"])] == [
+    assert [(own.name, own.licence, own.widths()) for own in catalogue.select(["own"])] == [
         ("own", "MIT", None),
         ("someone/clip", "unknown", None),
     ]
@@ -129,14 +134,14 @@ def test_a_new_method_shows_up_by_itself(monkeypatch):
 
 def test_places_of_cig_toml_count(place):
     (place / "cig.toml").write_text('phi_vit = "/weights/a.pt"\n[compose]\nclip2 = "someone/giga"\n')
-    wanted = {own.place: own for own in models.select(["extract"])}
+    wanted = {own.place: own for own in catalogue.select(["extract"])}
     assert set(wanted) == {"/weights/a.pt", "models/phi_best_giga.pt", L14, "someone/giga"}
     assert (wanted["/weights/a.pt"].clip, wanted["/weights/a.pt"].name) == (L14, "a")
 
 
 def test_a_generator_that_cig_toml_names_brings_its_weights(place):
     (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n')
-    assert {(own.kind, own.name) for own in models.select(["run"])} == {
+    assert {(own.kind, own.name) for own in catalogue.select(["run"])} == {
         ("phi", "icons/pic2word"),
         ("phi", "icons/large-pic2word"),
         ("tower", "icons/clip"),
@@ -145,9 +150,9 @@ def test_a_generator_that_cig_toml_names_brings_its_weights(place):
         ("vae", "icons/generator/vae"),
         ("scheduler", "icons/generator"),
     }
-    assert all(own.shipped and own.found() and not own.address for own in models.select(["run"]))
+    assert all(own.shipped and own.found() and not own.address for own in catalogue.select(["run"]))
     (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n[compose]\nclip2 = "someone/giga"\n')
-    towers = {own.name for own in models.select(["extract"]) if own.kind == "tower"}
+    towers = {own.name for own in catalogue.select(["extract"]) if own.kind == "tower"}
     assert towers == {"icons/clip", "someone/giga"}, "a value of one's own goes before the generator's"
 
 
@@ -163,12 +168,12 @@ def test_a_generator_that_cig_toml_names_brings_its_weights(place):
     ],
 )
 def test_names(name, found):
-    assert {own.name for own in models.select([name])} == found
+    assert {own.name for own in catalogue.select([name])} == found
 
 
 def test_no_such_name():
     with pytest.raises(NotFoundError, match='Did you mean "SEARLE_ViT-B32"'):
-        models.select(["SEARLE_ViT-B33"])
+        catalogue.select(["SEARLE_ViT-B33"])
 
 
 def test_list(place, capsys):
@@ -228,7 +233,7 @@ def test_another_kind_of_network(place, release):
     weights = Im2Text(768, 8, 768).state_dict()
     stored = {"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}
     release.content["/pic2word_large.pt"] = packed(stored)
-    found = releases.fetch(one("pic2word_large"), [release.url])
+    found = fetch.fetch(one("pic2word_large"), [release.url])
     assert (found.state, found.widths) == ("sound", (768, 768))
     assert set(load_file(found.path)) == set(IM2TEXT.names)
 
@@ -270,12 +275,12 @@ def test_what_is_no_phi_is_refused_and_named(place, release, capsys, what):
 
 def test_a_digest_that_is_known_is_held(place, release):
     release.content["/lincir_large.pt"] = content = phi_file(768, 768)
-    found = releases.fetch(one("lincir_large"), [release.url])
+    found = fetch.fetch(one("lincir_large"), [release.url])
     assert found.state == "broken"
     assert weights_of("lincir").sha256 in found.about
     assert not Path("models/lincir_large.safetensors").exists()
     right = replace(one("lincir_large"), sha256=hashlib.sha256(content).hexdigest())
-    assert releases.fetch(right, [release.url]).state == "sound"
+    assert fetch.fetch(right, [release.url]).state == "sound"
 
 
 def test_mirrors_are_asked_in_order(place, release, capsys):
@@ -287,15 +292,15 @@ def test_mirrors_are_asked_in_order(place, release, capsys):
 
 def test_what_comes_by_hand_may_come_from_a_mirror(place, release):
     release.content["/phi_best.pt"] = phi_file(768, 768)
-    assert releases.fetch(one("phi_best")).hint.endswith("cig models download phi_best --from-dir FOLDER")
-    assert releases.fetch(one("phi_best"), [release.url]).state == "sound"
+    assert fetch.fetch(one("phi_best")).hint.endswith("cig models download phi_best --from-dir FOLDER")
+    assert fetch.fetch(one("phi_best"), [release.url]).state == "sound"
 
 
 def test_a_release_may_not_lead_to_a_private_network(place, release):
     """As its method states it, not as the user does."""
     release.content["/own.pt"] = phi_file()
     weight = replace(one("SEARLE_ViT-B32"), address=f"https://127.0.0.1:{release.url.rpartition(':')[2]}/own.pt")
-    assert "not on the public internet" in releases.fetch(weight).about
+    assert "not on the public internet" in fetch.fetch(weight).about
     assert release.asked == []
 
 
@@ -303,8 +308,8 @@ def test_a_release_may_not_lead_to_a_private_network(place, release):
 def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, release, monkeypatch, size):
     release.content["/SEARLE_ViT-B32.pt"] = phi_file()
     release.length = bool(size)
-    monkeypatch.setattr(releases, "MOST_PHI", 1000)
-    found = releases.fetch(one("SEARLE_ViT-B32"), [release.url])
+    monkeypatch.setattr(fetch, "MOST_PHI", 1000)
+    found = fetch.fetch(one("SEARLE_ViT-B32"), [release.url])
     said = "more than any phi" if size else "whose size the server does not say"
     assert (found.state, said in found.about) == ("broken", True)
     assert not Path("models").exists()
@@ -327,7 +332,7 @@ def test_a_kill_in_mid_file_and_a_rerun(place, release, capsys):
     release.asked.clear()
     assert run(capsys, *command[3:])[0] == 0
     assert release.bytes_asked()[-1] == f"bytes={have}-"
-    assert inspection.inspect(one("SEARLE_ViT-B32")).state == "sound"
+    assert verify.inspect(one("SEARLE_ViT-B32")).state == "sound"
 
 
 # From a hub
@@ -337,7 +342,7 @@ def test_a_clip_comes_as_safetensors_at_its_commit(own_hub, world, monkeypatch, 
     folder = world / "models/clip-small"
     own_hub.add(L14, hub.repo(L14).commit, folder)
     own_hub.repos[L14][1].update({"pytorch_model.bin": b"pickle", "README.md": b"", "x/y.py": b"", "vocab.json": b"{}"})
-    found = releases.fetch(one(L14))
+    found = fetch.fetch(one(L14))
     assert (found.state, found.digest, found.widths) == ("sound", hub.repo(L14).commit, (40, 32))
     assert sorted(own_hub.fetched) == ["config.json", "model.safetensors", "vocab.json"]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -360,8 +365,8 @@ def test_a_repository_with_pickles_only_is_refused(own_hub, world, capsys):
 def test_a_hub_download_that_breaks_off_goes_on(own_hub, world):
     own_hub.add(GIGA, "c" * 40, world / "models/clip-large")
     own_hub.moods["model.safetensors"] = 1000
-    releases.fetch(one(GIGA))
-    assert releases.fetch(one(GIGA)).state == "sound"
+    fetch.fetch(one(GIGA))
+    assert fetch.fetch(one(GIGA)).state == "sound"
     assert own_hub.fetched.count("model.safetensors") == 2
 
 
@@ -402,7 +407,7 @@ def test_a_hub_that_does_not_answer_or_knows_nothing_is_said(own_hub, monkeypatc
 def test_all_weights_of_a_hub_that_does_not_answer_are_no_success(monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     wanted = [one(VAE), one("phi_best")]
-    monkeypatch.setattr("cig.models.select", lambda names: wanted)
+    monkeypatch.setattr("cig.weights.catalogue.select", lambda names: wanted)
     code, _, err = run(capsys, "models", "download")
     assert (code, f"{VAE} is missing" in err, "phi_best is missing" in err) == (1, True, False)
     assert "to be fetched by hand: phi_best" in err
@@ -415,7 +420,7 @@ def test_a_cache_of_another_commit_is_used_as_it_is(own_hub, world, place):
 
     snapshot_download(L14, endpoint=own_hub.url, cache_dir=place / "hub")
     assert (hub.commit_of(L14), hub.snapshot(L14).name) == (None, "a" * 40)
-    assert inspection.inspect(one(L14)).digest == "a" * 40
+    assert verify.inspect(one(L14)).digest == "a" * 40
     assert (hub.commit_of(B32), hub.commit_of("someone/clip")) == (hub.repo(B32).commit, None)
 
 
@@ -447,7 +452,7 @@ def test_what_is_the_users_own_is_not_replaced(place, capsys):
     assert (code, own.read_bytes()) == (1, b"of the user's own")
     assert f"move {own.relative_to(place)} away" in out + err
     save_file(Im2Text(768, 8, 768).state_dict(), own)
-    assert inspection.inspect(one("phi_best")).state == "sound"  # a composing phi may be of either kind
+    assert verify.inspect(one("phi_best")).state == "sound"  # a composing phi may be of either kind
 
 
 def test_two_unets_that_differ_in_weights_alone_are_not_chosen_from(place, world, capsys):
@@ -523,7 +528,7 @@ def test_what_is_named_and_not_in_the_folder_is_told(place, capsys):
 def test_a_broken_file_of_the_users_is_not_replaced(place, release):
     put(place / "models/SEARLE_ViT-B32.pt", b"mine")
     release.content["/SEARLE_ViT-B32.pt"] = phi_file()
-    found = releases.fetch(one("SEARLE_ViT-B32"), [release.url])
+    found = fetch.fetch(one("SEARLE_ViT-B32"), [release.url])
     assert (found.state, "move models/SEARLE_ViT-B32.pt away" in found.hint, release.asked) == ("broken", True, [])
 
 
@@ -562,25 +567,25 @@ def test_check_of_a_broken_phi(place, capsys, content, said):
 def test_check_of_digests(place):
     """A release's known one, and the one noted when it was converted."""
     put(place / "models/lincir_large.pt", phi_file(768, 768))
-    assert weights_of("lincir").sha256 in inspection.inspect(one("lincir_large")).about
+    assert weights_of("lincir").sha256 in verify.inspect(one("lincir_large")).about
     os.remove("models/lincir_large.pt")
     put(place / "Downloads/SEARLE_ViT-B32.pt", phi_file())
     main_of = one("SEARLE_ViT-B32")
-    from cig.adoption import adopt_folder
+    from cig.weights.convert import adopt_folder
 
     (found,) = adopt_folder([main_of], place / "Downloads")
     assert (found.state, found.digest) == ("sound", hashlib.sha256(found.path.read_bytes()).hexdigest())
     weights = load_file(found.path)
     save_file({name: own + 1 for name, own in weights.items()}, found.path)
-    assert "has changed since it was converted" in inspection.inspect(main_of).about
+    assert "has changed since it was converted" in verify.inspect(main_of).about
 
 
 def test_a_phi_is_checked_against_the_clip_that_is_there(own_hub, world, place):
     """The configuration in the cache says more than the published widths."""
     own_hub.add(B32, hub.repo(B32).commit, world / "models/clip-small")
-    releases.fetch(one(B32))
+    fetch.fetch(one(B32))
     put(place / "models/SEARLE_ViT-B32.pt", phi_file(40, 32))
-    found = inspection.inspect(one("SEARLE_ViT-B32"))
+    found = verify.inspect(one("SEARLE_ViT-B32"))
     assert (found.state, "by its configuration" in found.about) == ("sound", True)
 
 
@@ -618,9 +623,9 @@ def _reshape_weight(path):
 )
 def test_check_of_a_clip_in_the_cache(own_hub, world, damage, said):
     own_hub.add(L14, hub.repo(L14).commit, world / "models/clip-small")
-    releases.fetch(one(L14))
+    fetch.fetch(one(L14))
     damage((hub.snapshot(L14) / "model.safetensors").resolve())
-    found = inspection.inspect(one(L14))
+    found = verify.inspect(one(L14))
     assert (found.state, said in found.about, found.about) == ("broken", True, found.about)
 
 
@@ -634,14 +639,14 @@ def test_check_of_a_unet(place, world):
     """Its widths are compared with those of the CLIPs that compose."""
     folder = _unet(place, world)
     tiny_composers(place, world)
-    found = inspection.inspect(one("sdxl_checkpoint"))
+    found = verify.inspect(one("sdxl_checkpoint"))
     assert (found.state, "reads prompts of width 80, pooled 56" in found.about) == ("sound", True), found.about
     (place / "cig.toml").unlink()
-    assert "it was trained with other CLIPs" in inspection.inspect(one("sdxl_checkpoint")).about
+    assert "it was trained with other CLIPs" in verify.inspect(one("sdxl_checkpoint")).about
     _damage_tail(folder / "diffusion_pytorch_model.safetensors")
-    assert "is not a whole safetensors file" in inspection.inspect(one("sdxl_checkpoint")).about
+    assert "is not a whole safetensors file" in verify.inspect(one("sdxl_checkpoint")).about
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
-    assert "pickles are not trusted" in inspection.inspect(one("sdxl_checkpoint")).about
+    assert "pickles are not trusted" in verify.inspect(one("sdxl_checkpoint")).about
 
 
 @pytest.mark.parametrize("config", [b"{", b"[]", b'{"_class_name": "UNet2DConditionModel", "down_block_types": 3}'])
@@ -663,7 +668,7 @@ def rows(heading):
 
 def test_the_page_of_licences_says_what_the_catalogue_does():
     told = rows("Weights")
-    known = {own.name: own for own in models.catalogue()}
+    known = {own.name: own for own in catalogue.catalogue()}
     assert set(told) == set(known)
     for name, (licence, source) in told.items():
         assert licence.startswith(known[name].licence), name

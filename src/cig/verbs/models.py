@@ -23,9 +23,9 @@ def list_(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> 
     json
         Write the list here.
     """
-    from cig import stock
+    from cig.weights import manage
 
-    stock.show(names, json, cache_dir)
+    manage.show(names, json, cache_dir)
 
 
 def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
@@ -38,9 +38,9 @@ def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> 
     json
         Write the findings here.
     """
-    from cig import stock
+    from cig.weights import manage
 
-    stock.check(names, json, cache_dir)
+    manage.check(names, json, cache_dir)
 
 
 def download(
@@ -63,13 +63,13 @@ def download(
     mirror
         The address of a folder with the releases' files, asked in the place of the releases; several: in order.
     """
-    from cig import stock
+    from cig.weights import manage
 
     if from_dir and mirror:
         raise UsageError("--from-dir takes what is on this machine, --mirror what is on a server; give one of them")
     if link and not from_dir:
         raise UsageError("--link is about --from-dir FOLDER; give that, too")
     if from_dir:
-        stock.adopt(names, from_dir, link)
+        manage.adopt(names, from_dir, link)
     else:
-        stock.download(names, mirror, cache_dir)
+        manage.download(names, mirror, cache_dir)

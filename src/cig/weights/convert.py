@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
-from cig.inspection import Finding, compare_widths, inspect, weight_files
 from cig.io import hub
 from cig.io.files import (
     digest,
@@ -26,9 +25,10 @@ from cig.io.files import (
     write_json,
     writing,
 )
+from cig.weights.verify import Finding, compare_widths, inspect, weight_files
 
 if TYPE_CHECKING:
-    from cig.models import Weight
+    from cig.weights.catalogue import Weight
 
 MOST_PHI = 2**31  # bytes; the largest published phi, with what trained it, has a quarter of them
 MOST_CONFIG = 2**20

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cig.adoption import MOST_PHI, adopt_phi, stands_in_the_way
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, reason, some
-from cig.inspection import Finding, State, how_to_get, inspect
 from cig.io import hub
 from cig.io.files import remove
 from cig.io.http import Rules, Web, WebError, named_hosts, retried
 from cig.io.resumable import Known, fetch_file, need_space
-from cig.models import Weight
 from cig.runtime import say
+from cig.weights.catalogue import Weight
+from cig.weights.convert import MOST_PHI, adopt_phi, stands_in_the_way
+from cig.weights.verify import Finding, State, how_to_get, inspect
 
 
 def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> Finding:

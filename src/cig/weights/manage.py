@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cig import models
-from cig.adoption import adopt_folder
 from cig.errors import IncompleteError, NotFoundError, some
-from cig.inspection import Finding, inspect, to_json, to_text
 from cig.io.files import write_json
-from cig.releases import comes_by_hand, fetch
 from cig.runtime import say
+from cig.weights import catalogue
+from cig.weights.convert import adopt_folder
+from cig.weights.fetch import comes_by_hand, fetch
+from cig.weights.verify import Finding, inspect, to_json, to_text
 
 
 def show(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> None:
     """Prints a few lines a weight."""
-    picked = models.select(names)
+    picked = catalogue.select(names)
     if json:
-        write_json(json, [models.to_json(own, cache_dir) for own in picked], indent=1)
-    print("\n".join(models.to_text(own, cache_dir) for own in picked))
+        write_json(json, [catalogue.to_json(own, cache_dir) for own in picked], indent=1)
+    print("\n".join(catalogue.to_text(own, cache_dir) for own in picked))
     lacking = [own.name for own in picked if not own.found(cache_dir)]
     print(f"not there: {len(lacking)} of {len(picked)}" + (f" ({some(lacking)})" if lacking else ""))
 
@@ -30,7 +30,7 @@ def check(names: Sequence[str], json: Path | None = None, cache_dir: Path | None
     Raises:
         IncompleteError: something is broken, or named and not there.
     """
-    findings = [inspect(own, cache_dir) for own in models.select(names)]
+    findings = [inspect(own, cache_dir) for own in catalogue.select(names)]
     if json:
         write_json(json, [to_json(own) for own in findings], indent=1)
     for own in findings:
@@ -49,7 +49,7 @@ def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path 
         IncompleteError: something could not be had, or is named and can only be fetched by hand.
     """
     findings = []
-    for own in models.select(names):
+    for own in catalogue.select(names):
         if names or not own.shipped:
             findings.append(fetch(own, mirrors, cache_dir))
             print(to_text(findings[-1]), flush=True)
@@ -66,7 +66,7 @@ def adopt(names: Sequence[str], folder: Path, link: bool = False) -> None:
         NotFoundError: the folder has nothing that is wanted.
         IncompleteError: something in it is broken, or named and not in it.
     """
-    wanted = models.select(names)
+    wanted = catalogue.select(names)
     findings = adopt_folder(wanted, folder, link)
     if not findings:
         files = some(own.file for own in wanted if own.kind in ("phi", "unet") and not own.shipped)

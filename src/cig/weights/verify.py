@@ -15,8 +15,8 @@ from cig.errors import CigError, InputError, MismatchError, NotFoundError, some
 from cig.io import hub
 from cig.io.files import file_digest, folder_digest, read_object, stat_file
 from cig.io.tensors import read_header
-from cig.models import Weight, composing_clips
 from cig.runtime import say
+from cig.weights.catalogue import Weight, composing_clips
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""Model files: which there are, whether they are sound, how they are converted and fetched."""
