@@ -189,7 +189,7 @@ def make_pic2word(path: Path, features: int, width: int) -> None:
     """As the hub's pic2word_large.pt: every name after `module.`."""
     import torch
 
-    from cig.inversion import Im2Text
+    from cig.models.phi import Im2Text
 
     weights = Im2Text(features, 2 * features, width).state_dict()
     torch.save({"state_dict_img2text": {f"module.{name}": own for name, own in weights.items()}}, path)

@@ -6,8 +6,8 @@ from PIL import Image
 from transformers import AutoTokenizer, VisionEncoderDecoderModel
 
 import tiny
-from cig.captioner import load_captioner
 from cig.errors import InputError
+from cig.models.captioner import load_captioner
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 

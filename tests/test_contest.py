@@ -306,8 +306,10 @@ def test_costs_are_remembered_with_features(world, tmp_path, monkeypatch):
     def no(*_):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("cig.towers.load_clip", no)  # first: else it would take the other's stand-in for its own
-    monkeypatch.setattr("cig.encoders.load_clip", no)
+    monkeypatch.setattr(
+        "cig.models.dual_encoder.load_clip", no
+    )  # first: else it would take the other's stand-in for its own
+    monkeypatch.setattr("cig.models.clip.load_clip", no)
     second = hold(parts, Data("cirr/val", world), Compute("cpu"), comparing, FeatureCache(tmp_path / "f"))
     assert [row.report.scores for row in first.rows] == [row.report.scores for row in second.rows]
     assert [row.cost for row in first.rows] == [row.cost for row in second.rows]

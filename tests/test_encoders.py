@@ -13,8 +13,8 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 import oracle
-from cig.encoders import Clip, load_clip, load_tokenizer, openai_tokenizer, places_of
 from cig.errors import InputError, MismatchError, NotFoundError
+from cig.models.clip import Clip, load_clip, load_tokenizer, openai_tokenizer, places_of
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 
@@ -92,7 +92,7 @@ def test_a_folder_may_carry_its_own_tokenizer(tmp_path):
 def test_a_tokenizer_that_splits_the_placeholder_is_refused(tmp_path):
     from transformers import PreTrainedTokenizerFast
 
-    from cig.encoders import Tokenizer
+    from cig.models.clip import Tokenizer
 
     own_tokenizer(tmp_path)
     with pytest.raises(MismatchError, match="splits"):

@@ -13,9 +13,9 @@ from cig.composition import Composed, EmbeddingFolder, Shown, extract
 from cig.errors import MismatchError
 from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
-from cig.inversion import load_composer
 from cig.io.files import write_png
 from cig.io.manifest import Manifest
+from cig.models.phi import load_composer
 from cig.options import Compute, presets
 from cig.runtime import Shard
 from cig.types import Benchmark, ComposedEmbedding, Query

@@ -24,11 +24,11 @@ from cig.generators import sdxl
 from cig.icons.corpus import INKS
 from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.icons.triplets import ATTRIBUTES
-from cig.inversion import load_composer
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_png
 from cig.io.images import MEAN, STD
 from cig.io.tensors import map_tensors, read_tensors
+from cig.models.phi import load_composer
 from cig.training import load_scenes, loop, shelf
 from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
 from cig.training.framing import Frame

@@ -5,10 +5,10 @@ import torch
 
 import oracle
 from cig import Phi, load_composer
-from cig.encoders import load_clip
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.inversion import join_captions, load_phi, over_orders, prompt, prompts
 from cig.io.images import Preprocess, read_picture
+from cig.models.clip import load_clip
+from cig.models.phi import join_captions, load_phi, over_orders, prompt, prompts
 
 
 @pytest.fixture(scope="module")

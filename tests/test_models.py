@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 import cig
 from cig import Phi, plugins
 from cig.cli import main
-from cig.encoders import load_clip
 from cig.errors import NotFoundError
-from cig.inversion import IM2TEXT, Im2Text
 from cig.io import hub
 from cig.methods import Source, Weights, weights_of
+from cig.models.clip import load_clip
+from cig.models.phi import IM2TEXT, Im2Text
 from cig.options import Composing
 from cig.weights import catalogue, fetch, verify
 from fakehub import Hub, serving

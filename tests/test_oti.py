@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from cig.cli import main
-from cig.encoders import load_clip
 from cig.errors import IncompleteError, MismatchError, NotFoundError, UsageError
 from cig.flags import ComputeFlags, WorkFlags
 from cig.methods.oti import check_content, read_words
+from cig.models.clip import load_clip
 from cig.runtime import Shard
 from cig.training import oti
 from cig.training.loop import DivergedError

@@ -17,14 +17,14 @@ from pyarrow import parquet
 
 from cig import searching
 from cig.cli import main
-from cig.encoders import load_clip
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation import evaluate
 from cig.flags import LoopFlags, ValidateFlags
-from cig.inversion import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.io.tensors import read_tensors
+from cig.models.clip import load_clip
+from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
 from cig.options import Compute, Data, Searching
 from cig.training import layouts, loop, taggers
 from cig.training import phi as room

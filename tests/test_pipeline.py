@@ -314,7 +314,7 @@ def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, mon
         raise AssertionError("was asked again")
 
     names = (
-        "cig.encoders.load_clip",
+        "cig.models.clip.load_clip",
         "cig.generators.sdxl.load",
         "cig.io.images.read_picture",
         "cig.page.read_picture",
@@ -328,7 +328,7 @@ def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, mon
 def test_a_second_cached_evaluation_touches_no_model(world, of_others, tmp_path, monkeypatch):
     line = ["evaluate", *cirr(world, "val"), *searching(world, of_others / "cirr"), "--feature-cache", tmp_path / "f"]
     cig(*line, "--rankings", tmp_path / "a.json")
-    monkeypatch.setattr("cig.encoders.load_clip", None)
+    monkeypatch.setattr("cig.models.clip.load_clip", None)
     monkeypatch.setattr("cig.io.images.read_picture", None)
     cig(*line, "--rankings", tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()

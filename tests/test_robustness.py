@@ -26,15 +26,15 @@ import tiny
 from cig import plugins, settings
 from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
 from cig.cli import main
-from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
 from cig.generation import Shelf
-from cig.inversion import Phi, load_phi
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.files import find_by_id, read_json
 from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture
 from cig.io.manifest import Manifest
 from cig.io.tensors import read_embedding, read_tensors
+from cig.models.clip import load_clip, openai_tokenizer
+from cig.models.phi import Phi, load_phi
 from cig.types import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore")

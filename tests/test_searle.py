@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cig.encoders import load_clip
 from cig.errors import UsageError
 from cig.flags import LoopFlags, SearleFlags
-from cig.inversion import load_phi
 from cig.io.tensors import read_tensors
 from cig.methods.oti import read_words
+from cig.models.clip import load_clip
+from cig.models.phi import load_phi
 from cig.training.loop import CHECKPOINT
 from cig.training.oti import Recipe, train_oti
 from cig.training.pictures import load_pictures
@@ -80,7 +80,7 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from torch import nn
-from cig.inversion import Phi
+from cig.models.phi import Phi
 from cig.training import processes
 from cig.training.loop import train
 from cig.training.plan import CPU, Plan

@@ -19,12 +19,12 @@ from transformers import (
 
 import tiny
 from cig import Source, load_method
-from cig.encoders import Clip
 from cig.errors import InputError, MismatchError, NotFoundError, PictureError
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.methods import recall_method
-from cig.towers import OwnPreprocess, load_tower
+from cig.models.clip import Clip
+from cig.models.dual_encoder import OwnPreprocess, load_tower
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 TEXTS = ["is RED and longer", "is taken from above " * 10, "\ud800"]

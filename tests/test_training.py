@@ -16,11 +16,11 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPModel
 
-from cig.encoders import load_clip, openai_tokenizer
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.flags import LoopFlags, SearleFlags
-from cig.inversion import IM2TEXT, load_phi
 from cig.io.tensors import read_tensors
+from cig.models.clip import load_clip, openai_tokenizer
+from cig.models.phi import IM2TEXT, load_phi
 from cig.training import card, load_pairs, loop
 from cig.training.clip import contrastive, deepen
 from cig.training.keywords import Chunker, Word, mask_keywords

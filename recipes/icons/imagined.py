@@ -16,9 +16,9 @@ from cig.controls import Making, Pictures
 from cig.generation import Imagining, imagine
 from cig.generators import sdxl
 from cig.icons.pairs import SIDE
-from cig.inversion import Composer, load_composer
 from cig.io.files import read_object, write_json, write_png
 from cig.methods import Source, load_method
+from cig.models.phi import Composer, load_composer
 from cig.retrieval.features import embed_pictures
 from cig.runtime import progress
 from cig.types import Benchmark

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from cig.encoders import Clip
 from cig.generators.sdxl import meta_unet, shown_reference
 from cig.icons.pairs import normalised
-from cig.inversion import Composer
 from cig.io.files import identity, make_folder, write_bytes
 from cig.io.images import read_batches
 from cig.io.tensors import read_tensors
+from cig.models.clip import Clip
+from cig.models.phi import Composer
 from cig.runtime import batches, progress
 from cig.training import load_scenes
 from cig.training.card import write_card

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from cig.controls import Making, Pictures, shuffled
-from cig.inversion import Composer
 from cig.io.feature_cache import FeatureCache
 from cig.methods import Source, load_method
+from cig.models.phi import Composer
 from cig.types import Benchmark, Branch, Method
 from imagined import Made, composer_of
 from prior import PriorMethod

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from cig.benchmarks import load_benchmark, load_benchmarks
 from cig.composition import EmbeddingFolder
 from cig.errors import InputError
-from cig.inversion import join_captions
 from cig.io.images import read_picture
+from cig.models.phi import join_captions
 from cig.types import Benchmark, Query
 
 Item = dict[str, Any]

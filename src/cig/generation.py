@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.composition import Composed, Conditions, Shown, take
-from cig.inversion import Composer
 from cig.io.files import find_by_id, fingerprints, picture_name, remove, stems_of, write_json, write_png
 from cig.io.manifest import Manifest, asked_by
+from cig.models.phi import Composer
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 

@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cig import plugins
-from cig.encoders import meta_clip
 from cig.generators.sdxl import meta_sdxl, passes, shown_reference
 from cig.io.dataset_paths import part_folder
 from cig.io.files import find_by_id
 from cig.methods import split_method
+from cig.models.clip import meta_clip
 from cig.options import Composing, Compute, Data, Generation, Searching
 from cig.preflight import need_all, need_unet
 from cig.runtime import device_name, disk_of, resolve_device, resolve_dtype

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cig.check import EXAMPLES, Finding, fields, line
-from cig.encoders import PLACEHOLDER, Tokenizer, openai_tokenizer
-from cig.inversion import PROMPT, prompts
 from cig.io.image_checks import BITS, Look, look_at, near
+from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
+from cig.models.phi import PROMPT, prompts
 from cig.types import TARGET, Benchmark, Query
 
 CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end included

@@ -16,8 +16,8 @@ from cig.types import Benchmark, Generator
 
 if TYPE_CHECKING:
     from cig.composition import Conditions
-    from cig.inversion import Composer
     from cig.io.feature_cache import FeatureCache
+    from cig.models.phi import Composer
 
 
 def phi_checks(composing: Composing) -> list:
@@ -26,8 +26,8 @@ def phi_checks(composing: Composing) -> list:
 
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
-    from cig.inversion import recall_composer
     from cig.io.feature_cache import FeatureCache
+    from cig.models.phi import recall_composer
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)

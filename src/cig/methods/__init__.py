@@ -23,10 +23,10 @@ from cig.settings import EMBEDDED
 if TYPE_CHECKING:
     import torch
 
-    from cig.encoders import Clip
-    from cig.inversion import Inverter
     from cig.io.feature_cache import FeatureCache
-    from cig.towers import Tower
+    from cig.models.clip import Clip
+    from cig.models.dual_encoder import Tower
+    from cig.models.phi import Inverter
     from cig.types import Method
 
 OUR_LICENCE = "Apache-2.0"  # of what lies there
@@ -74,12 +74,12 @@ class Source:
     options: Mapping[str, str] = field(default_factory=dict)  # of the method, e.g. {"t": "0.5"} of slerp
 
     def load_clip(self, weights: Weights, on_gpu: str = "float32") -> Clip:
-        from cig.encoders import load_clip
+        from cig.models.clip import load_clip
 
         return load_clip(self.clip or weights.clip, *self.compute(on_gpu), self.cache_dir)
 
     def load_tower(self, weights: Weights) -> Tower:
-        from cig.towers import load_tower
+        from cig.models.dual_encoder import load_tower
 
         return load_tower(self.clip or weights.clip, *self.compute(), self.cache_dir)
 
@@ -92,7 +92,7 @@ class Source:
         return device, resolve_dtype(self.dtype, device, on_gpu)
 
     def load_inverter(self, weights: Weights, on_gpu: str = "float32") -> Inverter:
-        from cig.inversion import KINDS, load_phi
+        from cig.models.phi import KINDS, load_phi
 
         phi = self.phi_file(weights)  # before the CLIP, which may be a long download
         return load_phi(phi, self.load_clip(weights, on_gpu), KINDS[weights.network])
@@ -261,6 +261,6 @@ def _restore(known: dict[str, Any]) -> dict[str, Any]:
     settings = dict(known["preprocess"])
     if settings.pop("kind") == "Preprocess":
         return {**known, "preprocess": Preprocess(**settings)}
-    from cig.towers import OwnPreprocess
+    from cig.models.dual_encoder import OwnPreprocess
 
     return {**known, "preprocess": OwnPreprocess(**settings)}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import normalize
 
-from cig.inversion import over_orders, prompts
 from cig.methods import CLIPS, Source, Weights
+from cig.models.phi import over_orders, prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cig.towers import Tower
+    from cig.models.dual_encoder import Tower
 
 VARIANTS = {name: Weights(clip) for name, clip in CLIPS.items()}
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cig.errors import InputError, UsageError, reason, some
-from cig.inversion import join_captions, over_orders
 from cig.io.files import identity, read_bytes, read_object
 from cig.io.images import read_picture
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower
 from cig.methods._names import Names
+from cig.models.phi import join_captions, over_orders
 from cig.types import Query
 
 if TYPE_CHECKING:
-    from cig.captioner import Captioner
+    from cig.models.captioner import Captioner
 
 OPTIONS = {
     "captions": Option("a file of captions: a JSON object {name: caption}, or a CSV of two columns", place=True),
@@ -109,7 +109,7 @@ def _captions(source: Source) -> Told | Made:
         raise UsageError("caption wants one of two: --method-option captions=FILE or captioner=HUB_ID_OR_FOLDER")
     if "captions" in given:
         return Told(Path(given["captions"]))
-    from cig.captioner import load_captioner
+    from cig.models.captioner import load_captioner
 
     return Made(load_captioner(given["captioner"], *source.compute(), source.cache_dir))
 

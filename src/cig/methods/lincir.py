@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cig.inversion import InversionMethod, Inverter
 from cig.io import hub
 from cig.io.files import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
+from cig.models.phi import InversionMethod, Inverter
 from cig.settings import CIG_DRIVE, CIG_LICENCE
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "lincir_large.pt")

@@ -14,15 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
-from cig.encoders import Clip
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.inversion import WordMethod
 from cig.io.files import Hashed, file_digest, read_json, read_object, set_digest
 from cig.io.images import Preprocess
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights
 from cig.methods._names import Names
+from cig.models.clip import Clip
+from cig.models.phi import WordMethod
 from cig.types import Query
 
 VARIANTS = {name: Weights(CLIPS[name], words=True) for name in ("b32", "l14")}

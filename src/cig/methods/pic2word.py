@@ -6,11 +6,11 @@ The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption
 from collections.abc import Mapping
 from typing import Any
 
-from cig.inversion import InversionMethod, Inverter
 from cig.io import hub
 from cig.io.files import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
+from cig.models.phi import InversionMethod, Inverter
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")
 _ICONS = str(EMBEDDED / "pic2word" / "phi.safetensors")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cig.inversion import InversionMethod, Inverter
 from cig.io.files import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, Source, Weights
+from cig.models.phi import InversionMethod, Inverter
 
 _RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"
 VARIANTS = {

@@ -16,10 +16,10 @@ from torch.nn.functional import normalize
 from cig.errors import InputError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import digest
+from cig.models.dual_encoder import Tower
 from cig.retrieval.features import PictureFeatures, content_of, embed_pictures
 from cig.retrieval.rank import top_k
 from cig.runtime import batches, progress
-from cig.towers import Tower
 from cig.training.concepts import Concepts
 from cig.training.pictures import Pictures, is_text
 from cig.training.vocabulary import Vocabulary

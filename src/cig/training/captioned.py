@@ -11,10 +11,10 @@ from typing import Any
 
 from cig.benchmarks import name_of
 from cig.errors import InputError, NotFoundError, did_you_mean
-from cig.inversion import join_captions
 from cig.io.dataset_paths import stays_below, walk_pictures
 from cig.io.files import read_bytes, stat_file
 from cig.io.tables import Row, read_rows
+from cig.models.phi import join_captions
 from cig.training.scenes import Example
 
 ALIASES = {

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cig.encoders import Tokenizer, load_tokenizer
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.io.files import identity, make_folder, write_bytes, write_json
+from cig.models.clip import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes
 from cig.training.card import write_card

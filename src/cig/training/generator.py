@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cig.errors import UsageError
 from cig.generators.sdxl import shown_reference
-from cig.inversion import Composer
 from cig.io.files import identity, make_folder
+from cig.models.phi import Composer
 from cig.training.card import write_card
 from cig.training.diffusers import save, save_pipeline
 from cig.training.diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler, unseen

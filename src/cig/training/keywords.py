@@ -12,8 +12,8 @@ from itertools import groupby
 from random import Random
 from typing import NamedTuple, Protocol
 
-from cig.encoders import PLACEHOLDER
-from cig.inversion import BARE_PROMPT
+from cig.models.clip import PLACEHOLDER
+from cig.models.phi import BARE_PROMPT
 
 
 class Word(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from cig.inversion import IM2TEXT, PHI, Im2Text, Phi
 from cig.io.files import write_bytes
+from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi
 
 Layout = Literal["safetensors", "published"]
 Network = Phi | Im2Text

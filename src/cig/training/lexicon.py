@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cig.encoders import Clip
 from cig.io.files import remove, write_bytes, write_json
 from cig.io.manifest import Manifest
 from cig.io.tensors import read_tensors
 from cig.methods.oti import model_name
+from cig.models.clip import Clip
 from cig.runtime import versions
 
 BATCHES = "batches"

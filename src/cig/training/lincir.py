@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.encoders import Clip
-from cig.inversion import Phi
+from cig.models.clip import Clip
+from cig.models.phi import Phi
 from cig.training.captions import Captions
 from cig.training.keywords import Chunker, Tagger, clean_caption, mask_keywords
 from cig.training.phi import Network, Pace

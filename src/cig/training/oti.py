@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cig.encoders import Clip
 from cig.errors import UsageError, some
 from cig.io.files import fingerprints
 from cig.io.images import Preprocess, read_batches
 from cig.methods._names import twice
+from cig.models.clip import Clip
 from cig.runtime import Shard, batches, progress
 from cig.training.lexicon import Lexicon, Made
 from cig.training.loop import DivergedError

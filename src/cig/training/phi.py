@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cig.encoders import Clip
 from cig.errors import CigError, some
-from cig.inversion import Im2Text, Phi, kind_of, need_fit, read_phi
 from cig.io.files import identity
+from cig.models.clip import Clip
+from cig.models.phi import Im2Text, Phi, kind_of, need_fit, read_phi
 from cig.runtime import say
 from cig.training.card import scores_text, write_card
 from cig.training.decoding import facts_of_unreadable

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cig.encoders import Clip
-from cig.inversion import BARE_PROMPT, Im2Text
+from cig.models.clip import Clip
+from cig.models.phi import BARE_PROMPT, Im2Text
 from cig.training import processes
 from cig.training.clip import contrastive
 from cig.training.phi import Network, Pace

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.encoders import Clip
 from cig.errors import UsageError
-from cig.inversion import Phi, WordMethod
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.methods.oti import PseudoWords, words_identity
+from cig.models.clip import Clip
+from cig.models.phi import Phi, WordMethod
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
 from cig.training.phi import Network, Pace

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, some
-from cig.inversion import Composer
 from cig.io.files import digest_of, fingerprints, sweep, write_bytes
 from cig.io.tensors import map_tensors
+from cig.models.phi import Composer
 from cig.runtime import batches, progress, say
 from cig.training import processes
 from cig.training.plan import Plan

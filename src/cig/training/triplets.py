@@ -8,8 +8,8 @@ from typing import Any
 
 from cig.benchmarks import ID, load_benchmarks
 from cig.errors import InputError, NotFoundError, UsageError
-from cig.inversion import join_captions
 from cig.io.files import read_json, read_object, stat_file
+from cig.models.phi import join_captions
 from cig.training.captioned import captions_of
 from cig.training.scenes import Example
 from cig.types import TARGET, Benchmark

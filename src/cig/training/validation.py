@@ -10,11 +10,11 @@ from typing import Any
 
 from cig import plugins
 from cig.benchmarks import load_benchmarks
-from cig.encoders import Clip
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation import evaluate
-from cig.inversion import Im2Text, InversionMethod, Inverter, Phi
 from cig.io.files import digest_of
+from cig.models.clip import Clip
+from cig.models.phi import Im2Text, InversionMethod, Inverter, Phi
 from cig.preflight import need_pictures
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.rank import search, wanted_pictures

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.encoders import PLACEHOLDER, Clip
 from cig.io.files import digest, set_digest
+from cig.models.clip import PLACEHOLDER, Clip
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
     "This is a photo of a {}",

@@ -12,7 +12,7 @@ from cig.errors import UsageError
 from cig.flags import LoopFlags, SearleFlags, ValidateFlags, at_least_1
 
 if TYPE_CHECKING:
-    from cig.encoders import Clip
+    from cig.models.clip import Clip
     from cig.training.lincir import Lincir
     from cig.training.phi import Objective
     from cig.training.pic2word import Pic2Word
@@ -99,7 +99,7 @@ def phi(
     """
     import torch
 
-    from cig.encoders import load_clip
+    from cig.models.clip import load_clip
     from cig.training.phi import train_phi
     from cig.verbs.pseudo_words import searle_book, searle_objective
 

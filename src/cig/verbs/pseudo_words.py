@@ -11,7 +11,7 @@ from cig.errors import IncompleteError, UsageError
 from cig.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1, sound_pace
 
 if TYPE_CHECKING:
-    from cig.encoders import Clip
+    from cig.models.clip import Clip
     from cig.training.lexicon import Made
     from cig.training.pictures import Pictures
     from cig.training.searle import Searle
@@ -83,7 +83,7 @@ def oti(
     published
         Also write .pt and .pkl files as SEARLE's code does, for its programs.
     """
-    from cig.encoders import load_clip
+    from cig.models.clip import load_clip
     from cig.runtime import resolve_device, resolve_dtype
     from cig.training.oti import Recipe, train_oti
     from cig.training.pictures import load_pictures, load_references

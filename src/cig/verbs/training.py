@@ -213,8 +213,8 @@ def generator(
     """
     import torch
 
-    from cig.inversion import load_composer
     from cig.io.images import limit_pixels
+    from cig.models.phi import load_composer
     from cig.training import load_scenes
     from cig.training.diffusion import Prediction
     from cig.training.framing import Frame

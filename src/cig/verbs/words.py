@@ -60,8 +60,8 @@ def concepts(
         Pictures at once.
     """
     from cig.io.feature_cache import FeatureCache
+    from cig.models.dual_encoder import load_tower
     from cig.runtime import resolve_device, resolve_dtype
-    from cig.towers import load_tower
     from cig.training.association import associate
     from cig.training.concepts import check_form, write_concepts
     from cig.training.pictures import load_pictures, load_references

@@ -48,7 +48,7 @@ def adopt_phi(weight: Weight, original: Path, address: str) -> Path:
     """
     import safetensors.torch
 
-    from cig.inversion import kind_of, read_phi
+    from cig.models.phi import kind_of, read_phi
 
     if (size := stat_file(original).st_size) > MOST_PHI:
         raise InputError(f"{original} has {size:,} bytes, more than any phi; refused")

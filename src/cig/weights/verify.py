@@ -71,7 +71,7 @@ Look = tuple[str, tuple[int, int] | None]
 
 
 def _phi(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
-    from cig.inversion import kind_of, read_phi
+    from cig.models.phi import kind_of, read_phi
 
     _, (width, hidden, out) = read_phi(path, kind_of(path, weight.network))
     against = compare_widths(weight, path, (width, out), cache_dir)
@@ -81,7 +81,7 @@ def _phi(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
 
 def compare_widths(weight: Weight, path: Path, widths: tuple[int, int], cache_dir: Path | None = None) -> str:
     """What a phi's (input, output) were compared with; raises MismatchError where they are not its CLIP's."""
-    from cig.inversion import need_fit
+    from cig.models.phi import need_fit
 
     known, source = _widths_of(weight.clip, cache_dir)
     if not known:
@@ -92,7 +92,7 @@ def compare_widths(weight: Weight, path: Path, widths: tuple[int, int], cache_di
 
 def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | None, str]:
     """(a CLIP's widths, how they are known)."""
-    from cig.encoders import clip_widths
+    from cig.models.clip import clip_widths
 
     try:
         return clip_widths(clip, cache_dir), "by its configuration"
@@ -119,7 +119,7 @@ def record_of(path: Path) -> dict[str, Any]:
 def _tower(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
     import torch
 
-    from cig.encoders import clip_widths, meta_clip
+    from cig.models.clip import clip_widths, meta_clip
 
     shapes = _shapes(path, "model*.safetensors")
     if read_object(path / "config.json").get("model_type") != "clip":

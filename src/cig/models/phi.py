@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from cig.encoders import Clip, Placement
 from cig.errors import InputError, MismatchError, UsageError
 from cig.io.files import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.io.tensors import is_plain, read_tensors
+from cig.models.clip import Clip, Placement
 from cig.runtime import jsonable
 from cig.types import ComposedEmbedding
 
@@ -250,7 +250,7 @@ def load_composer(
     Args:
         phi, phi2: of either kind, SEARLE's and LinCIR's or Pic2Word's.
     """
-    from cig.encoders import load_clip
+    from cig.models.clip import load_clip
 
     device = torch.device(device)
     first = load_phi(phi, load_clip(clip, device, dtype, cache_dir), kind_of(Path(phi)))

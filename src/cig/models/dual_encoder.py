@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from cig.encoders import TEXT_BATCH, Clip, load_clip
 from cig.errors import InputError, MismatchError, reason, some
 from cig.io import hub
 from cig.io.files import identity, read_object
 from cig.io.images import check_pixels, target_pad
+from cig.models.clip import TEXT_BATCH, Clip, load_clip
 from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import torch
 
 from cig.errors import InputError, NotFoundError, reason, some
 from cig.io.files import identity
+from cig.models.dual_encoder import OwnPreprocess, own_preprocess
 from cig.runtime import batches, quiet_transformers
-from cig.towers import OwnPreprocess, own_preprocess
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,1 @@
+"""Networks: CLIP and other dual encoders, textual inversion, captioners."""
