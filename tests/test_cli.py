@@ -335,7 +335,7 @@ def run_cirr(world, out):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_the_batch_and_a_rerun_goes_on(world, tmp_path, monkeypatch, capsys, number):
     with monkeypatch.context() as patch:
-        stop_at(patch, "cig.generation.write_png", "09997.png", number)
+        stop_at(patch, "cig.generators._generate.write_png", "09997.png", number)
         code, _, err = run(capsys, *run_cirr(world, tmp_path))
     assert code == 130
     assert "stopping at the end of this batch" in err

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cig import load_benchmark, load_composer
-from cig.composition import Composed, EmbeddingFolder, extract
 from cig.errors import MismatchError
+from cig.generators._compose import Composed, EmbeddingFolder, extract
 from cig.runtime import Shard
 from cig.types import Benchmark
 

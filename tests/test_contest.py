@@ -11,9 +11,9 @@ import cig
 from cig import load_benchmarks, plugins
 from cig.cli import main
 from cig.contest import hold
-from cig.controls import names as control_names
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation import clusters_of
+from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import read_object
 from cig.options import Comparing, Compute, Data

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cig import load_benchmark
-from cig.controls import Making, pictures
 from cig.errors import InputError, UsageError
+from cig.generators._controls import Making, pictures
 from cig.types import Benchmark, Query
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 import oracle
 from cig import load_benchmark
-from cig.composition import Composed, EmbeddingFolder, Shown, extract
 from cig.errors import MismatchError
-from cig.generation import Imagining, brightness, imagine
 from cig.generators import load_generator
+from cig.generators._compose import Composed, EmbeddingFolder, Shown, extract
+from cig.generators._generate import Imagining, brightness, imagine
 from cig.io.files import write_png
 from cig.io.manifest import Manifest
 from cig.models.phi import load_composer
@@ -159,7 +159,7 @@ def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypat
         return wrapped
 
     with monkeypatch.context() as patch:
-        patch.setattr("cig.generation.write_png", dying(write_png))
+        patch.setattr("cig.generators._generate.write_png", dying(write_png))
         patch.setattr("cig.io.manifest.Manifest.add", dying(Manifest.add))
         with pytest.raises(Killed):
             imagine(queries, Table(), Painter(), tmp_path / "killed")

@@ -16,11 +16,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
-from cig.composition import Composed, take
 from cig.errors import InputError, MismatchError, UsageError
 from cig.flags import LoopFlags
-from cig.generation import Imagining, imagine
 from cig.generators import sdxl
+from cig.generators._compose import Composed, take
+from cig.generators._generate import Imagining, imagine
 from cig.icons.corpus import INKS
 from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.icons.triplets import ATTRIBUTES

@@ -27,7 +27,7 @@ from cig import plugins, settings
 from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
 from cig.cli import main
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
-from cig.generation import Shelf
+from cig.generators._generate import Shelf
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.files import find_by_id, read_json
 from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture

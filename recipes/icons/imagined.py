@@ -10,11 +10,10 @@ import torch
 from PIL import Image, ImageFilter
 from torch.nn.functional import cosine_similarity
 
-from cig import controls
-from cig.composition import Composed
-from cig.controls import Making, Pictures
-from cig.generation import Imagining, imagine
-from cig.generators import sdxl
+from cig.generators import _controls, sdxl
+from cig.generators._compose import Composed
+from cig.generators._controls import Making, Pictures
+from cig.generators._generate import Imagining, imagine
 from cig.icons.pairs import SIDE
 from cig.io.files import read_object, write_json, write_png
 from cig.methods import Source, load_method
@@ -44,10 +43,10 @@ def make(folder: Path, part: Benchmark, home: Path) -> Made:
     draws = [drawn(generator, composer, part, place / f"draw-{draw}", 1600 + draw) for draw in range(DRAWS)]
     making = Making(home / "controls", vae=str(folder / "vae"), side=SIDE)
     others = {
-        "image": controls.reference_image(part, {}, making),
-        "augmented": controls.reference_augmented(part, {}, making),
-        "vae": controls.pictures("reference-vae", part, {}, making),
-        "oracle": controls.oracle(part, {}, making),
+        "image": _controls.reference_image(part, {}, making),
+        "augmented": _controls.reference_augmented(part, {}, making),
+        "vae": _controls.pictures("reference-vae", part, {}, making),
+        "oracle": _controls.oracle(part, {}, making),
     }
     others["blurred"] = blurred(folder, part, others["oracle"], draws[0], place / "blurred")
     if (folder / "triplets").is_dir():

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cig.benchmarks.icons import read
-from cig.composition import Composed, Shown
+from cig.generators._compose import Composed, Shown
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_json
 from cig.methods import Source, load_method

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cig.controls import Making, Pictures, shuffled
+from cig.generators._controls import Making, Pictures, shuffled
 from cig.io.feature_cache import FeatureCache
 from cig.methods import Source, load_method
 from cig.models.phi import Composer

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from cig.benchmarks import load_benchmark, load_benchmarks
-from cig.composition import EmbeddingFolder
 from cig.errors import InputError
+from cig.generators._compose import EmbeddingFolder
 from cig.io.images import read_picture
 from cig.models.phi import join_captions
 from cig.types import Benchmark, Query

@@ -139,9 +139,9 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
         IncompleteError: the generator's pictures were all refused.
         PictureError: the image cannot be read.
     """
-    from cig.composition import Composed
-    from cig.generation import Imagining
-    from cig.generation import imagine as imagine_all
+    from cig.generators._compose import Composed
+    from cig.generators._generate import Imagining
+    from cig.generators._generate import imagine as imagine_all
 
     reference = asked.images[0]
     query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))

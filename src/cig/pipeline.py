@@ -54,7 +54,7 @@ def extract(
     """
     composing, work = composing or Composing(), work or Work()
     parts = need_all(lambda: data.load("test"), phi_checks(composing))
-    from cig.composition import extract as extract_part
+    from cig.generators._compose import extract as extract_part
 
     need_pictures(parts, references=True)
     out = out or data.default_folder("embeddings", "test")
@@ -89,7 +89,7 @@ def generate(
     out = out or data.default_folder("generated_images", "test")
     checks = [lambda: need_unet(generation.unet), lambda: need_embeddings(embeddings)]
     parts = need_all(lambda: need_outside(data.load("test"), out), checks)
-    from cig.composition import EmbeddingFolder
+    from cig.generators._compose import EmbeddingFolder
 
     sources = [EmbeddingFolder(part, existing_part(embeddings, part, len(data.categories) == 1)) for part in parts]
     if not any(source.files for source in sources):

@@ -15,7 +15,7 @@ from cig.searching import source_of
 from cig.types import Benchmark, Generator
 
 if TYPE_CHECKING:
-    from cig.composition import Conditions
+    from cig.generators._compose import Conditions
     from cig.io.feature_cache import FeatureCache
     from cig.models.phi import Composer
 
@@ -63,7 +63,7 @@ def make_targets(
     cache: FeatureCache,
 ) -> None:
     """Composes and imagines every part into `out`; embeddings stay in memory, a batch at a time."""
-    from cig.composition import Composed
+    from cig.generators._compose import Composed
 
     composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
     sources = [Composed(part, composer, workers=compute.workers) for part in parts]
@@ -80,7 +80,7 @@ def imagine_parts(
     work: Work,
 ) -> dict[str, str]:
     """Imagines every part and says how it went; returns queries that could not be composed, and why."""
-    from cig.generation import Imagining, imagine
+    from cig.generators._generate import Imagining, imagine
 
     how = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
     missing: dict[str, str] = {}

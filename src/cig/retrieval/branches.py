@@ -9,8 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import controls, plugins, settings
+from cig import plugins, settings
 from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
+from cig.generators import _controls
 from cig.io.dataset_paths import existing_part
 from cig.io.files import find_several_by_id, picture_name, read_object
 from cig.io.manifest import Manifest, is_stale
@@ -51,7 +52,7 @@ def parse_contest(
 ) -> Comparing:
     """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
     modest = ["reference-image", "reference-augmented", "oracle"]
-    ready = [PSEUDO_TARGET, *controls.names()] if rest["pseudo_targets"] else modest
+    ready = [PSEUDO_TARGET, *_controls.names()] if rest["pseudo_targets"] else modest
     return Comparing(
         methods=tuple(parse_method(text, clip) for text in methods or usual_methods(family)),
         branches=tuple(map(parse_named, branches or ready)),
@@ -169,7 +170,7 @@ def need_place(asked: Branching, searching: Searching) -> None:
     """Raises UsageError or NotFoundError where a branch's pictures are nowhere."""
     if asked.pictures in OURS and not searching.pseudo_targets:
         raise UsageError(f"pictures={asked.pictures} are those of --generated-image-dir; give that folder")
-    ready = [PSEUDO_TARGET, *controls.names()]
+    ready = [PSEUDO_TARGET, *_controls.names()]
     elsewhere = asked.pictures and asked.pictures not in ready and "{category}" not in asked.pictures
     if elsewhere and not os.path.isdir(asked.pictures):
         raise NotFoundError(
@@ -255,16 +256,16 @@ class Branches:
         if asked.pictures in OURS:
             folder = self.searching.pseudo_targets
         else:
-            folder = Path(asked.pictures) if asked.pictures and asked.pictures not in controls.names() else None
+            folder = Path(asked.pictures) if asked.pictures and asked.pictures not in _controls.names() else None
         return existing_part(folder, part, self.single) if folder else None
 
-    def _pictures(self, asked: Branching, part: Benchmark) -> controls.Pictures:
+    def _pictures(self, asked: Branching, part: Benchmark) -> _controls.Pictures:
         folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
-        if asked.pictures in controls.names():
+        if asked.pictures in _controls.names():
             home, own = settings.place("controls"), self.compute
-            making = controls.Making(home, asked.copies, 0, asked.vae, asked.side, own.device, own.cache_dir)
-            return controls.pictures(asked.pictures, part, found, making)
+            making = _controls.Making(home, asked.copies, 0, asked.vae, asked.side, own.device, own.cache_dir)
+            return _controls.pictures(asked.pictures, part, found, making)
         return found
 
     def method_of(self, asked: Branching) -> Method:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig.composition import Composed, Conditions, Shown, take
+from cig.generators._compose import Composed, Conditions, Shown, take
 from cig.io.files import find_by_id, fingerprints, picture_name, remove, stems_of, write_json, write_png
 from cig.io.manifest import Manifest, asked_by
 from cig.models.phi import Composer
