@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from cig.icons.altered import IN_TURN, Alteration, asking, kinds_for
-from cig.icons.captions import SIDE_WORDS, points
-from cig.icons.corpus import Icon, read_split
-from cig.icons.glyphs import SIGNS, sign
-from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
-from cig.icons.pairs import plain, viewed
-from cig.icons.rules import (
+from cig.benchmarks._icons.altered import IN_TURN, Alteration, asking, kinds_for
+from cig.benchmarks._icons.captions import SIDE_WORDS, points
+from cig.benchmarks._icons.corpus import Icon, read_split
+from cig.benchmarks._icons.glyphs import SIGNS, sign
+from cig.benchmarks._icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
+from cig.benchmarks._icons.pairs import plain, viewed
+from cig.benchmarks._icons.rules import (
     BADGE,
     CORNER,
     GAP,
@@ -402,7 +402,7 @@ def test_a_view_in_another_ink_says_the_pictures(scenes):
 
 def test_identity_changes_with_the_drawing_code(scenes, monkeypatch):
     assert scenes._looks() == scenes.identity["alterations"]
-    monkeypatch.setattr("cig.icons.rules.STROKE", 5)
+    monkeypatch.setattr("cig.benchmarks._icons.rules.STROKE", 5)
     assert scenes._looks() != scenes.identity["alterations"]
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cig import evaluate, load_benchmark, load_benchmarks, page, report, search
-from cig.check import check, picture_set, to_json, to_text
+from cig.benchmarks._check import check, picture_set, to_json, to_text
 from cig.cli import main
 
 

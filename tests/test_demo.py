@@ -10,8 +10,8 @@ from PIL import Image
 
 from cig import cli, demo
 from cig.benchmarks import load_benchmark
+from cig.benchmarks._icons.corpus import read_set
 from cig.errors import NotFoundError
-from cig.icons.corpus import read_set
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
 from cig.options import Compute

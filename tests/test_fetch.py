@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cig import fetch
-from cig.fetch import fetch_pictures
+from cig.benchmarks import _web
+from cig.benchmarks._web import fetch_pictures
 from cig.io.http import Rules, is_public
 
 
@@ -30,7 +30,7 @@ class Web:
     def __init__(self, monkeypatch, **answers):
         self.answers, self.asked = answers, []
         self.hosts = {"a.org": [PUBLIC], "inside.org": ["10.0.0.7"], "both.org": [PUBLIC, "127.0.0.1"]}
-        monkeypatch.setattr(fetch, "WAITS", (0.0, 0.0))
+        monkeypatch.setattr(_web, "WAITS", (0.0, 0.0))
 
     def answer(self, request):
         self.asked.append(request)
@@ -129,8 +129,8 @@ def test_a_stop_ends_what_is_under_way(tmp_path, monkeypatch):
             yield own
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch.Web, "each", each)
-    monkeypatch.setattr(fetch, "progress", stopped)
+    monkeypatch.setattr(_web.Web, "each", each)
+    monkeypatch.setattr(_web, "progress", stopped)
     with pytest.raises(KeyboardInterrupt) as held:
         web.get(tmp_path, "https://a.org/x", "https://a.org/y")
     assert (closed, bool(held.tb)) == ([True], True)
@@ -161,7 +161,7 @@ def test_redirects_are_followed_to_public_places(tmp_path, monkeypatch):
 
 def test_a_slow_server_is_left(tmp_path, monkeypatch):
     web = Web(monkeypatch, x=httpx.Response(200, content=png()))
-    monkeypatch.setattr(fetch, "RULES", Rules(patience=-1.0))
+    monkeypatch.setattr(_web, "RULES", Rules(patience=-1.0))
     assert "not done after" in web.get(tmp_path, "https://a.org/x")[1]["https://a.org/x"]
 
 
@@ -182,7 +182,7 @@ def nobody(host, port):
 @given(st.text(max_size=30))
 def test_any_text_is_an_answer_not_a_crash(tmp_path_factory, text):
     web = httpx.MockTransport(lambda request: httpx.Response(404))
-    with mock.patch.object(fetch, "WAITS", ()):
+    with mock.patch.object(_web, "WAITS", ()):
         found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), web, nobody)
     assert not found
     assert list(failed) == [f"https://{text}"]

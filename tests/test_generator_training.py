@@ -16,14 +16,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
+from cig.benchmarks._icons.corpus import INKS
+from cig.benchmarks._icons.scenes import OTHER_INK, SAME_INK, IconScenes
+from cig.benchmarks._icons.triplets import ATTRIBUTES
 from cig.errors import InputError, MismatchError, UsageError
 from cig.flags import LoopFlags
 from cig.generators import sdxl
 from cig.generators._compose import Composed, take
 from cig.generators._generate import Imagining, imagine
-from cig.icons.corpus import INKS
-from cig.icons.scenes import OTHER_INK, SAME_INK, IconScenes
-from cig.icons.triplets import ATTRIBUTES
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_png
 from cig.io.images import MEAN, STD

@@ -22,13 +22,24 @@ import queries
 import wordings
 from cig.benchmarks import icons as room
 from cig.benchmarks import load_benchmark
+from cig.benchmarks._icons.altered import AlteredScenes
+from cig.benchmarks._icons.captions import article, caption, distracted, points, side_of
+from cig.benchmarks._icons.corpus import (
+    INKS,
+    SPLITS,
+    Icon,
+    assets,
+    licences,
+    pack,
+    paint,
+    picture_name,
+    read_set,
+    unpack,
+)
+from cig.benchmarks._icons.pairs import IconPairs, true_of
+from cig.benchmarks._icons.triplets import IconTriplets
 from cig.errors import InputError, OutputError, UsageError
 from cig.evaluation import evaluate
-from cig.icons.altered import AlteredScenes
-from cig.icons.captions import article, caption, distracted, points, side_of
-from cig.icons.corpus import INKS, SPLITS, Icon, assets, licences, pack, paint, picture_name, read_set, unpack
-from cig.icons.pairs import IconPairs, true_of
-from cig.icons.triplets import IconTriplets
 from cig.training import load_pairs
 from cig.types import Ranking
 

@@ -22,7 +22,7 @@ RECIPES = Path(cig.__file__).parents[2] / "recipes" / "icons"
 FIRST = """
 from pathlib import Path
 from cig.benchmarks import icons
-from cig.icons.corpus import read_split
+from cig.benchmarks._icons.corpus import read_split
 icons.assets = lambda: Path({few!r})
 read_split("train")
 """

@@ -10,8 +10,8 @@ from PIL import Image
 
 import tiny
 from cig import load_benchmarks
+from cig.benchmarks._describe import stats, to_json, to_text
 from cig.cli import main
-from cig.stats import stats, to_json, to_text
 from cig.types import Benchmark, Query
 
 

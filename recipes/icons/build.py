@@ -22,7 +22,7 @@ import resvg_py
 from PIL import Image
 
 import grammar
-from cig.icons.corpus import SIDE, SPLITS, Icon, compress, pack, rows
+from cig.benchmarks._icons.corpus import SIDE, SPLITS, Icon, compress, pack, rows
 from cig.io.files import write_bytes
 from duplicates import near_duplicates
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cig.icons.captions import POINTING, SIDED, these
-from cig.icons.corpus import Icon
+from cig.benchmarks._icons.captions import POINTING, SIDED, these
+from cig.benchmarks._icons.corpus import Icon
 
 OUTLINE, FILLED, BOLD, THIN, DUOTONE = "outlined", "filled", "bold", "thin", "duotone"
 

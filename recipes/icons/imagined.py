@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch.nn.functional import cosine_similarity
 
+from cig.benchmarks._icons.pairs import SIDE
 from cig.generators import _controls, sdxl
 from cig.generators._compose import Composed
 from cig.generators._controls import Making, Pictures
 from cig.generators._generate import Imagining, imagine
-from cig.icons.pairs import SIDE
 from cig.io.files import read_object, write_json, write_png
 from cig.methods import Source, load_method
 from cig.models.phi import Composer, load_composer

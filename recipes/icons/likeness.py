@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from cig.icons.corpus import Icon, paint, read_split
+from cig.benchmarks._icons.corpus import Icon, paint, read_split
 from cig.io.files import write_png
 from cig.methods import load_method
 from cig.runtime import batches

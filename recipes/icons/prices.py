@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from cig.benchmarks._icons.pairs import SIDE
 from cig.generators.sdxl import SDXL
-from cig.icons.pairs import SIDE
 from spaces import System
 from views import Seen
 

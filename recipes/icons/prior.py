@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from cig.benchmarks._icons.pairs import normalised
 from cig.generators.sdxl import meta_unet, shown_reference
-from cig.icons.pairs import normalised
 from cig.io.files import identity, make_folder, write_bytes
 from cig.io.images import read_batches
 from cig.io.tensors import read_tensors

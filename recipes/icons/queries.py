@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cig.icons.corpus import INKS, SPLITS, Icon, compress, picture_name, read_split
+from cig.benchmarks._icons.corpus import INKS, SPLITS, Icon, compress, picture_name, read_split
 from cig.io.files import write_bytes
 from duplicates import nearest, prints
 from wordings import say

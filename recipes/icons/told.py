@@ -16,10 +16,10 @@ from random import Random
 
 import torch
 
+from cig.benchmarks._icons.corpus import INKS, read_split
+from cig.benchmarks._icons.made import Made, made
+from cig.benchmarks._icons.pairs import plain, uncropped, viewed
 from cig.generators.sdxl import shown_reference
-from cig.icons.corpus import INKS, read_split
-from cig.icons.made import Made, made
-from cig.icons.pairs import plain, uncropped, viewed
 from cig.training.diffusion import Batch, ddpm, denoising
 from cig.training.generator import load_vae
 from cig.training.shelf import encode

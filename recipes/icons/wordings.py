@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from random import Random
 
-from cig.icons.captions import article, side_of
-from cig.icons.corpus import Icon
-from cig.icons.triplets import FORMS, form_of
+from cig.benchmarks._icons.captions import article, side_of
+from cig.benchmarks._icons.corpus import Icon
+from cig.benchmarks._icons.triplets import FORMS, form_of
 
 Forms = dict[str, tuple[str, ...]]
 

@@ -11,8 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from random import Random
 
-from cig.icons.captions import caption
-from cig.icons.corpus import INKS, Icon, read_split
+from cig.benchmarks._icons.captions import caption
+from cig.benchmarks._icons.corpus import INKS, Icon, read_split
 from cig.io.files import write_bytes
 
 DRAWINGS = 3  # that a name has at least

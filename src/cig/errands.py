@@ -215,8 +215,8 @@ def check(data: Data, compute: Compute, json: Path | None = None) -> None:
     Raises:
         IncompleteError: not all of them; the JSON is written before.
     """
-    from cig.check import check as examine
-    from cig.check import picture_set, to_json, to_text
+    from cig.benchmarks._check import check as examine
+    from cig.benchmarks._check import picture_set, to_json, to_text
 
     checkups = [examine(part, compute.workers, _mend(data, part)) for part in data.load("val")]
     if json:
@@ -231,7 +231,7 @@ def check(data: Data, compute: Compute, json: Path | None = None) -> None:
 
 def _mend(data: Data, part: Benchmark) -> str:
     """What the benchmark says that brings its pictures, into the folder that was asked about."""
-    from cig.check import BY_HAND
+    from cig.benchmarks._check import BY_HAND
 
     mend: Callable[[Benchmark], str] = getattr(data.module, "mend", lambda part: BY_HAND)
     there = f" --dataset-path {shlex.quote(str(data.path))}" if data.path else ""
@@ -244,8 +244,8 @@ def stats(data: Data, compute: Compute, json: Path | None = None, pictures: bool
     Raises:
         IncompleteError: the list of a gallery is not there; what is known was printed and written before.
     """
-    from cig.stats import stats as count
-    from cig.stats import to_json, to_text
+    from cig.benchmarks._describe import stats as count
+    from cig.benchmarks._describe import to_json, to_text
 
     known = getattr(data.module, "ODDITIES", ())
     parts = data.load("val")

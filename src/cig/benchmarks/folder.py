@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cig.benchmarks import name_of, unique
+from cig.benchmarks._web import fetch_pictures, is_url
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.fetch import fetch_pictures, is_url
 from cig.io.dataset_paths import walk_pictures
 from cig.io.files import UNSAYABLE, read_bytes
 from cig.io.tables import FORMS, Row, read_rows

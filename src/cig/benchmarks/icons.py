@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from cig.benchmarks._icons.corpus import INKS, assets, paint, picture_name, read_split
 from cig.errors import UsageError
-from cig.icons.corpus import INKS, assets, paint, picture_name, read_split
 from cig.io.files import digest, make_folder, writing
 from cig.settings import user_cache
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
@@ -62,7 +62,7 @@ def read(split: str, limit: int | None = None, hidden: bool = False) -> Benchmar
 
 def pairs(split: str) -> Pairs:
     """Icons and captions to train on: train, or plain, the same without made-up words. Else raises UsageError."""
-    from cig.icons.pairs import IconPairs
+    from cig.benchmarks._icons.pairs import IconPairs
 
     if split not in ("train", "plain"):
         raise UsageError(f"icons/{split} is not for training; icons/train and icons/plain are")
@@ -76,9 +76,9 @@ def scenes(split: str, limit: int | None = None) -> Scenes:
     Args:
         limit: the first so many, of a random order.
     """
-    from cig.icons.altered import AlteredScenes
-    from cig.icons.scenes import IconScenes
-    from cig.icons.triplets import IconTriplets
+    from cig.benchmarks._icons.altered import AlteredScenes
+    from cig.benchmarks._icons.scenes import IconScenes
+    from cig.benchmarks._icons.triplets import IconTriplets
 
     kinds: dict[str, Callable[[int | None], Scenes]] = {
         "train": IconScenes,

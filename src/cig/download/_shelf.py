@@ -10,8 +10,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cig.benchmarks._check import BLANK
 from cig.benchmarks.fashioniq import picture_folders
-from cig.check import BLANK
 from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
 from cig.download._pictures import Content, Refused, look_at_files
 from cig.io.dataset_paths import list_pictures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cig.check import Checkup, picture_set
+from cig.benchmarks._check import Checkup, picture_set
 from cig.download import Outcome
 from cig.download._taking import Taken
 from cig.download._told import suspicious

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cig.check import evaluable
+from cig.benchmarks._check import evaluable
 from cig.download import Outcome
 from cig.download._adopt import Adopted
 from cig.download._below import left_alone

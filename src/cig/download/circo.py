@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cig.benchmarks import load_benchmark
+from cig.benchmarks._check import check
 from cig.benchmarks.circo import SPLITS
-from cig.check import check
 from cig.download import Asking, Outcome
 from cig.download._files import fetch_files
 from cig.download._table import count, tell

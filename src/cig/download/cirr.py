@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cig.benchmarks import ID, load_benchmark
+from cig.benchmarks._check import check
 from cig.benchmarks.cirr import SPLITS, places
-from cig.check import check
 from cig.download import Asking, Outcome
 from cig.download._files import fetch_files, json_list, json_object
 from cig.download._table import count, tell

@@ -12,9 +12,9 @@ from random import Random
 import torch
 from torch import Tensor
 
-from cig.icons.captions import clauses
-from cig.icons.corpus import INKS, Icon, picture_name, read_split
-from cig.icons.pairs import SIDE, plain, uncropped, viewed
+from cig.benchmarks._icons.captions import clauses
+from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
+from cig.benchmarks._icons.pairs import SIDE, plain, uncropped, viewed
 from cig.io.files import digest
 
 INKS_EACH = 2  # pictures of each drawing

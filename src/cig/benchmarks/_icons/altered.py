@@ -18,11 +18,11 @@ from random import Random
 import torch
 from torch import Tensor
 
-from cig.icons.captions import article, distracted, points, side_of
-from cig.icons.corpus import Icon
-from cig.icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
-from cig.icons.pairs import plain, viewed
-from cig.icons.rules import (
+from cig.benchmarks._icons.captions import article, distracted, points, side_of
+from cig.benchmarks._icons.corpus import Icon
+from cig.benchmarks._icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
+from cig.benchmarks._icons.pairs import plain, viewed
+from cig.benchmarks._icons.rules import (
     GAP,
     RINGS,
     TURNS,
@@ -37,8 +37,8 @@ from cig.icons.rules import (
     unslashed,
     wiped,
 )
-from cig.icons.scenes import SAME_INK, IconScenes
-from cig.icons.triplets import FORMS, INK
+from cig.benchmarks._icons.scenes import SAME_INK, IconScenes
+from cig.benchmarks._icons.triplets import FORMS, INK
 from cig.io.files import digest
 
 VIEWS = 3

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cig.check import EXAMPLES, Finding, fields, line
+from cig.benchmarks._check import EXAMPLES, Finding, fields, line
 from cig.io.image_checks import BITS, Look, look_at, near
 from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.models.phi import PROMPT, prompts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.icons.corpus import SIDE
+from cig.benchmarks._icons.corpus import SIDE
 
 STROKE = 4  # pixels
 CORNER = 30  # pixels: the side of what is wiped, at the bottom right, where most badges lie

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cig.icons.corpus import SIDE
+from cig.benchmarks._icons.corpus import SIDE
 
 FINE = 4  # times as large as asked for, before it is made smaller
 PEN = 0.17  # width of a line; the sign fills a square of side 1, y downwards

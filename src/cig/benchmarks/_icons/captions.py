@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from cig.icons.corpus import Icon
+from cig.benchmarks._icons.corpus import Icon
 
 
 def these(text: str) -> frozenset[str]:

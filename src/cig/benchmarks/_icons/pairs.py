@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.icons.captions import caption, distracted
-from cig.icons.corpus import INKS, Icon, picture_name, read_split
+from cig.benchmarks._icons.captions import caption, distracted
+from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
 from cig.io.files import digest
 from cig.io.images import MEAN, STD
 from cig.types import PairBatch

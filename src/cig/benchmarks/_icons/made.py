@@ -12,9 +12,9 @@ from random import Random
 
 from torch import Tensor
 
-from cig.icons.corpus import Icon
-from cig.icons.glyphs import SIGNS, sign
-from cig.icons.rules import GAP, RINGS, TURNS, Badge, badge_of, badged, ringed, turned, turns_of
+from cig.benchmarks._icons.corpus import Icon
+from cig.benchmarks._icons.glyphs import SIGNS, sign
+from cig.benchmarks._icons.rules import GAP, RINGS, TURNS, Badge, badge_of, badged, ringed, turned, turns_of
 
 BADGED, RINGED = 23_000, 6_000  # drawings that are made of each kind, at most
 SLASH = "slash"  # the one badge that lies across the drawing
