@@ -12,7 +12,10 @@ from cig import load_benchmarks, plugins
 from cig.cli import main
 from cig.contest import hold
 from cig.errors import InputError, NotFoundError, UsageError
-from cig.evaluation import clusters_of
+from cig.evaluation.paired import versus
+from cig.evaluation.score import clusters_of
+from cig.evaluation.significance import holm
+from cig.evaluation.trec_compare import compare
 from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import read_object
@@ -20,9 +23,6 @@ from cig.options import Comparing, Compute, Data
 from cig.retrieval.branches import parse_method, parse_named, usual_methods
 from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
 from cig.retrieval.fusion import PSEUDO_TARGET
-from cig.runs import compare
-from cig.statistics import holm
-from cig.versus import versus
 from test_methods import source_of
 
 BENCHMARKS = {"cirr/val": ".", "circo/val": ".", "fashioniq/val": ".", "folder/val": "shop"}  # where each lies

@@ -7,7 +7,7 @@ from ir_measures import AP, Success
 
 from cig import evaluate
 from cig.errors import UsageError
-from cig.evaluation import changes, parse
+from cig.evaluation.score import changes, parse
 from cig.types import Benchmark, Query, Ranking
 
 

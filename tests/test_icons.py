@@ -39,7 +39,7 @@ from cig.benchmarks._icons.corpus import (
 from cig.benchmarks._icons.pairs import IconPairs, true_of
 from cig.benchmarks._icons.triplets import IconTriplets
 from cig.errors import InputError, OutputError, UsageError
-from cig.evaluation import evaluate
+from cig.evaluation.score import evaluate
 from cig.training import load_pairs
 from cig.types import Ranking
 

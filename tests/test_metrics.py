@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, Success
 
-from cig.metrics import average_precision, recall
+from cig.evaluation.metrics import average_precision, recall
 
 HITS = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 import cig
 import tiny
-from cig import page
+from cig.evaluation import html as page
 from cig.types import Benchmark, Query, Ranking, Report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from cig import searching
 from cig.cli import main
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.evaluation import evaluate
+from cig.evaluation.score import evaluate
 from cig.flags import LoopFlags, ValidateFlags
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess

@@ -317,7 +317,7 @@ def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, mon
         "cig.models.clip.load_clip",
         "cig.generators.sdxl.load",
         "cig.io.images.read_picture",
-        "cig.page.read_picture",
+        "cig.evaluation.html.read_picture",
     )
     for name in names:
         monkeypatch.setattr(name, never)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cig import plugins, report, runtime, settings
+from cig import plugins, runtime, settings
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
+from cig.evaluation import report
 from cig.io.dataset_paths import find_home, list_pictures, walk_pictures
 from cig.preflight import need_embeddings
 from cig.runtime import say

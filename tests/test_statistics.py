@@ -6,7 +6,16 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cig.statistics import bootstrap, chance_of, holm, interval, labels, paired_p, share_interval, sign_test
+from cig.evaluation.significance import (
+    bootstrap,
+    chance_of,
+    holm,
+    interval,
+    labels,
+    paired_p,
+    share_interval,
+    sign_test,
+)
 
 # Intervals
 

@@ -6,7 +6,7 @@ import pytest
 
 from cig.cli import main
 from cig.errors import InputError
-from cig.submissions import forms, validate
+from cig.evaluation.submissions import forms, validate
 
 
 def names(count, prefix="p"):

@@ -11,7 +11,7 @@ from ir_measures import AP, R, Success
 
 from cig import Source, evaluate, load_benchmarks, load_method, search
 from cig.errors import InputError, UsageError
-from cig.trec import falling, read_qrels, read_run, write_qrels, write_run
+from cig.evaluation.trec import falling, read_qrels, read_run, write_qrels, write_run
 from cig.types import Benchmark, Query, Ranking
 
 

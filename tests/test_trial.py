@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 import tiny
 from cig.booth import MOST, Booth, Server
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.evaluation.significance import chance_of, sign_test
 from cig.options import Compute, Searching
-from cig.statistics import chance_of, sign_test
 from cig.trial import LONGEST, Case, Trial, Trying, Votes, make
 from cig.types import Query, Ranking
 from cig.verdict import Verdict, cost_text

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from cig import statistics
 from cig.benchmarks.icons import read
-from cig.evaluation import clusters_of
+from cig.evaluation import significance
+from cig.evaluation.metrics import Values
+from cig.evaluation.score import clusters_of
 from cig.io.files import digest_of, file_digest, read_object, write_bytes, write_json
-from cig.metrics import Values
 from cig.runtime import commit, say
 from cig.types import Benchmark
 from imagined import generator_of, make, sampling_of
@@ -186,7 +186,7 @@ class Table:
         self.control = self._best("control")
         self.best = self._best("pseudo-target")
         others = [system.name for system in systems if system.name not in (self.control, self.best)]
-        corrected = statistics.holm([self.p(name) for name in others])
+        corrected = significance.holm([self.p(name) for name in others])
         self.corrected = dict(zip(others, corrected, strict=True))
 
     def _best(self, kind: str) -> str:
@@ -200,7 +200,7 @@ class Table:
         return gained
 
     def p(self, name: str) -> float:
-        return statistics.paired_p([self.gain(name)], [self.clusters])
+        return significance.paired_p([self.gain(name)], [self.clusters])
 
     def interval(self, values: Values) -> str:
         low, high = self._bounds(values)
@@ -209,9 +209,9 @@ class Table:
     def _bounds(self, values: Values, rows: Sequence[int] | None = None) -> tuple[float, float]:
         """Of 95%, objects resampled; `rows`: which queries the values are of, where not of all."""
         clusters = (
-            self.clusters if rows is None else statistics.labels([self.part.queries[row].cluster for row in rows])
+            self.clusters if rows is None else significance.labels([self.part.queries[row].cluster for row in rows])
         )
-        return statistics.interval(statistics.bootstrap(values[:, None], clusters)[:, 0])
+        return significance.interval(significance.bootstrap(values[:, None], clusters)[:, 0])
 
     def lines(self) -> list[str]:
         """Markdown."""
@@ -223,7 +223,7 @@ class Table:
 
     def claim(self, what: str, name: str, control: str) -> str:
         gain = self.gain(name, control)
-        holds = gain.mean() >= 1.0 and statistics.paired_p([gain], [self.clusters]) < 0.01
+        holds = gain.mean() >= 1.0 and significance.paired_p([gain], [self.clusters]) < 0.01
         told = "holds" if holds else "does not hold"
         return f"**{what}: the claim {told}.** {self.compared(name, control)} (claimed: +1.0 at least, p < 0.01)."
 
@@ -235,7 +235,7 @@ class Table:
 
     def compared(self, name: str, control: str) -> str:
         gain = self.gain(name, control)
-        p = statistics.paired_p([gain], [self.clusters])
+        p = significance.paired_p([gain], [self.clusters])
         return f"{name} minus {control}: mAP@10 {gain.mean():+.2f} {self.interval(gain)}, p = {p:.4f}"
 
     def _row(self, system: System) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from cig.evaluation.paired import compare_rankings
 from cig.io.feature_cache import FeatureCache
 from cig.options import Compute, Data, Searching
 from cig.searching import search_parts
-from cig.versus import compare_rankings
 
 MEASURES = ("map@10", "recall@10")
 

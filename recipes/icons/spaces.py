@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cig.evaluation import score_queries
+from cig.evaluation.metrics import Values, average_precision
+from cig.evaluation.score import score_queries
 from cig.io.feature_cache import FeatureCache
-from cig.metrics import Values, average_precision
 from cig.retrieval.features import embed_pictures
 from cig.retrieval.fusion import Embedded, embed
 from cig.retrieval.rank import index, rank, wanted_pictures

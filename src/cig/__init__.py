@@ -27,7 +27,7 @@ _HOMES = {
     "Ranking": "types",
     "Report": "types",
     "Source": "methods",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.score",
     "imagine": "generators._generate",
     "load_benchmark": "benchmarks",
     "load_benchmarks": "benchmarks",

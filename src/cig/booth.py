@@ -22,7 +22,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from cig.errors import OutputError, UsageError
-from cig.page import own_code, template, thumbnails
+from cig.evaluation.html import own_code, template, thumbnails
 from cig.runtime import say
 from cig.trial import Trial, Votes, checked_vote
 from cig.verdict import Verdict

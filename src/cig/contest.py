@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig import settings, statistics
+from cig import settings
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
-from cig.evaluation import evaluate, score_queries
+from cig.evaluation import significance
+from cig.evaluation.paired import Versus, compare_rankings
+from cig.evaluation.score import evaluate, score_queries
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import digest_of
 from cig.io.manifest import cost_of
@@ -27,7 +29,6 @@ from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.runtime import Cost, commit, device_name, jsonable, measured, resolve_device
 from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
-from cig.versus import Versus, compare_rankings
 
 if TYPE_CHECKING:
     from cig.retrieval.features import PictureFeatures
@@ -57,7 +58,7 @@ class Contest:
     @property
     def corrected(self) -> list[float | None]:
         """For each row its p under the measure, Holm-corrected over all rows of the table; None for a method alone."""
-        values = iter(statistics.holm([row.versus[self.measure].p for row in self.rows if row.versus]))
+        values = iter(significance.holm([row.versus[self.measure].p for row in self.rows if row.versus]))
         return [next(values) if row.versus else None for row in self.rows]
 
 

@@ -13,10 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cig import report
 from cig.errands import find
 from cig.errors import MismatchError, NotFoundError, some
-from cig.evaluation import evaluate
+from cig.evaluation import report
+from cig.evaluation.paired import compare_rankings
+from cig.evaluation.score import evaluate
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_json, writing
 from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
@@ -24,7 +25,6 @@ from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.runtime import say
 from cig.searching import Found, search_parts, write_reports
 from cig.types import Benchmark, Report
-from cig.versus import compare_rankings
 from cig.workshop import make_targets
 
 BENCHMARK, QUERIES = "icons/val", 400

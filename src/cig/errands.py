@@ -28,7 +28,7 @@ from cig.workshop import check_searcher, first_of, load_composer, load_sdxl, mak
 
 if TYPE_CHECKING:
     from cig.contest import Contest
-    from cig.runs import RunsCompared
+    from cig.evaluation.trec_compare import RunsCompared
     from cig.trial import Trial, Trying
     from cig.verdict import Verdict
 
@@ -72,7 +72,7 @@ def compare_runs(
     """Prints each run against the first."""
     from dataclasses import asdict
 
-    from cig import runs as rooms
+    from cig.evaluation import trec_compare as rooms
 
     compared = rooms.compare(runs, qrels, measures or rooms.MEASURES)
     if json:
@@ -264,7 +264,7 @@ def validate_submission(path: Path, dataset: Path | None = None) -> None:
     Raises:
         IncompleteError: it would not; every problem is named.
     """
-    from cig.submissions import validate
+    from cig.evaluation.submissions import validate
 
     form, problems = validate(path, dataset)
     what = " ".join(filter(None, (form.benchmark, form.metric)))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.errors import printable
+from cig.evaluation.html import SURROGATES, own_code, template, thumbnails
 from cig.io.feature_cache import FeatureCache
-from cig.page import SURROGATES, own_code, template, thumbnails
 from cig.retrieval.finder import Asked, Hit
 
 

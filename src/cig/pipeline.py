@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from cig import plugins, settings
 from cig.errors import NotFoundError, UsageError
+from cig.evaluation.trec import write_qrels, write_run
 from cig.io.dataset_paths import existing_part, part_folder
 from cig.io.files import remove, write_json
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
 from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
 from cig.runtime import free_memory, say
 from cig.searching import branches_text, check_searching, need_known_forms, search_parts, write_reports
-from cig.trec import write_qrels, write_run
 from cig.types import Benchmark, Report
 from cig.workshop import (
     check_searcher,
@@ -116,8 +116,8 @@ def evaluate(
         UsageError: the split's targets are hidden, which is said before any model is loaded.
         IncompleteError: after everything is written, if queries could not run for lack of their reference.
     """
-    from cig import report
-    from cig.evaluation import evaluate as score
+    from cig.evaluation import report
+    from cig.evaluation.score import evaluate as score
     from cig.io.feature_cache import FeatureCache
 
     need_known_forms(reports)
@@ -162,8 +162,8 @@ def submit(
         UsageError: the benchmark has no evaluation server.
         IncompleteError: references are missing and allow_missing is off; nothing is written.
     """
+    from cig.evaluation.report import notes, to_json
     from cig.io.feature_cache import FeatureCache
-    from cig.report import notes, to_json
 
     family = _need_server(data, name)
     need_known_forms(reports)
@@ -271,7 +271,7 @@ def _search_only(
 
 
 def _without_scores(found: Found) -> Report:
-    from cig.evaluation import counts_of, missing_of
+    from cig.evaluation.score import counts_of, missing_of
 
     first, told = found.parts[0], (found.parts, found.rankings)
     return Report(first.name, first.protocol, {}, {}, {}, missing_of(*told), counts_of(*told))

@@ -12,11 +12,11 @@ from typing import Any
 from cig.attempt import Attempt, Places, commands
 from cig.cells import Cell, cells, find
 from cig.errors import CigError, IncompleteError, some
+from cig.evaluation.report import notes
+from cig.evaluation.submissions import validate
 from cig.io.files import write_json
 from cig.needs import Lack, lacks
-from cig.report import notes
 from cig.runtime import say
-from cig.submissions import validate
 
 
 def reproduce(name: str, places: Places | None = None) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def need_known_forms(reports: Sequence[Path]) -> None:
 
 def write_reports(found: Found, result: Report, paths: Sequence[Path], cache: FeatureCache) -> None:
     """Each in the form that its suffix asks for."""
-    from cig import page, report
+    from cig.evaluation import html as page
+    from cig.evaluation import report
 
     about = found.method.name, found.branches, found.provenance
     for path in paths:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cig.errors import some
-from cig.statistics import share_interval, sign_test
+from cig.evaluation.significance import share_interval, sign_test
 from cig.trial import Trial, Votes
 
 ALPHA = 0.05

@@ -11,7 +11,7 @@ from typing import Any
 from cig import plugins
 from cig.benchmarks import load_benchmarks
 from cig.errors import UsageError, did_you_mean, some
-from cig.evaluation import evaluate
+from cig.evaluation.score import evaluate
 from cig.io.files import digest_of
 from cig.models.clip import Clip
 from cig.models.phi import Im2Text, InversionMethod, Inverter, Phi

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cig import statistics
 from cig.errors import MismatchError, UsageError, some
-from cig.evaluation import parse, score_lists
-from cig.statistics import Values
-from cig.trec import Qrels, Run, read_qrels, read_run
+from cig.evaluation import significance
+from cig.evaluation.paired import Versus, versus
+from cig.evaluation.score import parse, score_lists
+from cig.evaluation.significance import Values
+from cig.evaluation.trec import Qrels, Run, read_qrels, read_run
 from cig.types import ALSO_CORRECT, TARGET
-from cig.versus import Versus, versus
 
 SMALLEST = 5  # queries a part
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@50", "map@10")
@@ -46,7 +46,7 @@ def compare(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASUR
     strata = _strata(judged)
     tables = {measure: [_scores(run, judged, strata, measure) for run in runs] for measure in measures}
     against = [{name: versus(own[0], own[i]) for name, own in tables.items()} for i in range(1, len(runs))]
-    corrected = {name: statistics.holm([own[name].p for own in against]) for name in measures}
+    corrected = {name: significance.holm([own[name].p for own in against]) for name in measures}
     return RunsCompared(
         names=tuple(map(str, paths)),
         queries=len(judged),

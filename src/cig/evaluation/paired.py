@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cig import statistics
-from cig.evaluation import clusters_of, score_queries
-from cig.statistics import Labels, Values
+from cig.evaluation import significance
+from cig.evaluation.score import clusters_of, score_queries
+from cig.evaluation.significance import Labels, Values
 from cig.types import Benchmark, Ranking
 
 
@@ -37,12 +37,12 @@ def versus(base: Sequence[Values], other: Sequence[Values], clusters: Sequence[L
     differences = [two - one for one, two in zip(base, other, strict=True)]
     rng = np.random.default_rng(0)
     pairs = zip(differences, labels, strict=True)
-    draws = [statistics.bootstrap(own[:, None], which, seed=rng) for own, which in pairs]
+    draws = [significance.bootstrap(own[:, None], which, seed=rng) for own, which in pairs]
     every = np.concatenate(differences)
     return Versus(
         difference=float(np.mean([own.mean() for own in differences])),
-        interval=statistics.interval(np.mean(draws, axis=0)[:, 0]),
-        p=statistics.paired_p(differences, labels),
+        interval=significance.interval(np.mean(draws, axis=0)[:, 0]),
+        p=significance.paired_p(differences, labels),
         gained=int((every > 0).sum()),
         lost=int((every < 0).sum()),
         equal=int((every == 0).sum()),

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig.errors import PictureError
+from cig.evaluation.report import label, notes, present
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
-from cig.report import label, notes, present
 from cig.types import TARGET, Benchmark, Query, Ranking, Report
 
 if TYPE_CHECKING:

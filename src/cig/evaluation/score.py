@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cig import metrics, statistics
 from cig.errors import UsageError
+from cig.evaluation import metrics, significance
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
 
 
@@ -44,7 +44,7 @@ def evaluate(
     measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
     rng = np.random.default_rng(0)
-    draws = {part.part: statistics.bootstrap(tables[part.part], clusters_of(part), seed=rng) for part in parts}
+    draws = {part.part: significance.bootstrap(tables[part.part], clusters_of(part), seed=rng) for part in parts}
     if len(parts) > 1:
         means["average"] = np.mean(list(means.values()), axis=0)
         draws["average"] = np.mean(list(draws.values()), axis=0)
@@ -60,8 +60,8 @@ def evaluate(
     )
 
 
-def clusters_of(part: Benchmark) -> statistics.Labels | None:
-    return statistics.labels([query.cluster for query in part.queries])
+def clusters_of(part: Benchmark) -> significance.Labels | None:
+    return significance.labels([query.cluster for query in part.queries])
 
 
 def _drawn(parts: Sequence[Benchmark]) -> dict[str, str]:
@@ -121,7 +121,7 @@ def _intervals(measures: Sequence[str], draws: metrics.Values) -> dict[str, tupl
     columns = dict(zip(measures, draws.T, strict=True))
     if {"recall@5", "subset_recall@1"} <= set(columns):
         columns["average"] = (columns["recall@5"] + columns["subset_recall@1"]) / 2
-    return {measure: statistics.interval(column) for measure, column in columns.items()}
+    return {measure: significance.interval(column) for measure, column in columns.items()}
 
 
 def _per_query(benchmark: Benchmark, table: metrics.Values) -> dict[str, dict[str, float]]:
