@@ -25,7 +25,8 @@ STEADY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
 NEVER = """
 import cig.models.clip, cig.generators.sdxl, cig.io.images, cig.evaluation.html
 def never(*args, **options): raise AssertionError("a picture was decoded, or a model loaded")
-cig.io.images.read_picture = cig.evaluation.html.read_picture = cig.models.clip.load_clip = cig.generators.sdxl.load = never
+cig.io.images.read_picture = cig.evaluation.html.read_picture = never
+cig.models.clip.load_clip = cig.generators.sdxl.load = never
 """
 
 

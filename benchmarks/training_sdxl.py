@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from cig.plan import Alive
+from cig.pipelines.plan import Alive
 from cig.runtime import measured
 from cig.training.diffusion import Batch, ddpm, denoising
 from cig.training.lora import Lora, adapt

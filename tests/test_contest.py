@@ -10,7 +10,6 @@ import pytest
 import cig
 from cig import load_benchmarks, plugins
 from cig.cli import main
-from cig.contest import hold
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation.paired import versus
 from cig.evaluation.score import clusters_of
@@ -20,6 +19,7 @@ from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import read_object
 from cig.options import Comparing, Compute, Data
+from cig.pipelines.compare import hold
 from cig.retrieval.branches import parse_method, parse_named, usual_methods
 from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
 from cig.retrieval.fusion import PSEUDO_TARGET

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cig import cli, demo
+from cig import cli
 from cig.benchmarks import load_benchmark
 from cig.benchmarks._icons.corpus import read_set
 from cig.errors import NotFoundError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
 from cig.options import Compute
+from cig.pipelines import demo
 from cig.verbs import errands
 
 

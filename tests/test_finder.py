@@ -16,12 +16,12 @@ from PIL import Image
 from cig import Source, load_method
 from cig.cli import main
 from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
-from cig.hits import to_html
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
-from cig.lookup import Lookup, parse_line
 from cig.methods import recall_method
 from cig.options import Compute, Finding, Searching
+from cig.pipelines.hits import to_html
+from cig.pipelines.search import Lookup, parse_line
 from cig.preflight import is_walked
 from cig.retrieval.filters import Condition, Metadata, allowed
 from cig.retrieval.finder import Asked, Finder
@@ -350,7 +350,7 @@ def test_wrong_calls_exit_2(world, shop, tmp_path, monkeypatch, capsys, words, m
 
 def test_wrong_calls_are_told_before_the_gallery_is_embedded(world, shop, tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("name,price\ndresses/no 0.jpg,5\n")
-    monkeypatch.setattr("cig.lookup.Finder", lambda *args: pytest.fail("embedded"))
+    monkeypatch.setattr("cig.pipelines.search.Finder", lambda *args: pytest.fail("embedded"))
     searching = Searching(method="text", clip=str(world / "models/clip-small"), cache=tmp_path / "cache")
     for asked, words in (
         ({"where": ("price>1",)}, "give it with --metadata"),

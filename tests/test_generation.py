@@ -17,9 +17,9 @@ from cig.io.files import write_png
 from cig.io.manifest import Manifest
 from cig.models.phi import load_composer
 from cig.options import Compute, presets
+from cig.pipelines._models import load_composer as composer_of
 from cig.runtime import Shard
 from cig.types import Benchmark, ComposedEmbedding, Query
-from cig.workshop import load_composer as composer_of
 
 
 class Painter:

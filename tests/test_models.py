@@ -686,7 +686,7 @@ def test_the_page_of_licences_names_every_dataset():
 
 
 def test_licences_of_what_pseudo_targets_were_made_with():
-    from cig.searching import _with_licences
+    from cig.pipelines._search_benchmark import _with_licences
 
     made_by = {"models": {"vae": f"{VAE}@0", "unet": "ab"}, "compose": {"clip": f"{L14}@0", "dtype": "float32"}}
     assert _with_licences(made_by)["licences"] == {"clip": "MIT", "vae": "MIT", "unet": "unknown"}
@@ -694,9 +694,9 @@ def test_licences_of_what_pseudo_targets_were_made_with():
 
 
 def test_provenance_states_licences(world, place):
-    from cig import pipeline
     from cig.methods import EMBEDDED, licensed
     from cig.options import Compute, Data, Searching
+    from cig.pipelines import pipeline
 
     out = pipeline.evaluate(
         Data("cirr/val", world / "CIRR"),

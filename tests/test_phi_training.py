@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from cig import searching
 from cig.cli import main
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.score import evaluate
@@ -26,6 +25,7 @@ from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
 from cig.options import Compute, Data, Searching
+from cig.pipelines import _search_benchmark
 from cig.training import layouts, loop, taggers
 from cig.training import phi as room
 from cig.training.captions import Packed, load_captions
@@ -373,7 +373,7 @@ def test_scores_are_those_of_cig_evaluate(world, shop, tmp_path):
     facts = train(world, tmp_path, validating=shop)
     clip, phi = str(world / "models" / "clip-small"), tmp_path / "phi_last.safetensors"
     data, asked = Data("folder", world / "shop"), Searching(method="pic2word", clip=clip, phi=phi)
-    found = searching.search_parts(data.load("val"), data, Compute(), asked, FeatureCache())
+    found = _search_benchmark.search_parts(data.load("val"), data, Compute(), asked, FeatureCache())
     assert facts["scores"] == evaluate(found.parts, found.rankings).scores[""]
     assert next(iter(facts["scores"])) == "recall@10"
 

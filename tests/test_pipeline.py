@@ -14,7 +14,7 @@ from cig.cli import app
 from cig.errors import IncompleteError
 from cig.io import images
 from cig.options import Compute, Data, Generation
-from cig.pipeline import generate as generate_from
+from cig.pipelines.pipeline import generate as generate_from
 from cig.training.unet import load_unet, widened
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]

@@ -7,7 +7,7 @@ import torch
 
 from cig import settings
 from cig.cli import main
-from cig.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
+from cig.pipelines.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
 
 UNET = {  # stabilityai/stable-diffusion-xl-base-1.0
     "_class_name": "UNet2DConditionModel",
@@ -90,7 +90,7 @@ def test_the_verb(world, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "imagine  8 pictures, 64 x 64, 4 steps (0 are there)" in shown
     assert "search   68 pictures, 8 queries" in shown
-    monkeypatch.setattr("cig.plan.memory_of", lambda device: 1000)
+    monkeypatch.setattr("cig.pipelines.plan.memory_of", lambda device: 1000)
     with pytest.raises(SystemExit) as done:
         main(words)
     assert done.value.code == 1

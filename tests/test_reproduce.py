@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from cig import benchmarks, plugins, settings
-from cig import reproduce as room
-from cig.attempt import Attempt, Places, commands
-from cig.cells import cells, find, imagining, to_markdown
 from cig.cli import main
 from cig.errors import CigError, IncompleteError, NotFoundError
 from cig.methods import weights_of
 from cig.options import Composing, Compute, Generation
+from cig.pipelines.reproduce import reproduce as room
+from cig.pipelines.reproduce.published import cells, find, imagining, to_markdown
+from cig.pipelines.reproduce.run import Attempt, Places, commands
 from cig.preflight import need_model
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,7 +43,9 @@ def run(capsys, *words):
 def test_the_docs_have_the_table():
     page = (DOCS / "reproduce.md").read_text()
     between = page.partition("<!-- cells -->\n")[2].partition("\n<!-- /cells -->")[0]
-    assert between == to_markdown(), "put what `python -m cig.cells` prints between the marks of docs/reproduce.md"
+    assert between == to_markdown(), (
+        "put what `python -m cig.pipelines.reproduce.published` prints between the marks of docs/reproduce.md"
+    )
 
 
 def test_icons_are_what_their_datasheet_measured():

@@ -21,13 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from cig.booth import MOST, Booth, Server
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.significance import chance_of, sign_test
 from cig.options import Compute, Searching
-from cig.trial import LONGEST, Case, Trial, Trying, Votes, make
+from cig.pipelines.trial.page import MOST, Booth, Server
+from cig.pipelines.trial.result import Verdict, cost_text
+from cig.pipelines.trial.trial import LONGEST, Case, Trial, Trying, Votes, make
 from cig.types import Query, Ranking
-from cig.verdict import Verdict, cost_text
 from test_cli import run
 from test_page import BROWSER, PALE, TOO_WIDE, browser
 
@@ -576,7 +576,7 @@ def made_here(world, album, out):
 
 def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_path, capsys, monkeypatch):
     served = []
-    monkeypatch.setattr("cig.booth.serve", lambda booth, port, browse: served.append(booth))
+    monkeypatch.setattr("cig.pipelines.trial.page.serve", lambda booth, port, browse: served.append(booth))
     code, out, err = run(capsys, *made_here(world, album, tmp_path))
     assert (code, "5 pseudo-targets" in err) == (0, True)
     assert re.search(r"cost: imagining took [\d.e-]+ s a query, with at most [\d.]+ GB in use \(cpu", out)
@@ -627,7 +627,7 @@ def test_what_is_made_is_not_searched(album, monkeypatch, capsys):
 
 def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
     """The one that ends later takes what is there; votes without it belong to nobody."""
-    from cig import errands
+    from cig.pipelines import errands
 
     quicker, out = trial(case(1)), tmp_path / "trial"
 
@@ -636,7 +636,7 @@ def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
         return trial(case(1, base="right"))
 
     monkeypatch.setattr(errands, "_make_trial", made)
-    monkeypatch.setattr("cig.booth.serve", lambda *asked: None)
+    monkeypatch.setattr("cig.pipelines.trial.page.serve", lambda *asked: None)
     monkeypatch.setattr(Trial, "need_same", lambda *asked: None)
     trying = Trying(album / "pictures", album / "q.csv", Searching("text", clip="icons", pseudo_targets=album / "made"))
     errands.trial(trying, Compute(), out)

@@ -12,12 +12,12 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cig import standings
 from cig.benchmarks.icons import read
-from cig.contest import hold
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
 from cig.options import Comparing, Compute, Data, Searching
+from cig.pipelines import standings
+from cig.pipelines.compare import hold
 from cig.runtime import commit
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"

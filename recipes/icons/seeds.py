@@ -11,7 +11,7 @@ from pathlib import Path
 from cig.evaluation.paired import compare_rankings
 from cig.io.feature_cache import FeatureCache
 from cig.options import Compute, Data, Searching
-from cig.searching import search_parts
+from cig.pipelines._search_benchmark import search_parts
 
 MEASURES = ("map@10", "recall@10")
 

@@ -15,12 +15,12 @@ from typing import Any
 
 _HOMES = {
     "Benchmark": "types",
-    "CIRRDataset": "datasets",
+    "CIRRDataset": "pipelines.published_datasets",
     "CigError": "errors",
     "ComposedEmbedding": "types",
-    "ComposedEmbedsDataset": "datasets",
+    "ComposedEmbedsDataset": "pipelines.published_datasets",
     "EmbeddingFolder": "generators._compose",
-    "FashionIQDataset": "datasets",
+    "FashionIQDataset": "pipelines.published_datasets",
     "Imagining": "generators._generate",
     "Phi": "models.phi",
     "Query": "types",

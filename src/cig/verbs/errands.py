@@ -56,7 +56,7 @@ def demo(
     batch_size
         Pictures embedded at once.
     """
-    from cig import demo as room
+    from cig.pipelines import demo as room
 
     asked = compute.asked(batch_size)
     if query is not None or text is not None:
@@ -98,7 +98,7 @@ def compare(
     report
         Write the table as Markdown (FILE.md) here.
     """
-    from cig import errands
+    from cig.pipelines import errands
 
     runs = [Path(own) for own in inputs if own.endswith(".run") or os.path.isfile(own)]
     if runs and len(runs) == len(inputs):
@@ -172,8 +172,8 @@ def search(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    from cig import errands
     from cig.options import Finding
+    from cig.pipelines import errands
 
     at_least_1("-k", k)
     asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
@@ -204,7 +204,7 @@ def plan(
     batch_size
         Pictures imagined at once.
     """
-    from cig import errands
+    from cig.pipelines import errands
 
     asked = data.asked(benchmark, "cirr"), compute.asked(batch_size), compose.asked(), generator.asked()
     if not errands.plan(*asked, search.asked(), out):
@@ -257,9 +257,9 @@ def trial(
     result
         Print what was voted so far, and serve no page.
     """
-    from cig import errands
     from cig.options import Work
-    from cig.trial import Trying
+    from cig.pipelines import errands
+    from cig.pipelines.trial.trial import Trying
 
     if result:
         errands.trial_result(out or errands.trial_folder(pictures))
@@ -287,7 +287,7 @@ def check(
     json
         Write the findings here, with every name.
     """
-    from cig import errands
+    from cig.pipelines import errands
 
     errands.check(data.asked(benchmark), compute.asked(1), json)
 
@@ -313,7 +313,7 @@ def stats(
     json
         Write the numbers here, with every name.
     """
-    from cig import errands
+    from cig.pipelines import errands
 
     errands.stats(data.asked(benchmark, None, gallery), compute.asked(1), json, not no_pictures)
 
@@ -330,6 +330,6 @@ def validate_submission(
     dataset_path
         The dataset's folder, to check names, references and subset membership, too.
     """
-    from cig import errands
+    from cig.pipelines import errands
 
     errands.validate_submission(file, dataset_path)

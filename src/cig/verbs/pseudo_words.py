@@ -123,8 +123,8 @@ def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrase
 
 def _tell_phrases(book: Phrasebook | None, pictures: Pictures) -> None:
     """Raises UsageError where the phrases are about none of the pictures."""
+    from cig.pipelines._models import first_of
     from cig.runtime import say
-    from cig.workshop import first_of
 
     if not book:
         say("no --phrases: words are learnt from pictures alone, without the published regularisation")
@@ -141,8 +141,8 @@ def _tell_phrases(book: Phrasebook | None, pictures: Pictures) -> None:
 
 def _tell_words(made: Made, out: Path) -> None:
     """Raises IncompleteError that names the pictures that could not be read."""
+    from cig.pipelines._models import first_of
     from cig.runtime import say
-    from cig.workshop import first_of
 
     if made.whole:
         say(f"{made.words} pseudo-words in {out}")
@@ -172,10 +172,10 @@ def searle_objective(
     assert flags.oti is not None  # as searle_book made sure
     from cig.io.feature_cache import FeatureCache
     from cig.methods.oti import check_content, read_words
+    from cig.pipelines._models import first_of
     from cig.runtime import say
     from cig.training.pictures import load_pictures
     from cig.training.searle import Searle, learn_from
-    from cig.workshop import first_of
 
     words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
     check_content(flags.oti, clip)

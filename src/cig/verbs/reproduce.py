@@ -48,8 +48,8 @@ def reproduce(
     out
         CELL.json, and a folder for each benchmark: features, pseudo-targets, submissions.
     """
-    from cig import reproduce as room
-    from cig.attempt import Places
+    from cig.pipelines.reproduce import reproduce as room
+    from cig.pipelines.reproduce.run import Places
 
     at_least_1("--search-batch-size", search_batch_size)
     models = generated_image_dir, compose.asked(), generator.asked()

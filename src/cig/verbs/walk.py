@@ -44,7 +44,7 @@ def extract(
     text_embeddings_dir
         Where the files go. Default: ./outputs/embeddings/NAME_SPLIT.
     """
-    from cig import pipeline
+    from cig.pipelines import pipeline
 
     asked = data.asked(benchmark, "cirr")
     pipeline.extract(asked, compute.asked(batch_size), compose.asked(), text_embeddings_dir, work.asked())
@@ -76,7 +76,7 @@ def generate(
     retry_rejected
         Go on with the next seeds for queries without an accepted picture.
     """
-    from cig import pipeline
+    from cig.pipelines import pipeline
 
     pipeline.generate(
         data.asked(benchmark, "cirr"),
@@ -121,7 +121,7 @@ def evaluate(
     qrels
         Write the judgements as TREC qrels here.
     """
-    from cig import pipeline
+    from cig.pipelines import pipeline
 
     asked = data.asked(benchmark, None, gallery)
     pipeline.evaluate(asked, compute.asked(batch_size), search.asked(targets), json, rankings, report, run, qrels)
@@ -163,7 +163,7 @@ def submit(
     allow_missing
         Rank queries without a reference by their caption alone, and name them in NAME.missing.json.
     """
-    from cig import pipeline
+    from cig.pipelines import pipeline
 
     paths = pipeline.submit(
         data.asked(benchmark),
@@ -221,8 +221,8 @@ def run(
     allow_missing
         For hidden splits: rank queries without a reference by their caption alone, and name them.
     """
-    from cig import pipeline
     from cig.options import Work
+    from cig.pipelines import pipeline
 
     at_least_1("--search-batch-size", search_batch_size)
     pipeline.run(

@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cig.errands import find
 from cig.errors import MismatchError, NotFoundError, some
 from cig.evaluation import report
 from cig.evaluation.paired import compare_rankings
@@ -21,11 +20,12 @@ from cig.evaluation.score import evaluate
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_json, writing
 from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
+from cig.pipelines._models import make_targets
+from cig.pipelines._search_benchmark import Found, search_parts, write_reports
+from cig.pipelines.errands import find
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.runtime import say
-from cig.searching import Found, search_parts, write_reports
 from cig.types import Benchmark, Report
-from cig.workshop import make_targets
 
 BENCHMARK, QUERIES = "icons/val", 400
 DRAWN_AT_ONCE = 32  # more leave a CPU's cache, and take longer a picture

@@ -20,6 +20,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.files import digest_of
 from cig.io.manifest import cost_of
 from cig.options import Branching, Comparing, Compute, Data, Searching
+from cig.pipelines._search_benchmark import check_searching, source_of
 from cig.preflight import need_pictures
 from cig.retrieval.branches import Branches, need_place
 from cig.retrieval.features import embed_pictures, embed_queries, models_digest
@@ -27,7 +28,6 @@ from cig.retrieval.frozen_weights import GRID, Frozen, best, check_form, freeze
 from cig.retrieval.fusion import Embedded, embed
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.runtime import Cost, commit, device_name, jsonable, measured, resolve_device
-from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 
 if TYPE_CHECKING:

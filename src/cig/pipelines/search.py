@@ -14,11 +14,11 @@ from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, U
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import UNSAYABLE, digest_of, file_digest, fingerprints
 from cig.options import Compute, Finding, Generation, Searching
+from cig.pipelines._search_benchmark import check_searching, source_of
 from cig.preflight import is_walked
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
 from cig.retrieval.finder import Asked, Finder, Hit, need_sight
 from cig.runtime import jsonable, say
-from cig.searching import check_searching, source_of
 from cig.types import Benchmark, Query
 
 if TYPE_CHECKING:

@@ -20,11 +20,7 @@ from cig.evaluation.trec import write_qrels, write_run
 from cig.io.dataset_paths import existing_part, part_folder
 from cig.io.files import remove, write_json
 from cig.options import Composing, Compute, Data, Generation, Searching, Work
-from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
-from cig.runtime import free_memory, say
-from cig.searching import branches_text, check_searching, need_known_forms, search_parts, write_reports
-from cig.types import Benchmark, Report
-from cig.workshop import (
+from cig.pipelines._models import (
     check_searcher,
     complain,
     imagine_parts,
@@ -34,9 +30,19 @@ from cig.workshop import (
     phi_checks,
     say_foreign,
 )
+from cig.pipelines._search_benchmark import (
+    branches_text,
+    check_searching,
+    need_known_forms,
+    search_parts,
+    write_reports,
+)
+from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
+from cig.runtime import free_memory, say
+from cig.types import Benchmark, Report
 
 if TYPE_CHECKING:
-    from cig.searching import Found
+    from cig.pipelines._search_benchmark import Found
 
 
 def extract(

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cig import pipeline, settings
-from cig.cells import Cell
+from cig import settings
 from cig.errors import IncompleteError
 from cig.io.files import read_object, remove
 from cig.options import Composing, Compute, Data, Generation, Searching
+from cig.pipelines import pipeline
+from cig.pipelines.reproduce.published import Cell
 
 IMAGINED_AT_ONCE = 4
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from cig.errors import OutputError, UsageError
 from cig.evaluation.html import own_code, template, thumbnails
+from cig.pipelines.trial.result import Verdict
+from cig.pipelines.trial.trial import Trial, Votes, checked_vote
 from cig.runtime import say
-from cig.trial import Trial, Votes, checked_vote
-from cig.verdict import Verdict
 
 HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # any port: one that ssh forwards may be another
 MOST = 1024  # bytes of a vote

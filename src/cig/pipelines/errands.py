@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING
 from cig.errors import IncompleteError, MismatchError, UsageError
 from cig.io.files import write_bytes, write_json
 from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
+from cig.pipelines._models import check_searcher, first_of, load_composer, load_sdxl, make_targets, phi_checks
+from cig.pipelines._search_benchmark import check_searching, search_parts
 from cig.preflight import need_all, need_outside, need_pictures, need_unet
 from cig.runtime import commit, device_name, free_memory, resolve_device, say, versions
-from cig.searching import check_searching, search_parts
 from cig.types import Benchmark
-from cig.workshop import check_searcher, first_of, load_composer, load_sdxl, make_targets, phi_checks
 
 if TYPE_CHECKING:
-    from cig.contest import Contest
     from cig.evaluation.trec_compare import RunsCompared
-    from cig.trial import Trial, Trying
-    from cig.verdict import Verdict
+    from cig.pipelines.compare import Contest
+    from cig.pipelines.trial.result import Verdict
+    from cig.pipelines.trial.trial import Trial, Trying
 
 
 def compare(
@@ -46,9 +46,9 @@ def compare(
     Raises:
         UsageError: hidden targets; methods or branches that cannot be.
     """
-    from cig import standings
-    from cig.contest import hold
     from cig.io.feature_cache import FeatureCache
+    from cig.pipelines import standings
+    from cig.pipelines.compare import hold
 
     if any(path.suffix != ".md" for path in reports):
         raise UsageError("--report of a comparison is Markdown: end it in .md")
@@ -97,25 +97,25 @@ def find(
         NotFoundError: a folder without pictures, a picture or weights that are not there.
         IncompleteError: no picture passes the filters.
     """
-    from cig import hits, lookup
+    from cig.pipelines import hits, search
 
-    lookup.check(finding)
+    search.check(finding)
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
     composing, generation = composing or Composing(), generation or Generation()
     if finding.imagine:
         need_all(lambda: (), [*phi_checks(composing), lambda: need_unet(generation.unet)])
-    opened = lookup.Lookup(finding, compute, searching or Searching())
+    opened = search.Lookup(finding, compute, searching or Searching())
     for note in opened.notes():
         say(note)
     if finding.from_lines:
-        for _, found, seconds in lookup.answers(opened, lines):
+        for _, found, seconds in search.answers(opened, lines):
             print(hits.to_text(found), flush=True)
             say(f"{seconds:.3f} s")
         return
     asked = opened.asked
     if finding.imagine:
-        picture = lookup.imagine(
+        picture = search.imagine(
             asked,
             lambda: (load_composer(composing, compute, opened.cache), load_sdxl(generation, compute, opened.cache)),
             generation,
@@ -148,8 +148,8 @@ def trial(
         UsageError: `out` is among the pictures.
         MismatchError: `out` holds a trial of something else.
     """
-    from cig.booth import Booth, serve
-    from cig.trial import FILE, VOTES, Trial, Votes
+    from cig.pipelines.trial.page import Booth, serve
+    from cig.pipelines.trial.trial import FILE, VOTES, Trial, Votes
 
     out = out or trial_folder(trying.pictures)
     fresh = not os.path.exists(out / FILE)
@@ -178,8 +178,8 @@ def trial_result(out: Path) -> Verdict:
     Raises:
         NotFoundError: there is no trial.
     """
-    from cig.trial import Trial, Votes
-    from cig.verdict import Verdict
+    from cig.pipelines.trial.result import Verdict
+    from cig.pipelines.trial.trial import Trial, Votes
 
     made = Trial.read(out)
     votes = Votes(out, made)
@@ -200,7 +200,7 @@ def plan(
     out: Path | None = None,
 ) -> bool:
     """Prints what `run` with the same arguments would take; returns whether disk and memory suffice."""
-    from cig.plan import plan as planned
+    from cig.pipelines.plan import plan as planned
 
     out = out or data.default_folder("runs", "val")
     asked = composing or Composing(), generation or Generation(), searching or Searching()
@@ -285,7 +285,7 @@ def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, se
     """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
     from cig.io.feature_cache import FeatureCache
     from cig.io.manifest import cost_of
-    from cig.trial import make
+    from cig.pipelines.trial.trial import make
 
     need_pictures([part])
     need_pictures([part], references=True)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cig.attempt import Attempt, Places, commands
-from cig.cells import Cell, cells, find
 from cig.errors import CigError, IncompleteError, some
 from cig.evaluation.report import notes
 from cig.evaluation.submissions import validate
 from cig.io.files import write_json
-from cig.needs import Lack, lacks
+from cig.pipelines.reproduce.published import Cell, cells, find
+from cig.pipelines.reproduce.requirements import Lack, lacks
+from cig.pipelines.reproduce.run import Attempt, Places, commands
 from cig.runtime import say
 
 

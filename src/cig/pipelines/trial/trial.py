@@ -20,12 +20,12 @@ from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.io.files import append_json, digest_of, read_bytes, read_object, write_json
 from cig.io.manifest import COST_KINDS, need_kinds
 from cig.options import Composing, Data, Generation, Searching
+from cig.pipelines._search_benchmark import branches_text
 from cig.runtime import jsonable
-from cig.searching import branches_text
 from cig.types import Query, Ranking
 
 if TYPE_CHECKING:
-    from cig.searching import Found
+    from cig.pipelines._search_benchmark import Found
 
 FILE, VOTES = "trial.json", "votes.jsonl"
 SHOWN = '{"shown": true}'  # a line among the votes

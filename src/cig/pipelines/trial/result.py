@@ -9,7 +9,7 @@ from typing import Any
 
 from cig.errors import some
 from cig.evaluation.significance import share_interval, sign_test
-from cig.trial import Trial, Votes
+from cig.pipelines.trial.trial import Trial, Votes
 
 ALPHA = 0.05
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cig.contest import Contest, Row
 from cig.evaluation import report
+from cig.pipelines.compare import Contest, Row
 
 
 def to_text(contest: Contest) -> str:

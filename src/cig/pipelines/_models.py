@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cig.errors import IncompleteError, UsageError, some
 from cig.io.dataset_paths import part_folder
 from cig.options import Composing, Compute, Generation, Searching, Work
+from cig.pipelines._search_benchmark import source_of
 from cig.preflight import need_phi
 from cig.runtime import resolve_device, resolve_dtype, say
-from cig.searching import source_of
 from cig.types import Benchmark, Generator
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 They stand in assets/cells.toml. A test holds docs/reproduce.md to them; what belongs there is printed by
 
-    python -m cig.cells
+    python -m cig.pipelines.reproduce.published
 """
 
 from __future__ import annotations
