@@ -29,7 +29,7 @@ from PIL import Image
 
 MEASURED = """
 import json, resource, sys, time
-from cig.cli import main
+from cig.cli.main import main
 started = time.monotonic()
 try:
     main(sys.argv[1:])

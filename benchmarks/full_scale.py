@@ -84,7 +84,7 @@ def measure(words: list[str], before: str) -> tuple[int, float]:
         SystemExit: it failed.
     """
     started = time.monotonic()
-    code = f"{before}\nfrom cig.cli import main\nmain({words!r})"
+    code = f"{before}\nfrom cig.cli.main import main\nmain({words!r})"
     pid = os.spawnve(os.P_NOWAIT, sys.executable, [sys.executable, "-c", code], {**os.environ, **STEADY})
     _, status, usage = os.wait4(pid, 0)
     if status:

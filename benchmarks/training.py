@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from cig.flags import ComputeFlags, LoopFlags, SearleFlags
+from cig.cli import train, train_oti, train_phi, train_words
+from cig.cli.flags import ComputeFlags, LoopFlags, SearleFlags
 from cig.io.files import write_bytes, write_json
 from cig.runtime import measured, say
-from cig.verbs import inverting, pseudo_words, training, words
 from training_sdxl import CASES, RANK, counted, sdxl, yes
 
 STEPS = 4
@@ -41,7 +41,7 @@ def phi(objective: str) -> Callable[[Path, Path], int]:
         flags: dict[str, Any] = {"clip": f"{parts}/clip", "out": out, "objective": objective, "batch_size": 32}
         if objective == "searle":
             flags["searle"] = SearleFlags(parts / "words", parts / CONCEPTS, parts / PHRASES, limit=PICTURES)
-        inverting.phi("icons/train", steps=STEPS, loop=loop(), **flags)
+        train_phi.phi("icons/train", steps=STEPS, loop=loop(), **flags)
         return 32
 
     return run
@@ -53,18 +53,18 @@ def oti(parts: Path, out: Path) -> int:
     words: dict[str, Any] = {"clip": f"{parts}/clip", **said, "limit": 32, "batch_size": 32, "steps": STEPS}
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
-    pseudo_words.oti("icons/train", out=out, compute=ComputeFlags(device="cpu"), **words)
+    train_oti.oti("icons/train", out=out, compute=ComputeFlags(device="cpu"), **words)
     write_json(out / "training.json", {"steps": STEPS, "seconds": time.monotonic() - started})
     return 32
 
 
 def clip(parts: Path, out: Path) -> int:
-    training.clip("icons/train", out=out, steps=STEPS, batch_size=32, loop=loop())
+    train.clip("icons/train", out=out, steps=STEPS, batch_size=32, loop=loop())
     return 32
 
 
 def vae(parts: Path, out: Path) -> int:
-    training.vae("icons/train", out=out, steps=STEPS, batch_size=8, loop=loop())
+    train.vae("icons/train", out=out, steps=STEPS, batch_size=8, loop=loop())
     return 8
 
 
@@ -73,7 +73,7 @@ def generator(**others: Any) -> Callable[[Path, Path], int]:
         shown = {"start": str(parts / "generator"), **others}
         for shelf in (parts / "generator").glob("shelf-*"):  # latents and features are not what is measured
             shutil.copytree(shelf, out / shelf.name, dirs_exist_ok=True)
-        training.generator("icons/train", **models(parts), out=out, steps=STEPS, loop=loop(), **shown)
+        train.generator("icons/train", **models(parts), out=out, steps=STEPS, loop=loop(), **shown)
         return 8
 
     return run
@@ -107,10 +107,10 @@ def make(parts: Path) -> None:
     if (parts / "made").exists():
         return
     one: dict[str, Any] = {"steps": 1, "loop": loop(1)}
-    training.clip("icons/train", out=parts / "clip", batch_size=8, **one)
-    inverting.phi("icons/train", clip=f"{parts}/clip", out=parts / "phi", batch_size=8, **one)
-    training.vae("icons/train", out=parts / "vae", batch_size=8, **one)
-    training.generator("icons/train", **models(parts), out=parts / "generator", **one)
+    train.clip("icons/train", out=parts / "clip", batch_size=8, **one)
+    train_phi.phi("icons/train", clip=f"{parts}/clip", out=parts / "phi", batch_size=8, **one)
+    train.vae("icons/train", out=parts / "vae", batch_size=8, **one)
+    train.generator("icons/train", **models(parts), out=parts / "generator", **one)
     make_words(parts)
     (parts / "made").touch()
 
@@ -121,9 +121,9 @@ def make_words(parts: Path) -> None:
     lines = [json.dumps({"concept": name, "phrases": [f"a photo of {name} that is red"]}) for name in NAMES]
     write_bytes(parts / PHRASES, "".join(f"{line}\n" for line in lines).encode())
     seen: dict[str, Any] = {"clip": f"{parts}/clip", "limit": PICTURES, "compute": ComputeFlags(device="cpu")}
-    words.concepts("icons/train", vocabulary=f"{parts}/names.txt", k=len(NAMES), out=parts / CONCEPTS, **seen)
+    train_words.concepts("icons/train", vocabulary=f"{parts}/names.txt", k=len(NAMES), out=parts / CONCEPTS, **seen)
     said: dict[str, Any] = {"concepts": parts / CONCEPTS, "phrases": parts / PHRASES}
-    pseudo_words.oti("icons/train", out=parts / "words", steps=1, **said, **seen)
+    train_oti.oti("icons/train", out=parts / "words", steps=1, **said, **seen)
 
 
 def small(home: Path, name: str) -> dict[str, Any]:

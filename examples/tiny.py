@@ -311,7 +311,7 @@ def verbs(root: Path, out: Path) -> list[list[str]]:
 
 
 def main() -> None:
-    from cig.cli import app
+    from cig.cli.main import app
     from cig.runtime import quiet_transformers
 
     quiet_transformers()

@@ -121,7 +121,7 @@ def program(words: list[str]) -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     if words[0] == "cig":
-        from cig.cli import main
+        from cig.cli.main import main
 
         sys.argv = words
         main()

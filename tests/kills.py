@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cig.cli import main as cig
+from cig.cli.main import main as cig
 from cig.runtime import quiet_transformers
 
 VOLATILE = {"features.sqlite", "features.sqlite-journal", "report.html", "report.md"}  # hold seconds, or SQLite's pages

@@ -30,7 +30,7 @@ START, END, DOLLAR, CONTEXT = 49406, 49407, 259, 77
 
 @cache
 def vocabulary():
-    packed = resources.files("cig").joinpath("vendor/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = resources.files("cig").joinpath("assets/openai-clip/bpe_simple_vocab_16e6.txt.gz").read_bytes()
     merges = [tuple(line.split()) for line in gzip.decompress(packed).decode().split("\n")[1 : 49152 - 256 - 2 + 1]]
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in visible}

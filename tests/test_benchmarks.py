@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cig import plugins
+from cig import registry
 from cig.benchmarks import circo as circo_room
 from cig.benchmarks import cirr as cirr_room
 from cig.benchmarks import load_benchmark, load_benchmarks, split_name
@@ -27,9 +27,9 @@ def image(path):
 # Contract: holds for every file in the folder, from the day it appears
 
 
-@pytest.mark.parametrize("name", plugins.names("benchmarks"))
+@pytest.mark.parametrize("name", registry.names("benchmarks"))
 def test_contract(name, world):
-    module = plugins.load("benchmarks", name)
+    module = registry.load("benchmarks", name)
     root = {"cirr": "CIRR", "circo": "CIRCO", "fashioniq": "FashionIQ", "folder": "shop", "icons": "."}[name]
     sizes = (4_982, 14_806) if name == "icons" else (8, 60)  # icons brings its own pictures
     assert module.SPLITS

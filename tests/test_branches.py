@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cig import Source, load_benchmark, load_method, search
-from cig.cli import main
+from cig.cli.main import main
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest

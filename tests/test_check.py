@@ -12,7 +12,7 @@ from PIL import Image
 
 from cig import evaluate, load_benchmark, load_benchmarks, search
 from cig.benchmarks._check import check, picture_set, to_json, to_text
-from cig.cli import main
+from cig.cli.main import main
 from cig.evaluation import html as page
 from cig.evaluation import report
 

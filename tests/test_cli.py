@@ -9,8 +9,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from cig import settings
-from cig.cli import app, main
+from cig import config
+from cig.cli.main import app, main
 from cig.io import files
 from cig.runtime import Interrupted
 
@@ -247,7 +247,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path, monke
 
 def test_a_generators_name_sets_flags_that_are_not_given(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shipped, line = settings.GENERATORS["sdxl/icons"], ["run", "icons/val", "--generator", "sdxl/icons"]
+    shipped, line = config.GENERATORS["sdxl/icons"], ["run", "icons/val", "--generator", "sdxl/icons"]
     told = "generator sdxl/icons"
     shown = in_force(capsys, *line, "--steps", "3")
     assert shown["generate.height"] == ("64", told)
@@ -301,7 +301,7 @@ def test_wrong_settings_exit_2(tmp_path, monkeypatch, capsys, text, words):
 
 def test_tables_are_the_groups_of_flags(capsys):
     """Every flag of a group may be set, and nothing else."""
-    from cig.settings import PLACES, TABLES
+    from cig.config import PLACES, TABLES
 
     shown = set(in_force(capsys, "run")) | set(in_force(capsys, "evaluate")) | set(in_force(capsys, "generate"))
     assert shown == {f"{table}.{key}" for table, keys in TABLES.items() for key in keys}

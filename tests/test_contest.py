@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import cig
-from cig import load_benchmarks, plugins
-from cig.cli import main
+from cig import load_benchmarks, registry
+from cig.cli.main import main
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation.paired import versus
 from cig.evaluation.score import clusters_of
@@ -65,7 +65,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
     branches = [PSEUDO_TARGET, *(own for own in control_names() if own != "reference-vae")]
     branches += [f"name=reference-vae pictures=reference-vae vae={vae} side=64", "name=caption method=text"]
     comparing = Comparing(
-        tuple(parse_method(spec(world, own)) for own in plugins.names("methods")),
+        tuple(parse_method(spec(world, own)) for own in registry.names("methods")),
         tuple(map(parse_named, branches)),
         imagined / name,
         strict_branches=False,
@@ -75,7 +75,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
     (told,) = (tmp_path / "outputs" / "controls").glob("reference-vae-*/settings.json")
     assert read_object(told)["side"] == 64
     seen = {row.method for row in contest.rows}
-    assert seen == set(plugins.names("methods"))
+    assert seen == set(registry.names("methods"))
     every = {"", "caption", PSEUDO_TARGET, *control_names()}
     lacking = {"text": every - {"", "caption", "reference-image"}, "precomputed": {"caption"}}  # no text tower, no CLIP
     for method in seen:

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cig import cli
 from cig.benchmarks import load_benchmark
 from cig.benchmarks._icons.corpus import read_set
+from cig.cli import errands, main
 from cig.errors import NotFoundError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
 from cig.options import Compute
 from cig.pipelines import demo
-from cig.verbs import errands
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,7 +122,7 @@ def test_the_examples_of_the_help_are_there():
 )
 def test_half_a_question_is_a_wrong_call(flags, named, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["demo", *flags])
+        main.main(["demo", *flags])
     assert stop.value.code == 2
     assert named in capsys.readouterr().err
 

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cig.cli import main
+from cig.cli.main import main
 from cig.download._hosts import LOST
 from cig.download._ledger import Ledger
 from cig.download._mirrors import addresses

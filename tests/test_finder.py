@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cig import Source, load_method
-from cig.cli import main
+from cig.cli.main import main
 from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture

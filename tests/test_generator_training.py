@@ -19,8 +19,10 @@ from cig.benchmarks import load_benchmark
 from cig.benchmarks._icons.corpus import INKS
 from cig.benchmarks._icons.scenes import OTHER_INK, SAME_INK, IconScenes
 from cig.benchmarks._icons.triplets import ATTRIBUTES
+from cig.cli import train as verbs
+from cig.cli import train_phi
+from cig.cli.flags import LoopFlags
 from cig.errors import InputError, MismatchError, UsageError
-from cig.flags import LoopFlags
 from cig.generators import sdxl
 from cig.generators._compose import Composed, take
 from cig.generators._generate import Imagining, imagine
@@ -38,8 +40,6 @@ from cig.training.plan import Plan
 from cig.training.unet import SIZES, build, need_widths, widened
 from cig.training.vae import reconstruction
 from cig.types import ComposedEmbedding
-from cig.verbs import inverting
-from cig.verbs import training as verbs
 
 # Losses
 
@@ -227,7 +227,7 @@ def parts(tmp_path_factory):
         clip = str(folder / f"clip{number}")
         verbs.clip("icons/train", out=folder / f"clip{number}", size="tiny", loop=loops[len(number)], **few)
         objective = "pic2word" if number else "lincir"  # a composing phi may be of either kind
-        inverting.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, loop=loops[0], **few)
+        train_phi.phi("icons/train", clip=clip, out=folder / f"phi{number}", objective=objective, loop=loops[0], **few)
     verbs.vae("icons/train", out=folder / "vae", size="tiny", loop=loops[0], **few)
     phis = {f"phi{number}": folder / f"phi{number}" / "phi.safetensors" for number in ("", "2")}
     return {"clip": str(folder / "clip"), "clip2": str(folder / "clip2"), "vae": str(folder / "vae"), **phis}
@@ -429,7 +429,7 @@ def test_two_processes_train_as_one_does(parts, tmp_path):
 TRAIN = """
 import sys, torch
 from pathlib import Path
-from cig.flags import LoopFlags
+from cig.cli.flags import LoopFlags
 from cig.verbs import training
 
 torch.set_num_threads(1)

@@ -84,8 +84,8 @@ def test_public_names():
     "code",
     [
         "import cig",
-        "from cig.cli import main; main(['--help'])",
-        "from cig.cli import main; main(['evaluate', '--help'])",
+        "from cig.cli.main import main; main(['--help'])",
+        "from cig.cli.main import main; main(['evaluate', '--help'])",
     ],
 )
 def test_light_commands_load_no_heavy_library(code):

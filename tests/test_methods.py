@@ -17,7 +17,7 @@ from PIL import Image
 
 import oracle
 import tiny
-from cig import Source, load_method, plugins
+from cig import Source, load_method, registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
@@ -50,7 +50,7 @@ def source_of(world, name):
         "caption": {"options": {"captions": str(caption_file(world))}},
         "precomputed": {"clip": None, "options": {"features": str(feature_file(world))}},
     }
-    wants_phi = bool(next(iter(plugins.load("methods", name).VARIANTS.values())).phi)
+    wants_phi = bool(next(iter(registry.load("methods", name).VARIANTS.values())).phi)
     return replace(source(world, wants_phi), **special.get(name, {}))
 
 
@@ -108,7 +108,7 @@ def ask(method, images, captions, paths):
     return method.embed_queries(images, captions, **more)
 
 
-@pytest.mark.parametrize("name", plugins.names("methods"))
+@pytest.mark.parametrize("name", registry.names("methods"))
 def test_contract(world, name):
     method = method_of(world, name)
     paths, images = features(method, world)
@@ -127,7 +127,7 @@ def test_contract(world, name):
 
 
 @pytest.mark.parametrize("benchmark", ["cirr/val", "fashioniq/val", "circo/val"])
-@pytest.mark.parametrize("name", plugins.names("methods"))
+@pytest.mark.parametrize("name", registry.names("methods"))
 def test_every_method_searches_every_benchmark(world, name, benchmark):
     """With the caption and without it, with the reference alone and with a pseudo-target."""
     method, cache = method_of(world, name), FeatureCache()
@@ -144,7 +144,7 @@ def test_every_method_searches_every_benchmark(world, name, benchmark):
                 assert not ranking.missing
 
 
-@pytest.mark.parametrize("name", plugins.names("methods"))
+@pytest.mark.parametrize("name", registry.names("methods"))
 def test_what_is_remembered_answers_without_models(world, tmp_path, name):
     """A search whose features are all known loads nothing that it need not, and finds the same."""
     cache = FeatureCache(tmp_path)
@@ -696,13 +696,13 @@ def test_a_package_adds_a_method_by_name(world, tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
-    assert plugins.names("methods")[-2:] == ["flip", "lost"]
+    assert registry.names("methods")[-2:] == ["flip", "lost"]
     part = load_benchmarks("cirr/val", world)[0]
     for name in ("flip", "their_package.flip"):
         method = recall_method(name, source(world, False), FeatureCache())
         nearest, furthest = (search(part, own).scores[0][0] for own in (method_of(world, "image"), method))
         assert furthest < nearest
-    assert plugins.load("methods", "image").__name__ == "cig.methods.image"
+    assert registry.load("methods", "image").__name__ == "cig.methods.image"
     with pytest.raises(NotFoundError, match='"lost" cannot be imported'):
         load_method("lost")
     sys.modules.pop("their_package.flip")

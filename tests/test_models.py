@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cig
-from cig import Phi, plugins
-from cig.cli import main
+from cig import Phi, registry
+from cig.cli.main import main
 from cig.errors import NotFoundError
 from cig.io import hub
 from cig.methods import Source, Weights, weights_of
@@ -94,8 +94,8 @@ def test_every_variant_of_every_method_is_in_it():
     known = catalogue.catalogue()
     wanted = {
         f"{family}/{variant}": weights
-        for family in plugins.names("methods")
-        for variant, weights in plugins.load("methods", family).VARIANTS.items()
+        for family in registry.names("methods")
+        for variant, weights in registry.load("methods", family).VARIANTS.items()
     }
     for name, weights in wanted.items():
         places = {own.place for own in known if name in own.wanted_by}
@@ -123,9 +123,9 @@ def test_a_new_method_shows_up_by_itself(monkeypatch):
     class Own:
         VARIANTS = {"x": Weights("someone/clip", "own.pt", "https://example.org/own.pt", "MIT")}  # noqa: RUF012
 
-    load, names = plugins.load, plugins.names
-    monkeypatch.setattr(plugins, "names", lambda folder: [*names(folder), "own"])
-    monkeypatch.setattr(plugins, "load", lambda folder, name: Own if name == "own" else load(folder, name))
+    load, names = registry.load, registry.names
+    monkeypatch.setattr(registry, "names", lambda folder: [*names(folder), "own"])
+    monkeypatch.setattr(registry, "load", lambda folder, name: Own if name == "own" else load(folder, name))
     assert [(own.name, own.licence, own.widths()) for own in catalogue.select(["own"])] == [
         ("own", "MIT", None),
         ("someone/clip", "unknown", None),
@@ -681,7 +681,7 @@ def _home(weight):
 
 
 def test_the_page_of_licences_names_every_dataset():
-    datasets = {name for name in plugins.names("benchmarks") if plugins.is_own("benchmarks", name)} - {"folder"}
+    datasets = {name for name in registry.names("benchmarks") if registry.is_own("benchmarks", name)} - {"folder"}
     assert set(rows("Datasets")) == datasets
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cig.cli import main
+from cig.cli import train_oti as oti_verb
+from cig.cli.flags import ComputeFlags, WorkFlags
+from cig.cli.main import main
 from cig.errors import IncompleteError, MismatchError, NotFoundError, UsageError
-from cig.flags import ComputeFlags, WorkFlags
 from cig.methods.oti import check_content, read_words
 from cig.models.clip import load_clip
 from cig.runtime import Shard
@@ -22,7 +23,6 @@ from cig.training.loop import DivergedError
 from cig.training.oti import Recipe, invert, losses_of, need_apart, train_oti
 from cig.training.pictures import load_pictures, load_references
 from cig.training.wording import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
-from cig.verbs import pseudo_words
 
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")
@@ -236,7 +236,7 @@ def test_unreadable_pictures_are_named_and_the_others_have_words(clip, folder, t
     asked = {"clip": clip.identity["source"], "out": tmp_path / "out", "steps": 2, "batch_size": 1, "compute": CPU}
     for _ in range(2):
         with pytest.raises(IncompleteError, match=r"pictures without a pseudo-word: 1\n  a.png: .*not a whole picture"):
-            pseudo_words.oti(str(home), **asked)
+            oti_verb.oti(str(home), **asked)
     assert json.loads((tmp_path / "out/image_names.json").read_text()) == ["b.png", "c.png"]
     assert list(json.loads((tmp_path / "out/hyperparameters.json").read_text())["unreadable"]) == ["a.png"]
     told = capsys.readouterr().err
@@ -297,9 +297,9 @@ def test_concepts_and_phrases_come_from_files(world, folder, tmp_path, capsys):
     (tmp_path / "phrases.jsonl").write_text("\n".join(lines) + "\n")
     files = {"concepts": tmp_path / "concepts.csv", "phrases": tmp_path / "phrases.jsonl"}
     how = {"clip": str(world / "models/clip-small"), "steps": 2, "compute": CPU}
-    pseudo_words.oti(str(folder), out=tmp_path / "told", **files, **how)
+    oti_verb.oti(str(folder), out=tmp_path / "told", **files, **how)
     assert "learnt from the picture alone: 1\n  n01/a.png: it has no concepts" in capsys.readouterr().err
-    pseudo_words.oti(str(folder), out=tmp_path / "alone", **how)
+    oti_verb.oti(str(folder), out=tmp_path / "alone", **how)
     told, alone = (read_words(tmp_path / name).words for name in ("told", "alone"))
     assert torch.allclose(told[0], alone[0], atol=1e-5)
     assert not torch.allclose(told[1], alone[1], atol=1e-5)
@@ -308,15 +308,15 @@ def test_concepts_and_phrases_come_from_files(world, folder, tmp_path, capsys):
 def test_wrong_calls(world, folder, tmp_path):
     asked = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "compute": CPU}
     with pytest.raises(UsageError, match="--concepts and --phrases come together; --phrases is not given"):
-        pseudo_words.oti(str(folder), concepts=tmp_path / "concepts.csv", **asked)
+        oti_verb.oti(str(folder), concepts=tmp_path / "concepts.csv", **asked)
     with pytest.raises(UsageError, match="--steps 0"):
-        pseudo_words.oti(str(folder), steps=0, **asked)
+        oti_verb.oti(str(folder), steps=0, **asked)
     with pytest.raises(UsageError, match="I/N"):
-        pseudo_words.oti(str(folder), work=WorkFlags(shard="3/2"), **asked)
+        oti_verb.oti(str(folder), work=WorkFlags(shard="3/2"), **asked)
     with pytest.raises(NotFoundError):
-        pseudo_words.oti(str(folder), references=True, **asked)
+        oti_verb.oti(str(folder), references=True, **asked)
     with pytest.raises(UsageError, match=r"say nothing of these 6 pictures \(n01/a.png: it has no concepts\)"):
-        pseudo_words._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
+        oti_verb._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
     assert not (tmp_path / "never").exists()
 
 

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from cig.cli import main
+from cig.cli import train as verbs
+from cig.cli import train_phi
+from cig.cli.flags import LoopFlags, ValidateFlags
+from cig.cli.main import main
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.score import evaluate
-from cig.flags import LoopFlags, ValidateFlags
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.io.tensors import read_tensors
@@ -37,8 +39,6 @@ from cig.training.phi import Pace
 from cig.training.pictures import load_pictures, pixel_source
 from cig.training.step import Step
 from cig.training.taggers import load_tagger
-from cig.verbs import inverting
-from cig.verbs import training as verbs
 
 # Captions
 
@@ -185,7 +185,7 @@ def test_four_parts_of_eight_captions_are_lincirs_thirty_two(world, tmp_path):
 
 BOTH = """
 from contextlib import suppress
-from cig.cli import main
+from cig.cli.main import main
 for call in {calls!r}:
     with suppress(SystemExit):  # a call's end
         main(call)
@@ -360,7 +360,7 @@ def train(world, out, objective="pic2word", data="shop", **flags):
     source = str(world / data) if data == "shop" else str(data)
     loops = LoopFlags(save_every=2, device="cpu")
     asked = {"steps": 4, "batch_size": 8, "lr": 1e-2, "loop": loops, **flags}
-    inverting.phi(source, clip=str(world / "models" / "clip-small"), out=out, objective=objective, **asked)
+    train_phi.phi(source, clip=str(world / "models" / "clip-small"), out=out, objective=objective, **asked)
     return json.loads((out / "training.json").read_text())
 
 

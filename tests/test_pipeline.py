@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import oracle
-from cig.cli import app
+from cig.cli.main import app
 from cig.errors import IncompleteError
 from cig.io import images
 from cig.options import Compute, Data, Generation

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from cig import settings
-from cig.cli import main
+from cig import config
+from cig.cli.main import main
 from cig.pipelines.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
 
 UNET = {  # stabilityai/stable-diffusion-xl-base-1.0
@@ -44,9 +44,9 @@ def test_a_layer_by_hand():
 
 def test_the_real_sdxl(tmp_path):
     """2,567,463,684 weights of the UNet, as its card says; attention grows with the picture faster than its area."""
-    for name, config in (("unet", UNET), ("vae", VAE)):
+    for name, shape in (("unet", UNET), ("vae", VAE)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        (tmp_path / name / "config.json").write_text(json.dumps(shape))
     places = str(tmp_path), str(tmp_path / "vae"), torch.float16
     unet, vae = sdxl_costs(*places, 1, (512, 512))
     assert (unet.weights, vae.weights) == (2 * 2_567_463_684, 2 * 83_653_863)
@@ -104,7 +104,7 @@ def test_the_shipped_generator(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as done:
         main(["plan", "icons/val", "--limit", "8", "--generator", "sdxl/icons", "--method", "pic2word/icons"])
     assert not done.value.code
-    steps = settings.GENERATORS["sdxl/icons"]["generate"]["steps"]
+    steps = config.GENERATORS["sdxl/icons"]["generate"]["steps"]
     assert f"imagine  8 pictures, 64 x 64, {steps} steps (0 are there)" in capsys.readouterr().out
 
 

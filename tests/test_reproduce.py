@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cig import benchmarks, plugins, settings
-from cig.cli import main
+from cig import benchmarks, config, registry
+from cig.cli.main import main
 from cig.errors import CigError, IncompleteError, NotFoundError
 from cig.methods import weights_of
 from cig.options import Composing, Compute, Generation
@@ -54,7 +54,7 @@ def test_icons_are_what_their_datasheet_measured():
     measured = {name: re.findall(r"([\d.]+) \[", cells) for name, cells in rows.items()}
     expected = {c.short: [f"{own:.2f}" for own in c.expected.values()] for c in cells() if c.family == "icons"}
     assert set(expected) == {"image", "text", "sum", "lincir", "pic2word"}
-    assert {name: measured[name] for name in expected} == expected, "docs/icons.md and assets/cells.toml differ"
+    assert {name: measured[name] for name in expected} == expected, "docs/icons.md and assets/published.toml differ"
     assert {tuple(cell.expected) for cell in cells() if cell.family == "icons"} == {("map@10", "recall@1", "recall@10")}
 
 
@@ -74,7 +74,7 @@ def test_a_cell_is_of_something_that_exists(cell, world):
     assert cell.weights == (() if shipped else tuple(filter(None, (weights.clip, weights.phi))))
     assert (cell.run == "not run here") != shipped
     parts = benchmarks.load_benchmarks(cell.benchmark, None if shipped else world)
-    judged = hasattr(plugins.load("benchmarks", cell.family), "submission")
+    judged = hasattr(registry.load("benchmarks", cell.family), "submission")
     assert cell.server == parts[0].hidden == judged
     assert set(cell.expected) <= set(parts[0].measures)
     assert cell.part == ("average" if len(parts) > 1 else "")
@@ -84,7 +84,7 @@ def test_a_cell_is_of_something_that_exists(cell, world):
 
 def test_what_imagines_is_what_the_walk_takes_by_default():
     composing, generation = Composing(), Generation()
-    places = [Path(settings.PLACES[key]).name for key in ("phi_vit", "phi_giga", "sdxl_checkpoint")]
+    places = [Path(config.PLACES[key]).name for key in ("phi_vit", "phi_giga", "sdxl_checkpoint")]
     repositories = [generation.sdxl_repo, generation.vae_repo]
     assert [*imagining()] == [composing.clip, composing.clip2, *places[:2], f"{places[2]}/unet", *repositories]
 

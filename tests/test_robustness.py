@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 
 import tiny
-from cig import plugins, settings
+from cig import config, registry
 from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
-from cig.cli import main
+from cig.cli.main import main
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
 from cig.generators._generate import Shelf
 from cig.io.dataset_paths import find_home, list_pictures
@@ -536,7 +536,7 @@ def test_names_of_benchmarks_and_methods():
         attempt(lambda: split_name(name, "val"))  # noqa: B023
         attempt(lambda: split_method(name))  # noqa: B023
     with pytest.raises(NotFoundError, match="has no SPLITS"):
-        plugins.load("benchmarks", "os.path")
+        registry.load("benchmarks", "os.path")
 
 
 # Settings and manifests
@@ -551,12 +551,12 @@ def test_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     for rng in rounds("settings", 900):
         Path("cig.toml").write_bytes(damaged(rng, TOML))
-        attempt(lambda: settings.place("cirr"), "cig.toml")
-        attempt(lambda: settings.value("search", "method"), "cig.toml")
+        attempt(lambda: config.place("cirr"), "cig.toml")
+        attempt(lambda: config.value("search", "method"), "cig.toml")
     os.remove("cig.toml")
     os.mkfifo("cig.toml")
     with pytest.raises(InputError, match=r"cig\.toml is not a file"):
-        settings.place("cirr")
+        config.place("cirr")
 
 
 def test_manifests(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cig import plugins, runtime, settings
+from cig import config, registry, runtime
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.evaluation import report
 from cig.io.dataset_paths import find_home, list_pictures, walk_pictures
@@ -23,14 +23,14 @@ from cig.types import Report
 def test_a_folder_is_the_registry(tmp_path, monkeypatch):
     baselines = ["caption", "image", "slerp", "sum", "text"]
     inversions = ["lincir", "oti", "pic2word", "searle"]
-    assert plugins.names("methods") == sorted([*baselines, *inversions, "precomputed"])
+    assert registry.names("methods") == sorted([*baselines, *inversions, "precomputed"])
     (tmp_path / "third_party").mkdir()
     (tmp_path / "third_party/toy.py").write_text("SPLITS = {'val': 'val'}")
     monkeypatch.syspath_prepend(tmp_path)
-    assert plugins.load("benchmarks", "third_party.toy").SPLITS
+    assert registry.load("benchmarks", "third_party.toy").SPLITS
     sys.modules.pop("third_party.toy")
     with pytest.raises(NotFoundError, match='Did you mean "sum"'):
-        plugins.load("methods", "summ")
+        registry.load("methods", "summ")
 
 
 # Runtime
@@ -115,18 +115,18 @@ def test_progress_of_bytes(monkeypatch, capsys):
 
 def test_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settings.place("phi_vit").as_posix() == "models/phi_best.pt"
+    assert config.place("phi_vit").as_posix() == "models/phi_best.pt"
     (tmp_path / "cig.toml").write_text('phi_vit = "/weights/a.pt"')
-    assert settings.place("phi_vit").as_posix() == "/weights/a.pt"
+    assert config.place("phi_vit").as_posix() == "/weights/a.pt"
     (tmp_path / "cig.toml").write_text('phi_vitt = "a"')
     with pytest.raises(UsageError, match='Did you mean "phi_vit"'):
-        settings.place("phi_vit")
+        config.place("phi_vit")
     (tmp_path / "cig.toml").write_text("phi_vit = 3")
     with pytest.raises(UsageError, match="a path in quotes"):
-        settings.place("phi_vit")
+        config.place("phi_vit")
     (tmp_path / "cig.toml").write_text("phi_vit =")
     with pytest.raises(InputError, match="not TOML"):
-        settings.place("phi_vit")
+        config.place("phi_vit")
 
 
 # Layout

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cig.cli import train_oti as oti_verb
+from cig.cli import train_phi
+from cig.cli.flags import LoopFlags, SearleFlags
 from cig.errors import UsageError
-from cig.flags import LoopFlags, SearleFlags
 from cig.io.tensors import read_tensors
 from cig.methods.oti import read_words
 from cig.models.clip import load_clip
@@ -25,7 +27,6 @@ from cig.training.plan import Plan
 from cig.training.searle import Lesson, Searle, learn_from, nt_xent
 from cig.training.step import Step
 from cig.training.wording import Phrasebook
-from cig.verbs import inverting, pseudo_words
 
 NAMES = [f"{name}.png" for name in "abcdef"]
 PHRASES = {"cat": ("a cat on a catwalk",), "dog": ("a dog that barks", "a photo of a dog")}
@@ -161,14 +162,14 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
         asked.append((concepts, phrases, top))
         return book()
 
-    monkeypatch.setattr(pseudo_words, "_phrasebook", phrasebook)
+    monkeypatch.setattr(oti_verb, "_phrasebook", phrasebook)
     clip = str(world / "models/clip-small")
     flags = SearleFlags(pictures / "words", Path("concepts.csv"), Path("phrases.jsonl"))
     how = {"clip": clip, "objective": "searle", "searle": flags, "batch_size": 4, "lr": 1e-2}
 
     def train(out, steps):
         loop = LoopFlags(save_every=2, device="cpu")
-        inverting.phi(str(pictures / "pictures"), out=out, steps=steps, loop=loop, **how)
+        train_phi.phi(str(pictures / "pictures"), out=out, steps=steps, loop=loop, **how)
         return json.loads((out / "training.json").read_text())
 
     card = train(tmp_path / "phi", 4)
@@ -184,25 +185,25 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
     train(tmp_path / "phi", 4)
     assert (tmp_path / "phi/phi.safetensors").read_bytes() == before
     with pytest.raises(UsageError, match="4 pictures can be learnt from, less than --batch-size 256"):
-        inverting.phi(str(pictures / "pictures"), out=tmp_path / "never", **{**how, "batch_size": None})
+        train_phi.phi(str(pictures / "pictures"), out=tmp_path / "never", **{**how, "batch_size": None})
     with pytest.raises(UsageError, match="--accumulate 1"):
-        inverting.phi(str(pictures / "pictures"), out=tmp_path / "never", loop=LoopFlags(accumulate=2), **how)
+        train_phi.phi(str(pictures / "pictures"), out=tmp_path / "never", loop=LoopFlags(accumulate=2), **how)
 
 
 def test_100_passes_are_the_default(pictures, world, tmp_path, monkeypatch):
     plans = []
-    monkeypatch.setattr(pseudo_words, "_phrasebook", lambda *asked: book())
+    monkeypatch.setattr(oti_verb, "_phrasebook", lambda *asked: book())
     monkeypatch.setattr("cig.training.phi.train_phi", lambda clip, learnt, plan, *rest: plans.append(plan))
     flags = {"clip": str(world / "models/clip-small"), "out": tmp_path, "objective": "searle", "batch_size": 2}
-    inverting.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **flags)
+    train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **flags)
     assert (plans[0].steps, plans[0].lr, plans[0].schedule) == (200, 1e-4, "constant")
 
 
 def test_words_concepts_and_phrases_are_needed(pictures, world, tmp_path):
     how = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "objective": "searle"}
     with pytest.raises(UsageError, match="needs --oti DIR, --concepts FILE and --phrases FILE"):
-        inverting.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **how)
+        train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **how)
     with pytest.raises(UsageError, match="--temperature 0: more than 0"):
-        inverting.phi(str(pictures / "pictures"), searle=SearleFlags(temperature=0), **how)
+        train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(temperature=0), **how)
     with pytest.raises(UsageError, match="--scale is for --objective pic2word"):
-        inverting.phi(str(pictures / "pictures"), scale=10.0, **how)
+        train_phi.phi(str(pictures / "pictures"), scale=10.0, **how)

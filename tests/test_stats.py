@@ -11,7 +11,7 @@ from PIL import Image
 import tiny
 from cig import load_benchmarks
 from cig.benchmarks._describe import stats, to_json, to_text
-from cig.cli import main
+from cig.cli.main import main
 from cig.types import Benchmark, Query
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cig.cli import main
+from cig.cli.main import main
 from cig.errors import InputError
 from cig.evaluation.submissions import forms, validate
 

@@ -16,8 +16,10 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPModel
 
+from cig.cli import train as verbs
+from cig.cli import train_phi
+from cig.cli.flags import LoopFlags, SearleFlags
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
-from cig.flags import LoopFlags, SearleFlags
 from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip, openai_tokenizer
 from cig.models.phi import IM2TEXT, load_phi
@@ -30,8 +32,6 @@ from cig.training.pic2word import Pic2Word
 from cig.training.pictures import PixelBatch, load_pictures
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
-from cig.verbs import inverting
-from cig.verbs import training as verbs
 
 
 def test_contrastive_by_hand():
@@ -419,7 +419,7 @@ def small(tmp_path_factory):
     verbs.clip("icons/train", out=folder / "clip", size="tiny", **THREE_STEPS)
     for objective in ("lincir", "pic2word"):
         asked = {"clip": str(folder / "clip"), "out": folder / objective, "objective": objective}
-        inverting.phi("icons/train", **asked, **THREE_STEPS)
+        train_phi.phi("icons/train", **asked, **THREE_STEPS)
     return folder
 
 
@@ -471,7 +471,7 @@ def test_a_card_tells_names_that_are_no_text(tmp_path, small):
 
 def test_a_phis_rate_stays_or_falls(small, tmp_path):
     asked = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
-    inverting.phi("icons/train", schedule="cosine", **asked)
+    train_phi.phi("icons/train", schedule="cosine", **asked)
     plans = [json.loads((folder / "training.json").read_text())["plan"] for folder in (small / "lincir", tmp_path)]
     assert [plan["schedule"] for plan in plans] == ["constant", "cosine"]
     assert (tmp_path / "phi.safetensors").read_bytes() != (small / "lincir" / "phi.safetensors").read_bytes()
@@ -567,7 +567,7 @@ def test_a_pseudo_word_stands_apart_from_punctuation():
 )
 def test_numbers_that_nothing_can_be_trained_by(small, tmp_path, flags, words):
     with pytest.raises(UsageError, match=words):
-        inverting.phi("icons/train", clip=str(small / "clip"), out=tmp_path, **flags)
+        train_phi.phi("icons/train", clip=str(small / "clip"), out=tmp_path, **flags)
 
 
 def test_somebody_elses_checkpoint_is_told(tmp_path):

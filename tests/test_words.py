@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import serving
-from cig import settings
+from cig import config
+from cig.cli import train_oti, train_words
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.http import WebError
@@ -24,7 +25,6 @@ from cig.training.phrases import generate_phrases, mended, read_phrases
 from cig.training.pictures import load_pictures
 from cig.training.vocabulary import load_concepts, load_vocabulary, of_names
 from cig.training.wording import TEMPLATES
-from cig.verbs import pseudo_words, words
 from test_cli import run
 
 ICONS = EMBEDDED / "clip"  # a small CLIP that is shipped
@@ -115,7 +115,7 @@ def test_open_images_are_asked_for_once(tmp_path, monkeypatch):
         monkeypatch.setattr(vocabulary, "ADDRESS", f"{server.url}/a.csv?default")
         with pytest.raises(WebError, match="only https addresses"):
             vocabulary.open_images(f"{server.url}/a.csv?default")
-    assert len(list((settings.user_cache() / "vocabularies").iterdir())) == 1
+    assert len(list((config.user_cache() / "vocabularies").iterdir())) == 1
 
 
 # Association
@@ -453,7 +453,7 @@ def test_shards_are_the_whole(tmp_path, speaker):
     (tmp_path / "names.txt").write_text("dog\ncat\nbird\n")
     for shard in ("1/1", "1/2", "2/2"):
         out = tmp_path / f"{shard[0]}of{shard[2]}.jsonl"
-        words.phrases(str(tmp_path / "names.txt"), out=out, model=str(speaker), count=2, shard=shard)
+        train_words.phrases(str(tmp_path / "names.txt"), out=out, model=str(speaker), count=2, shard=shard)
     whole, one, two = (read_phrases(tmp_path / f"{name}.jsonl") for name in ("1of1", "1of2", "2of2"))
     assert {**one, **two} == whole
     assert not set(one) & set(two)
@@ -463,9 +463,9 @@ def test_shards_are_the_whole(tmp_path, speaker):
 def test_several_processes_would_each_do_all(verb, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     calls = {
-        "concepts": lambda: words.concepts("p", clip="c", vocabulary="v", out=tmp_path / "c.csv"),
-        "phrases": lambda: words.phrases("names.txt", out=tmp_path / "p.jsonl"),
-        "oti": lambda: pseudo_words.oti("p", clip="c", out=tmp_path / "w"),
+        "concepts": lambda: train_words.concepts("p", clip="c", vocabulary="v", out=tmp_path / "c.csv"),
+        "phrases": lambda: train_words.phrases("names.txt", out=tmp_path / "p.jsonl"),
+        "oti": lambda: train_oti.oti("p", clip="c", out=tmp_path / "w"),
     }
     with pytest.raises(UsageError, match=f"train {verb} was started in 2 processes, and each would do all of it"):
         calls[verb]()

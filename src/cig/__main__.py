@@ -1,5 +1,5 @@
 """python -m cig"""
 
-from cig.cli import main
+from cig.cli.main import main
 
 main()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.benchmarks import load_benchmarks, split_name
 from cig.generators import sampling
 from cig.io.images import Preprocessing
@@ -45,11 +45,11 @@ class Data:
     @property
     def module(self) -> ModuleType:
         """The benchmark's own file, for what it offers beside load."""
-        return plugins.load("benchmarks", self.name.partition("/")[0])
+        return registry.load("benchmarks", self.name.partition("/")[0])
 
     def default_folder(self, key: str, default_split: str) -> Path:
         """`./outputs/embeddings/cirr_test1`, say."""
-        return settings.place(key) / "_".join(split_name(self.name, default_split))
+        return config.place(key) / "_".join(split_name(self.name, default_split))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Composing:
 
     @property
     def phis(self) -> tuple[Path, Path]:
-        places = weights_at(settings.place("phi_vit")), weights_at(settings.place("phi_giga"))
+        places = weights_at(config.place("phi_vit")), weights_at(config.place("phi_giga"))
         return self.phi or places[0], self.phi2 or places[1]
 
 
@@ -111,7 +111,7 @@ class Generation:
 
     @property
     def unet(self) -> Path:
-        return self.model_path or settings.place("sdxl_checkpoint")
+        return self.model_path or config.place("sdxl_checkpoint")
 
     def recorded(self) -> dict[str, Any]:
         """Setting -> value, as files keep it; older ones have no guidance by the reference: its default is left out."""
@@ -123,7 +123,7 @@ class Generation:
 
 def presets(generator: str) -> tuple[Composing, Generation]:
     """What a generator is conditioned and sampled with, e.g. "sdxl/icons", where no flag says otherwise."""
-    return Composing(**settings.GENERATORS[generator].get("compose", {})), Generation(**sampling(generator))
+    return Composing(**config.GENERATORS[generator].get("compose", {})), Generation(**sampling(generator))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cig import settings
+from cig import config
 from cig.errors import NotFoundError, UsageError
 from cig.types import Benchmark
 
@@ -57,9 +57,9 @@ def weights_at(path: Path) -> Path:
 def need_phi(path: Path, key: str, flag: str) -> None:
     """A phi that composes; key is its default place's."""
     if not os.path.isfile(path):
-        name = Path(settings.PLACES[key])
+        name = Path(config.PLACES[key])
         raise NotFoundError(
-            f"the phi {path} is not there: get {name.name} from {settings.CIG_DRIVE} and put it there "
+            f"the phi {path} is not there: get {name.name} from {config.CIG_DRIVE} and put it there "
             f"(cig models download {name.stem} --from-dir FOLDER), or give {flag}"
         )
 
@@ -81,7 +81,7 @@ def need_unet(model_path: str | Path, flag: str = "--model-path") -> str:
         return text
     if not os.path.isfile(path / "unet" / "config.json"):
         raise NotFoundError(
-            f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {settings.CIG_DRIVE} and put its "
+            f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {config.CIG_DRIVE} and put its "
             f"config.json and diffusion_pytorch_model.safetensors there (cig models download sdxl_checkpoint "
             f"--from-dir FOLDER), or give another with {flag}"
         )

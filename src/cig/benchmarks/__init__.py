@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
 from cig.io.files import UNSAYABLE, picture_name, place_of, read_entries
 from cig.types import Benchmark, Query
@@ -27,7 +27,7 @@ def split_name(name: str, default: str) -> tuple[str, str]:
         NotFoundError: no such benchmark or split; the message lists what there is.
     """
     family, _, split = name.partition("/")
-    splits = plugins.load("benchmarks", family).SPLITS
+    splits = registry.load("benchmarks", family).SPLITS
     if (split or default) not in splits:
         raise NotFoundError(f'{family} has no split "{split or default}".{did_you_mean(split or default, splits)}')
     return family, splits[split or default]
@@ -42,12 +42,12 @@ def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -
         options: what the benchmark takes, e.g. FashionIQ's categories and gallery.
     """
     family, split = split_name(name, "val")
-    load = plugins.load("benchmarks", family).load
+    load = registry.load("benchmarks", family).load
     takes = set(inspect.signature(load).parameters) - {"root", "split"}
     unknown = sorted(set(options) - takes)
     if unknown:
         raise UsageError(f"{family} takes no --{unknown[0]}; it takes {', '.join(sorted(takes)) or 'no options'}")
-    parts: tuple[Benchmark, ...] = load(Path(root) if root else settings.place(family), split, **options)
+    parts: tuple[Benchmark, ...] = load(Path(root) if root else config.place(family), split, **options)
     return parts
 
 

@@ -17,9 +17,9 @@ from random import Random
 from typing import Any
 
 from cig.benchmarks._icons.corpus import INKS, assets, paint, picture_name, read_split
+from cig.config import user_cache
 from cig.errors import UsageError
 from cig.io.files import digest, make_folder, writing
-from cig.settings import user_cache
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
 
 SPLITS = {"val": "val", "test": "test"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, some
 from cig.io.files import names_in, write_json
 from cig.io.http import Rules, named_hosts
@@ -93,14 +93,14 @@ def download_dataset(
     given = {key: value for key, value in flags.items() if value is not None and value is not False and value != ()}
     if split:
         given["splits"] = (split,)
-    if "." not in family and family not in plugins.names("download"):
-        raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, plugins.names("download"))}')
-    get = plugins.load("download", family).download
+    if "." not in family and family not in registry.names("download"):
+        raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, registry.names("download"))}')
+    get = registry.load("download", family).download
     takes = sorted(set(inspect.signature(get).parameters) - {"root", "asking"})
     for key in sorted(set(given) - set(takes)):
         known = ", ".join(f"--{own.replace('_', '-')}" for own in takes)
         raise UsageError(f"download {family} takes no --{key.replace('_', '-')}; it takes {known or 'no flags'}")
-    place = home_of(root or settings.place(family), family)
+    place = home_of(root or config.place(family), family)
     outcome: Outcome = get(place, asking or Asking(), **given)
     if json:
         write_json(json, outcome.facts, indent=1)

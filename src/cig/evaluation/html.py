@@ -196,7 +196,7 @@ def own_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
     """
     from markupsafe import Markup
 
-    folder = files("cig") / "templates"
+    folder = files("cig") / "assets" / "templates"
     code, *rules = ((folder / name).read_text(encoding="utf-8") for name in (script, *styles))
     style = "".join(rules)
     allowed = {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cig import plugins
+from cig import registry
 from cig.benchmarks import load_benchmark
 from cig.errors import InputError, some
 from cig.io.files import read_bytes
@@ -20,7 +20,7 @@ HEADER = ("version", "metric")
 
 def forms() -> list[SubmissionForm]:
     """Of every benchmark that a server judges."""
-    modules = (plugins.load("benchmarks", name) for name in plugins.names("benchmarks"))
+    modules = (registry.load("benchmarks", name) for name in registry.names("benchmarks"))
     return [form for module in modules for form in getattr(module, "SUBMISSIONS", ())]
 
 

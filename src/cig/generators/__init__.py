@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cig import plugins
-from cig.settings import GENERATORS
+from cig import registry
+from cig.config import GENERATORS
 from cig.types import Generator
 
 
@@ -15,7 +15,7 @@ def load_generator(name: str, **options: Any) -> Generator:
     "sdxl/icons" is shipped, and has options of its own in the place of the published ones.
     """
     family, _, variant = name.partition("/")
-    module = plugins.load("generators", family)
+    module = registry.load("generators", family)
     if name in GENERATORS:
         own = {key: value for key, value in sampling(name).items() if key != "seeds"}
         options = {**own, **options}

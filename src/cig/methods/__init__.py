@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins
+from cig import registry
+from cig.config import EMBEDDED
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.io import hub
 from cig.io.files import identity, read_object
 from cig.io.images import Preprocess, Preprocessing
 from cig.preflight import weights_at
-from cig.settings import EMBEDDED
 
 if TYPE_CHECKING:
     import torch
@@ -120,10 +120,10 @@ def split_method(name: str) -> tuple[str, str]:
         NotFoundError: no such family or variant.
     """
     family, _, variant = ALIASES.get(name, name).partition("/")
-    if family not in plugins.names("methods") and "." not in family:
-        choices = [*plugins.names("methods"), *ALIASES]
+    if family not in registry.names("methods") and "." not in family:
+        choices = [*registry.names("methods"), *ALIASES]
         raise NotFoundError(f'no method "{family}".{did_you_mean(family, choices)}')
-    variants = plugins.load("methods", family).VARIANTS
+    variants = registry.load("methods", family).VARIANTS
     variant = variant or next(iter(variants))
     if variant not in variants:
         raise NotFoundError(f'{family} has no variant "{variant}".{did_you_mean(variant, variants)}')
@@ -133,14 +133,14 @@ def split_method(name: str) -> tuple[str, str]:
 def weights_of(name: str) -> Weights:
     """The default weights of a method's variant."""
     family, variant = split_method(name)
-    weights: Weights = plugins.load("methods", family).VARIANTS[variant]
+    weights: Weights = registry.load("methods", family).VARIANTS[variant]
     return weights
 
 
 def check_flags(name: str, source: Source) -> None:
     """Raises UsageError if --clip, --phi and options do not come as this method wants them."""
     family, variant = split_method(name)
-    module = plugins.load("methods", family)
+    module = registry.load("methods", family)
     weights = module.VARIANTS[variant]
     _check_options(family, getattr(module, "OPTIONS", {}), source.options)
     if source.clip and not weights.clip:
@@ -190,7 +190,7 @@ def load_method(name: str, source: Source | None = None) -> Method:
     source = source or Source()
     check_flags(name, source)
     family, variant = split_method(name)
-    method: Method = plugins.load("methods", family).load(variant, source)
+    method: Method = registry.load("methods", family).load(variant, source)
     return method
 
 
@@ -198,8 +198,8 @@ def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
     """load_method, but where its files were described before, its models are loaded only when they are needed."""
     check_flags(name, source)
     family, variant = split_method(name)
-    has_models = bool(plugins.load("methods", family).VARIANTS[variant].clip)
-    if not has_models or not plugins.is_own("methods", family):  # what a stranger's is made of, we cannot tell
+    has_models = bool(registry.load("methods", family).VARIANTS[variant].clip)
+    if not has_models or not registry.is_own("methods", family):  # what a stranger's is made of, we cannot tell
         return load_method(name, source)
     made_of = _made_of(family, variant, source, cache)
     method: Method = cache.recall({"method": name, **made_of}, lambda: load_method(name, source), _describe, _restore)
@@ -208,7 +208,7 @@ def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
 
 def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> dict[str, Any]:
     """Every file by its content, every option by its value."""
-    module = plugins.load("methods", family)
+    module = registry.load("methods", family)
     weights: Weights = module.VARIANTS[variant]
 
     def content(place: str | Path) -> dict[str, str]:

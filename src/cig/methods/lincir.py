@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cig.config import CIG_DRIVE, CIG_LICENCE
 from cig.io import hub
 from cig.io.files import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 from cig.models.phi import InversionMethod, Inverter
-from cig.settings import CIG_DRIVE, CIG_LICENCE
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "lincir_large.pt")
 _SHA256 = "5ba98d52db7a5e9a78f9ba7436991235477b89544caf246e4659642bf9b409bd"  # as public projects check it

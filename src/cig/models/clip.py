@@ -74,7 +74,7 @@ def openai_tokenizer(context: int = 77) -> Tokenizer:
 def _openai_bpe() -> Any:
     from transformers import CLIPTokenizer
 
-    packed = resources.files("cig").joinpath("vendor/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = resources.files("cig").joinpath("assets/openai-clip/bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode().split("\n")
     merges = [(left, right) for left, right in (line.split() for line in lines[1:48895])]
     letters = list(_byte_letters())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins
+from cig import registry
 from cig.errors import UsageError
 from cig.io.files import write_bytes
 from cig.io.manifest import Manifest
@@ -61,7 +61,7 @@ def check_searching(searching: Searching) -> None:
     check_branches(searching)
     if searching.weight is not None and not 0 <= searching.weight <= 1:
         raise UsageError(f"--fusion-weight {searching.weight} is the reference's share: from 0 to 1")
-    weights = plugins.load("methods", family).VARIANTS[variant]
+    weights = registry.load("methods", family).VARIANTS[variant]
     if weights.phi:
         source.phi_file(weights)
 

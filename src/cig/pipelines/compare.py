@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig import settings
+from cig import config
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import significance
 from cig.evaluation.paired import Versus, compare_rankings
@@ -96,7 +96,7 @@ def _need_one_place_each(comparing: Comparing) -> None:
     if comparing.sweep and twice:
         raise UsageError(f"--sweep keeps one weight a method, and {twice} is there twice; sweep them one by one")
     if comparing.sweep:
-        check_form(comparing.weights or settings.place("weights"))
+        check_form(comparing.weights or config.place("weights"))
 
 
 def _measure(part: Benchmark, asked: str | None) -> str:
@@ -188,7 +188,7 @@ class _Entrant:
         models = models_digest(self.method)
         searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
         known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit(), models)
-        path = self.comparing.weights or settings.place("weights")
+        path = self.comparing.weights or config.place("weights")
         freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
         source = known.cite(part.name, path)
         return [(round(1 - share, 12), source)] * len(self.parts)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.errors import NotFoundError, UsageError
 from cig.evaluation.trec import write_qrels, write_run
 from cig.io.dataset_paths import existing_part, part_folder
@@ -179,9 +179,9 @@ def submit(
     if not allow_missing:
         hint = "could not run, so nothing was written; --allow-missing ranks them by text"
         complain(found.missing_references, hint)
-    out = out or settings.place("submissions") / family
+    out = out or config.place("submissions") / family
     paths = []
-    for prefix, content in plugins.load("benchmarks", family).submission(found.rankings[0]).items():
+    for prefix, content in registry.load("benchmarks", family).submission(found.rankings[0]).items():
         paths.append(out / f"{prefix}{name}.json")
         write_json(paths[-1], content)
     if found.missing_references:
@@ -284,7 +284,7 @@ def _without_scores(found: Found) -> Report:
 
 
 def _has_server(data: Data) -> bool:
-    return hasattr(plugins.load("benchmarks", data.name.partition("/")[0]), "submission")
+    return hasattr(registry.load("benchmarks", data.name.partition("/")[0]), "submission")
 
 
 def _need_server(data: Data, name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cig import plugins
+from cig import registry
 from cig.generators.sdxl import meta_sdxl, passes, shown_reference
 from cig.io.dataset_paths import part_folder
 from cig.io.files import find_by_id
@@ -184,7 +184,7 @@ def plan(
     places, guidance = (str(generation.unet), generation.vae_repo), (generation.guidance, generation.image_guidance)
     sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, *guidance)
     family, variant = split_method(searching.method)
-    clip = searching.clip or plugins.load("methods", family).VARIANTS[variant].clip
+    clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
     nothing = Cost(0, 0, 0.0)  # a method may have no model
     searcher = clip_costs(clip, dtypes[0], batch, compute.cache_dir) if clip else (nothing, nothing)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cig import settings
+from cig import config
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import UNSAYABLE, digest_of, file_digest, fingerprints
@@ -46,7 +46,7 @@ class Lookup:
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
-        self.place = searching.cache or settings.user_cache()
+        self.place = searching.cache or config.user_cache()
         need_columns(self.conditions, self.metadata)
         if finding.imagine and is_walked(self.place, finding.gallery):
             raise UsageError(

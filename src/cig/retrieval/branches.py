@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
 from cig.generators import _controls
 from cig.io.dataset_paths import existing_part
@@ -64,8 +64,8 @@ def parse_contest(
 
 def usual_methods(family: str) -> list[str]:
     """All of them; with the weights that were made for a benchmark, where a variant is called by its name (icons)."""
-    names = plugins.names("methods")
-    return [f"{name}/{family}" if family in plugins.load("methods", name).VARIANTS else name for name in names]
+    names = registry.names("methods")
+    return [f"{name}/{family}" if family in registry.load("methods", name).VARIANTS else name for name in names]
 
 
 def parse_method(text: str, clip: str | None = None) -> Searching:
@@ -135,7 +135,7 @@ def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
     """Those of the flags; without any, the [[branch]] tables of cig.toml."""
     if flags:
         return tuple(map(parse, flags))
-    return tuple(branching(table, "cig.toml, [[branch]]") for table in settings.branch_tables())
+    return tuple(branching(table, "cig.toml, [[branch]]") for table in config.branch_tables())
 
 
 def check(searching: Searching) -> None:
@@ -218,7 +218,7 @@ class Branches:
 
     def _beside(self, asked: Branching, part: Benchmark) -> str:
         """What a sweep on val froze for it, where its file lies in the default place."""
-        path = settings.place("weights")
+        path = config.place("weights")
         try:
             known = frozen(path, part.name.partition("/")[0], self.searcher.name, asked.name)
         except CigError:  # nobody asked for that file
@@ -263,7 +263,7 @@ class Branches:
         folder = self.folder_of(asked, part)
         found = _found(folder, part) if folder else {}
         if asked.pictures in _controls.names():
-            home, own = settings.place("controls"), self.compute
+            home, own = config.place("controls"), self.compute
             making = _controls.Making(home, asked.copies, 0, asked.vae, asked.side, own.device, own.cache_dir)
             return _controls.pictures(asked.pictures, part, found, making)
         return found

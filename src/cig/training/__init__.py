@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-from cig import plugins
+from cig import registry
 from cig.errors import NotFoundError, UsageError
 from cig.types import Pairs, Scenes
 
@@ -26,7 +26,7 @@ def load_pairs(name: str) -> Pairs:
         UsageError: it has none.
     """
     family, _, split = name.partition("/")
-    module = plugins.load("benchmarks", family)
+    module = registry.load("benchmarks", family)
     if not hasattr(module, "pairs"):
         raise UsageError(f"{family} has no pictures with captions of their own to train on; icons/train has")
     return cast(Pairs, module.pairs(split or "train"))
@@ -35,7 +35,7 @@ def load_pairs(name: str) -> Pairs:
 def has_pairs(name: str) -> bool:
     """Whether it is a benchmark with (picture, caption) pairs."""
     try:
-        return hasattr(plugins.load("benchmarks", name.partition("/")[0]), "pairs")
+        return hasattr(registry.load("benchmarks", name.partition("/")[0]), "pairs")
     except NotFoundError:
         return False
 
@@ -73,7 +73,7 @@ def load_scenes(
 
 def _benchmark(data: str) -> ModuleType:
     try:
-        return plugins.load("benchmarks", data.partition("/")[0])
+        return registry.load("benchmarks", data.partition("/")[0])
     except NotFoundError as error:
         raise NotFoundError(f"{data} is neither a table nor a folder nor a benchmark; {error}") from error
 

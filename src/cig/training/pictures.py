@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cig import plugins
+from cig import registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.dataset_paths import walk_pictures
@@ -82,7 +82,7 @@ def _of_folder(home: Path) -> dict[str, Path]:
 def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:
     family, _, split = source.partition("/")
     try:
-        module = plugins.load("benchmarks", family)
+        module = registry.load("benchmarks", family)
     except NotFoundError as error:
         raise NotFoundError(f"{source} is neither a folder of pictures nor a benchmark; {error}") from error
     if hasattr(module, "pictures") and split not in module.SPLITS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cig import plugins
+from cig import registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation.score import evaluate
@@ -85,7 +85,7 @@ def validator(
         batch: pictures that are encoded at a time.
         workers: threads that decode them.
     """
-    around = plugins.load("methods", family).around
+    around = registry.load("methods", family).around
 
     def method(of: Phi | Im2Text) -> InversionMethod:
         made: InversionMethod = around(Inverter(clip, of), family, {"clip": clip.identity})

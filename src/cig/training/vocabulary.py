@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cig.config import user_cache
 from cig.errors import InputError, NotFoundError, plain, some
 from cig.io.files import digest, read_bytes, write_bytes
 from cig.io.http import Rules, Web, WebError, named_hosts, retried
 from cig.io.tables import FORMS, each_row, read_rows
 from cig.runtime import say
-from cig.settings import user_cache
 from cig.training.concepts import FORMS as TABLES
 from cig.training.concepts import PICTURE, read_concepts
 

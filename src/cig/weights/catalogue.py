@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cig import plugins, settings
+from cig import config, registry
 from cig.errors import CigError, NotFoundError, did_you_mean, some
 from cig.io import hub
 from cig.io.files import read_object
@@ -75,8 +75,8 @@ def _configured(folder: Path) -> tuple[int, int] | None:
     """The widths that a CLIP's configuration states, without the library that would fill in what it leaves out."""
     path = folder / "config.json"
     try:
-        config = read_object(path) if path.is_file() else {}
-        return int(config["projection_dim"]), int(config["text_config"]["hidden_size"])
+        described = read_object(path) if path.is_file() else {}
+        return int(described["projection_dim"]), int(described["text_config"]["hidden_size"])
     except (CigError, KeyError, TypeError, ValueError):  # `cig models check` says what is wrong
         return None
 
@@ -97,9 +97,9 @@ def _union(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
 
 
 def _of_methods() -> Iterator[Weight]:
-    for family in plugins.names("methods"):
+    for family in registry.names("methods"):
         try:
-            variants = plugins.load("methods", family).VARIANTS
+            variants = registry.load("methods", family).VARIANTS
         except CigError:  # an installed package that is broken; asking for its method says how
             continue
         for variant, weights in variants.items():
@@ -123,9 +123,9 @@ def composing_clips() -> list[str]:
 def _of_composing() -> Iterator[Weight]:
     keys = ("phi", "phi2"), ("phi_vit", "phi_giga")
     for source, key, place in zip(composing_clips(), *keys, strict=True):
-        path = Path(_set("compose", key, str(settings.place(place))))
+        path = Path(_set("compose", key, str(config.place(place))))
         yield from (_repository(source, "tower", verb) for verb in COMPOSERS)
-        weights = Weights(source, path.name, settings.CIG_DRIVE, settings.CIG_LICENCE, network="")
+        weights = Weights(source, path.name, config.CIG_DRIVE, config.CIG_LICENCE, network="")
         yield from (_phi(path, weights, verb) for verb in COMPOSERS)
 
 
@@ -133,16 +133,16 @@ def _of_generation() -> Iterator[Weight]:
     own = Generation()
     unet = _set("generate", "model_path", str(own.unet))
     for verb in GENERATORS:
-        facts: dict[str, Any] = {"address": settings.CIG_DRIVE, "licence": settings.CIG_LICENCE}
+        facts: dict[str, Any] = {"address": config.CIG_DRIVE, "licence": config.CIG_LICENCE}
         yield _shipped(unet, "unet", verb) or Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
         yield _repository(_set("generate", "vae_repo", own.vae_repo), "vae", verb)
         yield _repository(_set("generate", "sdxl_repo", own.sdxl_repo), "scheduler", verb)
 
 
 def _set(table: str, key: str, otherwise: str) -> str:
-    generator = settings.value("generate", "generator")
-    own = settings.of_generator(generator.value, table, key) if generator else None
-    found = settings.value(table, key) or own
+    generator = config.value("generate", "generator")
+    own = config.of_generator(generator.value, table, key) if generator else None
+    found = config.value(table, key) or own
     return found.value if found else otherwise
 
 
@@ -198,9 +198,9 @@ def _named(name: str, known: Sequence[Weight]) -> list[Weight]:
 
 def _first_variant(family: str) -> str:
     """As in `--method FAMILY`; "" where there is no such family."""
-    if family not in plugins.names("methods"):
+    if family not in registry.names("methods"):
         return ""
-    return next(iter(plugins.load("methods", family).VARIANTS), "")
+    return next(iter(registry.load("methods", family).VARIANTS), "")
 
 
 # For people and programs

@@ -1,6 +1,6 @@
 """The cells of `cig reproduce`: numbers that papers and docs/icons.md report, and what each of them needs.
 
-They stand in assets/cells.toml. A test holds docs/reproduce.md to them; what belongs there is printed by
+They stand in assets/published.toml. A test holds docs/reproduce.md to them; what belongs there is printed by
 
     python -m cig.pipelines.reproduce.published
 """
@@ -72,7 +72,7 @@ def find(name: str) -> Cell:
 
 @cache
 def _content() -> dict[str, Any]:
-    return tomllib.loads(resources.files("cig").joinpath("assets/cells.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(resources.files("cig").joinpath("assets/published.toml").read_text(encoding="utf-8"))
 
 
 def _cell(row: Mapping[str, Any], content: Mapping[str, Any]) -> Cell:

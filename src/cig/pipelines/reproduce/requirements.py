@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cig import settings
+from cig import config
 from cig.errors import NotFoundError
 from cig.methods import Source, split_method, weights_of
 from cig.options import Data
@@ -66,7 +66,7 @@ def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
     get, clip = _fetching("/".join(split_method(own.method)), attempt.places), own.clip or weights.clip
     yield _clip(clip, attempt.places, "--search-clip", get)
     if weights.phi:
-        get = f"{get} {BY_HAND}" if weights.address == settings.CIG_DRIVE else get
+        get = f"{get} {BY_HAND}" if weights.address == config.CIG_DRIVE else get
         yield str(own.phi or Source.models / weights.phi), lambda: check_searching(own), get
 
 

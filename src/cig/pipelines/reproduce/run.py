@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cig import settings
+from cig import config
 from cig.errors import IncompleteError
 from cig.io.files import read_object, remove
 from cig.options import Composing, Compute, Data, Generation, Searching
@@ -49,7 +49,7 @@ class Attempt:
 
     @property
     def dataset(self) -> Path:
-        return self.places.dataset or settings.place(self.cell.family)
+        return self.places.dataset or config.place(self.cell.family)
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.flags import (
+from cig.cli.flags import (
     GENERATE,
     ComposeFlags,
     ComputeFlags,

@@ -1,6 +1,6 @@
 """The command line: the verbs, what stands for a flag that is not given, and how calls end.
 
-A flag that is not given is looked up by its group's name in the environment and in cig.toml (see settings.py).
+A flag that is not given is looked up by its group's name in the environment and in cig.toml (see config.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter, Token
 
-from cig import settings
+from cig import config
+from cig.cli import download, errands, models, pipeline, reproduce, train, train_oti, train_phi, train_words
+from cig.cli.flags import Flag
 from cig.errors import CigError, UsageError, printable, reason
-from cig.flags import Flag
-from cig.verbs import data, errands, inverting, models, pseudo_words, reproduce, training, walk, words
 
 app = App(
     name="cig",
@@ -28,21 +28,21 @@ app = App(
 )
 VERBS: list[Callable[..., None]] = [
     errands.demo,
-    *(walk.extract, walk.generate, walk.evaluate, walk.submit, walk.run),
+    *(pipeline.extract, pipeline.generate, pipeline.evaluate, pipeline.submit, pipeline.run),
     *(errands.compare, errands.search, errands.trial, errands.plan),
     *(errands.check, errands.stats, errands.validate_submission),
-    *(data.download, data.convert_urls),
+    *(download.download, download.convert_urls),
     reproduce.reproduce,
 ]
 for verb in VERBS:
     app.command(verb)
-train = App(name="train", help="Trains what composed retrieval is made of: CLIPs, words, phis, generators.")
+training = App(name="train", help="Trains what composed retrieval is made of: CLIPs, words, phis, generators.")
 for part in (
-    *(training.clip, training.vae, training.generator),
-    *(words.concepts, words.phrases, pseudo_words.oti, inverting.phi),
+    *(train.clip, train.vae, train.generator),
+    *(train_words.concepts, train_words.phrases, train_oti.oti, train_phi.phi),
 ):
-    train.command(part)
-app.command(train)
+    training.command(part)
+app.command(training)
 weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")
 weights.command(models.list_, name="list")
 weights.command(models.check)
@@ -63,7 +63,7 @@ def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False
     """
     from cig.io.feature_cache import FeatureCache, summary
 
-    known = settings.value("search", "feature_cache")
+    known = config.value("search", "feature_cache")
     place = folder or (Path(known.value) if known else None)
     if place is None:
         raise UsageError("which cache? Give its folder: cig cache FOLDER")
@@ -73,8 +73,8 @@ def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False
         print("cleared")
 
 
-@app.command
-def config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+@app.command(name="config")
+def show_config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
     """What is in force, and where each value came from: a flag, the environment, cig.toml, or the default.
 
     Parameters
@@ -84,13 +84,13 @@ def config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
     """
     _in_force.clear()
     app.parse_args(list(words) or ["run"])
-    places = {} if words else {key: settings.place_of(key) for key in settings.PLACES}
+    places = {} if words else {key: config.place_of(key) for key in config.PLACES}
     lines = list({**places, **_in_force}.items())
     width = max(len(name) for name, _ in lines)
     print("\n".join(f"{name:{width}}  {found.value:44}  {found.source}" for name, found in lines))
 
 
-_in_force: dict[str, settings.Setting] = {}  # of the call in hand
+_in_force: dict[str, config.Setting] = {}  # of the call in hand
 
 
 def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -98,32 +98,32 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
     then from what the generator sets; before them, where it is named by a flag."""
     chosen = _generator(arguments)
     for argument in arguments:
-        table = next((group.name for group in argument.parameter.group or () if group.name in settings.TABLES), None)
+        table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
         if not table or argument.children:
             continue
         flag = argument.names[0]
         key = flag.removeprefix("--").replace("-", "_").removeprefix("search_").removeprefix("compose_")
-        own = settings.of_generator(chosen.value, table, key)
-        outside = settings.value(table, key)
+        own = config.of_generator(chosen.value, table, key)
+        outside = config.value(table, key)
         found = (own or outside) if chosen.source == GENERATOR else (outside or own)
         if not argument.tokens and found:
             argument.append(Token(keyword=flag, value=found.value, source=found.source))
             _in_force[f"{table}.{key}"] = found
         elif argument.tokens:
-            _in_force[f"{table}.{key}"] = settings.Setting(argument.tokens[0].value, flag)
+            _in_force[f"{table}.{key}"] = config.Setting(argument.tokens[0].value, flag)
         else:
-            _in_force[f"{table}.{key}"] = settings.Setting(str(argument.field_info.default), "default")
+            _in_force[f"{table}.{key}"] = config.Setting(str(argument.field_info.default), "default")
 
 
 GENERATOR = "--generator"
 
 
-def _generator(arguments: Any) -> settings.Setting:
+def _generator(arguments: Any) -> config.Setting:
     """Its name: by a flag, or what stands for it."""
     given = next((own.tokens[0].value for own in arguments if own.names[0] == GENERATOR and own.tokens), "")
     if given:
-        return settings.Setting(given, GENERATOR)
-    return settings.value("generate", "generator") or settings.Setting("sdxl", "default")
+        return config.Setting(given, GENERATOR)
+    return config.value("generate", "generator") or config.Setting("sdxl", "default")
 
 
 app.config = (_fill_in,)

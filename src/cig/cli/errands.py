@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.errors import IncompleteError, UsageError
-from cig.flags import (
+from cig.cli.flags import (
     ComposeFlags,
     ComputeFlags,
     ContestFlags,
@@ -25,6 +24,7 @@ from cig.flags import (
     RunSearchFlags,
     at_least_1,
 )
+from cig.errors import IncompleteError, UsageError
 
 
 def demo(

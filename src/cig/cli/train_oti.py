@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1, sound_pace
 from cig.errors import IncompleteError, UsageError
-from cig.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1, sound_pace
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from cig import settings
+from cig import config
 from cig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ WEB = Group("web", sort_key=10)
 LOOP = Group("loop", sort_key=11)
 VALIDATION = Group("validation", sort_key=12)
 SEARLE = Group("searle", sort_key=13)
-COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(settings.TABLES))
+COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(config.TABLES))
 
 
 @Parameter(name="*")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.flags import ComposerFlags, ComputeFlags, GeneratorFlags, at_least_1
+from cig.cli.flags import ComposerFlags, ComputeFlags, GeneratorFlags, at_least_1
 
 
 def reproduce(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cig.cli.flags import COMPUTE, Flag
 from cig.errors import UsageError
-from cig.flags import COMPUTE, Flag
 
 CacheDir = Annotated[Path | None, Parameter(group=COMPUTE, help="The hub's cache.")]
 

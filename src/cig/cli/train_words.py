@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cig.cli.flags import ComputeFlags, Dtype, Flag, Preprocess, at_least_1
 from cig.errors import IncompleteError, plain
-from cig.flags import ComputeFlags, Dtype, Flag, Preprocess, at_least_1
 
 
 def concepts(

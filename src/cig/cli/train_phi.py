@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from cig.cli.flags import LoopFlags, SearleFlags, ValidateFlags, at_least_1
 from cig.errors import UsageError
-from cig.flags import LoopFlags, SearleFlags, ValidateFlags, at_least_1
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
@@ -99,9 +99,9 @@ def phi(
     """
     import torch
 
+    from cig.cli.train_oti import searle_book, searle_objective
     from cig.models.clip import load_clip
     from cig.training.phi import train_phi
-    from cig.verbs.pseudo_words import searle_book, searle_objective
 
     at_least_1("--num-workers", num_workers)
     _refuse(objective, "lincir", {"--column": column, "--keywords": keywords})

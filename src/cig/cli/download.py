@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cig.cli.flags import AskingFlags, Flag
 from cig.errors import UsageError
-from cig.flags import AskingFlags, Flag
 
 Several = Parameter(consume_multiple=True, negative="")
 

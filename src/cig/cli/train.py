@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cig.cli.flags import Flag, LoopFlags, at_least_1
 from cig.errors import NotFoundError, UsageError, did_you_mean
-from cig.flags import Flag, LoopFlags, at_least_1
 
 
 def clip(

@@ -1,0 +1,1 @@
+"""`cig reproduce`: published numbers, measured again on this machine."""

@@ -1,0 +1,1 @@
+"""A blind trial: its votes, its page, its result."""
