@@ -36,7 +36,7 @@ from cig.benchmarks._icons.rules import (
     unslashed,
     wiped,
 )
-from cig.training import load_scenes
+from cig.training.data import load_scenes
 
 INK = 255
 

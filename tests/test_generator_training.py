@@ -31,14 +31,16 @@ from cig.io.files import write_png
 from cig.io.images import MEAN, STD
 from cig.io.tensors import map_tensors, read_tensors
 from cig.models.phi import load_composer
-from cig.training import load_scenes, loop, shelf
-from cig.training.diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
-from cig.training.framing import Frame
-from cig.training.generator import drawn, load_vae
-from cig.training.lora import ADAPTER
+from cig.training import loop
+from cig.training.data import latent_cache
+from cig.training.data import load_scenes
+from cig.training.objectives._diffusion import (Batch, ddpm, denoising, dropped, snr_weights, unseen)
+from cig.training.data.framing import Frame
+from cig.training.objectives.generator import (drawn, load_vae)
+from cig.training.objectives._lora import ADAPTER
 from cig.training.plan import Plan
-from cig.training.unet import SIZES, build, need_widths, widened
-from cig.training.vae import reconstruction
+from cig.training.objectives._unet import (SIZES, build, need_widths, widened)
+from cig.training.objectives.vae import reconstruction
 from cig.types import ComposedEmbedding
 
 # Losses
@@ -300,8 +302,8 @@ def test_what_is_shown_is_kept_on_the_shelf_or_made_anew_alike(parts, tmp_path):
     make(parts, tmp_path, show_reference=True)
     (path,) = tmp_path.glob("shelf-*/*.safetensors")
     scenes, vae = load_scenes("icons/train", 24), load_vae(parts["vae"])
-    kept = shelf.Shelf([map_tensors(path)], 24, 1.0, shelf.shape_of(scenes, vae))
-    anew = shelf.Encoder(scenes, None, vae, shelf.shape_of(scenes, vae))
+    kept = latent_cache.Shelf([map_tensors(path)], 24, 1.0, latent_cache.shape_of(scenes, vae))
+    anew = latent_cache.Encoder(scenes, None, vae, latent_cache.shape_of(scenes, vae))
     for view in range(scenes.views):
         one, other = (own.references([3, 5], view, [1, 2]) for own in (kept, anew))
         assert torch.allclose(one, other, atol=1e-3)
@@ -336,9 +338,9 @@ def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
     composer = SimpleNamespace(first=tower, second=tower)
     if shelved:
         composer.identity, composer.settings = {}, {"dtype": "float32"}
-        encoded = shelf.shelve(scenes, composer, vae, tmp_path / "out", Plan(1, 1, 1.0), references=True)
+        encoded = latent_cache.shelve(scenes, composer, vae, tmp_path / "out", Plan(1, 1, 1.0), references=True)
     else:
-        encoded = shelf.Encoder(scenes, composer, vae, shelf.shape_of(scenes, vae))
+        encoded = latent_cache.Encoder(scenes, composer, vae, latent_cache.shape_of(scenes, vae))
     shown, (one, other) = encoded.references([0], 0, [5]), encoded.features([0], 0, [5])
     assert torch.equal(one, other)
     as_seen = (shown.mean((2, 3)) + 1) / 2  # [1, 3]: of each colour, in 0..1
@@ -397,7 +399,7 @@ def test_parts_of_a_step_are_the_step(parts, tmp_path, monkeypatch, others):
         blind.append(int((batch.condition[0] == 0).flatten(1).all(1).sum()))
         return denoising(unet, noising, batch, min_snr)
 
-    monkeypatch.setattr("cig.training.generator.denoising", watched)
+    monkeypatch.setattr("cig.training.objectives.generator.denoising", watched)
     for count in (1, 4):
         flags = {**ONE_STEP, "batch_size": 32, "condition_dropout": 0.3, **others}
         make(parts, tmp_path / str(count), **{**flags, "loop": LoopFlags(accumulate=count, device="cpu")})
@@ -532,7 +534,7 @@ def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, monke
 
 def test_a_shelf_in_shards_is_the_shelf(parts, tmp_path, monkeypatch):
     whole = make(parts, tmp_path / "whole")
-    monkeypatch.setattr(shelf, "PICTURES", 8)
+    monkeypatch.setattr(latent_cache, "PICTURES", 8)
     stop_after_a_checkpoint(parts, tmp_path / "shards", monkeypatch)
     shards = sorted((tmp_path / "shards").glob("shelf-*/*.safetensors"))
     assert [path.name for path in shards] == [f"0000{number}.safetensors" for number in range(3)]
@@ -557,7 +559,7 @@ def test_latents_that_overflow_are_not_trained_on():
             return SimpleNamespace(latent_dist=SimpleNamespace(mean=torch.full((1, 4, 8, 8), 1e6)))
 
     with pytest.raises(InputError, match="sdxl-vae-fp16-fix"):
-        shelf.encode(torch.zeros(1, 3, 64, 64), Overflowing(), ["a"])
+        latent_cache.encode(torch.zeros(1, 3, 64, 64), Overflowing(), ["a"])
 
 
 def test_what_is_started_from_is_not_written_over(parts, base, tmp_path):
@@ -579,7 +581,7 @@ def test_a_unet_of_another_kind_or_for_another_vae_is_told(parts, tmp_path):
 def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "cig.training.generator.load_vae", lambda *args, **own: loaded.append(load_vae(*args, **own)) or loaded[-1]
+        "cig.training.objectives.generator.load_vae", lambda *args, **own: loaded.append(load_vae(*args, **own)) or loaded[-1]
     )
     make(parts, tmp_path / "g", frozen_dtype="bfloat16", lr=1e-4)
     assert loaded[0].dtype == torch.bfloat16

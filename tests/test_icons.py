@@ -40,7 +40,7 @@ from cig.benchmarks._icons.pairs import IconPairs, true_of
 from cig.benchmarks._icons.triplets import IconTriplets
 from cig.errors import InputError, OutputError, UsageError
 from cig.evaluation.score import evaluate
-from cig.training import load_pairs
+from cig.training.data import load_pairs
 from cig.types import Ranking
 
 DIGESTS = {

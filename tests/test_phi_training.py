@@ -28,17 +28,18 @@ from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
 from cig.options import Compute, Data, Searching
 from cig.pipelines import _search_benchmark
-from cig.training import layouts, loop, taggers
-from cig.training import phi as room
-from cig.training.captions import Packed, load_captions
-from cig.training.decoding import Decoder, Unreadable
-from cig.training.keywords import Word, mask_keywords
-from cig.training.lincir import Lincir
-from cig.training.pairs import pair_source
-from cig.training.phi import Pace
-from cig.training.pictures import load_pictures, pixel_source
+from cig.training import (phi_files, loop)
+from cig.training.data import taggers
+from cig.training.objectives import phi as room
+from cig.training.data.captions import (Packed, load_captions)
+from cig.training.data.decoding import (Decoder, Unreadable)
+from cig.training.data.keywords import (Word, mask_keywords)
+from cig.training.objectives.lincir import Lincir
+from cig.training.data.pairs import pair_source
+from cig.training.objectives.phi import Pace
+from cig.training.data.pictures import (load_pictures, pixel_source)
 from cig.training.step import Step
-from cig.training.taggers import load_tagger
+from cig.training.data.taggers import load_tagger
 
 # Captions
 
@@ -333,7 +334,7 @@ def test_published_layouts_are_read_again(world, tmp_path, objective, network, k
     clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
     phi = network(40, 80, 32, dropout=0)
     facts = {"steps": 6, "plan": {"batch": 4, "ema": ema}, "about": {"objective": objective}, "best": {"steps": 6}}
-    layouts.write_phi(phi, tmp_path, "published", facts, per_pass=10)
+    phi_files.write_phi(phi, tmp_path, "published", facts, per_pass=10)
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     read = load_phi(tmp_path / files[0], clip, kind)
     features = torch.randn(3, 40)
@@ -347,7 +348,7 @@ def test_what_was_learnt_from_is_in_the_file(tmp_path):
 
     about = {"objective": "lincir", "keywords": "fake", "clip": {"source": "x"}}
     facts = {"steps": 1, "plan": {"batch": 1, "ema": 0}, "about": about}
-    layouts.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts)
+    phi_files.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts)
     with safe_open(tmp_path / "phi.safetensors", "pt") as file:
         assert json.loads(file.metadata()["about"]) == about
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from cig.errors import InputError, NotFoundError, PixelsError, UsageError
 from cig.io.images import Preprocess
-from cig.training import captioned, load_scenes, looking
-from cig.training.framing import Frame
-from cig.training.looking import look_over
-from cig.training.scenes import augmented
+from cig.training.data import (captioned_pictures, picture_checks)
+from cig.training.data import load_scenes
+from cig.training.data.framing import Frame
+from cig.training.data.picture_checks import look_over
+from cig.training.data.scenes import augmented
 
 SMALL = Frame(32)
 
@@ -250,10 +251,10 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
 def test_of_two_columns_for_captions_ours_goes_first(tmp_path):
     paint(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text("picture,text,caption\na.png,OCR junk,a boat\n")
-    assert captioned.of_table(tmp_path / "t.csv")[0].captions == ("a boat",)
+    assert captioned_pictures.of_table(tmp_path / "t.csv")[0].captions == ("a boat",)
     (tmp_path / "t.csv").write_text("picture,text,captions\na.png,OCR junk,a boat\n")
     with pytest.raises(InputError, match="both mean caption"):
-        captioned.of_table(tmp_path / "t.csv")
+        captioned_pictures.of_table(tmp_path / "t.csv")
 
 
 def test_examples_without_a_caption_are_counted(tmp_path, capsys):
@@ -270,13 +271,13 @@ def test_examples_without_a_caption_are_counted(tmp_path, capsys):
 def test_what_was_looked_at_is_remembered_as_it_goes(tmp_path, monkeypatch):
     for name in "abc":
         paint(tmp_path / f"{name}.png")
-    monkeypatch.setattr(looking, "AT_ONCE", 2)
-    looks = iter([looking.look_at])
+    monkeypatch.setattr(picture_checks, "AT_ONCE", 2)
+    looks = iter([picture_checks.look_at])
 
     def stop_at_the_second(paths, workers, what):
         return next(looks)(paths, workers, what)
 
-    monkeypatch.setattr(looking, "look_at", stop_at_the_second)
+    monkeypatch.setattr(picture_checks, "look_at", stop_at_the_second)
     with pytest.raises(StopIteration):
         look_over([tmp_path / f"{name}.png" for name in "abc"], Frame(8), tmp_path / "seen.json")
     assert len(json.loads((tmp_path / "seen.json").read_text())) == 2
@@ -294,8 +295,8 @@ def test_a_rerun_looks_at_changed_pictures_alone(tmp_path, monkeypatch):
     for name in ("a", "b"):
         paint(tmp_path / f"data/{name}.png")
     ledger, looked = tmp_path / "out/pictures.json", []
-    real = looking.look_at
-    monkeypatch.setattr(looking, "look_at", lambda paths, *rest: looked.append(len(paths)) or real(paths, *rest))
+    real = picture_checks.look_at
+    monkeypatch.setattr(picture_checks, "look_at", lambda paths, *rest: looked.append(len(paths)) or real(paths, *rest))
     first, again = (load_scenes(str(tmp_path / "data"), frame=SMALL, ledger=ledger) for _ in range(2))
     assert first.identity == again.identity
     paint(tmp_path / "data/b.png", "lime", (50, 50))

@@ -21,12 +21,12 @@ from cig.methods.oti import read_words
 from cig.models.clip import load_clip
 from cig.models.phi import load_phi
 from cig.training.loop import CHECKPOINT
-from cig.training.oti import Recipe, train_oti
-from cig.training.pictures import load_pictures
+from cig.training.objectives.oti import (Recipe, train_oti)
+from cig.training.data.pictures import load_pictures
 from cig.training.plan import Plan
-from cig.training.searle import Lesson, Searle, learn_from, nt_xent
+from cig.training.objectives.searle import (Lesson, Searle, learn_from, nt_xent)
 from cig.training.step import Step
-from cig.training.wording import Phrasebook
+from cig.training.data.templates import Phrasebook
 
 NAMES = [f"{name}.png" for name in "abcdef"]
 PHRASES = {"cat": ("a cat on a catwalk",), "dog": ("a dog that barks", "a photo of a dog")}
@@ -85,8 +85,8 @@ from cig.models.phi import Phi
 from cig.training import processes
 from cig.training.loop import train
 from cig.training.plan import CPU, Plan
-from cig.training.searle import Lesson, Searle
-from cig.training.wording import Phrasebook
+from cig.training.objectives.searle import Lesson, Searle
+from cig.training.data.templates import Phrasebook
 
 torch.set_num_threads(1)
 processes.join(CPU)
@@ -193,7 +193,7 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
 def test_100_passes_are_the_default(pictures, world, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(oti_verb, "_phrasebook", lambda *asked: book())
-    monkeypatch.setattr("cig.training.phi.train_phi", lambda clip, learnt, plan, *rest: plans.append(plan))
+    monkeypatch.setattr("cig.training.objectives.phi.train_phi", lambda clip, learnt, plan, *rest: plans.append(plan))
     flags = {"clip": str(world / "models/clip-small"), "out": tmp_path, "objective": "searle", "batch_size": 2}
     train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **flags)
     assert (plans[0].steps, plans[0].lr, plans[0].schedule) == (200, 1e-4, "constant")

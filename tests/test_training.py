@@ -23,13 +23,14 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip, openai_tokenizer
 from cig.models.phi import IM2TEXT, load_phi
-from cig.training import card, load_pairs, loop
-from cig.training.clip import contrastive, deepen
-from cig.training.keywords import Chunker, Word, mask_keywords
-from cig.training.lincir import Lincir
+from cig.training import (model_card, loop)
+from cig.training.data import load_pairs
+from cig.training.objectives.clip import (contrastive, deepen)
+from cig.training.data.keywords import (Chunker, Word, mask_keywords)
+from cig.training.objectives.lincir import Lincir
 from cig.training.loop import CHECKPOINT, DivergedError, train
-from cig.training.pic2word import Pic2Word
-from cig.training.pictures import PixelBatch, load_pictures
+from cig.training.objectives.pic2word import Pic2Word
+from cig.training.data.pictures import (PixelBatch, load_pictures)
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
 
@@ -356,7 +357,7 @@ import sys, torch
 from pathlib import Path
 from torch import nn
 from cig.training import processes
-from cig.training.clip import contrastive
+from cig.training.objectives.clip import contrastive
 from cig.training.loop import train
 from cig.training.plan import CPU, Plan
 
@@ -449,14 +450,14 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
     ],
 )
 def test_a_card_tells_the_command_without_the_machines_folders(argv, told):
-    assert card.command(argv) == told
+    assert model_card.command(argv) == told
 
 
 def test_a_card_has_the_command_where_one_was_typed(tmp_path, monkeypatch, small):
     facts = json.loads((small / "clip" / "training.json").read_text())
     assert "command" not in facts
     monkeypatch.setattr(sys, "argv", ["/bin/cig", "train", "clip", "/data/pairs.csv", "--out", str(tmp_path)])
-    card.write_card(tmp_path, "a CLIP", facts)
+    model_card.write_card(tmp_path, "a CLIP", facts)
     typed = f"cig train clip pairs.csv --out {tmp_path.name}"
     assert json.loads((tmp_path / "training.json").read_text())["command"] == typed
     assert f"\n\n    {typed}\n\n```json" in (tmp_path / "README.md").read_text()
@@ -465,7 +466,7 @@ def test_a_card_has_the_command_where_one_was_typed(tmp_path, monkeypatch, small
 def test_a_card_tells_names_that_are_no_text(tmp_path, small):
     facts = json.loads((small / "clip" / "training.json").read_text())
     facts["about"]["data"] = os.fsdecode(b"caf\xe9")
-    card.write_card(tmp_path, "a CLIP", facts)
+    model_card.write_card(tmp_path, "a CLIP", facts)
     assert "Trained by `cig train` on caf\\udce9: " in (tmp_path / "README.md").read_text()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cig.training.state import trained
+from cig.training.checkpoint import trained
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -29,12 +29,12 @@ from cig.io.tensors import read_tensors
 from cig.models.clip import Clip
 from cig.models.phi import Composer
 from cig.runtime import batches, progress
-from cig.training import load_scenes
-from cig.training.card import write_card
-from cig.training.generator import load_vae
+from cig.training.data import load_scenes
+from cig.training.model_card import write_card
+from cig.training.objectives.generator import load_vae
 from cig.training.loop import train
 from cig.training.plan import Plan
-from cig.training.shelf import shelve
+from cig.training.data.latent_cache import shelve
 from cig.training.step import Step
 from cig.types import ComposedEmbedding, Query, Scenes
 from imagined import composer_of

@@ -56,8 +56,8 @@ def clip(
     num_workers
         Threads that decode a table's pictures.
     """
-    from cig.training.clip import SIZES, pixels_of, train_clip
-    from cig.training.pairs import pair_source
+    from cig.training.objectives.clip import (SIZES, pixels_of, train_clip)
+    from cig.training.data.pairs import pair_source
 
     _check_size(size, SIZES)
     if layers is not None:
@@ -101,8 +101,8 @@ def vae(
     warmup
         Steps until it is reached.
     """
-    from cig.training import load_scenes
-    from cig.training.vae import SIZES, train_vae
+    from cig.training.data import load_scenes
+    from cig.training.objectives.vae import (SIZES, train_vae)
 
     _check_size(size, SIZES)
     place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
@@ -215,12 +215,12 @@ def generator(
 
     from cig.io.images import limit_pixels
     from cig.models.phi import load_composer
-    from cig.training import load_scenes
-    from cig.training.diffusion import Prediction
-    from cig.training.framing import Frame
-    from cig.training.generator import Means, Recipe, train_generator
-    from cig.training.lora import Lora
-    from cig.training.unet import SIZES
+    from cig.training.data import load_scenes
+    from cig.training.objectives._diffusion import Prediction
+    from cig.training.data.framing import Frame
+    from cig.training.objectives.generator import (Means, Recipe, train_generator)
+    from cig.training.objectives._lora import Lora
+    from cig.training.objectives._unet import SIZES
 
     for flag, value in {
         "--limit": limit,

@@ -12,10 +12,10 @@ from cig.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
-    from cig.training.lexicon import Made
-    from cig.training.pictures import Pictures
-    from cig.training.searle import Searle
-    from cig.training.wording import Phrasebook
+    from cig.training.data.pseudo_word_folder import Made
+    from cig.training.data.pictures import Pictures
+    from cig.training.objectives.searle import Searle
+    from cig.training.data.templates import Phrasebook
 
 
 def oti(
@@ -85,8 +85,8 @@ def oti(
     """
     from cig.models.clip import load_clip
     from cig.runtime import resolve_device, resolve_dtype
-    from cig.training.oti import Recipe, train_oti
-    from cig.training.pictures import load_pictures, load_references
+    from cig.training.objectives.oti import (Recipe, train_oti)
+    from cig.training.data.pictures import (load_pictures, load_references)
     from cig.training.processes import need_one
 
     need_one("train oti", "give each GPU a shard of its own: --shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1")
@@ -110,9 +110,9 @@ def oti(
 def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrasebook | None:
     """None where neither is given."""
     if concepts and phrases:
-        from cig.training.concepts import read_concepts
-        from cig.training.phrases import read_phrases
-        from cig.training.wording import Phrasebook
+        from cig.training.data.concepts import read_concepts
+        from cig.training.data.phrases import read_phrases
+        from cig.training.data.templates import Phrasebook
 
         return Phrasebook(read_concepts(concepts), read_phrases(phrases), top)
     if concepts or phrases:
@@ -174,8 +174,8 @@ def searle_objective(
     from cig.methods.oti import check_content, read_words
     from cig.pipelines._models import first_of
     from cig.runtime import say
-    from cig.training.pictures import load_pictures
-    from cig.training.searle import Searle, learn_from
+    from cig.training.data.pictures import load_pictures
+    from cig.training.objectives.searle import (Searle, learn_from)
 
     words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
     check_content(flags.oti, clip)

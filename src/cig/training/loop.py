@@ -23,9 +23,9 @@ from cig.errors import CigError, some
 from cig.io.files import append_json, make_folder, write_json
 from cig.runtime import progress, say
 from cig.training import processes
-from cig.training.board import Board
+from cig.training.tensorboard import Board
 from cig.training.plan import Plan
-from cig.training.state import CHECKPOINT, Groups, State, begin, resume, save
+from cig.training.checkpoint import (CHECKPOINT, Groups, State, begin, resume, save)
 from cig.training.step import Step
 
 LOG = "log.jsonl"

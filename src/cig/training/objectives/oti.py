@@ -20,10 +20,10 @@ from cig.io.images import Preprocess, read_batches
 from cig.methods._names import twice
 from cig.models.clip import Clip
 from cig.runtime import Shard, batches, progress
-from cig.training.lexicon import Lexicon, Made
+from cig.training.data.pseudo_word_folder import (Lexicon, Made)
 from cig.training.loop import DivergedError
-from cig.training.pictures import Pictures, is_text
-from cig.training.wording import FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated
+from cig.training.data.pictures import (Pictures, is_text)
+from cig.training.data.templates import (FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated)
 
 
 @dataclass(frozen=True)

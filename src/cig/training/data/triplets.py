@@ -10,8 +10,8 @@ from cig.benchmarks import ID, load_benchmarks
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.io.files import read_json, read_object, stat_file
 from cig.models.phi import join_captions
-from cig.training.captioned import captions_of
-from cig.training.scenes import Example
+from cig.training.data.captioned_pictures import captions_of
+from cig.training.data.scenes import Example
 from cig.types import TARGET, Benchmark
 
 LARGEST = 2**20  # bytes of a prompt.json

@@ -17,8 +17,9 @@ from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.dataset_paths import walk_pictures
 from cig.io.files import digest
 from cig.io.images import Preprocess
-from cig.training import has_pairs, load_pairs, processes
-from cig.training.decoding import UNREADABLE, Decoder, Unreadable
+from cig.training import processes
+from cig.training.data import has_pairs, load_pairs
+from cig.training.data.decoding import (UNREADABLE, Decoder, Unreadable)
 from cig.training.step import Order, Step
 from cig.types import Benchmark, Pairs
 

@@ -17,10 +17,11 @@ from cig.io.dataset_paths import stays_below
 from cig.io.files import UNSAYABLE, digest
 from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
-from cig.training import load_pairs, processes
-from cig.training.captions import COLUMNS, Packed, column_of, sampled
-from cig.training.decoding import UNREADABLE, Decoder, Unreadable
-from cig.training.pictures import need_enough, need_size
+from cig.training import processes
+from cig.training.data import load_pairs
+from cig.training.data.captions import (COLUMNS, Packed, column_of, sampled)
+from cig.training.data.decoding import (UNREADABLE, Decoder, Unreadable)
+from cig.training.data.pictures import (need_enough, need_size)
 from cig.training.step import Order, Step
 from cig.types import PairBatch, Pairs
 

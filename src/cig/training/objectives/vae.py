@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cig.io.files import make_folder
 from cig.runtime import batches
-from cig.training.card import write_card
-from cig.training.diffusers import save
+from cig.training.model_card import write_card
+from cig.training.objectives._diffusers import save
 from cig.training.loop import train
 from cig.training.plan import CPU, Plan
 from cig.training.step import Step
