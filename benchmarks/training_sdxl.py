@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from cig.pipelines.plan import Alive
 from cig.runtime import measured
-from cig.training.objectives._diffusion import (Batch, ddpm, denoising)
-from cig.training.objectives._lora import (Lora, adapt)
+from cig.training.checkpoint import begin, trained
+from cig.training.objectives._diffusion import Batch, ddpm, denoising
+from cig.training.objectives._lora import Lora, adapt
 from cig.training.plan import Plan
-from cig.training.checkpoint import (begin, trained)
 
 WARM, TIMED = 3, 10  # steps of SDXL
 RANK = 16

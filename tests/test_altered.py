@@ -12,8 +12,8 @@ import torch
 from cig.benchmarks._icons.altered import IN_TURN, Alteration, asking, kinds_for
 from cig.benchmarks._icons.captions import SIDE_WORDS, points
 from cig.benchmarks._icons.corpus import Icon, read_split
+from cig.benchmarks._icons.derived import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.benchmarks._icons.glyphs import SIGNS, sign
-from cig.benchmarks._icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.benchmarks._icons.pairs import plain, viewed
 from cig.benchmarks._icons.rules import (
     BADGE,

@@ -30,7 +30,7 @@ from cig.cli.main import main
 from cig.download._hosts import LOST
 from cig.download._ledger import Ledger
 from cig.download._mirrors import addresses
-from cig.download._urls import read_urls
+from cig.download._url_lists import read_urls
 from cig.io.images import limit_pixels
 
 

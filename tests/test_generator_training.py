@@ -32,15 +32,14 @@ from cig.io.images import MEAN, STD
 from cig.io.tensors import map_tensors, read_tensors
 from cig.models.phi import load_composer
 from cig.training import loop
-from cig.training.data import latent_cache
-from cig.training.data import load_scenes
-from cig.training.objectives._diffusion import (Batch, ddpm, denoising, dropped, snr_weights, unseen)
+from cig.training.data import latent_cache, load_scenes
 from cig.training.data.framing import Frame
-from cig.training.objectives.generator import (drawn, load_vae)
+from cig.training.objectives._diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
 from cig.training.objectives._lora import ADAPTER
-from cig.training.plan import Plan
-from cig.training.objectives._unet import (SIZES, build, need_widths, widened)
+from cig.training.objectives._unet import SIZES, build, need_widths, widened
+from cig.training.objectives.generator import drawn, load_vae
 from cig.training.objectives.vae import reconstruction
+from cig.training.plan import Plan
 from cig.types import ComposedEmbedding
 
 # Losses
@@ -581,7 +580,8 @@ def test_a_unet_of_another_kind_or_for_another_vae_is_told(parts, tmp_path):
 def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "cig.training.objectives.generator.load_vae", lambda *args, **own: loaded.append(load_vae(*args, **own)) or loaded[-1]
+        "cig.training.objectives.generator.load_vae",
+        lambda *args, **own: loaded.append(load_vae(*args, **own)) or loaded[-1],
     )
     make(parts, tmp_path / "g", frozen_dtype="bfloat16", lr=1e-4)
     assert loaded[0].dtype == torch.bfloat16

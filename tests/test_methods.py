@@ -25,8 +25,8 @@ from cig.io.images import read_picture
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import ALIASES, check_flags, published_experiment, recall_method, split_method
-from cig.methods._names import Names, is_of, plain_name
-from cig.methods._table import read_table
+from cig.methods._feature_files import read_table
+from cig.methods._picture_names import Names, is_of, plain_name
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
 from cig.retrieval.features import embed_pictures

@@ -18,11 +18,11 @@ from cig.errors import IncompleteError, MismatchError, NotFoundError, UsageError
 from cig.methods.oti import check_content, read_words
 from cig.models.clip import load_clip
 from cig.runtime import Shard
-from cig.training.objectives import oti
+from cig.training.data.pictures import load_pictures, load_references
+from cig.training.data.templates import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
 from cig.training.loop import DivergedError
-from cig.training.objectives.oti import (Recipe, invert, losses_of, need_apart, train_oti)
-from cig.training.data.pictures import (load_pictures, load_references)
-from cig.training.data.templates import (EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word)
+from cig.training.objectives import oti
+from cig.training.objectives.oti import Recipe, invert, losses_of, need_apart, train_oti
 
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")

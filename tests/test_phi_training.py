@@ -28,18 +28,18 @@ from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
 from cig.options import Compute, Data, Searching
 from cig.pipelines import _search_benchmark
-from cig.training import (phi_files, loop)
+from cig.training import loop, phi_files
 from cig.training.data import taggers
-from cig.training.objectives import phi as room
-from cig.training.data.captions import (Packed, load_captions)
-from cig.training.data.decoding import (Decoder, Unreadable)
-from cig.training.data.keywords import (Word, mask_keywords)
-from cig.training.objectives.lincir import Lincir
+from cig.training.data.captions import Packed, load_captions
+from cig.training.data.decoding import Decoder, Unreadable
+from cig.training.data.keywords import Word, mask_keywords
 from cig.training.data.pairs import pair_source
-from cig.training.objectives.phi import Pace
-from cig.training.data.pictures import (load_pictures, pixel_source)
-from cig.training.step import Step
+from cig.training.data.pictures import load_pictures, pixel_source
 from cig.training.data.taggers import load_tagger
+from cig.training.objectives import phi as room
+from cig.training.objectives.lincir import Lincir
+from cig.training.objectives.phi import Pace
+from cig.training.step import Step
 
 # Captions
 

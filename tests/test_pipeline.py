@@ -15,7 +15,7 @@ from cig.errors import IncompleteError
 from cig.io import images
 from cig.options import Compute, Data, Generation
 from cig.pipelines.pipeline import generate as generate_from
-from cig.training.objectives._unet import (load_unet, widened)
+from cig.training.objectives._unet import load_unet, widened
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]
 

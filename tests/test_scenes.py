@@ -10,8 +10,7 @@ from PIL import Image
 
 from cig.errors import InputError, NotFoundError, PixelsError, UsageError
 from cig.io.images import Preprocess
-from cig.training.data import (captioned_pictures, picture_checks)
-from cig.training.data import load_scenes
+from cig.training.data import captioned_pictures, load_scenes, picture_checks
 from cig.training.data.framing import Frame
 from cig.training.data.picture_checks import look_over
 from cig.training.data.scenes import augmented

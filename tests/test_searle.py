@@ -20,13 +20,13 @@ from cig.io.tensors import read_tensors
 from cig.methods.oti import read_words
 from cig.models.clip import load_clip
 from cig.models.phi import load_phi
-from cig.training.loop import CHECKPOINT
-from cig.training.objectives.oti import (Recipe, train_oti)
 from cig.training.data.pictures import load_pictures
-from cig.training.plan import Plan
-from cig.training.objectives.searle import (Lesson, Searle, learn_from, nt_xent)
-from cig.training.step import Step
 from cig.training.data.templates import Phrasebook
+from cig.training.loop import CHECKPOINT
+from cig.training.objectives.oti import Recipe, train_oti
+from cig.training.objectives.searle import Lesson, Searle, learn_from, nt_xent
+from cig.training.plan import Plan
+from cig.training.step import Step
 
 NAMES = [f"{name}.png" for name in "abcdef"]
 PHRASES = {"cat": ("a cat on a catwalk",), "dog": ("a dog that barks", "a photo of a dog")}

@@ -23,14 +23,14 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip, openai_tokenizer
 from cig.models.phi import IM2TEXT, load_phi
-from cig.training import (model_card, loop)
+from cig.training import loop, model_card
 from cig.training.data import load_pairs
-from cig.training.objectives.clip import (contrastive, deepen)
-from cig.training.data.keywords import (Chunker, Word, mask_keywords)
-from cig.training.objectives.lincir import Lincir
+from cig.training.data.keywords import Chunker, Word, mask_keywords
+from cig.training.data.pictures import PixelBatch, load_pictures
 from cig.training.loop import CHECKPOINT, DivergedError, train
+from cig.training.objectives.clip import contrastive, deepen
+from cig.training.objectives.lincir import Lincir
 from cig.training.objectives.pic2word import Pic2Word
-from cig.training.data.pictures import (PixelBatch, load_pictures)
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
 

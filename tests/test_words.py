@@ -17,14 +17,14 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.http import WebError
 from cig.methods import EMBEDDED
-from cig.training.data import (association, vocabulary)
-from cig.training.data.association import (associate, embed_names)
-from cig.training.data.concepts import (read_concepts, write_concepts)
-from cig.training.data.language_model import (Drawing, Sampling, load_language_model)
-from cig.training.data.phrases import (generate_phrases, mended, read_phrases)
+from cig.training.data import association, vocabulary
+from cig.training.data.association import associate, embed_names
+from cig.training.data.concepts import read_concepts, write_concepts
+from cig.training.data.language_model import Drawing, Sampling, load_language_model
+from cig.training.data.phrases import generate_phrases, mended, read_phrases
 from cig.training.data.pictures import load_pictures
-from cig.training.data.vocabulary import (load_concepts, load_vocabulary, of_names)
 from cig.training.data.templates import TEMPLATES
+from cig.training.data.vocabulary import load_concepts, load_vocabulary, of_names
 from test_cli import run
 
 ICONS = EMBEDDED / "clip"  # a small CLIP that is shipped

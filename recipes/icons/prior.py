@@ -30,11 +30,11 @@ from cig.models.clip import Clip
 from cig.models.phi import Composer
 from cig.runtime import batches, progress
 from cig.training.data import load_scenes
+from cig.training.data.latent_cache import shelve
+from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives.generator import load_vae
-from cig.training.loop import train
 from cig.training.plan import Plan
-from cig.training.data.latent_cache import shelve
 from cig.training.step import Step
 from cig.types import ComposedEmbedding, Query, Scenes
 from imagined import composer_of

@@ -17,13 +17,13 @@ from random import Random
 import torch
 
 from cig.benchmarks._icons.corpus import INKS, read_split
-from cig.benchmarks._icons.made import Made, made
+from cig.benchmarks._icons.derived import Made, made
 from cig.benchmarks._icons.pairs import plain, uncropped, viewed
 from cig.generators.sdxl import shown_reference
-from cig.training.objectives._diffusion import (Batch, ddpm, denoising)
-from cig.training.objectives.generator import load_vae
 from cig.training.data.latent_cache import encode
+from cig.training.objectives._diffusion import Batch, ddpm, denoising
 from cig.training.objectives._unet import load_unet
+from cig.training.objectives.generator import load_vae
 from imagined import composer_of
 
 TIMES = (950, 700, 400)  # of 1,000: from nearly noise to a sketch

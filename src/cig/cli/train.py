@@ -56,8 +56,8 @@ def clip(
     num_workers
         Threads that decode a table's pictures.
     """
-    from cig.training.objectives.clip import (SIZES, pixels_of, train_clip)
     from cig.training.data.pairs import pair_source
+    from cig.training.objectives.clip import SIZES, pixels_of, train_clip
 
     _check_size(size, SIZES)
     if layers is not None:
@@ -102,7 +102,7 @@ def vae(
         Steps until it is reached.
     """
     from cig.training.data import load_scenes
-    from cig.training.objectives.vae import (SIZES, train_vae)
+    from cig.training.objectives.vae import SIZES, train_vae
 
     _check_size(size, SIZES)
     place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
@@ -216,11 +216,11 @@ def generator(
     from cig.io.images import limit_pixels
     from cig.models.phi import load_composer
     from cig.training.data import load_scenes
-    from cig.training.objectives._diffusion import Prediction
     from cig.training.data.framing import Frame
-    from cig.training.objectives.generator import (Means, Recipe, train_generator)
+    from cig.training.objectives._diffusion import Prediction
     from cig.training.objectives._lora import Lora
     from cig.training.objectives._unet import SIZES
+    from cig.training.objectives.generator import Means, Recipe, train_generator
 
     for flag, value in {
         "--limit": limit,

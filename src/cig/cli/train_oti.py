@@ -12,10 +12,10 @@ from cig.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
-    from cig.training.data.pseudo_word_folder import Made
     from cig.training.data.pictures import Pictures
-    from cig.training.objectives.searle import Searle
+    from cig.training.data.pseudo_word_folder import Made
     from cig.training.data.templates import Phrasebook
+    from cig.training.objectives.searle import Searle
 
 
 def oti(
@@ -85,8 +85,8 @@ def oti(
     """
     from cig.models.clip import load_clip
     from cig.runtime import resolve_device, resolve_dtype
-    from cig.training.objectives.oti import (Recipe, train_oti)
-    from cig.training.data.pictures import (load_pictures, load_references)
+    from cig.training.data.pictures import load_pictures, load_references
+    from cig.training.objectives.oti import Recipe, train_oti
     from cig.training.processes import need_one
 
     need_one("train oti", "give each GPU a shard of its own: --shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1")
@@ -175,7 +175,7 @@ def searle_objective(
     from cig.pipelines._models import first_of
     from cig.runtime import say
     from cig.training.data.pictures import load_pictures
-    from cig.training.objectives.searle import (Searle, learn_from)
+    from cig.training.objectives.searle import Searle, learn_from
 
     words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
     check_content(flags.oti, clip)

@@ -13,10 +13,10 @@ from cig.errors import UsageError
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
+    from cig.training.data.taggers import Keywords
     from cig.training.objectives.lincir import Lincir
     from cig.training.objectives.phi import Objective
     from cig.training.objectives.pic2word import Pic2Word
-    from cig.training.data.taggers import Keywords
 
 
 def phi(
@@ -128,8 +128,8 @@ def phi(
 
 def _lincir(data: str, column: str | None, keywords: Keywords, seed: int) -> Lincir:
     from cig.training.data.captions import load_captions
-    from cig.training.objectives.lincir import Lincir
     from cig.training.data.taggers import load_tagger
+    from cig.training.objectives.lincir import Lincir
 
     return Lincir(load_captions(data, column, seed), load_tagger(keywords))
 
@@ -137,8 +137,8 @@ def _lincir(data: str, column: str | None, keywords: Keywords, seed: int) -> Lin
 def _pic2word(
     data: str, tower: Clip, out: Path, root: Path | None, scale: float | None, seed: int, workers: int
 ) -> Pic2Word:
-    from cig.training.objectives.pic2word import Pic2Word
     from cig.training.data.pictures import pixel_source
+    from cig.training.objectives.pic2word import Pic2Word
 
     seen = pixel_source(data, tower.size, out, root, seed, workers)
     return Pic2Word(seen) if scale is None else Pic2Word(seen, scale)

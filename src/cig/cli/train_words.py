@@ -63,10 +63,10 @@ def concepts(
     from cig.models.dual_encoder import load_tower
     from cig.runtime import resolve_device, resolve_dtype
     from cig.training.data.association import associate
-    from cig.training.data.concepts import (check_form, write_concepts)
-    from cig.training.data.pictures import (load_pictures, load_references)
+    from cig.training.data.concepts import check_form, write_concepts
+    from cig.training.data.pictures import load_pictures, load_references
+    from cig.training.data.vocabulary import ADDRESS, load_vocabulary
     from cig.training.processes import need_one
-    from cig.training.data.vocabulary import (ADDRESS, load_vocabulary)
 
     need_one("train concepts", "start it once; several GPUs may each take some folders, with one --feature-cache")
     check_form(out)
@@ -146,10 +146,10 @@ def phrases(
         The hub's cache.
     """
     from cig.runtime import Shard, resolve_device, resolve_dtype
-    from cig.training.data.language_model import (Sampling, load_language_model)
-    from cig.training.data.phrases import (check_form, generate_phrases, told)
+    from cig.training.data.language_model import Sampling, load_language_model
+    from cig.training.data.phrases import check_form, generate_phrases, told
+    from cig.training.data.vocabulary import ADDRESS, load_concepts
     from cig.training.processes import need_one
-    from cig.training.data.vocabulary import (ADDRESS, load_concepts)
 
     need_one("train phrases", "give each GPU a shard and a file: --shard 1/2 --device cuda:0 --out one.jsonl")
     check_form(out)

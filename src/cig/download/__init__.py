@@ -118,7 +118,7 @@ def convert_list(source: Path, target: Path) -> None:
         InputError: nothing in it is valid; nothing was written.
         IncompleteError: lines that are not valid, after the others were written.
     """
-    from cig.download._urls import convert
+    from cig.download._url_lists import convert
 
     found = convert(source, target)
     print(f"{target}: {len(found.urls):,} ids of {found.lines:,} lines")

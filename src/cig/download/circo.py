@@ -13,10 +13,10 @@ from cig.benchmarks import load_benchmark
 from cig.benchmarks._check import check
 from cig.benchmarks.circo import SPLITS
 from cig.download import Asking, Outcome
-from cig.download._files import fetch_files
-from cig.download._table import count, tell
-from cig.download._taking import Taken, check_sources, take_folder, take_zip
-from cig.download._told import wanted_by
+from cig.download._annotation_files import fetch_files
+from cig.download._bulk_pictures import Taken, check_sources, take_folder, take_zip
+from cig.download._fashioniq_report import wanted_by
+from cig.download._summary import count, tell
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
 from cig.io.files import make_folder, remove, stat_file, sweep
 from cig.io.http import Web, WebError

@@ -15,16 +15,16 @@ from pathlib import Path
 from cig.benchmarks import load_benchmarks
 from cig.benchmarks.fashioniq import CATEGORIES, SPLITS
 from cig.download import Asking, Outcome
-from cig.download._adopt import adopt
-from cig.download._files import fetch_files
-from cig.download._get import Getter, Got, Job, side_by_side
+from cig.download._annotation_files import fetch_files
+from cig.download._fashioniq_pictures import PLACEHOLDER, Shelf
+from cig.download._fashioniq_report import Tally, tell, wanted_by
+from cig.download._fetch_pictures import Getter, Got, Job, side_by_side
 from cig.download._hosts import Hosts
 from cig.download._ledger import PRESENT, Line
+from cig.download._local_pictures import adopt
 from cig.download._mirrors import addresses, check_mirrors
-from cig.download._pictures import DECODERS
-from cig.download._shelf import PLACEHOLDER, Shelf
-from cig.download._told import Tally, tell, wanted_by
-from cig.download._urls import ASIN, UrlList, check_list, read_urls
+from cig.download._picture_checks import DECODERS
+from cig.download._url_lists import ASIN, UrlList, check_list, read_urls
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
 from cig.io.http import Web
 from cig.runtime import progress

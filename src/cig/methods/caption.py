@@ -20,7 +20,7 @@ from cig.io.images import read_picture
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower
-from cig.methods._names import Names
+from cig.methods._picture_names import Names
 from cig.models.phi import join_captions, over_orders
 from cig.types import Query
 

@@ -20,7 +20,7 @@ from cig.io.images import Preprocess
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights
-from cig.methods._names import Names
+from cig.methods._picture_names import Names
 from cig.models.clip import Clip
 from cig.models.phi import WordMethod
 from cig.types import Query

@@ -18,8 +18,8 @@ from cig.errors import InputError, UsageError, some
 from cig.io.files import identity
 from cig.methods import Option, Source, Weights
 from cig.methods._dual import unit
-from cig.methods._names import Names, is_of
-from cig.methods._table import read_table
+from cig.methods._feature_files import read_table
+from cig.methods._picture_names import Names, is_of
 from cig.types import Query
 
 VARIANTS = {"file": Weights("")}

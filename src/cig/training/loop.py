@@ -23,10 +23,10 @@ from cig.errors import CigError, some
 from cig.io.files import append_json, make_folder, write_json
 from cig.runtime import progress, say
 from cig.training import processes
-from cig.training.tensorboard import Board
+from cig.training.checkpoint import CHECKPOINT, Groups, State, begin, resume, save
 from cig.training.plan import Plan
-from cig.training.checkpoint import (CHECKPOINT, Groups, State, begin, resume, save)
 from cig.training.step import Step
+from cig.training.tensorboard import Board
 
 LOG = "log.jsonl"
 

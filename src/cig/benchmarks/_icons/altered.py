@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cig.benchmarks._icons.captions import article, distracted, points, side_of
 from cig.benchmarks._icons.corpus import Icon
-from cig.benchmarks._icons.made import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
+from cig.benchmarks._icons.derived import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
 from cig.benchmarks._icons.pairs import plain, viewed
 from cig.benchmarks._icons.rules import (
     GAP,

@@ -86,7 +86,7 @@ def _drawn(module: ModuleType, data: str, limit: int | None, frame: Frame | None
 
 def _examples(path: Path, data: str, root: Path | None) -> tuple[list[Example], list[str]]:
     """Examples, and the names of those that lack a file."""
-    from cig.training.data import (captioned_pictures, triplets)
+    from cig.training.data import captioned_pictures, triplets
 
     if os.path.isdir(path):
         if root:

@@ -21,9 +21,9 @@ from cig.retrieval.features import PictureFeatures, content_of, embed_pictures
 from cig.retrieval.rank import top_k
 from cig.runtime import batches, progress
 from cig.training.data.concepts import Concepts
-from cig.training.data.pictures import (Pictures, is_text)
-from cig.training.data.vocabulary import Vocabulary
+from cig.training.data.pictures import Pictures, is_text
 from cig.training.data.templates import TEMPLATES
+from cig.training.data.vocabulary import Vocabulary
 from cig.types import Method
 
 K = 250  # names a picture

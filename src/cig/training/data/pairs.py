@@ -19,9 +19,9 @@ from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
 from cig.training import processes
 from cig.training.data import load_pairs
-from cig.training.data.captions import (COLUMNS, Packed, column_of, sampled)
-from cig.training.data.decoding import (UNREADABLE, Decoder, Unreadable)
-from cig.training.data.pictures import (need_enough, need_size)
+from cig.training.data.captions import COLUMNS, Packed, column_of, sampled
+from cig.training.data.decoding import UNREADABLE, Decoder, Unreadable
+from cig.training.data.pictures import need_enough, need_size
 from cig.training.step import Order, Step
 from cig.types import PairBatch, Pairs
 

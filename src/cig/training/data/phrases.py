@@ -17,7 +17,7 @@ from cig.io.files import append_json, fingerprints, make_folder, read_object, sw
 from cig.io.pickles import read_pickled_lists
 from cig.io.tables import each_row
 from cig.runtime import progress, say, versions
-from cig.training.data.language_model import (LanguageModel, Sampling)
+from cig.training.data.language_model import LanguageModel, Sampling
 
 PROMPT = "a photo of {} that"
 

@@ -16,7 +16,7 @@ from cig.io.image_checks import Trouble, look_at
 from cig.io.images import check_pixels
 from cig.runtime import batches
 from cig.training import processes
-from cig.training.data.framing import (Frame, Size)
+from cig.training.data.framing import Frame, Size
 
 WORKERS = 4  # threads that decode
 AT_ONCE = 2**14  # pictures, after which those that were looked at are remembered

@@ -19,7 +19,7 @@ from cig.io.files import digest
 from cig.io.images import Preprocess
 from cig.training import processes
 from cig.training.data import has_pairs, load_pairs
-from cig.training.data.decoding import (UNREADABLE, Decoder, Unreadable)
+from cig.training.data.decoding import UNREADABLE, Decoder, Unreadable
 from cig.training.step import Order, Step
 from cig.types import Benchmark, Pairs
 

@@ -18,7 +18,7 @@ from cig.io.files import digest_of
 from cig.io.images import Preprocess, read_picture
 from cig.runtime import say
 from cig.training.data.framing import Frame
-from cig.training.data.picture_checks import (WORKERS, look_over)
+from cig.training.data.picture_checks import WORKERS, look_over
 
 T = TypeVar("T")
 LEAST_AREA = 0.5  # of a picture, in an augmented view

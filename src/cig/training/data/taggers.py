@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from cig.errors import UsageError
-from cig.training.data.keywords import (Chunker, Tagger, Word)
+from cig.training.data.keywords import Chunker, Tagger, Word
 
 Keywords = Literal["auto", "stopwords", "spacy", "nltk"]
 SPACY_MODEL, NLTK_DATA = "en_core_web_sm", "averaged_perceptron_tagger_eng"

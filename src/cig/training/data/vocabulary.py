@@ -15,7 +15,7 @@ from cig.io.http import Rules, Web, WebError, named_hosts, retried
 from cig.io.tables import FORMS, each_row, read_rows
 from cig.runtime import say
 from cig.training.data.concepts import FORMS as TABLES
-from cig.training.data.concepts import (PICTURE, read_concepts)
+from cig.training.data.concepts import PICTURE, read_concepts
 
 OPEN_IMAGES = "open-images"
 ADDRESS = "https://storage.googleapis.com/openimages/v7/oidv7-class-descriptions.csv"

@@ -24,14 +24,14 @@ from cig.io.files import identity, make_folder, write_bytes, write_json
 from cig.models.clip import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes
-from cig.training.model_card import write_card
-from cig.training.data.decoding import facts_of_unreadable
-from cig.training.loop import train
-from cig.training.data.pairs import PairSource
-from cig.training.plan import CPU, Plan
 from cig.training.checkpoint import CHECKPOINT
-from cig.training.step import Step, need_whole
+from cig.training.data.decoding import facts_of_unreadable
+from cig.training.data.pairs import PairSource
+from cig.training.loop import train
+from cig.training.model_card import write_card
 from cig.training.objectives._tokenizer import train_tokenizer
+from cig.training.plan import CPU, Plan
+from cig.training.step import Step, need_whole
 
 LARGEST_SCALE = 60.0  # of the logits: the inverse temperature
 TOKENIZER_CAPTIONS = 60_000

@@ -19,15 +19,15 @@ from cig.errors import UsageError
 from cig.generators.sdxl import shown_reference
 from cig.io.files import identity, make_folder
 from cig.models.phi import Composer
-from cig.training.model_card import write_card
-from cig.training.objectives._diffusers import (save, save_pipeline)
-from cig.training.objectives._diffusion import (Batch, Prediction, ddpm, denoising, dropped, sampler, unseen)
+from cig.training.data.latent_cache import Encoded, Encoder, in_full, shape_of, shelve
 from cig.training.loop import train
-from cig.training.objectives._lora import (Lora, adapt, merged, save_adapter)
+from cig.training.model_card import write_card
+from cig.training.objectives._diffusers import save, save_pipeline
+from cig.training.objectives._diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler, unseen
+from cig.training.objectives._lora import Lora, adapt, merged, save_adapter
+from cig.training.objectives._unet import UNetSize, build, load_unet, need_widths, widened
 from cig.training.plan import CPU, Plan
-from cig.training.data.latent_cache import (Encoded, Encoder, in_full, shape_of, shelve)
 from cig.training.step import Step
-from cig.training.objectives._unet import (UNetSize, build, load_unet, need_widths, widened)
 from cig.types import Scenes
 
 

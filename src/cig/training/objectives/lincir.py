@@ -13,8 +13,8 @@ from torch.nn import functional
 from cig.models.clip import Clip
 from cig.models.phi import Phi
 from cig.training.data.captions import Captions
-from cig.training.data.keywords import (Chunker, Tagger, clean_caption, mask_keywords)
-from cig.training.objectives.phi import (Network, Pace)
+from cig.training.data.keywords import Chunker, Tagger, clean_caption, mask_keywords
+from cig.training.objectives.phi import Network, Pace
 from cig.training.plan import Plan
 from cig.training.step import Step
 

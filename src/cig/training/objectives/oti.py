@@ -17,13 +17,13 @@ from torch import Tensor
 from cig.errors import UsageError, some
 from cig.io.files import fingerprints
 from cig.io.images import Preprocess, read_batches
-from cig.methods._names import twice
+from cig.methods._picture_names import twice
 from cig.models.clip import Clip
 from cig.runtime import Shard, batches, progress
-from cig.training.data.pseudo_word_folder import (Lexicon, Made)
+from cig.training.data.pictures import Pictures, is_text
+from cig.training.data.pseudo_word_folder import Lexicon, Made
+from cig.training.data.templates import FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated
 from cig.training.loop import DivergedError
-from cig.training.data.pictures import (Pictures, is_text)
-from cig.training.data.templates import (FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from cig.io.files import identity
 from cig.models.clip import Clip
 from cig.models.phi import Im2Text, Phi, kind_of, need_fit, read_phi
 from cig.runtime import say
-from cig.training.model_card import (scores_text, write_card)
 from cig.training.data.decoding import facts_of_unreadable
-from cig.training.phi_files import (Layout, Network, names_of, write_phi)
 from cig.training.loop import train
+from cig.training.model_card import scores_text, write_card
+from cig.training.phi_files import Layout, Network, names_of, write_phi
 from cig.training.plan import Plan
 from cig.training.step import Step
 from cig.training.validation import Validation, validator

@@ -11,9 +11,9 @@ from torch import Tensor
 from cig.models.clip import Clip
 from cig.models.phi import BARE_PROMPT, Im2Text
 from cig.training import processes
-from cig.training.objectives.clip import contrastive
-from cig.training.objectives.phi import (Network, Pace)
 from cig.training.data.pictures import PixelSource
+from cig.training.objectives.clip import contrastive
+from cig.training.objectives.phi import Network, Pace
 from cig.training.plan import Plan
 from cig.training.step import Step, need_whole
 

@@ -18,11 +18,11 @@ from cig.models.clip import Clip
 from cig.models.phi import Phi, WordMethod
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
-from cig.training.objectives.phi import (Network, Pace)
 from cig.training.data.pictures import Pictures
+from cig.training.data.templates import EVERY, Phrasebook, phrase_losses
+from cig.training.objectives.phi import Network, Pace
 from cig.training.plan import Plan
 from cig.training.step import Step, need_whole
-from cig.training.data.templates import (EVERY, Phrasebook, phrase_losses)
 from cig.types import Method
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cig.io.files import make_folder
 from cig.runtime import batches
+from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives._diffusers import save
-from cig.training.loop import train
 from cig.training.plan import CPU, Plan
 from cig.training.step import Step
 from cig.types import Scenes

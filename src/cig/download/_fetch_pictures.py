@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cig.download._hosts import LONGEST
 from cig.download._ledger import FINAL, PRESENT, Try
-from cig.download._pictures import Content, Refused, examine
+from cig.download._picture_checks import Content, Refused, examine
 from cig.io.http import Web, WebError, retried
 
 Answer = tuple[Content | None, str, str]  # picture, outcome, why

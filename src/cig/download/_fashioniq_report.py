@@ -9,12 +9,12 @@ from typing import Any
 
 from cig.benchmarks._check import evaluable
 from cig.download import Outcome
-from cig.download._adopt import Adopted
-from cig.download._below import left_alone
+from cig.download._fashioniq_pictures import Shelf
+from cig.download._folder_scan import left_alone
 from cig.download._ledger import PRESENT
-from cig.download._pictures import Refused
-from cig.download._shelf import Shelf
-from cig.download._urls import UrlList
+from cig.download._local_pictures import Adopted
+from cig.download._picture_checks import Refused
+from cig.download._url_lists import UrlList
 from cig.errors import some
 from cig.io.files import set_digest
 from cig.io.image_checks import SMALLEST

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cig.download._below import Files, look_below
-from cig.download._pictures import Refused, examine_files
-from cig.download._shelf import Shelf
+from cig.download._fashioniq_pictures import Shelf
+from cig.download._folder_scan import Files, look_below
+from cig.download._picture_checks import Refused, examine_files
 from cig.runtime import progress
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cig.benchmarks._check import Checkup, picture_set
 from cig.download import Outcome
-from cig.download._taking import Taken
-from cig.download._told import suspicious
+from cig.download._bulk_pictures import Taken
+from cig.download._fashioniq_report import suspicious
 from cig.errors import some
 from cig.types import Benchmark
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from zipfile import ZipInfo
 
-from cig.download._below import Files, NameOf, left_alone, look_below
-from cig.download._pictures import Refused, examine, examine_files
+from cig.download._folder_scan import Files, NameOf, left_alone, look_below
+from cig.download._picture_checks import Refused, examine, examine_files
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.io.dataset_paths import SUFFIXES
 from cig.io.files import file_digest, make_folder, sweep, write_bytes
