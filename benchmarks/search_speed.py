@@ -68,8 +68,8 @@ def make(home: Path, pictures: int) -> None:
 
 
 def remember(home: Path, paths: list[Path]) -> None:
+    from cig.io.digests import digest
     from cig.io.feature_cache import FeatureCache
-    from cig.io.files import digest
     from cig.methods import Source, load_method
     from cig.retrieval.features import picture_space
 

@@ -25,7 +25,8 @@ import torch
 
 from cig.cli import train, train_oti, train_phi, train_words
 from cig.cli.flags import ComputeFlags, LoopFlags, SearleFlags
-from cig.io.files import write_bytes, write_json
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 from cig.runtime import measured, say
 from training_sdxl import CASES, RANK, counted, sdxl, yes
 

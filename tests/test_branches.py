@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from cig import Source, load_benchmark, load_method, search
+from cig.cli.branch_flags import asked_branches, parse
 from cig.cli.main import main
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
-from cig.options import Branching, Compute, Searching
-from cig.retrieval.branches import Branches, _found, asked_branches, parse
+from cig.retrieval.branches import Branches, _found
 from cig.retrieval.features import embed_pictures, same_pictures
 from cig.retrieval.fusion import Rows, embed, fuse
 from cig.retrieval.rank import wanted_pictures
+from cig.retrieval.requests import Branching, Searching
+from cig.runtime import Compute
 from cig.types import Branch
 
 

@@ -9,6 +9,8 @@ import pytest
 
 import cig
 from cig import load_benchmarks, registry
+from cig.benchmarks import Data
+from cig.cli.branch_flags import parse_named, usual_methods
 from cig.cli.main import main
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.evaluation.paired import versus
@@ -17,12 +19,12 @@ from cig.evaluation.significance import holm
 from cig.evaluation.trec_compare import compare
 from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import read_object
-from cig.options import Comparing, Compute, Data
-from cig.pipelines.compare import hold
-from cig.retrieval.branches import parse_method, parse_named, usual_methods
+from cig.io.json_files import read_object
+from cig.pipelines.compare import Comparing, hold
 from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
 from cig.retrieval.fusion import PSEUDO_TARGET
+from cig.retrieval.requests import parse_method
+from cig.runtime import Compute
 from test_methods import source_of
 
 BENCHMARKS = {"cirr/val": ".", "circo/val": ".", "fashioniq/val": ".", "folder/val": "shop"}  # where each lies

@@ -14,8 +14,8 @@ from cig.cli import errands, main
 from cig.errors import NotFoundError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
-from cig.options import Compute
 from cig.pipelines import demo
+from cig.runtime import Compute
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,16 +16,17 @@ from PIL import Image
 from cig import Source, load_method
 from cig.cli.main import main
 from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageError, printable
+from cig.io.dataset_paths import is_walked
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
 from cig.methods import recall_method
-from cig.options import Compute, Finding, Searching
 from cig.pipelines.hits import to_html
-from cig.pipelines.search import Lookup, parse_line
-from cig.preflight import is_walked
+from cig.pipelines.search import Finding, Lookup, parse_line
 from cig.retrieval.filters import Condition, Metadata, allowed
 from cig.retrieval.finder import Asked, Finder
 from cig.retrieval.index.exact import list_folder
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 
 
 def run(capsys, *words):

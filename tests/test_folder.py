@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cig import load_benchmark
 from cig.benchmarks import folder as room
+from cig.benchmarks._requirements import need_outside
 from cig.cli.main import main
 from cig.errors import CigError, InputError, NotFoundError, UsageError
 from cig.io.tables import read_rows
-from cig.preflight import need_outside
 from cig.retrieval.index.exact import list_folder
 
 

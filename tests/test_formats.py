@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError
 from cig.io import files
-from cig.io.files import digest_of, find_by_id, fingerprints, identity, picture_name, read_json, sweep, write_bytes
+from cig.io.digests import digest_of, fingerprints, identity
+from cig.io.files import sweep, write_bytes
+from cig.io.json_files import read_json
 from cig.io.manifest import Manifest
+from cig.io.query_files import find_by_id, picture_name
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.types import ComposedEmbedding
 

@@ -10,15 +10,14 @@ from PIL import Image
 import oracle
 from cig import load_benchmark
 from cig.errors import MismatchError
-from cig.generators import load_generator
+from cig.generators import load_generator, presets
 from cig.generators._compose import Composed, EmbeddingFolder, Shown, extract
 from cig.generators._generate import Imagining, brightness, imagine
 from cig.io.files import write_png
 from cig.io.manifest import Manifest
 from cig.models.phi import load_composer
-from cig.options import Compute, presets
 from cig.pipelines._models import load_composer as composer_of
-from cig.runtime import Shard
+from cig.runtime import Compute, Shard
 from cig.types import Benchmark, ComposedEmbedding, Query
 
 

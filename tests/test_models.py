@@ -21,11 +21,11 @@ import cig
 from cig import Phi, registry
 from cig.cli.main import main
 from cig.errors import NotFoundError
+from cig.generators import Composing
 from cig.io import hub
 from cig.methods import Source, Weights, weights_of
 from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, Im2Text
-from cig.options import Composing
 from cig.weights import catalogue, fetch, verify
 from fakehub import Hub, serving
 from serving import Files, serve
@@ -694,9 +694,11 @@ def test_licences_of_what_pseudo_targets_were_made_with():
 
 
 def test_provenance_states_licences(world, place):
+    from cig.benchmarks import Data
     from cig.methods import EMBEDDED, licensed
-    from cig.options import Compute, Data, Searching
     from cig.pipelines import pipeline
+    from cig.retrieval.requests import Searching
+    from cig.runtime import Compute
 
     out = pipeline.evaluate(
         Data("cirr/val", world / "CIRR"),

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from cig.benchmarks import Data
 from cig.cli import train as verbs
 from cig.cli import train_phi
 from cig.cli.flags import LoopFlags, ValidateFlags
@@ -26,8 +27,9 @@ from cig.io.images import Preprocess
 from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
-from cig.options import Compute, Data, Searching
 from cig.pipelines import _search_benchmark
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 from cig.training import loop, phi_files
 from cig.training.data import taggers
 from cig.training.data.captions import Packed, load_captions

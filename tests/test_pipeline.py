@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 import oracle
+from cig.benchmarks import Data
 from cig.cli.main import app
 from cig.errors import IncompleteError
+from cig.generators import Generation
 from cig.io import images
-from cig.options import Compute, Data, Generation
 from cig.pipelines.pipeline import generate as generate_from
+from cig.runtime import Compute
 from cig.training.objectives._unet import load_unet, widened
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]

@@ -15,7 +15,7 @@ from PIL import Image
 import cig
 import experiment
 import forks
-from cig.io.files import write_json
+from cig.io.json_files import write_json
 from cig.types import Benchmark, Query
 
 RECIPES = Path(cig.__file__).parents[2] / "recipes" / "icons"

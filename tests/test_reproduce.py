@@ -14,12 +14,13 @@ from PIL import Image
 from cig import benchmarks, config, registry
 from cig.cli.main import main
 from cig.errors import CigError, IncompleteError, NotFoundError
+from cig.generators import Composing, Generation
+from cig.io.hub import need_model
 from cig.methods import weights_of
-from cig.options import Composing, Compute, Generation
 from cig.pipelines.reproduce import reproduce as room
 from cig.pipelines.reproduce.published import cells, find, imagining, to_markdown
 from cig.pipelines.reproduce.run import Attempt, Places, commands
-from cig.preflight import need_model
+from cig.runtime import Compute
 
 DOCS = Path(__file__).parents[1] / "docs"
 

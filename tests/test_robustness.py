@@ -29,9 +29,10 @@ from cig.cli.main import main
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
 from cig.generators._generate import Shelf
 from cig.io.dataset_paths import find_home, list_pictures
-from cig.io.files import find_by_id, read_json
 from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture
+from cig.io.json_files import read_json
 from cig.io.manifest import Manifest
+from cig.io.query_files import find_by_id
 from cig.io.tensors import read_embedding, read_tensors
 from cig.models.clip import load_clip, openai_tokenizer
 from cig.models.phi import Phi, load_phi

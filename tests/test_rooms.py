@@ -13,7 +13,7 @@ from cig import config, registry, runtime
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.evaluation import report
 from cig.io.dataset_paths import find_home, list_pictures, walk_pictures
-from cig.preflight import need_embeddings
+from cig.pipelines._models import need_embeddings
 from cig.runtime import say
 from cig.types import Report
 

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 import tiny
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.significance import chance_of, sign_test
-from cig.options import Compute, Searching
 from cig.pipelines.trial.page import MOST, Booth, Server
 from cig.pipelines.trial.result import Verdict, cost_text
 from cig.pipelines.trial.trial import LONGEST, Case, Trial, Trying, Votes, make
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 from cig.types import Query, Ranking
 from test_cli import run
 from test_page import BROWSER, PALE, TOO_WIDE, browser

@@ -25,7 +25,9 @@ from cig.benchmarks.icons import read
 from cig.evaluation import significance
 from cig.evaluation.metrics import Values
 from cig.evaluation.score import clusters_of
-from cig.io.files import digest_of, file_digest, read_object, write_bytes, write_json
+from cig.io.digests import digest_of, file_digest
+from cig.io.files import write_bytes
+from cig.io.json_files import read_object, write_json
 from cig.runtime import commit, say
 from cig.types import Benchmark
 from imagined import generator_of, make, sampling_of

@@ -15,7 +15,8 @@ from cig.generators import _controls, sdxl
 from cig.generators._compose import Composed
 from cig.generators._controls import Making, Pictures
 from cig.generators._generate import Imagining, imagine
-from cig.io.files import read_object, write_json, write_png
+from cig.io.files import write_png
+from cig.io.json_files import read_object, write_json
 from cig.methods import Source, load_method
 from cig.models.phi import Composer, load_composer
 from cig.retrieval.features import embed_pictures

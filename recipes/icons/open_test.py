@@ -12,13 +12,14 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cig.benchmarks import Data
 from cig.benchmarks.icons import read
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
-from cig.options import Comparing, Compute, Data, Searching
 from cig.pipelines import standings
-from cig.pipelines.compare import hold
-from cig.runtime import commit
+from cig.pipelines.compare import Comparing, hold
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, commit
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 HEADING = "## Openings of icons/test"

@@ -14,7 +14,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cig.io.files import read_object, write_bytes
+from cig.io.files import write_bytes
+from cig.io.json_files import read_object
 from imagined import SAMPLING
 
 COLOURS = {"control": "0.45", "pseudo-target": "tab:blue", "pixel-free": "tab:orange", "triplets": "tab:green"}

@@ -23,7 +23,8 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from cig.benchmarks._icons.pairs import normalised
 from cig.generators.sdxl import meta_unet, shown_reference
-from cig.io.files import identity, make_folder, write_bytes
+from cig.io.digests import identity
+from cig.io.files import make_folder, write_bytes
 from cig.io.images import read_batches
 from cig.io.tensors import read_tensors
 from cig.models.clip import Clip

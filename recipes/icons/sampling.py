@@ -16,7 +16,7 @@ from pathlib import Path
 from cig.benchmarks.icons import read
 from cig.generators._compose import Composed, Shown
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import write_json
+from cig.io.json_files import write_json
 from cig.methods import Source, load_method
 from cig.runtime import say
 from cig.types import Benchmark, Branch

@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from cig.benchmarks import Data
 from cig.evaluation.paired import compare_rankings
 from cig.io.feature_cache import FeatureCache
-from cig.options import Compute, Data, Searching
 from cig.pipelines._search_benchmark import search_parts
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 
 MEASURES = ("map@10", "recall@10")
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from cig.benchmarks.icons import read
-from cig.io.files import find_by_id, write_png
+from cig.io.files import write_png
+from cig.io.query_files import find_by_id
 from cig.types import Benchmark, Query
 
 COLUMNS, WIDTH, HEIGHT = 6, 250, 118

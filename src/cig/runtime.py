@@ -306,3 +306,23 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how fast."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 32
+    workers: int = 4
+    cache_dir: Path | None = None  # of the hub
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which share of the work is done, and what of it again."""
+
+    shard: Shard | None = None
+    overwrite: bool = False  # make everything again, with other settings if need be
+    retry_rejected: bool = False  # go on with the next seeds for queries without an accepted picture

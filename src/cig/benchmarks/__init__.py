@@ -9,12 +9,16 @@ import inspect
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cig import config, registry
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
-from cig.io.files import UNSAYABLE, picture_name, place_of, read_entries
+from cig.io.files import UNSAYABLE
+from cig.io.json_files import place_of, read_entries
+from cig.io.query_files import picture_name
 from cig.types import Benchmark, Query
 
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -107,3 +111,35 @@ def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
                 f"{source}: the ids {other} and {name} would share the file {picture_name(name)}; change one"
             )
     return tuple(seen.values())
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which queries over which pictures."""
+
+    name: str  # "cirr" or "cirr/val"
+    path: Path | None = None  # the dataset's own folder or its parent; by default the published place
+    categories: tuple[str, ...] = ()  # FashionIQ
+    gallery: str | None = None  # FashionIQ: full or val
+    queries: Path | None = None  # folder: a file of queries
+    limit: int | None = None  # icons: the first so many queries
+
+    def load(self, default_split: str) -> tuple[Benchmark, ...]:
+        family, split = split_name(self.name, default_split)
+        options = {
+            "categories": self.categories or None,
+            "gallery": self.gallery,
+            "queries": self.queries,
+            "limit": self.limit,
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        return load_benchmarks(f"{family}/{split}", self.path, **given)
+
+    @property
+    def module(self) -> ModuleType:
+        """The benchmark's own file, for what it offers beside load."""
+        return registry.load("benchmarks", self.name.partition("/")[0])
+
+    def default_folder(self, key: str, default_split: str) -> Path:
+        """`./outputs/embeddings/cirr_test1`, say."""
+        return config.place(key) / "_".join(split_name(self.name, default_split))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import plain
-from cig.io.files import set_digest
+from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST, Look, Trouble, look_at
 from cig.types import TARGET, Benchmark
 

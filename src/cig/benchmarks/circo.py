@@ -11,7 +11,7 @@ from typing import Any
 from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
 from cig.io.dataset_paths import find_home, list_pictures
-from cig.io.files import read_object
+from cig.io.json_files import read_object
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, SubmissionForm
 
 SPLITS = {"val": "val", "test": "test"}

@@ -12,7 +12,7 @@ from typing import Any
 from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError
 from cig.io.dataset_paths import find_home, list_pictures
-from cig.io.files import read_object
+from cig.io.json_files import read_object
 from cig.types import TARGET, Benchmark, Query, Ranking, SubmissionForm
 
 SPLITS = {"train": "train", "val": "val", "test1": "test1", "test": "test1"}

@@ -13,7 +13,7 @@ from typing import Any
 from cig.benchmarks import name_of, names_of, read_queries
 from cig.errors import InputError, UsageError, did_you_mean
 from cig.io.dataset_paths import find_home, list_pictures
-from cig.io.files import read_json
+from cig.io.json_files import read_json
 from cig.types import TARGET, Benchmark, Query
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}

@@ -19,7 +19,8 @@ from typing import Any
 from cig.benchmarks._icons.corpus import INKS, assets, paint, picture_name, read_split
 from cig.config import user_cache
 from cig.errors import UsageError
-from cig.io.files import digest, make_folder, writing
+from cig.io.digests import digest
+from cig.io.files import make_folder, writing
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Pairs, Query, Scenes
 
 SPLITS = {"val": "val", "test": "test"}

@@ -172,8 +172,8 @@ def search(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    from cig.options import Finding
     from cig.pipelines import errands
+    from cig.pipelines.search import Finding
 
     at_least_1("-k", k)
     asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
@@ -257,9 +257,9 @@ def trial(
     result
         Print what was voted so far, and serve no page.
     """
-    from cig.options import Work
     from cig.pipelines import errands
     from cig.pipelines.trial.trial import Trying
+    from cig.runtime import Work
 
     if result:
         errands.trial_result(out or errands.trial_folder(pictures))

@@ -18,8 +18,12 @@ from cig.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from cig.benchmarks import Data
     from cig.download import Asking
-    from cig.options import Comparing, Composing, Compute, Data, Generation, Searching, Work
+    from cig.generators import Composing, Generation
+    from cig.pipelines.compare import Comparing
+    from cig.retrieval.requests import Searching
+    from cig.runtime import Compute, Work
     from cig.training.plan import Plan
     from cig.training.validation import Validation
 
@@ -53,7 +57,7 @@ class DataFlags:
 
     def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
         """Raises UsageError where the benchmark is not named, or named twice and differently."""
-        from cig.options import Data
+        from cig.benchmarks import Data
 
         family, _, split = (benchmark or self.dataset or default or "").partition("/")
         if not family:
@@ -83,7 +87,7 @@ class ComputeFlags:
 
     def asked(self, batch_size: int) -> Compute:
         from cig.io.images import limit_pixels
-        from cig.options import Compute
+        from cig.runtime import Compute
 
         at_least_1("--batch-size", batch_size)
         at_least_1("--max-pixels", self.max_pixels)
@@ -104,7 +108,7 @@ class ComposerFlags:
     "That of --clip2. Default: ./models/phi_best_giga.pt."
 
     def asked(self) -> Composing:
-        from cig.options import Composing
+        from cig.generators import Composing
 
         return Composing(*vars(self).values())
 
@@ -136,7 +140,7 @@ class GeneratorFlags:
     "Less memory in attention, slower."
 
     def asked(self) -> Generation:
-        from cig.options import Generation
+        from cig.generators import Generation
 
         values = {name.removesuffix("_scale"): own for name, own in vars(self).items() if name != "generator"}
         return Generation(**values)
@@ -185,7 +189,7 @@ class MethodFlags:
     "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
 
     def searching(self, **rest: Any) -> Searching:
-        from cig.options import Searching
+        from cig.retrieval.requests import Searching
 
         return Searching(method=self.method, options=dict(map(key_value, self.method_option)), **rest)
 
@@ -214,7 +218,7 @@ class RecipeFlags:
     reference-augmented, reference-vae, shuffled, oracle."""
 
     def recipe(self) -> dict[str, Any]:
-        from cig.retrieval.branches import asked_branches
+        from cig.cli.branch_flags import asked_branches
 
         return {"weight": self.fusion_weight, "weights": self.weights, "branches": asked_branches(self.branch)}
 
@@ -292,7 +296,7 @@ class ImagineFlags:
     "clip is the published way of this stage."
 
     def asked(self) -> Composing:
-        from cig.options import Composing
+        from cig.generators import Composing
 
         return Composing(*vars(self).values())
 
@@ -320,7 +324,7 @@ class ContestFlags:
     "A folder where features are kept."
 
     def asked(self, benchmark: str) -> Comparing:
-        from cig.retrieval.branches import parse_contest
+        from cig.cli.branch_flags import parse_contest
 
         return parse_contest(
             self.methods,
@@ -345,8 +349,7 @@ class WorkFlags:
     again goes on."""
 
     def asked(self, retry_rejected: bool = False) -> Work:
-        from cig.options import Work
-        from cig.runtime import Shard
+        from cig.runtime import Shard, Work
 
         return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
 

@@ -221,8 +221,8 @@ def run(
     allow_missing
         For hidden splits: rank queries without a reference by their caption alone, and name them.
     """
-    from cig.options import Work
     from cig.pipelines import pipeline
+    from cig.runtime import Work
 
     at_least_1("--search-batch-size", search_batch_size)
     pipeline.run(

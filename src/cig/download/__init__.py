@@ -15,8 +15,9 @@ from typing import Any
 
 from cig import config, registry
 from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, some
-from cig.io.files import names_in, write_json
+from cig.io.files import names_in
 from cig.io.http import Rules, named_hosts
+from cig.io.json_files import write_json
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from cig.download._folder_scan import Files, NameOf, left_alone, look_below
 from cig.download._picture_checks import Refused, examine, examine_files
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.io.dataset_paths import SUFFIXES
-from cig.io.files import file_digest, make_folder, sweep, write_bytes
+from cig.io.digests import file_digest
+from cig.io.files import make_folder, sweep, write_bytes
 from cig.io.resumable import need_space
 from cig.io.zips import Archive, Bounds
 from cig.runtime import progress

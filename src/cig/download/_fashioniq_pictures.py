@@ -15,7 +15,8 @@ from cig.benchmarks.fashioniq import picture_folders
 from cig.download._ledger import FINAL, PRESENT, Ledger, Line, Try
 from cig.download._picture_checks import Content, Refused, look_at_files
 from cig.io.dataset_paths import list_pictures
-from cig.io.files import file_digest, make_folder, read_bytes, remove, sweep, write_bytes
+from cig.io.digests import file_digest
+from cig.io.files import make_folder, read_bytes, remove, sweep, write_bytes
 from cig.runtime import progress
 
 PLACEHOLDER = "placeholder"

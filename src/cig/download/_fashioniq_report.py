@@ -16,7 +16,7 @@ from cig.download._local_pictures import Adopted
 from cig.download._picture_checks import Refused
 from cig.download._url_lists import UrlList
 from cig.errors import some
-from cig.io.files import set_digest
+from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST
 from cig.types import TARGET, Benchmark
 

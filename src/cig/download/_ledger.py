@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, reason
-from cig.io.files import append_json, make_folder
+from cig.io.files import make_folder
+from cig.io.json_files import append_json
 
 PRESENT = "present"
 FINAL = ("gone", "tiny", "one colour", "placeholder")  # an address with this is not asked again

@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cig.errors import InputError, UsageError, reason, some
-from cig.io.files import read_bytes, read_json, write_bytes
+from cig.io.files import read_bytes, write_bytes
+from cig.io.json_files import read_json
 
 ASIN = re.compile(r"[A-Za-z0-9]{1,32}")
 LONGEST = 2048  # characters of an address

@@ -10,9 +10,9 @@ from typing import Any
 
 from cig import registry
 from cig.benchmarks import load_benchmark
+from cig.benchmarks._requirements import need_list
 from cig.errors import InputError, some
 from cig.io.files import read_bytes
-from cig.preflight import need_list
 from cig.types import Benchmark, Query, SubmissionForm
 
 HEADER = ("version", "metric")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cig.errors import PictureError
-from cig.io.files import find_by_id, fingerprints, remove, stems_of
+from cig.io.digests import fingerprints
+from cig.io.files import remove
 from cig.io.images import Batch, read_batches, read_picture
 from cig.io.manifest import Manifest, asked_by, is_stale
+from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.phi import Composer
 from cig.runtime import Shard, batches, progress

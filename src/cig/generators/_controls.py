@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from cig.benchmarks._requirements import need_outside
 from cig.errors import PictureError, UsageError
-from cig.io.files import digest_of, fingerprints, identity, write_json, write_png
+from cig.io.digests import digest_of, fingerprints, identity
+from cig.io.files import write_png
 from cig.io.images import read_picture
-from cig.preflight import need_outside
+from cig.io.json_files import write_json
 from cig.runtime import progress, seed_of
 from cig.types import TARGET, Benchmark, Query
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig.generators._compose import Composed, Conditions, Shown, take
-from cig.io.files import find_by_id, fingerprints, picture_name, remove, stems_of, write_json, write_png
+from cig.io.digests import fingerprints
+from cig.io.files import remove, write_png
+from cig.io.json_files import write_json
 from cig.io.manifest import Manifest, asked_by
+from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.models.phi import Composer
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query

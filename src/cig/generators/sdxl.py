@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
+from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
 from cig.io import hub
-from cig.io.files import Hashed, file_digest, identity
-from cig.preflight import need_unet
+from cig.io.digests import Hashed, file_digest, identity
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Generator
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cig.io.feature_cache import FeatureCache
-
-Offload = Literal["none", "model", "sequential"]
-SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
-VAE_REPO = "madebyollin/sdxl-vae-fp16-fix"
 
 
 class SDXL:

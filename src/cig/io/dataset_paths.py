@@ -95,3 +95,9 @@ def existing_part(folder: Path, part: Benchmark, single: bool) -> Path:
     """Where a part's files are read; a flat folder serves a single category only."""
     own = part_folder(folder, part)
     return folder if single and not os.path.isdir(own) and os.path.isdir(folder) else own
+
+
+def is_walked(place: Path, home: Path) -> bool:
+    """Whether those who walk a folder come by: it is below, and in nothing that is hidden."""
+    own, home = place.resolve(), home.resolve()
+    return own.is_relative_to(home) and not any(name.startswith(".") for name in own.relative_to(home).parts)

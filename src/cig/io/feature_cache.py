@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, NotFoundError
-from cig.io.files import digest_of, file_digest, make_folder
+from cig.io.digests import digest_of, file_digest
+from cig.io.files import make_folder
 from cig.runtime import batches, versions
 
 FILE = "features.sqlite"

@@ -7,8 +7,11 @@ repository's main branch has pickles only, the commit is that of its conversion 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from cig.errors import NotFoundError
 
 HUB = "https://huggingface.co"
 WEIGHTS = ".safetensors"  # nothing else that holds weights is fetched
@@ -78,3 +81,26 @@ def commit_of(source: str | Path, cache_dir: Path | None = None) -> str | None:
         return None
     there = snapshot(source, cache_dir)
     return pinned if there is None or there.name == pinned else None
+
+
+def is_hub_id(place: str) -> bool:
+    """Whether it is OWNER/NAME and no folder, nor the place of one."""
+    return (
+        place.count("/") == 1
+        and place[0] not in "./~"
+        and not place.startswith("models/")
+        and not os.path.exists(place)
+    )
+
+
+def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: str) -> None:
+    """A model's folder, or one of these of its files in the hub's cache: what is not there would be fetched."""
+    from huggingface_hub import constants
+
+    if os.path.exists(source):
+        return
+    home = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+    if not any(path.is_file() for name in files for path in home.glob(f"snapshots/*/{name}")):
+        raise NotFoundError(
+            f"{source} is neither a folder nor in the hub's cache: fetch it, or give a folder by {flag}"
+        )

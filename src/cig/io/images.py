@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cig.errors import CigError, PictureError, PixelsError, reason
-from cig.io.files import digest, read_bytes
+from cig.io.digests import digest
+from cig.io.files import read_bytes
 from cig.runtime import batches
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, MismatchError, some
-from cig.io.files import append_json, digest_of, make_folder, read_bytes, read_object, sweep, write_json
+from cig.io.digests import digest_of
+from cig.io.files import make_folder, read_bytes, sweep
+from cig.io.json_files import append_json, read_object, write_json
 from cig.types import Query
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cig.errors import CigError, InputError, OutputError, UsageError
-from cig.io.files import make_folder, read_object, remove, write_json, writing
+from cig.io.files import make_folder, remove, writing
 from cig.io.http import Web, WebError, chunks, retried
+from cig.io.json_files import read_object, write_json
 from cig.runtime import disk_of, progress_bytes, say
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cig.errors import InputError, UsageError, reason
-from cig.io.files import read_bytes, read_json, stat_file
+from cig.io.files import read_bytes, stat_file
+from cig.io.json_files import read_json
 
 FORMS = ("csv", "tsv", "json", "jsonl", "parquet")
 LONGEST = 2**20  # characters of a cell

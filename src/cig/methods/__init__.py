@@ -16,9 +16,10 @@ from cig import registry
 from cig.config import EMBEDDED
 from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.io import hub
-from cig.io.files import identity, read_object
+from cig.io.digests import identity
+from cig.io.files import weights_at
 from cig.io.images import Preprocess, Preprocessing
-from cig.preflight import weights_at
+from cig.io.json_files import read_object
 
 if TYPE_CHECKING:
     import torch

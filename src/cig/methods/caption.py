@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cig.errors import InputError, UsageError, reason, some
-from cig.io.files import identity, read_bytes, read_object
+from cig.io.digests import identity
+from cig.io.files import read_bytes
 from cig.io.images import read_picture
+from cig.io.json_files import read_object
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower

@@ -5,7 +5,7 @@ from typing import Any
 
 from cig.config import CIG_DRIVE, CIG_LICENCE
 from cig.io import hub
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 from cig.models.phi import InversionMethod, Inverter

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.io.files import Hashed, file_digest, read_json, read_object, set_digest
+from cig.io.digests import Hashed, file_digest, set_digest
 from cig.io.images import Preprocess
+from cig.io.json_files import read_json, read_object
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cig.io import hub
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
 from cig.models.phi import InversionMethod, Inverter

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, UsageError, some
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.methods import Option, Source, Weights
 from cig.methods._dual import unit
 from cig.methods._feature_files import read_table

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, Source, Weights
 from cig.models.phi import InversionMethod, Inverter

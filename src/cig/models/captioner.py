@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cig.errors import InputError, NotFoundError, reason, some
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.models.dual_encoder import OwnPreprocess, own_preprocess
 from cig.runtime import batches, quiet_transformers
 

@@ -20,8 +20,9 @@ import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, reason, some
 from cig.io import hub
-from cig.io.files import identity, read_json
+from cig.io.digests import identity
 from cig.io.images import Preprocess
+from cig.io.json_files import read_json
 from cig.runtime import batches, quiet_transformers
 from cig.types import TextStates
 

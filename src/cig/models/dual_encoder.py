@@ -19,8 +19,9 @@ from PIL import Image
 
 from cig.errors import InputError, MismatchError, reason, some
 from cig.io import hub
-from cig.io.files import identity, read_object
+from cig.io.digests import identity
 from cig.io.images import check_pixels, target_pad
+from cig.io.json_files import read_object
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
 from cig.runtime import batches, quiet_transformers
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cig.errors import InputError, MismatchError, UsageError
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.io.tensors import is_plain, read_tensors
 from cig.models.clip import Clip, Placement

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cig.errors import IncompleteError, UsageError, some
+from cig import config
+from cig.errors import IncompleteError, NotFoundError, UsageError, some
+from cig.generators import Composing, Generation
 from cig.io.dataset_paths import part_folder
-from cig.options import Composing, Compute, Generation, Searching, Work
 from cig.pipelines._search_benchmark import source_of
-from cig.preflight import need_phi
-from cig.runtime import resolve_device, resolve_dtype, say
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, Work, resolve_device, resolve_dtype, say
 from cig.types import Benchmark, Generator
 
 if TYPE_CHECKING:
@@ -122,3 +124,19 @@ def complain(missing: Mapping[str, str], what: str) -> None:
 def first_of(lines: Sequence[str], most: int = 20) -> list[str]:
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return [*lines[:most], *more]
+
+
+def need_phi(path: Path, key: str, flag: str) -> None:
+    """A phi that composes; key is its default place's."""
+    if not os.path.isfile(path):
+        name = Path(config.PLACES[key])
+        raise NotFoundError(
+            f"the phi {path} is not there: get {name.name} from {config.CIG_DRIVE} and put it there "
+            f"(cig models download {name.stem} --from-dir FOLDER), or give {flag}"
+        )
+
+
+def need_embeddings(path: Path) -> None:
+    before, category, _ = str(path).partition("{category}")
+    if not os.path.isdir(os.path.dirname(before) or "." if category else path):
+        raise NotFoundError(f"{path} is not a folder of embeddings; run `cig extract` first, or check the path")

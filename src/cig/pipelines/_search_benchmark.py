@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import registry
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_pictures
 from cig.errors import UsageError
 from cig.io.files import write_bytes
 from cig.io.manifest import Manifest
-from cig.options import Compute, Data, Searching
-from cig.preflight import need_pictures
 from cig.retrieval.branches import Branches, refused
 from cig.retrieval.branches import check as check_branches
-from cig.runtime import commit, device_name, jsonable, resolve_device, say, versions
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, commit, device_name, jsonable, resolve_device, say, versions
 from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:

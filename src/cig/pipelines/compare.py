@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cig import config
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_pictures
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import significance
 from cig.evaluation.paired import Versus, compare_rankings
 from cig.evaluation.score import evaluate, score_queries
+from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import digest_of
 from cig.io.manifest import cost_of
-from cig.options import Branching, Comparing, Compute, Data, Searching
 from cig.pipelines._search_benchmark import check_searching, source_of
-from cig.preflight import need_pictures
 from cig.retrieval.branches import Branches, need_place
 from cig.retrieval.features import embed_pictures, embed_queries, models_digest
 from cig.retrieval.frozen_weights import GRID, Frozen, best, check_form, freeze
 from cig.retrieval.fusion import Embedded, embed
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
-from cig.runtime import Cost, commit, device_name, jsonable, measured, resolve_device
+from cig.retrieval.requests import Branching, Searching
+from cig.runtime import Compute, Cost, commit, device_name, jsonable, measured, resolve_device
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 
 if TYPE_CHECKING:
@@ -264,3 +265,17 @@ def _measure_cost(method: Method, part: Benchmark) -> Cost:
     with measured() as cost:
         once(sample)
     return Cost(cost.seconds / len(sample), cost.gigabytes, cost.device)
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """A table: methods, each alone and with each of the branches."""
+
+    methods: tuple[Searching, ...]
+    branches: tuple[Branching, ...] = ()
+    pseudo_targets: Path | None = None
+    weights: Path | None = None  # read, or, with sweep, written
+    sweep: bool = False
+    measure: str | None = None  # that weights are chosen by, and rows compared; by default the benchmark's first
+    strict_methods: bool = True  # one that cannot be loaded ends the run; otherwise it is left out and named
+    strict_branches: bool = True  # the same of a branch that lacks its pictures

@@ -13,18 +13,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from cig.benchmarks import Data
 from cig.errors import MismatchError, NotFoundError, some
 from cig.evaluation import report
 from cig.evaluation.paired import compare_rankings
 from cig.evaluation.score import evaluate
+from cig.generators import presets
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import write_json, writing
-from cig.options import Branching, Compute, Data, Finding, Searching, Work, presets
+from cig.io.files import writing
+from cig.io.json_files import write_json
 from cig.pipelines._models import make_targets
 from cig.pipelines._search_benchmark import Found, search_parts, write_reports
 from cig.pipelines.errands import find
+from cig.pipelines.search import Finding
 from cig.retrieval.fusion import PSEUDO_TARGET
-from cig.runtime import say
+from cig.retrieval.requests import Branching, Searching
+from cig.runtime import Compute, Work, say
 from cig.types import Benchmark, Report
 
 BENCHMARK, QUERIES = "icons/val", 400

@@ -17,13 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.errors import IncompleteError, MismatchError, UsageError
-from cig.io.files import write_bytes, write_json
-from cig.options import Comparing, Composing, Compute, Data, Finding, Generation, Searching, Work
+from cig.generators import Composing, Generation, need_unet
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 from cig.pipelines._models import check_searcher, first_of, load_composer, load_sdxl, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
-from cig.preflight import need_all, need_outside, need_pictures, need_unet
-from cig.runtime import commit, device_name, free_memory, resolve_device, say, versions
+from cig.pipelines.compare import Comparing
+from cig.pipelines.search import Finding
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, Work, commit, device_name, free_memory, resolve_device, say, versions
 from cig.types import Benchmark
 
 if TYPE_CHECKING:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig import config, registry
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.errors import NotFoundError, UsageError
 from cig.evaluation.trec import write_qrels, write_run
+from cig.generators import Composing, Generation, need_unet
 from cig.io.dataset_paths import existing_part, part_folder
-from cig.io.files import remove, write_json
-from cig.options import Composing, Compute, Data, Generation, Searching, Work
+from cig.io.files import remove
+from cig.io.json_files import write_json
 from cig.pipelines._models import (
     check_searcher,
     complain,
@@ -27,6 +30,7 @@ from cig.pipelines._models import (
     load_composer,
     load_sdxl,
     make_targets,
+    need_embeddings,
     phi_checks,
     say_foreign,
 )
@@ -37,8 +41,8 @@ from cig.pipelines._search_benchmark import (
     search_parts,
     write_reports,
 )
-from cig.preflight import need_all, need_embeddings, need_outside, need_pictures, need_unet
-from cig.runtime import free_memory, say
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, Work, free_memory, say
 from cig.types import Benchmark, Report
 
 if TYPE_CHECKING:

@@ -21,14 +21,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cig import registry
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_all
+from cig.generators import Composing, Generation, need_unet
 from cig.generators.sdxl import meta_sdxl, passes, shown_reference
 from cig.io.dataset_paths import part_folder
-from cig.io.files import find_by_id
+from cig.io.query_files import find_by_id
 from cig.methods import split_method
 from cig.models.clip import meta_clip
-from cig.options import Composing, Compute, Data, Generation, Searching
-from cig.preflight import need_all, need_unet
-from cig.runtime import device_name, disk_of, resolve_device, resolve_dtype
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, device_name, disk_of, resolve_device, resolve_dtype
 from cig.types import Benchmark
 
 REACHED = 0.5  # of the rate of matrix products, by whole models: a guess, which the plan names

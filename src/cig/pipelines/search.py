@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig import config
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
+from cig.generators import Generation
+from cig.io.dataset_paths import is_walked
+from cig.io.digests import digest_of, file_digest, fingerprints
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import UNSAYABLE, digest_of, file_digest, fingerprints
-from cig.options import Compute, Finding, Generation, Searching
+from cig.io.files import UNSAYABLE
 from cig.pipelines._search_benchmark import check_searching, source_of
-from cig.preflight import is_walked
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
 from cig.retrieval.finder import Asked, Finder, Hit, need_sight
-from cig.runtime import jsonable, say
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, jsonable, say
 from cig.types import Benchmark, Query
 
 if TYPE_CHECKING:
@@ -157,3 +159,25 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
     if query.id not in done.pictures:
         raise IncompleteError("the generator's pictures were all refused; try another --seed, or leave --imagine out")
     return done.pictures[query.id]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A search over a folder of pictures: which, and how many of them are wanted."""
+
+    gallery: Path
+    images: tuple[Path, ...] = ()
+    text: str = ""
+    without: str = ""
+    without_weight: float = 0.3  # of the unwanted text; ours, no paper's
+    k: int = 10
+    names: tuple[str, ...] = ()  # patterns that a picture's name must match one of
+    metadata: Path | None = None
+    where: tuple[str, ...] = ()  # conditions on columns of the metadata, all of which must hold
+    keep_reference: bool = False
+    imagine: bool = False
+
+    @property
+    def from_lines(self) -> bool:
+        """Nothing was asked yet: searches come line by line."""
+        return not (self.images or self.text)

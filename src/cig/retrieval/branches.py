@@ -3,139 +3,31 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import config, registry
+from cig import config
 from cig.errors import CigError, MismatchError, NotFoundError, UsageError, did_you_mean, some
 from cig.generators import _controls
 from cig.io.dataset_paths import existing_part
-from cig.io.files import find_several_by_id, picture_name, read_object
+from cig.io.json_files import read_object
 from cig.io.manifest import Manifest, is_stale
-from cig.options import Branching, Comparing, Compute, Searching
+from cig.io.query_files import find_several_by_id, picture_name
 from cig.retrieval.features import models_digest
 from cig.retrieval.frozen_weights import frozen
 from cig.retrieval.fusion import PSEUDO_TARGET, REFERENCE, check_names, reference_share
-from cig.runtime import resolve_device, say
+from cig.retrieval.requests import Branching, Searching, parse_method
+from cig.runtime import Compute, resolve_device, say
 from cig.types import Benchmark, Branch, Method
 
 if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-SIDES = (8, 2048)  # pixels that a VAE is given at once, a side
 OURS = (PSEUDO_TARGET, "shuffled")  # made of the pictures in --generated-image-dir
-EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
 
 
 # Asking
-
-
-def parse(text: str) -> Branching:
-    """One `--branch`: words of KEY=VALUE, quoted where a value has spaces."""
-    source = f"--branch {text!r}"
-    return branching(keys_of(text, source), source)
-
-
-def parse_named(text: str) -> Branching:
-    """One of `--branches`: a ready-made name, or the words of a `--branch`, whose weight may be left out."""
-    source = f"--branches {text!r}"
-    table = keys_of(text, source) if "=" in text else {"name": text, "pictures": text}
-    return branching(table, source, needed=("name",))
-
-
-def parse_contest(
-    methods: Sequence[str], branches: Sequence[str], clip: str | None, family: str = "", **rest: Any
-) -> Comparing:
-    """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
-    modest = ["reference-image", "reference-augmented", "oracle"]
-    ready = [PSEUDO_TARGET, *_controls.names()] if rest["pseudo_targets"] else modest
-    return Comparing(
-        methods=tuple(parse_method(text, clip) for text in methods or usual_methods(family)),
-        branches=tuple(map(parse_named, branches or ready)),
-        strict_methods=bool(methods),
-        strict_branches=bool(branches),
-        **rest,
-    )
-
-
-def usual_methods(family: str) -> list[str]:
-    """All of them; with the weights that were made for a benchmark, where a variant is called by its name (icons)."""
-    names = registry.names("methods")
-    return [f"{name}/{family}" if family in registry.load("methods", name).VARIANTS else name for name in names]
-
-
-def parse_method(text: str, clip: str | None = None) -> Searching:
-    """One of `--methods`: a name, perhaps clip=, phi=, preprocessing= and options; clip is for those without a phi."""
-    from cig.methods import weights_of
-
-    source = f"--methods {text!r}"
-    name, _, rest = text.strip().partition(" ")
-    table = keys_of(rest, source)
-    preprocessing = {"": None, "clip": "clip", "targetpad": "targetpad"}
-    if table.get("preprocessing", "") not in preprocessing:
-        raise UsageError(f"{source}: preprocessing is clip or targetpad")
-    weights = weights_of(name)
-    shared = clip if weights.clip and not weights.phi and not weights.words else None
-    return Searching(
-        method=name,
-        clip=table.get("clip", shared),
-        phi=Path(table["phi"]) if "phi" in table else None,
-        options={key: own for key, own in table.items() if key not in ("clip", "phi", "preprocessing")},
-        preprocessing=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
-    )
-
-
-def keys_of(text: str, source: str) -> dict[str, str]:
-    """Raises UsageError for what is no KEY=VALUE."""
-    try:
-        words = [word.partition("=") for word in shlex.split(text)]
-    except ValueError as error:
-        raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
-    bare = next((word for word, mark, _ in words if not mark), None)
-    if bare is not None:
-        raise UsageError(f'{source}: "{bare}" is no KEY=VALUE; {EXAMPLE}')
-    return {key: value for key, _, value in words}
-
-
-def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("name", "weight")) -> Branching:
-    """Raises UsageError for an unknown key, a value of the wrong kind, or the lack of one that is needed."""
-    known = [field.name for field in fields(Branching)]
-    for key in table:
-        if key not in known:
-            raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, known)}')
-    if not set(needed) <= set(table):
-        raise UsageError(f"{source}: a branch needs a {' and a '.join(needed)}, {EXAMPLE}")
-    try:
-        asked = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
-    if asked.copies < 1:
-        raise UsageError(f"{source}: copies={asked.copies} should be at least 1")
-    if not SIDES[0] <= asked.side <= SIDES[1]:
-        raise UsageError(f"{source}: side={asked.side} should be {SIDES[0]} to {SIDES[1]} pixels")
-    if asked.pictures == "reference-image" and not {"method", "caption"} & set(table):
-        return replace(asked, method="image", caption=False)  # the picture alone, whoever searches
-    return asked
-
-
-def _yes(value: Any) -> bool:
-    if str(value).lower() not in ("yes", "no", "true", "false"):
-        raise ValueError(f"caption={value} should be yes or no")
-    return str(value).lower() in ("yes", "true")
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int, "side": int}
-
-
-def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
-    """Those of the flags; without any, the [[branch]] tables of cig.toml."""
-    if flags:
-        return tuple(map(parse, flags))
-    return tuple(branching(table, "cig.toml, [[branch]]") for table in config.branch_tables())
 
 
 def check(searching: Searching) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cig.io.digests import digest, digest_of, set_digest
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import digest, digest_of, set_digest
 from cig.io.images import read_batches
 from cig.runtime import Interrupted, batches, jsonable, progress, versions
 from cig.types import Method, Query

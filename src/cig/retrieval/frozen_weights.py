@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import InputError, NotFoundError
-from cig.io.files import read_object, write_json
+from cig.io.json_files import read_object, write_json
 
 STEP = 0.05
 GRID = tuple(round(STEP * i, 2) for i in range(21))  # the reference's share, 0 to 1

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from cig.errors import CigError, some
-from cig.io.files import append_json, make_folder, write_json
+from cig.io.files import make_folder
+from cig.io.json_files import append_json, write_json
 from cig.runtime import progress, say
 from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT, Groups, State, begin, resume, save

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import some
-from cig.io.files import write_bytes, write_json
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 from cig.runtime import versions
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from cig import registry
 from cig.benchmarks import load_benchmarks
+from cig.benchmarks._requirements import need_pictures
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation.score import evaluate
-from cig.io.files import digest_of
+from cig.io.digests import digest_of
 from cig.models.clip import Clip
 from cig.models.phi import Im2Text, InversionMethod, Inverter, Phi
-from cig.preflight import need_pictures
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.rank import search, wanted_pictures
 from cig.runtime import say

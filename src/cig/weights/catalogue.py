@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from cig import config, registry
 from cig.errors import CigError, NotFoundError, did_you_mean, some
+from cig.generators import Composing, Generation
 from cig.io import hub
-from cig.io.files import read_object
+from cig.io.files import weights_at
+from cig.io.hub import is_hub_id
+from cig.io.json_files import read_object
 from cig.methods import ALIASES, EMBEDDED, OUR_LICENCE, Weights
-from cig.options import Composing, Generation
-from cig.preflight import is_hub_id, weights_at
 
 Kind = Literal["phi", "tower", "unet", "vae", "scheduler"]
 COMPOSERS, GENERATORS = ("extract", "run"), ("generate", "run")  # verbs

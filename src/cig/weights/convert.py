@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
 from cig.io import hub
-from cig.io.files import (
-    digest,
-    file_digest,
-    folder_digest,
-    make_folder,
-    read_object,
-    stat_file,
-    write_bytes,
-    write_json,
-    writing,
-)
+from cig.io.digests import digest, file_digest, folder_digest
+from cig.io.files import make_folder, stat_file, write_bytes, writing
+from cig.io.json_files import read_object, write_json
 from cig.weights.verify import Finding, compare_widths, inspect, weight_files
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cig.errors import IncompleteError, NotFoundError, some
-from cig.io.files import write_json
+from cig.io.json_files import write_json
 from cig.runtime import say
 from cig.weights import catalogue
 from cig.weights.convert import adopt_folder

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, some
 from cig.io import hub
-from cig.io.files import file_digest, folder_digest, read_object, stat_file
+from cig.io.digests import file_digest, folder_digest
+from cig.io.files import stat_file
+from cig.io.json_files import read_object
 from cig.io.tensors import read_header
 from cig.runtime import say
 from cig.weights.catalogue import Weight, composing_clips

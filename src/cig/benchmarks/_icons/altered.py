@@ -39,7 +39,7 @@ from cig.benchmarks._icons.rules import (
 )
 from cig.benchmarks._icons.scenes import SAME_INK, IconScenes
 from cig.benchmarks._icons.triplets import FORMS, INK
-from cig.io.files import digest
+from cig.io.digests import digest
 
 VIEWS = 3
 SHARE_INK = 0.25  # of views that are in another ink, too

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cig.benchmarks._icons.captions import caption, distracted
 from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
-from cig.io.files import digest
+from cig.io.digests import digest
 from cig.io.images import MEAN, STD
 from cig.types import PairBatch
 

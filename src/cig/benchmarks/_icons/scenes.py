@@ -15,7 +15,7 @@ from torch import Tensor
 from cig.benchmarks._icons.captions import clauses
 from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
 from cig.benchmarks._icons.pairs import SIDE, plain, uncropped, viewed
-from cig.io.files import digest
+from cig.io.digests import digest
 
 INKS_EACH = 2  # pictures of each drawing
 SHARE_SILENT = 0.15  # of captions that say nothing

@@ -17,7 +17,7 @@ from torch import Tensor
 from cig.benchmarks._icons.captions import article, points, side_of
 from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
 from cig.benchmarks._icons.pairs import SIDE, plain, uncropped, viewed
-from cig.io.files import digest
+from cig.io.digests import digest
 
 ATTRIBUTES = ("badge", "enclosure", "direction", "style")
 INK = "ink"

@@ -12,7 +12,7 @@ from typing import Any
 from cig.errors import CigError, IncompleteError, some
 from cig.evaluation.report import notes
 from cig.evaluation.submissions import validate
-from cig.io.files import write_json
+from cig.io.json_files import write_json
 from cig.pipelines.reproduce.published import Cell, cells, find
 from cig.pipelines.reproduce.requirements import Lack, lacks
 from cig.pipelines.reproduce.run import Attempt, Places, commands

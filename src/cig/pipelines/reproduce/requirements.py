@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from cig import config
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_list, need_pictures
 from cig.errors import NotFoundError
+from cig.generators import need_unet
+from cig.io.hub import need_model
 from cig.methods import Source, split_method, weights_of
-from cig.options import Data
 from cig.pipelines._models import phi_checks
 from cig.pipelines._search_benchmark import check_searching
 from cig.pipelines.reproduce.run import Attempt, Places
-from cig.preflight import need_list, need_model, need_pictures, need_unet
 
 CLIP_FILES = (  # one of them is there where a CLIP is
     *("model.safetensors", "model.safetensors.index.json"),

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cig import config
+from cig.benchmarks import Data
 from cig.errors import IncompleteError
-from cig.io.files import read_object, remove
-from cig.options import Composing, Compute, Data, Generation, Searching
+from cig.generators import Composing, Generation
+from cig.io.files import remove
+from cig.io.json_files import read_object
 from cig.pipelines import pipeline
 from cig.pipelines.reproduce.published import Cell
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 
 IMAGINED_AT_ONCE = 4
 

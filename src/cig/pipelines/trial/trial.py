@@ -16,11 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cig.benchmarks import Data
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.io.files import append_json, digest_of, read_bytes, read_object, write_json
+from cig.generators import Composing, Generation
+from cig.io.digests import digest_of
+from cig.io.files import read_bytes
+from cig.io.json_files import append_json, read_object, write_json
 from cig.io.manifest import COST_KINDS, need_kinds
-from cig.options import Composing, Data, Generation, Searching
 from cig.pipelines._search_benchmark import branches_text
+from cig.retrieval.requests import Searching
 from cig.runtime import jsonable
 from cig.types import Query, Ranking
 

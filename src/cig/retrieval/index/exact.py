@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from cig.errors import CigError, NotFoundError, PictureError
 from cig.io.dataset_paths import walk_pictures
+from cig.io.digests import digest_of
 from cig.io.feature_cache import INDEXES, FeatureCache
-from cig.io.files import digest_of, read_object, write_bytes, write_json
+from cig.io.files import write_bytes
 from cig.io.images import Preprocess, read_pixels
+from cig.io.json_files import read_object, write_json
 from cig.retrieval.features import PictureFeatures, embed_pictures, picture_space
 from cig.types import Method
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import InputError, UsageError
+from cig.io.digests import digest
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import digest
 from cig.models.dual_encoder import Tower
 from cig.retrieval.features import PictureFeatures, content_of, embed_pictures
 from cig.retrieval.rank import top_k

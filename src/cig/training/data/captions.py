@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Protocol
 
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.io.files import read_json
+from cig.io.json_files import read_json
 from cig.io.tables import FORMS, Row, each_line, each_row
 from cig.training.data import load_pairs
 from cig.training.step import Order, Step

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError
-from cig.io.files import file_digest, write_bytes, write_json
+from cig.io.digests import file_digest
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 from cig.io.tables import Row, each_row
 from cig.runtime import versions
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, PictureError
-from cig.io.files import append_json, make_folder
+from cig.io.files import make_folder
 from cig.io.images import Preprocess, read_pixels
+from cig.io.json_files import append_json
 from cig.runtime import say
 
 UNREADABLE = "unreadable.jsonl"

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.io import hub
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.runtime import batches, quiet_transformers, seed_of
 
 

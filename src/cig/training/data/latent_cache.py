@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from cig.errors import InputError, some
-from cig.io.files import digest_of, fingerprints, sweep, write_bytes
+from cig.io.digests import digest_of, fingerprints
+from cig.io.files import sweep, write_bytes
 from cig.io.tensors import map_tensors
 from cig.models.phi import Composer
 from cig.runtime import batches, progress, say

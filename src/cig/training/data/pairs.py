@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cig.errors import InputError, NotFoundError, some
 from cig.io.dataset_paths import stays_below
-from cig.io.files import UNSAYABLE, digest
+from cig.io.digests import digest
+from cig.io.files import UNSAYABLE
 from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
 from cig.training import processes

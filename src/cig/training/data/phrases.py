@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from cig.errors import InputError, MismatchError, UsageError, plain, some
-from cig.io.files import append_json, fingerprints, make_folder, read_object, sweep, write_json, writing
+from cig.io.digests import fingerprints
+from cig.io.files import make_folder, sweep, writing
+from cig.io.json_files import append_json, read_object, write_json
 from cig.io.pickles import read_pickled_lists
 from cig.io.tables import each_row
 from cig.runtime import progress, say, versions

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import CigError, PixelsError, reason
-from cig.io.files import read_object, stat_file, write_json
+from cig.io.files import stat_file
 from cig.io.image_checks import Trouble, look_at
 from cig.io.images import check_pixels
+from cig.io.json_files import read_object, write_json
 from cig.runtime import batches
 from cig.training import processes
 from cig.training.data.framing import Frame, Size

@@ -15,7 +15,7 @@ from cig import registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.dataset_paths import walk_pictures
-from cig.io.files import digest
+from cig.io.digests import digest
 from cig.io.images import Preprocess
 from cig.training import processes
 from cig.training.data import has_pairs, load_pairs

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cig.io.files import remove, write_bytes, write_json
+from cig.io.files import remove, write_bytes
+from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
 from cig.io.tensors import read_tensors
 from cig.methods.oti import model_name

@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from cig.errors import InputError, plain, some
-from cig.io.files import digest_of
+from cig.io.digests import digest_of
 from cig.io.images import Preprocess, read_picture
 from cig.runtime import say
 from cig.training.data.framing import Frame

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cig.io.files import digest, set_digest
+from cig.io.digests import digest, set_digest
 from cig.models.clip import PLACEHOLDER, Clip
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them

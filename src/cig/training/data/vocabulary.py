@@ -10,7 +10,8 @@ from typing import Any
 
 from cig.config import user_cache
 from cig.errors import InputError, NotFoundError, plain, some
-from cig.io.files import digest, read_bytes, write_bytes
+from cig.io.digests import digest
+from cig.io.files import read_bytes, write_bytes
 from cig.io.http import Rules, Web, WebError, named_hosts, retried
 from cig.io.tables import FORMS, each_row, read_rows
 from cig.runtime import say

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.generators.sdxl import pipeline_for
-from cig.io.files import write_bytes, write_json
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DEFAULTED = "_use_default_values"  # names of settings that a loader would put back to its own, whatever they are now

@@ -56,8 +56,8 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     """The UNet of a folder or hub id with unet/. Raises NotFoundError or InputError."""
     from diffusers import UNet2DConditionModel
 
+    from cig.generators import need_unet
     from cig.generators.sdxl import load_part
-    from cig.preflight import need_unet
 
     options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
     return load_part(UNet2DConditionModel, need_unet(source, "--start"), subfolder="unet", **options)

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cig.errors import InputError, NotFoundError, UsageError, reason, some
-from cig.io.files import identity, make_folder, write_bytes, write_json
+from cig.io.digests import identity
+from cig.io.files import make_folder, write_bytes
+from cig.io.json_files import write_json
 from cig.models.clip import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cig.errors import UsageError
 from cig.generators.sdxl import shown_reference
-from cig.io.files import identity, make_folder
+from cig.io.digests import identity
+from cig.io.files import make_folder
 from cig.models.phi import Composer
 from cig.training.data.latent_cache import Encoded, Encoder, in_full, shape_of, shelve
 from cig.training.loop import train

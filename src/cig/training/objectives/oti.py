@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cig.errors import UsageError, some
-from cig.io.files import fingerprints
+from cig.io.digests import fingerprints
 from cig.io.images import Preprocess, read_batches
 from cig.methods._picture_names import twice
 from cig.models.clip import Clip

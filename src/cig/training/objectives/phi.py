@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cig.errors import CigError, some
-from cig.io.files import identity
+from cig.io.digests import identity
 from cig.models.clip import Clip
 from cig.models.phi import Im2Text, Phi, kind_of, need_fit, read_phi
 from cig.runtime import say

@@ -1,0 +1,87 @@
+"""Branches and methods as people write them, by flag or in cig.toml -> the records that a search is asked with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from cig import config, registry
+from cig.errors import UsageError, did_you_mean
+from cig.generators import _controls
+from cig.pipelines.compare import Comparing
+from cig.retrieval.fusion import PSEUDO_TARGET
+from cig.retrieval.requests import EXAMPLE, Branching, keys_of, parse_method
+
+SIDES = (8, 2048)  # pixels that a VAE is given at once, a side
+
+
+def parse(text: str) -> Branching:
+    """One `--branch`: words of KEY=VALUE, quoted where a value has spaces."""
+    source = f"--branch {text!r}"
+    return branching(keys_of(text, source), source)
+
+
+def parse_named(text: str) -> Branching:
+    """One of `--branches`: a ready-made name, or the words of a `--branch`, whose weight may be left out."""
+    source = f"--branches {text!r}"
+    table = keys_of(text, source) if "=" in text else {"name": text, "pictures": text}
+    return branching(table, source, needed=("name",))
+
+
+def parse_contest(
+    methods: Sequence[str], branches: Sequence[str], clip: str | None, family: str = "", **rest: Any
+) -> Comparing:
+    """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
+    modest = ["reference-image", "reference-augmented", "oracle"]
+    ready = [PSEUDO_TARGET, *_controls.names()] if rest["pseudo_targets"] else modest
+    return Comparing(
+        methods=tuple(parse_method(text, clip) for text in methods or usual_methods(family)),
+        branches=tuple(map(parse_named, branches or ready)),
+        strict_methods=bool(methods),
+        strict_branches=bool(branches),
+        **rest,
+    )
+
+
+def usual_methods(family: str) -> list[str]:
+    """All of them; with the weights that were made for a benchmark, where a variant is called by its name (icons)."""
+    names = registry.names("methods")
+    return [f"{name}/{family}" if family in registry.load("methods", name).VARIANTS else name for name in names]
+
+
+def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("name", "weight")) -> Branching:
+    """Raises UsageError for an unknown key, a value of the wrong kind, or the lack of one that is needed."""
+    known = [field.name for field in fields(Branching)]
+    for key in table:
+        if key not in known:
+            raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, known)}')
+    if not set(needed) <= set(table):
+        raise UsageError(f"{source}: a branch needs a {' and a '.join(needed)}, {EXAMPLE}")
+    try:
+        asked = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
+    if asked.copies < 1:
+        raise UsageError(f"{source}: copies={asked.copies} should be at least 1")
+    if not SIDES[0] <= asked.side <= SIDES[1]:
+        raise UsageError(f"{source}: side={asked.side} should be {SIDES[0]} to {SIDES[1]} pixels")
+    if asked.pictures == "reference-image" and not {"method", "caption"} & set(table):
+        return replace(asked, method="image", caption=False)  # the picture alone, whoever searches
+    return asked
+
+
+def _yes(value: Any) -> bool:
+    if str(value).lower() not in ("yes", "no", "true", "false"):
+        raise ValueError(f"caption={value} should be yes or no")
+    return str(value).lower() in ("yes", "true")
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int, "side": int}
+
+
+def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
+    """Those of the flags; without any, the [[branch]] tables of cig.toml."""
+    if flags:
+        return tuple(map(parse, flags))
+    return tuple(branching(table, "cig.toml, [[branch]]") for table in config.branch_tables())
