@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import tiny
+from browsing import BROWSER, browser
 from cig.benchmarks import icons
 from cig.runtime import quiet_transformers
 
@@ -82,3 +83,11 @@ def annotations():
 def published():
     """A small case with the outputs of the published implementation on it."""
     return _outside("CIG_REFERENCE", "reference", "the published implementation's outputs are")
+
+
+@pytest.fixture(scope="module")
+def opened():
+    if not BROWSER:
+        pytest.skip("no chromium or google-chrome on this machine")
+    with browser() as ready:
+        yield ready

@@ -2,7 +2,7 @@
 
     python recipes/icons/queries.py                      # -> src/cig/assets/icons/{val,test}.json.xz
 
-No model takes part. The test split's digest is frozen in tests/test_icons.py before any model is trained.
+No model takes part. The test split's digest is frozen in tests/benchmarks/test_icons.py before any model is trained.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from browsing import BROWSER, PALE, TOO_WIDE, browser
+from calls import run
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.significance import chance_of, sign_test
 from cig.pipelines.trial.page import MOST, Booth, Server
@@ -29,10 +31,8 @@ from cig.pipelines.trial.trial import LONGEST, Case, Trial, Trying, Votes, make
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 from cig.types import Query, Ranking
-from test_cli import run
-from test_page import BROWSER, PALE, TOO_WIDE, browser
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 COST = {"queries": 4, "seconds": 10.0, "gigabytes": 1.5, "device": "a GPU"}
 

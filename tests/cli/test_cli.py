@@ -9,19 +9,11 @@ from unittest.mock import Mock
 
 import pytest
 
+from calls import run
 from cig import config
 from cig.cli.main import app, main
 from cig.io import files
 from cig.runtime import Interrupted
-
-
-def run(capsys, *words):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as done:
-        main([str(word) for word in words])
-    shown = capsys.readouterr()
-    return done.value.code or 0, shown.out, shown.err
-
 
 # The published command lines, with only the script's name replaced, from an empty folder
 

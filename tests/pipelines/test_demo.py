@@ -129,7 +129,7 @@ def test_half_a_question_is_a_wrong_call(flags, named, capsys):
 
 @pytest.mark.parametrize("page", ["README.md", "README.vi.md", "src/cig/demo.py"])
 def test_a_shown_search_has_an_answer(page):
-    text = (Path(__file__).parents[1] / page).read_text()
+    text = (Path(__file__).parents[2] / page).read_text()
     shown = re.findall(r"cig demo --query (\S+) --text [\"']has an? (\w+) badge[\"']", text)
     assert len(shown) == len(re.findall(r"cig demo --query \w", text)) == 1
     icons = read_set("tabler").icons

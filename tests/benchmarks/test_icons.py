@@ -72,7 +72,7 @@ CORPUS = {
     "proicons": "c756a4805173fcd0dba06932b38f0a3b20cf9c971ebdf5bbafb3d59e289344c1",
     "corpus.json": "16cc3f46c7bb7240a4d66f9d2bbd54e4a6fb68b50b1d3387a65659560d98d28b",
 }
-DATASHEET = Path(__file__).parents[1] / "docs" / "icons.md"
+DATASHEET = Path(__file__).parents[2] / "docs" / "icons.md"
 
 
 # What is shipped

@@ -9,7 +9,7 @@ import torch
 
 from cig.training.checkpoint import trained
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

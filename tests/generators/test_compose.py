@@ -1,13 +1,15 @@
 """Embeddings of queries: each distinct reference once, resume by position, what cannot be composed is named."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 from cig import load_benchmark, load_composer
-from cig.errors import MismatchError
+from cig.errors import MismatchError, NotFoundError
 from cig.generators._compose import Composed, EmbeddingFolder, extract
+from cig.pipelines._models import need_embeddings
 from cig.runtime import Shard
 from cig.types import Benchmark
 
@@ -133,3 +135,13 @@ def test_two_benchmarks_do_not_share_a_folder(world, benchmark, composer, tmp_pa
     extract(benchmark, composer, tmp_path)
     with pytest.raises(MismatchError, match="benchmark: 'circo/val' there, 'circo/test' now"):
         extract(load_benchmark("circo/test", world), composer, tmp_path)
+
+
+def test_a_category_may_be_a_part_of_a_folders_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    for place in ("out", "out/emb_{category}", "out/{category}", "{category}/emb", f"{tmp_path}/out/{{category}}/emb"):
+        need_embeddings(Path(place))
+    for place in ("none", "none/emb_{category}", "none/{category}"):
+        with pytest.raises(NotFoundError, match="is not a folder of embeddings"):
+            need_embeddings(Path(place))

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import serving
+from calls import run
 from cig.benchmarks import load_benchmark
 from cig.download import circo
 from cig.io.resumable import Known
-from test_cli import run
 
 PICTURES = 60  # of the tiny world, each split of CIRR, and CIRCO
 
@@ -237,7 +237,7 @@ except SystemExit as end:
 
 
 def line(point, words):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     command = [sys.executable, "-c", LINE, str(point), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 

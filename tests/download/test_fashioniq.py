@@ -970,7 +970,7 @@ for point, line in json.loads(sys.argv[1]).items():
     ended = kills.finish(kills.fork(line, lambda: kills.die_at(int(point), [0])))
     assert ended == -9, f"at {point}: {ended}"
 """
-    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     subprocess.run([sys.executable, "-c", code, json.dumps(lines)], env=where, check=True)
 
 

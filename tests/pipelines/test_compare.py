@@ -25,7 +25,7 @@ from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.retrieval.requests import parse_method
 from cig.runtime import Compute
-from test_methods import source_of
+from searchers import source_of
 
 BENCHMARKS = {"cirr/val": ".", "circo/val": ".", "fashioniq/val": ".", "folder/val": "shop"}  # where each lies
 

@@ -22,7 +22,7 @@ from cig.pipelines.reproduce.published import cells, find, imagining, to_markdow
 from cig.pipelines.reproduce.run import Attempt, Places, commands
 from cig.runtime import Compute
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module", autouse=True)

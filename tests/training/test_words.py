@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import serving
+from calls import run
 from cig import config
 from cig.cli import train_oti, train_words
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
@@ -25,7 +26,6 @@ from cig.training.data.phrases import generate_phrases, mended, read_phrases
 from cig.training.data.pictures import load_pictures
 from cig.training.data.templates import TEMPLATES
 from cig.training.data.vocabulary import load_concepts, load_vocabulary, of_names
-from test_cli import run
 
 ICONS = EMBEDDED / "clip"  # a small CLIP that is shipped
 

@@ -2,14 +2,13 @@
 
 The two pictures of it in docs/ are made again by this file, on the tiny world, so its pictures are drawn shapes:
 
-    PYTHONPATH=src:examples python tests/test_page.py docs
+    PYTHONPATH=src:examples:tests python tests/evaluation/test_html.py docs
 """
 
 import random
 import shutil
 import sys
 import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,10 @@ from PIL import Image, ImageOps
 
 import cig
 import tiny
+from browsing import PALE, SCROLL, TOO_WIDE, Tab, browser
 from cig.evaluation import html as page
 from cig.types import Benchmark, Query, Ranking, Report
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-QUIET += " --disable-component-update --disable-sync"
 HOSTILE = (
     "</script><script>document.title='x'</script><img src=x onerror=document.title='x'>",
     "\"quoted\" & 'quoted' {{ 7 * 7 }} \u2028\u2029\x00",
@@ -178,24 +175,6 @@ def spiced(part, captions, tags):
     )
 
 
-@contextmanager
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=BROWSER, headless=True, args=QUIET.split())
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def opened():
-    if not BROWSER:
-        pytest.skip("no chromium or google-chrome on this machine")
-    with browser() as ready:
-        yield ready
-
-
 @pytest.fixture(scope="module")
 def pages(world, tmp_path_factory):
     """Two files: CIRCO's with hostile captions, and FashionIQ's with a picture that cannot be read."""
@@ -206,69 +185,6 @@ def pages(world, tmp_path_factory):
     chosen[0] = replace(chosen[0], pseudo_target=None, reference=page.Shown("gone", folder / "gone.jpg"))
     (folder / "fashioniq.html").write_text(page.to_html(report, chosen[:9], *rest), encoding="utf-8")
     return folder
-
-
-class Tab:
-    """A page that is open, and everything it asked for or complained of."""
-
-    def __init__(self, opened, file, width=1280, scheme="light", fragment="", **more):
-        self.file, self.asked, self.complaints = file, [], []
-        self.page = opened.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri() + fragment)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.page.close()
-
-    @property
-    def count(self):
-        """(said, seen): what the page says it shows, and the cards that can be seen."""
-        said = self.page.text_content("#count").split()
-        return int(said[1]), self.page.locator("article:visible").count()
-
-    def focused(self):
-        return self.page.evaluate("document.activeElement.name || document.activeElement.className")
-
-    def tab_to(self, name):
-        """By the keyboard alone; says whether the focus can be seen."""
-        for _ in range(40):
-            self.page.keyboard.press("Tab")
-            if self.focused() == name:
-                return self.page.evaluate("document.activeElement.matches(':focus-visible')")
-        raise AssertionError(f"Tab does not reach {name}")
-
-
-SCROLL = """async () => {
-  for (let y = 0; y < document.body.scrollHeight; y += 600) {
-    scrollTo({ top: y, behavior: "instant" });
-    await new Promise((done) => setTimeout(done, 30));
-  }
-  // twice: a busy browser drops a decoding now and then, and a broken picture fails again
-  await Promise.all([...document.images].map((image) => image.decode().catch(() => image.decode())));
-}"""
-PALE = """() => {
-  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => numbers(colour).slice(0, 3).map((c) => c / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const paper = (e) => getComputedStyle(e).backgroundColor;
-  const behind = (e) => (numbers(paper(e))[3] === 0 ? behind(e.parentElement) : paper(e));
-  const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  const texts = [...document.body.querySelectorAll("*:not(script, style, noscript, option)")]
-    .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
-  const pale = texts.filter((e) => ratio(light(getComputedStyle(e).color), light(behind(e))) < 4.5);
-  return [texts.length, pale.map((e) => e.outerHTML.slice(0, 80))];
-}"""
-
-
-TOO_WIDE = """() => [...document.body.querySelectorAll("*")]
-  .filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > 360)
-  .map((e) => e.outerHTML.slice(0, 80))"""
 
 
 @pytest.mark.parametrize("name", ["circo", "fashioniq"])

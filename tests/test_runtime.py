@@ -1,0 +1,89 @@
+"""What the machine has: seeds, devices, batches, progress."""
+
+import subprocess
+
+import pytest
+import torch
+
+from cig import runtime
+from cig.errors import UsageError
+from cig.runtime import say
+
+
+def test_seeds():
+    """Per query: the first 8 bytes of sha256 of "1600/cirr/val/7/0", mod 2^63."""
+    assert runtime.seed_of("published", 1600, "cirr/val", "7", 2) == 1602
+    assert runtime.seed_of("per-query", 1600, "cirr/val", "7", 0) == 1151054576656719478
+    seeds = {runtime.seed_of("per-query", 1600, name, query, k) for name in "ab" for query in "cd" for k in range(3)}
+    assert len(seeds) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_devices_and_dtypes():
+    cpu = runtime.resolve_device("cpu")
+    assert runtime.resolve_dtype("auto", cpu, on_gpu="float16") == torch.float32
+    assert runtime.resolve_dtype("auto", torch.device("cuda"), on_gpu="float16") == torch.float16
+    for wrong in ("cuda:99", "gpu"):
+        with pytest.raises(UsageError, match="is not on this machine"):
+            runtime.resolve_device(wrong)
+    with pytest.raises(UsageError, match='Did you mean "float16"'):
+        runtime.resolve_dtype("float1", cpu)
+
+
+def test_a_run_on_the_cpu_is_measured_there_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    with runtime.measured() as cost:
+        pass
+    assert cost.device.startswith("cpu (")
+
+
+def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
+    """Whoever keeps the environment in a checkout of their own."""
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/runtime.py").write_text("")
+    own = ["git", "-C", str(tmp_path), "-c", "user.name=I", "-c", "user.email=i@example.org"]
+    for words in (["init", "-q"], ["add", "mine.py"], ["commit", "-q", "-m", "mine"]):
+        subprocess.run([*own, *words], check=True)
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "site/runtime.py"))
+    assert runtime.commit() is None
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "mine.py"))
+    assert len(runtime.commit() or "") == 40
+
+
+def test_batches_are_fixed_by_position():
+    assert [list(chunk) for chunk in runtime.batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys):
+    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("imagine: 1 of 2, ")
+    assert second.endswith("s/batch, about 0 min left")
+
+
+def test_progress_of_bytes(monkeypatch, capsys):
+    came = iter([5_000_000, 10_000_000, 20_000_000])
+    done = [0]
+
+    def beats():
+        for done[0] in came:
+            yield
+
+    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    assert len(list(runtime.progress_bytes(beats(), lambda: done[0], lambda: 20_000_000, "a.zip"))) == 3
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("a.zip: 5 of 20 MB, ")
+    assert first.endswith("about 0 min left")
+    assert last.startswith("a.zip: 20 of 20 MB, ")
+    assert runtime._how_far(3_200_000_000, 20_000_000_000, 7e6) == "3,200 of 20,000 MB, 7.0 MB/s, about 40 min left"
+    assert runtime._how_far(1_000_000, 0, 0.0) == "1 MB, 0.0 MB/s"
+
+
+def test_a_name_moves_no_terminal(capsys):
+    say("not readable: \x1b[2J\x07.jpg\nand é\tso on \udcff")
+    assert capsys.readouterr().err == "not readable: \\x1b[2J\\x07.jpg\nand é\tso on \\udcff\n"
