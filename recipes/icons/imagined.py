@@ -18,7 +18,7 @@ from cig.generators._generate import Imagining, imagine
 from cig.io.files import write_png
 from cig.io.json_files import read_object, write_json
 from cig.methods import Source, load_method
-from cig.models.phi import Composer, load_composer
+from cig.models.composer import Composer, load_composer
 from cig.retrieval.features import embed_pictures
 from cig.runtime import progress
 from cig.types import Benchmark

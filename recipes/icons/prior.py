@@ -28,7 +28,7 @@ from cig.io.files import make_folder, write_bytes
 from cig.io.images import read_batches
 from cig.io.tensors import read_tensors
 from cig.models.clip import Clip
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.runtime import batches, progress
 from cig.training.data import load_scenes
 from cig.training.data.latent_cache import shelve

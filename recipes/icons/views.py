@@ -10,7 +10,7 @@ from pathlib import Path
 from cig.generators._controls import Making, Pictures, shuffled
 from cig.io.feature_cache import FeatureCache
 from cig.methods import Source, load_method
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.types import Benchmark, Branch, Method
 from imagined import Made, composer_of
 from prior import PriorMethod

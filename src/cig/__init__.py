@@ -32,7 +32,7 @@ _HOMES = {
     "load_benchmark": "benchmarks",
     "load_benchmarks": "benchmarks",
     "load_clip": "models.clip",
-    "load_composer": "models.phi",
+    "load_composer": "models.composer",
     "load_generator": "generators",
     "load_method": "methods",
     "search": "retrieval.rank",

@@ -15,7 +15,7 @@ from cig.generators._compose import Composed, EmbeddingFolder, Shown, extract
 from cig.generators._generate import Imagining, brightness, imagine
 from cig.io.files import write_png
 from cig.io.manifest import Manifest
-from cig.models.phi import load_composer
+from cig.models.composer import load_composer
 from cig.pipelines._models import load_composer as composer_of
 from cig.runtime import Compute, Shard
 from cig.types import Benchmark, ComposedEmbedding, Query

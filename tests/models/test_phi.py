@@ -7,8 +7,10 @@ import oracle
 from cig import Phi, load_composer
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.images import Preprocess, read_picture
+from cig.methods._inversion import over_orders
 from cig.models.clip import load_clip
-from cig.models.phi import join_captions, load_phi, over_orders, prompt, prompts
+from cig.models.phi import load_phi
+from cig.models.prompts import join_captions, prompt, prompts
 
 
 @pytest.fixture(scope="module")

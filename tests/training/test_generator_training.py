@@ -30,7 +30,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_png
 from cig.io.images import MEAN, STD
 from cig.io.tensors import map_tensors, read_tensors
-from cig.models.phi import load_composer
+from cig.models.composer import load_composer
 from cig.training import loop
 from cig.training.data import latent_cache, load_scenes
 from cig.training.data.framing import Frame

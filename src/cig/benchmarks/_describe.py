@@ -16,7 +16,7 @@ import numpy as np
 from cig.benchmarks._check import EXAMPLES, Finding, fields, line
 from cig.io.image_checks import BITS, Look, look_at, near
 from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
-from cig.models.phi import PROMPT, prompts
+from cig.models.prompts import PROMPT, prompts
 from cig.types import TARGET, Benchmark, Query
 
 CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end included

@@ -214,7 +214,7 @@ def generator(
     import torch
 
     from cig.io.images import limit_pixels
-    from cig.models.phi import load_composer
+    from cig.models.composer import load_composer
     from cig.training.data import load_scenes
     from cig.training.data.framing import Frame
     from cig.training.objectives._diffusion import Prediction

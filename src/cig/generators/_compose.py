@@ -18,7 +18,7 @@ from cig.io.images import Batch, read_batches, read_picture
 from cig.io.manifest import Manifest, asked_by, is_stale
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.runtime import Shard, batches, progress
 from cig.types import Benchmark, ComposedEmbedding, Query
 

@@ -15,7 +15,7 @@ from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest, asked_by
 from cig.io.query_files import find_by_id, picture_name, stems_of
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
 

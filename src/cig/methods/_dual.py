@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import normalize
 
 from cig.methods import CLIPS, Source, Weights
-from cig.models.phi import over_orders, prompts
+from cig.methods._inversion import over_orders
+from cig.models.prompts import prompts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,8 +22,9 @@ from cig.io.json_files import read_object
 from cig.methods import Option, Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower
+from cig.methods._inversion import over_orders
 from cig.methods._picture_names import Names
-from cig.models.phi import join_captions, over_orders
+from cig.models.prompts import join_captions
 from cig.types import Query
 
 if TYPE_CHECKING:

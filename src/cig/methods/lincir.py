@@ -8,7 +8,8 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
-from cig.models.phi import InversionMethod, Inverter
+from cig.methods._inversion import InversionMethod
+from cig.models.phi import Inverter
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "lincir_large.pt")
 _SHA256 = "5ba98d52db7a5e9a78f9ba7436991235477b89544caf246e4659642bf9b409bd"  # as public projects check it

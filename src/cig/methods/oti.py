@@ -21,9 +21,9 @@ from cig.io.json_files import read_json, read_object
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights
+from cig.methods._inversion import WordMethod
 from cig.methods._picture_names import Names
 from cig.models.clip import Clip
-from cig.models.phi import WordMethod
 from cig.types import Query
 
 VARIANTS = {name: Weights(CLIPS[name], words=True) for name in ("b32", "l14")}

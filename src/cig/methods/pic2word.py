@@ -10,7 +10,8 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Source, Weights
-from cig.models.phi import InversionMethod, Inverter
+from cig.methods._inversion import InversionMethod
+from cig.models.phi import Inverter
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")
 _ICONS = str(EMBEDDED / "pic2word" / "phi.safetensors")

@@ -6,7 +6,8 @@ from typing import Any
 from cig.io.digests import identity
 from cig.io.images import Preprocess, Preprocessing
 from cig.methods import CLIPS, Source, Weights
-from cig.models.phi import InversionMethod, Inverter
+from cig.methods._inversion import InversionMethod
+from cig.models.phi import Inverter
 
 _RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"
 VARIANTS = {

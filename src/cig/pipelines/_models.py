@@ -19,7 +19,7 @@ from cig.types import Benchmark, Generator
 if TYPE_CHECKING:
     from cig.generators._compose import Conditions
     from cig.io.feature_cache import FeatureCache
-    from cig.models.phi import Composer
+    from cig.models.composer import Composer
 
 
 def phi_checks(composing: Composing) -> list:
@@ -29,7 +29,7 @@ def phi_checks(composing: Composing) -> list:
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
     from cig.io.feature_cache import FeatureCache
-    from cig.models.phi import recall_composer
+    from cig.models.composer import recall_composer
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)

@@ -13,7 +13,7 @@ from cig.benchmarks import load_benchmark, load_benchmarks
 from cig.errors import InputError
 from cig.generators._compose import EmbeddingFolder
 from cig.io.images import read_picture
-from cig.models.phi import join_captions
+from cig.models.prompts import join_captions
 from cig.types import Benchmark, Query
 
 Item = dict[str, Any]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cig.models.phi import Composer
+    from cig.models.composer import Composer
     from cig.types import Generator
 
 WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # of the images' feature against the pseudo-target's

@@ -14,8 +14,9 @@ from cig.benchmarks._requirements import need_pictures
 from cig.errors import UsageError, did_you_mean, some
 from cig.evaluation.score import evaluate
 from cig.io.digests import digest_of
+from cig.methods._inversion import InversionMethod
 from cig.models.clip import Clip
-from cig.models.phi import Im2Text, InversionMethod, Inverter, Phi
+from cig.models.phi import Im2Text, Inverter, Phi
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.rank import search, wanted_pictures
 from cig.runtime import say

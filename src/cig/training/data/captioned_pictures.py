@@ -14,7 +14,7 @@ from cig.errors import InputError, NotFoundError, did_you_mean
 from cig.io.dataset_paths import stays_below, walk_pictures
 from cig.io.files import read_bytes, stat_file
 from cig.io.tables import Row, read_rows
-from cig.models.phi import join_captions
+from cig.models.prompts import join_captions
 from cig.training.data.scenes import Example
 
 ALIASES = {

@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from cig.models.clip import PLACEHOLDER
-from cig.models.phi import BARE_PROMPT
+from cig.models.prompts import BARE_PROMPT
 
 
 class Word(NamedTuple):

@@ -20,7 +20,7 @@ from cig.errors import InputError, some
 from cig.io.digests import digest_of, fingerprints
 from cig.io.files import sweep, write_bytes
 from cig.io.tensors import map_tensors
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.runtime import batches, progress, say
 from cig.training import processes
 from cig.training.plan import Plan

@@ -10,7 +10,7 @@ from cig.benchmarks import ID, load_benchmarks
 from cig.errors import InputError, NotFoundError, UsageError
 from cig.io.files import stat_file
 from cig.io.json_files import read_json, read_object
-from cig.models.phi import join_captions
+from cig.models.prompts import join_captions
 from cig.training.data.captioned_pictures import captions_of
 from cig.training.data.scenes import Example
 from cig.types import TARGET, Benchmark

@@ -19,7 +19,7 @@ from cig.errors import UsageError
 from cig.generators.sdxl import shown_reference
 from cig.io.digests import identity
 from cig.io.files import make_folder
-from cig.models.phi import Composer
+from cig.models.composer import Composer
 from cig.training.data.latent_cache import Encoded, Encoder, in_full, shape_of, shelve
 from cig.training.loop import train
 from cig.training.model_card import write_card

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from cig.models.clip import Clip
-from cig.models.phi import BARE_PROMPT, Im2Text
+from cig.models.phi import Im2Text
+from cig.models.prompts import BARE_PROMPT
 from cig.training import processes
 from cig.training.data.pictures import PixelSource
 from cig.training.objectives.clip import contrastive

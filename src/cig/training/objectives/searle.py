@@ -13,9 +13,10 @@ from torch.nn import functional
 from cig.errors import UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
+from cig.methods._inversion import WordMethod
 from cig.methods.oti import PseudoWords, words_identity
 from cig.models.clip import Clip
-from cig.models.phi import Phi, WordMethod
+from cig.models.phi import Phi
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
 from cig.training.data.pictures import Pictures

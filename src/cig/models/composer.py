@@ -1,0 +1,98 @@
+"""The composer: reference + caption -> what conditions the generator, by two CLIPs and two phis (CIG, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cig.errors import MismatchError
+from cig.io.digests import identity
+from cig.io.images import Preprocess, Preprocessing
+from cig.models.phi import Inverter, kind_of, load_phi
+from cig.models.prompts import prompts
+from cig.runtime import jsonable
+from cig.types import ComposedEmbedding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cig.io.feature_cache import FeatureCache
+
+
+class Composer:
+    """Reference + caption -> what conditions the generator, by two CLIPs and two phis (CIG, stage 1)."""
+
+    def __init__(self, first: Inverter, second: Inverter, preprocessing: Preprocessing = "clip") -> None:
+        self.first, self.second = first, second
+        self.identity: Mapping[str, Any] = {"clip": first.clip.identity, "clip2": second.clip.identity}
+        self.settings: Mapping[str, Any] = {"preprocessing": preprocessing, "dtype": str(first.clip.dtype)}
+        if first.clip.tokenizer.context != second.clip.tokenizer.context:
+            raise MismatchError(
+                f"{first.clip.identity['source']} reads {first.clip.tokenizer.context} tokens and "
+                f"{second.clip.identity['source']} {second.clip.tokenizer.context}; the generator needs both alike"
+            )
+        self.preprocesses = [
+            Preprocess(clip.size, pad=preprocessing == "targetpad", rgb_first=preprocessing == "clip")
+            for clip in (first.clip, second.clip)
+        ]
+
+    def embed_images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixels for each tower -> features ([B, p1], [B, p2])."""
+        return self.first.clip.embed_images(pixels[0]), self.second.clip.embed_images(pixels[-1])
+
+    def compose(
+        self, ids: Sequence[str], features: tuple[Tensor, Tensor], captions: Sequence[Sequence[str]]
+    ) -> ComposedEmbedding:
+        """Features ([B, p1], [B, p2]) and the captions of B queries -> their composed embeddings."""
+        texts = [prompts(own)[0] for own in captions]
+        states = self.first.clip.text_states(texts, self.first(features[0]))
+        states2 = self.second.clip.text_states(texts, self.second(features[1]))
+        return ComposedEmbedding(
+            ids=tuple(ids),
+            conditioning=states.hidden,
+            conditioning2=states2.hidden,
+            pooled2=states2.pooled,
+            last=states.last,
+        )
+
+
+def load_composer(
+    clip: str,
+    clip2: str,
+    phi: str | Path,
+    phi2: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    cache_dir: Path | None = None,
+    preprocessing: Preprocessing = "clip",
+) -> Composer:
+    """The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32.
+
+    Args:
+        phi, phi2: of either kind, SEARLE's and LinCIR's or Pic2Word's.
+    """
+    from cig.models.clip import load_clip
+
+    device = torch.device(device)
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir), kind_of(Path(phi)))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir), kind_of(Path(phi2)))
+    composer = Composer(first, second, preprocessing)
+    composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
+    return composer
+
+
+def recall_composer(
+    clip: str, clip2: str, phi: Path, phi2: Path, cache: FeatureCache, cache_dir: Path | None = None, **options: Any
+) -> Composer:
+    """load_composer, but where its files were described before, they are loaded only when they are needed."""
+    clips = [identity(name, cache_dir, hashed=cache.file_digest) for name in (clip, clip2)]
+    phis = [identity(path, hashed=cache.file_digest) for path in (phi, phi2)]
+    composer: Composer = cache.recall(
+        {"composer": clips + phis, "options": jsonable(options)},
+        lambda: load_composer(clip, clip2, phi, phi2, cache_dir=cache_dir, **options),
+        lambda made: {"identity": made.identity, "settings": made.settings},
+    )
+    return composer
