@@ -183,7 +183,7 @@ def template(name: str) -> Template:
     """One of ours: everything that is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    house = Environment(loader=PackageLoader("cig"), autoescape=True, undefined=StrictUndefined)
+    house = Environment(loader=PackageLoader("cig", "assets/templates"), autoescape=True, undefined=StrictUndefined)
     house.trim_blocks = house.lstrip_blocks = True
     return house.get_template(name)
 
