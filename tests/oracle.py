@@ -8,7 +8,7 @@ import html
 import itertools
 import json
 import math
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -72,13 +72,18 @@ def tokens(text):
 # CLIP's text tower, by hand from the state dict
 
 
-def text_states(folder, ids, words, first_only=False):
-    """(hidden before the last layer, final states, pooled) of ids [B, 77], words [B, h] at every (or the first) $."""
+@lru_cache(maxsize=2)  # a world has two CLIPs; more would keep those of the real sizes in memory
+def text_tower(folder):
+    """(configuration, weights by name)"""
     from transformers import CLIPTextModelWithProjection
 
     model = CLIPTextModelWithProjection.from_pretrained(folder)
-    config = model.config
-    weights = {name.replace("text_model.", ""): value for name, value in model.state_dict().items()}
+    return model.config, {name.replace("text_model.", ""): value for name, value in model.state_dict().items()}
+
+
+def text_states(folder, ids, words, first_only=False):
+    """(hidden before the last layer, final states, pooled) of ids [B, 77], words [B, h] at every (or the first) $."""
+    config, weights = text_tower(folder)
     places = ids == DOLLAR
     if first_only:
         places &= places.cumsum(1) == 1
@@ -119,11 +124,16 @@ def block(x, w, config):
 # Pictures
 
 
-def image_features(folder, pixels):
+@lru_cache(maxsize=2)
+def picture_tower(folder):
     from transformers import CLIPVisionModelWithProjection
 
+    return CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+
+
+def image_features(folder, pixels):
     with torch.no_grad():
-        return CLIPVisionModelWithProjection.from_pretrained(folder).eval()(pixels).image_embeds
+        return picture_tower(folder)(pixels).image_embeds
 
 
 def stage1_pixels(path):

@@ -10,6 +10,7 @@ import gzip
 import html
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -72,7 +73,9 @@ def openai_tokenizer(context: int = 77) -> Tokenizer:
     return Tokenizer(_openai_bpe(), context, pad=0)
 
 
+@cache
 def _openai_bpe() -> Any:
+    """Parse the vendored vocabulary, once: it takes longer than loading a small CLIP, and nothing changes it."""
     from transformers import CLIPTokenizer
 
     packed = resources.files("cig").joinpath("assets/openai-clip/bpe_simple_vocab_16e6.txt.gz").read_bytes()
