@@ -12,12 +12,11 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cig.benchmarks import Data
 from cig.benchmarks.icons import read
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
-from cig.pipelines import standings
-from cig.pipelines.compare import Comparing, hold
+from cig.pipelines import compare
+from cig.pipelines._comparison import Comparing, compare_methods
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, commit
 
@@ -35,8 +34,8 @@ def main() -> None:
     log(arguments.results, f"{arguments.why}; {', '.join(arguments.methods)}")
     methods = tuple(Searching(method=name) for name in arguments.methods)
     part = read("test", arguments.limit)
-    contest = hold((part,), Data("icons/test"), Compute(batch_size=256), Comparing(methods), FeatureCache(None))
-    print(standings.to_text(contest))
+    contest = compare_methods((part,), Comparing(methods), compute=Compute(batch_size=256), cache=FeatureCache(None))
+    print(compare.to_text(contest))
 
 
 def log(results: Path, line: str) -> None:

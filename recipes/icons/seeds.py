@@ -11,7 +11,7 @@ from pathlib import Path
 from cig.benchmarks import Data
 from cig.evaluation.paired import compare_rankings
 from cig.io.feature_cache import FeatureCache
-from cig.pipelines._search_benchmark import search_parts
+from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 
@@ -22,10 +22,14 @@ def main() -> None:
     folder = Path(sys.argv[1])
     data, compute, cache = Data("icons/val"), Compute(batch_size=256), FeatureCache(folder / "features")
     parts, clip = data.load("val"), str(folder / "clip")
-    base = search_parts(parts, data, compute, Searching(method="sum", clip=clip), cache)
+
+    def search(searching: Searching) -> SearchResult:
+        return search_parts(parts, load_searcher(searching, compute, cache), searching, compute=compute, cache=cache)
+
+    base = search(Searching(method="sum", clip=clip))
     for phi in sorted(folder.glob("*-[0-9]/phi.safetensors")):
         method, _, seed = phi.parent.name.rpartition("-")
-        found = search_parts(parts, data, compute, Searching(method=method, clip=clip, phi=phi), cache)
+        found = search(Searching(method=method, clip=clip, phi=phi))
         versus = compare_rankings(found.parts, base.rankings, found.rankings)
         told = [
             f"{name} {own.difference:+.2f} [{own.interval[0]:+.2f}, {own.interval[1]:+.2f}], p = {own.p:.4f}"

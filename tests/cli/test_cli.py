@@ -369,10 +369,10 @@ def test_memory_that_runs_out_names_the_flags(monkeypatch, capsys):
     def full(*args, **options):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB.\nmore")
 
-    monkeypatch.setattr("cig.pipelines.pipeline.evaluate", full)
+    monkeypatch.setattr("cig.pipelines.evaluate.evaluate", full)
     code, _, err = run(capsys, "evaluate", "cirr")
     assert (code, "lower --batch-size" in err, "Traceback" in err) == (1, True, False)
-    monkeypatch.setattr("cig.pipelines.pipeline.evaluate", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("cig.pipelines.evaluate.evaluate", Mock(side_effect=MemoryError))
     code, _, err = run(capsys, "evaluate", "cirr")
     assert (code, err.startswith("cig: MemoryError\nOut of memory")) == (1, True), "it says nothing itself"
 
@@ -393,7 +393,7 @@ def test_ctrl_c_exits_130(monkeypatch, capsys):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cig.pipelines.pipeline.evaluate", stop)
+    monkeypatch.setattr("cig.pipelines.evaluate.evaluate", stop)
     assert run(capsys, "evaluate", "cirr")[0] == 130
 
 

@@ -9,7 +9,6 @@ import pytest
 
 import cig
 from cig import load_benchmarks, registry
-from cig.benchmarks import Data
 from cig.cli.branch_flags import parse_named, usual_methods
 from cig.cli.main import main
 from cig.errors import InputError, NotFoundError, UsageError
@@ -20,7 +19,7 @@ from cig.evaluation.trec_compare import compare
 from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import read_object
-from cig.pipelines.compare import Comparing, hold
+from cig.pipelines._comparison import Comparing, compare_methods
 from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.retrieval.requests import parse_method
@@ -73,7 +72,7 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
         strict_branches=False,
     )
     parts = load_benchmarks(name, world / BENCHMARKS[name])
-    contest = hold(parts, Data(name, world), Compute("cpu"), comparing, FeatureCache(tmp_path / "features"))
+    contest = compare_methods(parts, comparing, compute=Compute("cpu"), cache=FeatureCache(tmp_path / "features"))
     (told,) = (tmp_path / "outputs" / "controls").glob("reference-vae-*/settings.json")
     assert read_object(told)["side"] == 64
     seen = {row.method for row in contest.rows}
@@ -99,8 +98,8 @@ def test_the_oracle_alone_finds_the_target(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     oracle = parse_named("name=oracle pictures=oracle method=image caption=no weight=1")
     comparing = Comparing((parse_method(spec(world, "image")),), (oracle,))
-    contest = hold(
-        load_benchmarks("cirr/val", world), Data("cirr/val", world), Compute("cpu"), comparing, FeatureCache()
+    contest = compare_methods(
+        load_benchmarks("cirr/val", world), comparing, compute=Compute("cpu"), cache=FeatureCache()
     )
     alone, found = contest.rows
     assert found.report.scores[""]["recall@1"] == 100
@@ -303,7 +302,7 @@ def test_costs_are_remembered_with_features(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     comparing = Comparing((parse_method(spec(world, "searle")),), (parse_named("oracle"),))
     parts = load_benchmarks("cirr/val", world)
-    first = hold(parts, Data("cirr/val", world), Compute("cpu"), comparing, FeatureCache(tmp_path / "f"))
+    first = compare_methods(parts, comparing, compute=Compute("cpu"), cache=FeatureCache(tmp_path / "f"))
 
     def no(*_):
         raise AssertionError("a model was loaded")
@@ -312,7 +311,7 @@ def test_costs_are_remembered_with_features(world, tmp_path, monkeypatch):
         "cig.models.dual_encoder.load_clip", no
     )  # first: else it would take the other's stand-in for its own
     monkeypatch.setattr("cig.models.clip.load_clip", no)
-    second = hold(parts, Data("cirr/val", world), Compute("cpu"), comparing, FeatureCache(tmp_path / "f"))
+    second = compare_methods(parts, comparing, compute=Compute("cpu"), cache=FeatureCache(tmp_path / "f"))
     assert [row.report.scores for row in first.rows] == [row.report.scores for row in second.rows]
     assert [row.cost for row in first.rows] == [row.cost for row in second.rows]
 

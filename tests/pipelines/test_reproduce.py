@@ -161,7 +161,8 @@ def test_a_configuration_says_where_things_lie_and_moves_no_number(tmp_path, mon
     assert places.generation == Generation(model_path=Path("mine"))
     assert places.composing == Composing(clip="c")
     searching = Attempt(find(name), places).searching
-    own = searching.method, searching.clip, searching.phi, searching.preprocessing, searching.weight, searching.branches
+    own = searching.method, searching.clip, searching.phi, searching.preprocessing
+    own += searching.reference_weight, searching.branches
     assert own == ("searle-xl", None, None, None, None, ())
     assert (places.compute.batch_size, places.search_batch) == (4, 8)
 

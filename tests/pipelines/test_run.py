@@ -15,7 +15,7 @@ from cig.cli.main import app
 from cig.errors import IncompleteError
 from cig.generators import Generation
 from cig.io import images
-from cig.pipelines.pipeline import generate as generate_from
+from cig.pipelines.generate import generate as generate_from
 from cig.runtime import Compute
 from cig.training.objectives._unet import load_unet, widened
 

@@ -577,7 +577,7 @@ def made_here(world, album, out):
 
 def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_path, capsys, monkeypatch):
     served = []
-    monkeypatch.setattr("cig.pipelines.trial.page.serve", lambda booth, port, browse: served.append(booth))
+    monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda booth, port, browse: served.append(booth))
     code, out, err = run(capsys, *made_here(world, album, tmp_path))
     assert (code, "5 pseudo-targets" in err) == (0, True)
     assert re.search(r"cost: imagining took [\d.e-]+ s a query, with at most [\d.]+ GB in use \(cpu", out)
@@ -628,7 +628,7 @@ def test_what_is_made_is_not_searched(album, monkeypatch, capsys):
 
 def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
     """The one that ends later takes what is there; votes without it belong to nobody."""
-    from cig.pipelines import errands
+    from cig.pipelines.trial import run as trial_run
 
     quicker, out = trial(case(1)), tmp_path / "trial"
 
@@ -636,16 +636,16 @@ def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
         quicker.write(out)
         return trial(case(1, base="right"))
 
-    monkeypatch.setattr(errands, "_make_trial", made)
-    monkeypatch.setattr("cig.pipelines.trial.page.serve", lambda *asked: None)
+    monkeypatch.setattr(trial_run, "_make_trial", made)
+    monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda *asked: None)
     monkeypatch.setattr(Trial, "need_same", lambda *asked: None)
     trying = Trying(album / "pictures", album / "q.csv", Searching("text", clip="icons", pseudo_targets=album / "made"))
-    errands.trial(trying, Compute(), out)
+    trial_run.trial(trying, Compute(), out)
     assert Trial.read(out) == quicker
     Votes(out, quicker).add("1", "left", 1.0)
     (out / "trial.json").unlink()
     with pytest.raises(MismatchError, match="is of a trial that is gone"):
-        errands.trial(trying, Compute(), out)
+        trial_run.trial(trying, Compute(), out)
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):

@@ -20,8 +20,7 @@ from cig.io.dataset_paths import is_walked
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
 from cig.methods import recall_method
-from cig.pipelines.hits import to_html
-from cig.pipelines.search import Finding, Lookup, parse_line
+from cig.pipelines.search import Finding, Lookup, parse_line, to_html
 from cig.retrieval.filters import Condition, Metadata, allowed
 from cig.retrieval.finder import Asked, Finder
 from cig.retrieval.index.exact import list_folder

@@ -376,7 +376,9 @@ def test_scores_are_those_of_cig_evaluate(world, shop, tmp_path):
     facts = train(world, tmp_path, validating=shop)
     clip, phi = str(world / "models" / "clip-small"), tmp_path / "phi_last.safetensors"
     data, asked = Data("folder", world / "shop"), Searching(method="pic2word", clip=clip, phi=phi)
-    found = _search_benchmark.search_parts(data.load("val"), data, Compute(), asked, FeatureCache())
+    cache = FeatureCache()
+    method = _search_benchmark.load_searcher(asked, Compute(), cache)
+    found = _search_benchmark.search_parts(data.load("val"), method, asked, compute=Compute(), cache=cache)
     assert facts["scores"] == evaluate(found.parts, found.rankings).scores[""]
     assert next(iter(facts["scores"])) == "recall@10"
 

@@ -696,17 +696,18 @@ def test_licences_of_what_pseudo_targets_were_made_with():
 def test_provenance_states_licences(world, place):
     from cig.benchmarks import Data
     from cig.methods import EMBEDDED, licensed
-    from cig.pipelines import pipeline
+    from cig.pipelines._search_benchmark import Outputs
+    from cig.pipelines.evaluate import evaluate
     from cig.retrieval.requests import Searching
     from cig.runtime import Compute
 
-    out = pipeline.evaluate(
+    evaluation = evaluate(
         Data("cirr/val", world / "CIRR"),
         Compute(device="cpu"),
         Searching("lincir", str(world / "models/clip-small"), world / "models/phi-small.pt"),
-        json=place / "scores.json",
+        Outputs(json=place / "scores.json"),
     )
-    assert out.scores
+    assert evaluation.report.scores
     stated = json.loads((place / "scores.json").read_text())["provenance"]["models"]
     assert {name: own["licence"] for name, own in stated.items()} == {"clip": "unknown", "phi": "unknown"}
     shipped = {"clip": {"source": str(EMBEDDED / "clip"), "sha256": "0"}, "t": 0.5}

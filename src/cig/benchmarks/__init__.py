@@ -136,9 +136,19 @@ class Data:
         return load_benchmarks(f"{family}/{split}", self.path, **given)
 
     @property
+    def family(self) -> str:
+        """ "cirr" of "cirr/val"."""
+        return self.name.partition("/")[0]
+
+    @property
     def module(self) -> ModuleType:
         """The benchmark's own file, for what it offers beside load."""
-        return registry.load("benchmarks", self.name.partition("/")[0])
+        return registry.load("benchmarks", self.family)
+
+    @property
+    def has_server(self) -> bool:
+        """Whether an official server judges submissions."""
+        return hasattr(self.module, "submission")
 
     def default_folder(self, key: str, default_split: str) -> Path:
         """`./outputs/embeddings/cirr_test1`, say."""

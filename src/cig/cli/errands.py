@@ -25,6 +25,7 @@ from cig.cli.flags import (
     at_least_1,
 )
 from cig.errors import IncompleteError, UsageError
+from cig.runtime import say
 
 
 def demo(
@@ -57,6 +58,7 @@ def demo(
         Pictures embedded at once.
     """
     from cig.pipelines import demo as room
+    from cig.pipelines.search import to_text
 
     asked = compute.asked(batch_size)
     if query is not None or text is not None:
@@ -65,9 +67,9 @@ def demo(
         if not text or text.isspace():
             raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
         at_least_1("-k", k)
-        room.ask(query, text, out, k, asked)
+        print(to_text(room.ask(query, text, out, k=k, compute=asked).hits))
     else:
-        room.run(out, full, asked)
+        print(room.to_text(room.run(out, full, asked)))
 
 
 def compare(
@@ -98,7 +100,7 @@ def compare(
     report
         Write the table as Markdown (FILE.md) here.
     """
-    from cig.pipelines import errands
+    from cig.pipelines.compare import compare, compare_runs, to_text
 
     runs = [Path(own) for own in inputs if own.endswith(".run") or os.path.isfile(own)]
     if runs and len(runs) == len(inputs):
@@ -106,14 +108,21 @@ def compare(
             raise UsageError("runs are compared by judgements: give them with --qrels FILE")
         if report:
             raise UsageError("--report is of a benchmark's table; what runs have is written by --json FILE")
-        errands.compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json)
+        from cig.evaluation.trec_compare import to_text as runs_to_text
+
+        print(runs_to_text(compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json=json)))
         return
     if len(inputs) > 1:
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     if qrels:
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
     asked = data.asked(inputs[0] if inputs else None, None, gallery)
-    errands.compare(asked, compute.asked(batch_size), contest.asked(asked.name), contest.feature_cache, json, report)
+    comparing, cache = contest.asked(asked.name), contest.feature_cache
+    comparison = compare(asked, compute.asked(batch_size), comparing, cache=cache, json=json, reports=report)
+    for row in comparison.rows if comparing.sweep else ():
+        if row.branch:
+            say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")
+    print(to_text(comparison))
 
 
 def search(
@@ -172,15 +181,24 @@ def search(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    from cig.pipelines import errands
-    from cig.pipelines.search import Finding
+    from cig.pipelines.search import Finding, answers, find, open_gallery, to_text
 
     at_least_1("-k", k)
-    asked = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
-    models = search.asked(), compose.asked(), generator.asked()
-    if asked.from_lines and isinstance(sys.stdin, TextIOWrapper):
+    finding = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
+    searching, composing, generation = search.asked(), compose.asked(), generator.asked()
+    if finding.from_lines and (json or html):
+        raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
+    lookup = open_gallery(finding, compute.asked(batch_size), searching, composing=composing, generation=generation)
+    for note in lookup.notes():
+        say(note)
+    if not finding.from_lines:
+        print(to_text(find(lookup, composing, generation, json=json, html=html).hits))
+        return
+    if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
-    errands.find(asked, compute.asked(batch_size), *models, json, html, sys.stdin if asked.from_lines else ())
+    for _, hits, seconds in answers(lookup, sys.stdin):
+        print(to_text(hits), flush=True)
+        say(f"{seconds:.3f} s")
 
 
 def plan(
@@ -204,10 +222,18 @@ def plan(
     batch_size
         Pictures imagined at once.
     """
-    from cig.pipelines import errands
+    from cig.pipelines.plan import plan
 
-    asked = data.asked(benchmark, "cirr"), compute.asked(batch_size), compose.asked(), generator.asked()
-    if not errands.plan(*asked, search.asked(), out):
+    text, fits = plan(
+        data.asked(benchmark, "cirr"),
+        compute.asked(batch_size),
+        compose.asked(),
+        generation=generator.asked(),
+        searching=search.asked(),
+        out=out,
+    )
+    print(text)
+    if not fits:
         raise IncompleteError("this run does not fit on this machine as asked")
 
 
@@ -257,19 +283,20 @@ def trial(
     result
         Print what was voted so far, and serve no page.
     """
-    from cig.pipelines import errands
+    from cig.pipelines.trial.run import trial, trial_folder, trial_result
     from cig.pipelines.trial.trial import Trying
     from cig.runtime import Work
 
     if result:
-        errands.trial_result(out or errands.trial_folder(pictures))
+        print("\n".join(trial_result(out or trial_folder(pictures)).words))
         return
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
     searching = replace(search.asked(), pseudo_targets=generated_image_dir)
     trying = Trying(pictures, queries, searching, compose.asked(), generator.asked(), top)
     asked, work = compute.asked(batch_size), Work(retry_rejected=retry_rejected)
-    errands.trial(trying, asked, out, search_batch_size, work, port, browse)
+    verdict = trial(trying, asked, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
+    print("\n".join(verdict.words))
 
 
 def check(
@@ -287,9 +314,14 @@ def check(
     json
         Write the findings here, with every name.
     """
-    from cig.pipelines import errands
+    from cig.benchmarks._check import picture_set, to_text
+    from cig.pipelines.check import check, need_whole
 
-    errands.check(data.asked(benchmark), compute.asked(1), json)
+    checkups = check(data.asked(benchmark), compute.asked(1), json=json)
+    for checkup in checkups:
+        print(to_text(checkup))
+    print(f"picture set {picture_set(checkups)}")
+    need_whole(checkups)
 
 
 def stats(
@@ -313,9 +345,13 @@ def stats(
     json
         Write the numbers here, with every name.
     """
-    from cig.pipelines import errands
+    from cig.benchmarks._describe import to_text
+    from cig.pipelines.check import need_lists, stats
 
-    errands.stats(data.asked(benchmark, None, gallery), compute.asked(1), json, not no_pictures)
+    queries = data.asked(benchmark, None, gallery)
+    described = stats(queries, compute.asked(1), json=json, pictures=not no_pictures)
+    print("\n\n".join(map(to_text, described)))
+    need_lists(queries)
 
 
 def validate_submission(
@@ -330,6 +366,6 @@ def validate_submission(
     dataset_path
         The dataset's folder, to check names, references and subset membership, too.
     """
-    from cig.pipelines import errands
+    from cig.pipelines.check import validate_submission
 
-    errands.validate_submission(file, dataset_path)
+    print(validate_submission(file, dataset_path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,9 @@ from cig.cli.flags import (
     WorkFlags,
     at_least_1,
 )
+
+if TYPE_CHECKING:
+    from cig.pipelines._search_benchmark import Evaluation
 
 
 def extract(
@@ -44,10 +47,10 @@ def extract(
     text_embeddings_dir
         Where the files go. Default: ./outputs/embeddings/NAME_SPLIT.
     """
-    from cig.pipelines import pipeline
+    from cig.pipelines.extract import extract
 
-    asked = data.asked(benchmark, "cirr")
-    pipeline.extract(asked, compute.asked(batch_size), compose.asked(), text_embeddings_dir, work.asked())
+    queries = data.asked(benchmark, "cirr")
+    extract(queries, compute.asked(batch_size), compose.asked(), out=text_embeddings_dir, work=work.asked())
 
 
 def generate(
@@ -76,9 +79,9 @@ def generate(
     retry_rejected
         Go on with the next seeds for queries without an accepted picture.
     """
-    from cig.pipelines import pipeline
+    from cig.pipelines.generate import generate
 
-    pipeline.generate(
+    generate(
         data.asked(benchmark, "cirr"),
         compute.asked(batch_size),
         generator.asked(),
@@ -121,10 +124,11 @@ def evaluate(
     qrels
         Write the judgements as TREC qrels here.
     """
-    from cig.pipelines import pipeline
+    from cig.pipelines._search_benchmark import Outputs
+    from cig.pipelines.evaluate import evaluate
 
-    asked = data.asked(benchmark, None, gallery)
-    pipeline.evaluate(asked, compute.asked(batch_size), search.asked(targets), json, rankings, report, run, qrels)
+    outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
+    show(evaluate(data.asked(benchmark, None, gallery), compute.asked(batch_size), search.asked(targets), outputs))
 
 
 def submit(
@@ -163,21 +167,20 @@ def submit(
     allow_missing
         Rank queries without a reference by their caption alone, and name them in NAME.missing.json.
     """
-    from cig.pipelines import pipeline
+    from cig.pipelines._search_benchmark import Outputs
+    from cig.pipelines.submit import submit
 
-    paths = pipeline.submit(
+    evaluation = submit(
         data.asked(benchmark),
         compute.asked(batch_size),
         search.asked(targets),
-        submission_name,
-        output_dir,
-        rankings,
-        allow_missing,
-        report,
-        run,
-        json,
+        name=submission_name,
+        out=output_dir,
+        allow_missing=allow_missing,
+        outputs=Outputs(json, rankings, report, run=run),
     )
-    print("\n".join(map(str, paths)))
+    show(evaluation)
+    print("\n".join(map(str, evaluation.submissions)))
 
 
 def run(
@@ -221,19 +224,47 @@ def run(
     allow_missing
         For hidden splits: rank queries without a reference by their caption alone, and name them.
     """
-    from cig.pipelines import pipeline
-    from cig.runtime import Work
+    from cig.pipelines.run import run
+    from cig.runtime import Work, say
 
     at_least_1("--search-batch-size", search_batch_size)
-    pipeline.run(
-        data.asked(benchmark, "cirr", gallery),
+    queries = data.asked(benchmark, "cirr", gallery)
+    out = out or queries.default_folder("runs", "val")
+    evaluation = run(
+        queries,
         compute.asked(batch_size),
         compose.asked(),
-        generator.asked(),
-        search.asked(),
-        out,
-        submission_name,
-        search_batch_size,
-        Work(overwrite=overwrite, retry_rejected=retry_rejected),
-        allow_missing,
+        generation=generator.asked(),
+        searching=search.asked(),
+        out=out,
+        name=submission_name,
+        search_batch=search_batch_size,
+        work=Work(overwrite=overwrite, retry_rejected=retry_rejected),
+        allow_missing=allow_missing,
     )
+    show(evaluation)
+    say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print the scores, if there are any, and what they rest on.
+
+    Raises:
+        IncompleteError: queries that could not run, after everything was shown.
+    """
+    from cig.evaluation.report import notes, to_text
+    from cig.pipelines._models import complain
+    from cig.runtime import say
+
+    report, search = evaluation.report, evaluation.search
+    if report.scores:
+        say(search.recipe)
+        say(f"protocol: {', '.join(f'{key}: {value}' for key, value in report.protocol.items())}")
+        print(to_text(report))
+        complain(search.missing_references, "could not run and score 0")
+    elif evaluation.submissions:
+        for line in (search.recipe, *notes(report.missing)):
+            say(line)
+    else:
+        say(f"{search.recipe}; nobody gave targets, so nothing is scored")
+        complain(search.missing_references, "could not run")

@@ -55,6 +55,8 @@ def reproduce(
     models = generated_image_dir, compose.asked(), generator.asked()
     places = Places(dataset_path, search_clip, search_phi, *models, compute.asked(batch_size), search_batch_size, out)
     if cell:
-        room.reproduce(cell, places)
+        reproduction = room.reproduce(cell, places)
+        print(reproduction.text)
+        reproduction.need_sound()
     else:
         print(room.listing(places))

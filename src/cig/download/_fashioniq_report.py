@@ -18,6 +18,7 @@ from cig.download._url_lists import UrlList
 from cig.errors import some
 from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST
+from cig.io.text_table import text_table
 from cig.types import TARGET, Benchmark
 
 NOT_ASKED, NO_ADDRESS = "not asked", "no address"
@@ -149,10 +150,7 @@ def _table(tallies: Sequence[Tally], shelf: Shelf) -> Iterator[str]:
     for tally in tallies:
         counts = [len(tally.named(column)) for column in COLUMNS]
         rows.append([tally.part.title, *(f"{n:,}" for n in (*counts, len(tally.part.queries))), _able(tally)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        yield "  ".join((first.ljust(widths[0]), *cells)).rstrip()
+    yield from text_table(rows, numbers=True)
     yield from (f"picture set of {name}: {own}" for name, own in picture_sets(tallies, shelf).items())
 
 

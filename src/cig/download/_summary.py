@@ -10,6 +10,7 @@ from cig.download import Outcome
 from cig.download._bulk_pictures import Taken
 from cig.download._fashioniq_report import suspicious
 from cig.errors import some
+from cig.io.text_table import text_table
 from cig.types import Benchmark
 
 COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
@@ -58,10 +59,7 @@ def _table(looked: Sequence[Checkup], decoded: bool) -> Iterator[str]:
         facts = _facts(own, decoded)
         counts = ["not looked" if facts[key] is None else f"{facts[key]:,}" for key in COLUMNS]
         rows.append([own.title, *counts[:-1], f"{counts[-1]}{' can run' if own.hidden else ''}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        yield "  ".join((first.ljust(widths[0]), *cells)).rstrip()
+    yield from text_table(rows, numbers=True)
 
 
 def _facts(own: Checkup, decoded: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.errors import some
+from cig.io.text_table import text_table
 from cig.types import Report
 
 
@@ -49,8 +50,7 @@ def to_text(report: Report) -> str:
     header = [report.benchmark, *(part or "score" for part in parts)]
     rows = [[measure, *(_cell(report, part, measure) for part in parts)] for measure in measures]
     rows += _present(report)
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    lines = text_table([header, *rows])
     return "\n".join(line.rstrip() for line in [*lines, "", *changed(report), *notes(report.missing)]).rstrip()
 
 

@@ -11,10 +11,10 @@ from cig import config
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
 from cig.generators import Composing, Generation
 from cig.io.dataset_paths import part_folder
-from cig.pipelines._search_benchmark import source_of
+from cig.pipelines._search_benchmark import load_searcher
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work, resolve_device, resolve_dtype, say
-from cig.types import Benchmark, Generator
+from cig.types import Benchmark, Generator, Method
 
 if TYPE_CHECKING:
     from cig.generators._compose import Conditions
@@ -59,6 +59,7 @@ def make_targets(
     parts: Sequence[Benchmark],
     composing: Composing,
     generation: Generation,
+    *,
     out: Path,
     compute: Compute,
     work: Work,
@@ -100,13 +101,19 @@ def imagine_parts(
     return missing
 
 
-def check_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> None:
-    """Loads it once, so that what cannot be loaded or used is known."""
-    from cig.methods import recall_method
+def load_picture_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> Method:
+    """The method that will search with pseudo-targets.
 
-    if not recall_method(searching.method, source_of(searching, compute), cache).uses_picture:
+    It is loaded once now, so that what cannot be loaded or used is said before hours of generation. What is returned
+    is the cache's stand-in, which holds no weights until it embeds: the generator has the memory meanwhile.
+
+    Raises:
+        UsageError: the method looks at no picture.
+    """
+    if not load_searcher(searching, compute, cache).uses_picture:
         hint = f"`cig evaluate --method {searching.method}` does without"
         raise UsageError(f"{searching.method} looks at no picture, so there is nothing to imagine; {hint}")
+    return load_searcher(searching, compute, cache)
 
 
 def say_foreign(names: Sequence[str]) -> None:
@@ -115,10 +122,14 @@ def say_foreign(names: Sequence[str]) -> None:
 
 
 def complain(missing: Mapping[str, str], what: str) -> None:
-    """Raises IncompleteError that names the queries and their reasons."""
+    """Raise IncompleteError that names the queries and their reasons, if there are any."""
     if missing:
-        lines = first_of([f"{query}: {reason}" for query, reason in missing.items()])
-        raise IncompleteError("\n  ".join([f"queries that {what}: {len(missing)}", *lines]))
+        raise IncompleteError(complaint(missing, what))
+
+
+def complaint(missing: Mapping[str, str], what: str) -> str:
+    lines = first_of([f"{query}: {reason}" for query, reason in missing.items()])
+    return "\n  ".join([f"queries that {what}: {len(missing)}", *lines])
 
 
 def first_of(lines: Sequence[str], most: int = 20) -> list[str]:

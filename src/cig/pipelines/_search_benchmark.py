@@ -1,4 +1,7 @@
-"""One search over a benchmark's parts, and what it took: rankings, branches, provenance."""
+"""Search a benchmark's parts once, and keep what it took: rankings, branches, provenance.
+
+evaluate, submit and run all search through this room; they differ in what they do with the result.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import registry
-from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_pictures
 from cig.errors import UsageError
 from cig.io.files import write_bytes
+from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
 from cig.retrieval.branches import Branches, refused
 from cig.retrieval.branches import check as check_branches
@@ -29,7 +32,9 @@ Targets = dict[str, Path]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
+    """The rankings of a benchmark's parts, by one method and its branches."""
+
     parts: tuple[Benchmark, ...]
     method: Method
     rankings: list[Ranking]
@@ -49,7 +54,37 @@ class Found:
     def names(self) -> dict[str, dict[str, list[str]]]:
         """What --rankings writes: part -> query id -> the first 50 names."""
         pairs = zip(self.parts, self.rankings, strict=True)
-        return {part.part: dict(zip(own.queries, map(list, own.ids), strict=True)) for part, own in pairs}
+        return {part.part: dict(zip(ranking.queries, map(list, ranking.ids), strict=True)) for part, ranking in pairs}
+
+    @property
+    def recipe(self) -> str:
+        """The method and its branches' weights, in words."""
+        return f"{self.method.name}: {branches_text(self.branches)}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A search, its report, and the official files that were written, if any."""
+
+    search: SearchResult
+    report: Report  # without scores where the targets are hidden
+    submissions: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a search writes, each where it is asked for."""
+
+    json: Path | None = None  # scores, intervals, per-query values, what was missing, provenance
+    rankings: Path | None = None  # the first 50 names of each query
+    reports: Sequence[Path] = ()  # FILE.html, a page with pictures, or FILE.md, a summary
+    run: Path | None = None  # a TREC run
+    qrels: Path | None = None  # TREC qrels
+
+    def __post_init__(self) -> None:
+        for path in self.reports:
+            if path.suffix not in (".html", ".md"):
+                raise UsageError(f"--report {path}: end it in .html for a page with pictures, or in .md for Markdown")
 
 
 def check_searching(searching: Searching) -> None:
@@ -82,47 +117,58 @@ def source_of(searching: Searching, compute: Compute) -> Source:
     )
 
 
+def load_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> Method:
+    """The method that searches; its models are loaded now only if the cache does not know them."""
+    from cig.methods import recall_method
+
+    return recall_method(searching.method, source_of(searching, compute), cache)
+
+
 def search_parts(
     parts: tuple[Benchmark, ...],
-    data: Data,
-    compute: Compute,
+    method: Method,
     searching: Searching,
+    *,
+    compute: Compute,
     cache: FeatureCache,
+    single: bool = False,
     allow_missing: bool = False,
-) -> Found:
-    """Embeds, fuses and ranks every part; with pseudo-targets, ranks without them, too."""
-    from cig.methods import recall_method
+) -> SearchResult:
+    """Embed, fuse and rank every part; with pseudo-targets, rank without them, too.
+
+    Args:
+        single: one category was asked for, whose pseudo-targets may lie in a flat folder.
+        allow_missing: queries without a reference are ranked by their caption alone.
+    """
     from cig.retrieval.features import embed_pictures
     from cig.retrieval.rank import search, seen_by, wanted_pictures
 
     started = time.monotonic()
-    method = recall_method(searching.method, source_of(searching, compute), cache)
     parts = tuple(seen_by(method, part) for part in parts)
     need_pictures(parts)
     if not method.uses_picture and searching.pseudo_targets and not searching.branches:
         say(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
         searching = replace(searching, pseudo_targets=None)
-    making = Branches(searching, method, compute, cache, len(data.categories) == 1)
+    making = Branches(searching, method, compute, cache, single)
     branches = [making.of(part) for part in parts]
-    wanted = [path for part, own in zip(parts, branches, strict=True) for path in wanted_pictures(part, method, own)]
+    wanted = [path for part, row in zip(parts, branches, strict=True) for path in wanted_pictures(part, method, row)]
     pictures = embed_pictures(method, wanted, compute.batch_size, compute.workers, cache)
 
-    def ranked(part: Benchmark, own: Sequence[Branch]) -> Ranking:
-        return search(part, method, branches=own, pictures=pictures, allow_missing=allow_missing, cache=cache)
+    def ranked(part: Benchmark, branches: Sequence[Branch]) -> Ranking:
+        return search(part, method, branches=branches, pictures=pictures, allow_missing=allow_missing, cache=cache)
 
-    rankings = [ranked(part, own) for part, own in zip(parts, branches, strict=True)]
     folders = [making.folders(part) for part in parts]
-    imagined = {key: own for places in folders for folder in places for key, own in Manifest.made_by(folder).items()}
-    about = _provenance(parts, method, pictures, searching, compute, started)
-    return Found(
+    imagined = {name: line for row in folders for folder in row for name, line in Manifest.made_by(folder).items()}
+    provenance = _provenance(parts, method, pictures, searching, compute, started)
+    return SearchResult(
         parts=parts,
         method=method,
-        rankings=rankings,
+        rankings=[ranked(part, row) for part, row in zip(parts, branches, strict=True)],
         alone=[ranked(part, ()) for part in parts] if branches[0] else None,
-        targets=[_shown(own) for own in branches],
-        refused=[{query for folder in places for query in refused(folder)} for places in folders],
+        targets=[_shown(row) for row in branches],
+        refused=[{query for folder in row for query in refused(folder)} for row in folders],
         branches=making.describe(parts[0]),
-        provenance={**about, "imagined": {name: _with_licences(own) for name, own in imagined.items()}},
+        provenance={**provenance, "imagined": {name: _with_licences(line) for name, line in imagined.items()}},
     )
 
 
@@ -169,27 +215,52 @@ def _provenance(
     }
 
 
-# Reports
+# Files
 
 
-def need_known_forms(reports: Sequence[Path]) -> None:
-    for path in reports:
-        if path.suffix not in (".html", ".md"):
-            raise UsageError(f"--report {path}: end it in .html for a page with pictures, or in .md for Markdown")
+def write_outputs(
+    result: SearchResult, report: Report, outputs: Outputs, *, cache: FeatureCache, further: Mapping[str, Any] = {}
+) -> None:
+    """Write what was asked for.
+
+    Args:
+        further: what the JSON holds besides.
+    """
+    from cig.evaluation.report import to_json
+    from cig.evaluation.trec import write_qrels, write_run
+
+    if outputs.json:
+        about = to_json(report, result.method.name, result.branches, result.provenance)
+        write_json(outputs.json, {**about, **further})
+    if outputs.rankings:
+        write_json(outputs.rankings, result.names)
+    if outputs.run:
+        write_run(outputs.run, result.parts, result.rankings, result.method.name)
+    if outputs.qrels:
+        write_qrels(outputs.qrels, result.parts)
+    write_reports(result, report, outputs.reports, cache)
 
 
-def write_reports(found: Found, result: Report, paths: Sequence[Path], cache: FeatureCache) -> None:
+def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], cache: FeatureCache) -> None:
     """Each in the form that its suffix asks for."""
-    from cig.evaluation import html as page
-    from cig.evaluation import report
+    from cig.evaluation import html
+    from cig.evaluation.report import to_markdown
 
-    about = found.method.name, found.branches, found.provenance
+    about = result.method.name, result.branches, result.provenance
     for path in paths:
         if path.suffix == ".md":
-            write_bytes(path, report.to_markdown(result, *about).encode())
+            write_bytes(path, to_markdown(report, *about).encode())
             continue
-        alone: Sequence[Ranking | None] = found.alone or [None] * len(found.parts)
-        columns = zip(found.parts, found.rankings, alone, found.targets, found.refused, strict=True)
-        cases = [case for column in columns for case in page.cases(*column)]
-        html = page.to_html(result, page.choose(cases), len(cases), *about, cache=cache)
-        write_bytes(path, html.encode())
+        alone: Sequence[Ranking | None] = result.alone or [None] * len(result.parts)
+        columns = zip(result.parts, result.rankings, alone, result.targets, result.refused, strict=True)
+        cases = [case for column in columns for case in html.cases(*column)]
+        write_bytes(path, html.to_html(report, html.choose(cases), len(cases), *about, cache=cache).encode())
+
+
+def without_scores(result: SearchResult) -> Report:
+    """The report of queries whose targets nobody knows: what was there, and what was missing."""
+    from cig.evaluation.score import counts_of, missing_of
+
+    first = result.parts[0]
+    missing, counts = missing_of(result.parts, result.rankings), counts_of(result.parts, result.rankings)
+    return Report(first.name, first.protocol, {}, {}, {}, missing, counts)

@@ -1,281 +1,140 @@
-"""The table of the field: every method alone, and with each branch, on the same queries and from cached features."""
+"""Compare: methods, each alone and with each branch, in one table; or TREC runs, each against the first."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from cig import config
 from cig.benchmarks import Data
-from cig.benchmarks._requirements import need_pictures
-from cig.errors import CigError, OutputError, UsageError, did_you_mean
-from cig.evaluation import significance
-from cig.evaluation.paired import Versus, compare_rankings
-from cig.evaluation.score import evaluate, score_queries
-from cig.io.digests import digest_of
+from cig.errors import UsageError
+from cig.evaluation import report, trec_compare
+from cig.evaluation.trec_compare import RunsCompared
 from cig.io.feature_cache import FeatureCache
-from cig.io.manifest import cost_of
-from cig.pipelines._search_benchmark import check_searching, source_of
-from cig.retrieval.branches import Branches, need_place
-from cig.retrieval.features import embed_pictures, embed_queries, models_digest
-from cig.retrieval.frozen_weights import GRID, Frozen, best, check_form, freeze
-from cig.retrieval.fusion import Embedded, embed
-from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
-from cig.retrieval.requests import Branching, Searching
-from cig.runtime import Compute, Cost, commit, device_name, jsonable, measured, resolve_device
-from cig.types import Benchmark, Gallery, Method, Ranking, Report
-
-if TYPE_CHECKING:
-    from cig.retrieval.features import PictureFeatures
-
-SAMPLE = 16  # queries that the cost of a method is measured on
+from cig.io.files import write_bytes
+from cig.io.json_files import write_json
+from cig.io.text_table import text_table
+from cig.pipelines._comparison import Comparing, Comparison, ComparisonRow, compare_methods
+from cig.runtime import Compute, commit, device_name, resolve_device, versions
 
 
-@dataclass(frozen=True)
-class Row:
-    method: str
-    branch: str  # "" for the method alone
-    weight: float  # the branch's
-    source: str  # where the weight comes from
-    report: Report
-    versus: Mapping[str, Versus]  # against the method alone, by measure; empty for the method alone
-    cost: Cost  # a query's
-    imagined: bool  # whether the cost has the imagining in it, where there was one
-
-
-@dataclass(frozen=True)
-class Contest:
-    benchmark: str
-    measure: str
-    rows: tuple[Row, ...]
-    left_out: Mapping[str, str]  # method, or method + branch -> why
-
-    @property
-    def corrected(self) -> list[float | None]:
-        """For each row its p under the measure, Holm-corrected over all rows of the table; None for a method alone."""
-        values = iter(significance.holm([row.versus[self.measure].p for row in self.rows if row.versus]))
-        return [next(values) if row.versus else None for row in self.rows]
-
-
-def hold(
-    parts: tuple[Benchmark, ...], data: Data, compute: Compute, comparing: Comparing, cache: FeatureCache
-) -> Contest:
-    """Embeds everything once a method, then ranks and scores each row.
+def compare(
+    data: Data,
+    compute: Compute,
+    comparing: Comparing,
+    *,
+    cache: Path | None = None,
+    json: Path | None = None,
+    reports: Sequence[Path] = (),
+) -> Comparison:
+    """The table of methods, each alone and with each branch; with sweep, weights are chosen and frozen.
 
     Raises:
-        UsageError: hidden targets, an unknown measure, or a method or branch that cannot be, where comparing is strict.
+        UsageError: hidden targets; methods or branches that cannot be.
     """
-    measure = _measure(parts[0], comparing.measure)
-    _need_one_place_each(comparing)
-    rows: list[Row] = []
-    left_out: dict[str, str] = {}
-    for searching in comparing.methods:
-        try:
-            check_searching(searching)
-            rows += _Entrant(parts, data, compute, searching, comparing, measure, cache).rows(left_out)
-        except OutputError:  # of the sweep's weights: no method's fault
-            raise
-        except CigError as error:
-            if comparing.strict_methods:
-                raise
-            left_out[searching.method] = str(error).splitlines()[0]
-    if not rows:
-        raise UsageError("no method could be run:\n  " + "\n  ".join(f"{own}: {why}" for own, why in left_out.items()))
-    return Contest(parts[0].name, measure, tuple(rows), left_out)
+    if any(path.suffix != ".md" for path in reports):
+        raise UsageError("--report of a comparison is Markdown: end it in .md")
+    comparison = compare_methods(
+        data.load("val"), comparing, compute=compute, cache=FeatureCache(cache), single=len(data.categories) == 1
+    )
+    if json:
+        device = device_name(resolve_device(compute.device))
+        write_json(json, to_json(comparison, {"device": device, "versions": versions(), "commit": commit()}))
+    for path in reports:
+        write_bytes(path, to_markdown(comparison).encode())
+    return comparison
 
 
-def _need_one_place_each(comparing: Comparing) -> None:
-    """Raises UsageError for a sweep whose weights would overwrite each other; InputError for a file of another form."""
-    names = [searching.method for searching in comparing.methods]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if comparing.sweep and twice:
-        raise UsageError(f"--sweep keeps one weight a method, and {twice} is there twice; sweep them one by one")
-    if comparing.sweep:
-        check_form(comparing.weights or config.place("weights"))
+def compare_runs(
+    runs: Sequence[Path], qrels: Path, measures: Sequence[str] = (), *, json: Path | None = None
+) -> RunsCompared:
+    """Each run against the first."""
+    compared = trec_compare.compare(runs, qrels, measures or trec_compare.MEASURES)
+    if json:
+        write_json(json, asdict(compared))
+    return compared
 
 
-def _measure(part: Benchmark, asked: str | None) -> str:
-    if part.hidden:
-        raise UsageError(f"the targets of {part.name} are hidden, so nothing can be compared or swept; use val")
-    if asked and asked not in part.measures:
-        raise UsageError(f'{part.name} has no measure "{asked}".{did_you_mean(asked, part.measures)}')
-    return asked or part.measures[0]
+# The table, for the terminal, for Markdown and for other programs
 
 
-class _Entrant:
-    """One method, and what it needs for its rows."""
-
-    def __init__(
-        self,
-        parts: tuple[Benchmark, ...],
-        data: Data,
-        compute: Compute,
-        searching: Searching,
-        comparing: Comparing,
-        measure: str,
-        cache: FeatureCache,
-    ) -> None:
-        from cig.methods import recall_method
-
-        self.compute, self.comparing, self.measure, self.cache = compute, comparing, measure, cache
-        self.method = recall_method(searching.method, source_of(searching, compute), cache)
-        self.parts = tuple(seen_by(self.method, part) for part in parts)
-        need_pictures(self.parts)
-        weights = None if comparing.sweep else comparing.weights
-        self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, weights=weights)
-        self.single = len(data.categories) == 1
-        twice = [own.method for own in comparing.methods].count(searching.method) > 1
-        told = [f"{key}={own}" for key, own in searching.options.items()] if twice else []
-        self.label = " ".join([self.method.name, *told])
-
-    def rows(self, left_out: dict[str, str]) -> Iterator[Row]:
-        asked = self._able(left_out)
-        making = Branches(replace(self.searching, branches=asked), self.method, self.compute, self.cache, self.single)
-        branches = [making.of(part) if asked else [] for part in self.parts]
-        wanted = [
-            path
-            for part, own in zip(self.parts, branches, strict=True)
-            for path in wanted_pictures(part, self.method, own)
-        ]
-        pictures = embed_pictures(self.method, wanted, self.compute.batch_size, self.compute.workers, self.cache)
-        tables = [
-            _Table(part, embed(part, self.method, own, pictures, cache=self.cache), pictures)
-            for part, own in zip(self.parts, branches, strict=True)
-        ]
-        alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
-        yield Row(self.label, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
-        for own in asked:
-            shares = self._shares(own, making, tables)
-            fused = [table.ranked({own.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
-            shown = [branch.pictures for part in branches for branch in part if branch.name == own.name]
-            spent, imagined = self._spent(own, making, cost, shown)
-            report = evaluate(self.parts, fused, alone)
-            against = compare_rankings(self.parts, alone, fused)
-            yield Row(self.label, own.name, *shares[0], report, against, spent, imagined)
-
-    def _able(self, left_out: dict[str, str]) -> tuple[Branching, ...]:
-        """The branches that this method can have; the others are named."""
-        able = []
-        for own in self.comparing.branches:
-            try:
-                making = Branches(
-                    replace(self.searching, branches=(own,)), self.method, self.compute, self.cache, self.single
-                )
-                need_place(own, self.searching)
-                if own.method is None and not self.method.uses_picture:
-                    raise UsageError(f"{self.method.name} looks at no picture, so {own.name} changes nothing")
-                for part in self.parts:
-                    making.of(part)
-            except CigError as error:
-                if self.comparing.strict_branches and self.method.uses_picture:
-                    raise
-                left_out[f"{self.method.name} + {own.name}"] = str(error).splitlines()[0]
-            else:
-                able.append(own)
-        return tuple(able)
-
-    def _shares(self, asked: Branching, making: Branches, tables: Sequence[_Table]) -> list[tuple[float, str]]:
-        """The branch's weight in each part, and where it comes from; with sweep, the best one, frozen."""
-        if not self.comparing.sweep:
-            return [making.weigh(asked, part) for part in self.parts]
-        scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
-        share, part = best(scores), self.parts[0]
-        models = models_digest(self.method)
-        searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
-        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit(), models)
-        path = self.comparing.weights or config.place("weights")
-        freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
-        source = known.cite(part.name, path)
-        return [(round(1 - share, 12), source)] * len(self.parts)
-
-    def _score(self, name: str, weight: float, tables: Sequence[_Table]) -> float:
-        column = self.parts[0].measures.index(self.measure)
-        scored = (score_queries(table.part, table.ranked({name: weight})) for table in tables)
-        return float(np.mean([own[:, column].mean() for own in scored]))
-
-    def _cost(self, method: Method) -> Cost:
-        """A query's, measured on a few that nothing is remembered of; itself remembered, where features are."""
-        space = self.cache.space({"costs": 1}, "what methods cost")
-        about = {
-            "models": dict(method.identity),
-            "method": method.name,
-            "compute": vars(self.compute),
-            "device": device_name(resolve_device(self.compute.device)),
-            "benchmark": self.parts[0].title,
-        }
-        key = digest_of(jsonable(about))
-        known = dict(self.cache.read_bytes(space, [key]))
-        if key in known:
-            return Cost(**json.loads(known[key]))
-        cost = _measure_cost(method, self.parts[0])
-        self.cache.write_bytes(space, {key: json.dumps(vars(cost)).encode()})
-        return cost
-
-    def _spent(
-        self, asked: Branching, making: Branches, alone: Cost, shown: Sequence[Mapping[str, Sequence[Path]]]
-    ) -> tuple[Cost, bool]:
-        """With a branch: the query once more a picture, and the imagining where its folder tells what that took."""
-        own = self._cost(making.method_of(asked))
-        pictures = [len(paths) for part in shown for paths in part.values()] or [1]
-        folders = [folder for part in self.parts if (folder := making.folder_of(asked, part))]
-        costs = [cost for folder in folders if (cost := cost_of(folder))]
-        queries = sum(each["queries"] for each in costs) or 1
-        imagining = sum(each["seconds"] for each in costs) / queries
-        gigabytes = [each for each in (alone.gigabytes, own.gigabytes, *(c["gigabytes"] for c in costs)) if each]
-        seconds = alone.seconds + own.seconds * float(np.mean(pictures)) + imagining
-        return Cost(seconds, max(gigabytes, default=None), alone.device), len(costs) == len(folders)
+def to_text(comparison: Comparison) -> str:
+    """A line a row, under the measure that rows are compared by."""
+    header = [
+        "method",
+        "with",
+        "weight",
+        comparison.measure,
+        "difference",
+        "p",
+        "Holm",
+        "gained",
+        "lost",
+        "s/query",
+        "GB",
+    ]
+    lines = [
+        header,
+        *(_cells(comparison, row, p) for row, p in zip(comparison.rows, comparison.corrected, strict=True)),
+    ]
+    return "\n".join(
+        [f"{comparison.benchmark}, percent [95% interval]", *text_table(lines), "", *footnotes(comparison)]
+    )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One part's queries by a method and its branches, before any weight."""
-
-    part: Benchmark
-    embedded: Embedded
-    pictures: PictureFeatures
-
-    def ranked(self, weights: Mapping[str, float]) -> Ranking:
-        return rank_embedded(self.part, self.embedded, self.pictures, weights, self.gallery)
-
-    @cached_property
-    def gallery(self) -> Gallery:
-        return index(self.part, self.pictures)
+def footnotes(comparison: Comparison) -> list[str]:
+    notes = ["difference, p (paired, two-sided), gained and lost (share of queries): against the method alone"]
+    sources = dict.fromkeys(row.source for row in comparison.rows if row.branch)
+    notes += [f"weights: {source}" for source in sources]
+    if unlisted := comparison.rows[0].report.missing.get("list"):
+        notes += report.notes({"list": unlisted})
+    if any(not row.imagined for row in comparison.rows):
+        notes.append("s/query with +?: nobody measured what imagining its pictures took")
+    return [*notes, *(f"left out: {name}: {why}" for name, why in comparison.left_out.items())]
 
 
-def _measure_cost(method: Method, part: Benchmark) -> Cost:
-    queries = [query for query in part.queries if query.reference in part.images]
-    if not queries:
-        return Cost()
-
-    def once(own: Sequence[Any]) -> None:
-        paths = [part.images[query.reference] for query in own]
-        seen = [path if method.uses_picture else None for path in paths]
-        pictures = embed_pictures(method, paths if method.uses_picture else [])
-        able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.can_ask(path)]
-        embed_queries(method, [query for query, _ in able], [path for _, path in able], pictures, FeatureCache())
-
-    once(queries[:1])  # models are loaded now
-    sample = queries[:SAMPLE]
-    with measured() as cost:
-        once(sample)
-    return Cost(cost.seconds / len(sample), cost.gigabytes, cost.device)
+def _cells(comparison: Comparison, row: ComparisonRow, corrected: float | None) -> list[str]:
+    part = "average" if "average" in row.report.scores else ""
+    part = part if part in row.report.scores else next(iter(row.report.scores))
+    low, high = row.report.intervals[part][comparison.measure]
+    score = f"{row.report.scores[part][comparison.measure]:.2f} [{low:.2f}, {high:.2f}]"
+    seconds = f"{row.cost.seconds:.3f}" + ("" if row.imagined else " +?")
+    memory = f"{row.cost.gigabytes:.2f}" if row.cost.gigabytes else "?"
+    if not row.versus:
+        return [row.method, "–", "", score, "", "", "", "", "", seconds, memory]
+    own = row.versus[comparison.measure]
+    shares = [f"{share:.1f}%" for share in own.shares]
+    difference = f"{own.difference:+.2f} [{own.interval[0]:+.2f}, {own.interval[1]:+.2f}]"
+    p = [f"{value:.4f}" for value in (own.p, corrected or 0.0)]
+    return [row.method, row.branch, f"{row.weight:.2f}", score, difference, *p, *shares, seconds, memory]
 
 
-@dataclass(frozen=True)
-class Comparing:
-    """A table: methods, each alone and with each of the branches."""
+def to_json(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "benchmark": comparison.benchmark,
+        "measure": comparison.measure,
+        "protocol": dict(comparison.rows[0].report.protocol),
+        "rows": [
+            {
+                "method": row.method,
+                "branch": row.branch,
+                "weight": row.weight,
+                "source": row.source,
+                "scores": row.report.scores,
+                "intervals": row.report.intervals,
+                "versus": {name: vars(own) for name, own in row.versus.items()},
+                "holm": corrected,
+                "cost": {**vars(row.cost), "imagining_included": row.imagined},
+                "missing": row.report.missing,
+            }
+            for row, corrected in zip(comparison.rows, comparison.corrected, strict=True)
+        ],
+        "left_out": dict(comparison.left_out),
+        "provenance": dict(provenance),
+    }
 
-    methods: tuple[Searching, ...]
-    branches: tuple[Branching, ...] = ()
-    pseudo_targets: Path | None = None
-    weights: Path | None = None  # read, or, with sweep, written
-    sweep: bool = False
-    measure: str | None = None  # that weights are chosen by, and rows compared; by default the benchmark's first
-    strict_methods: bool = True  # one that cannot be loaded ends the run; otherwise it is left out and named
-    strict_branches: bool = True  # the same of a branch that lacks its pictures
+
+def to_markdown(comparison: Comparison) -> str:
+    lines = to_text(comparison).splitlines()
+    return "\n".join([f"# {comparison.benchmark}: methods and branches", "", "```", *lines, "```", ""])

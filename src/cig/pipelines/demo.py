@@ -22,10 +22,10 @@ from cig.generators import presets
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import writing
 from cig.io.json_files import write_json
+from cig.io.text_table import text_table
 from cig.pipelines._models import make_targets
-from cig.pipelines._search_benchmark import Found, search_parts, write_reports
-from cig.pipelines.errands import find
-from cig.pipelines.search import Finding
+from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts, write_reports
+from cig.pipelines.search import Answer, Finding, find, open_gallery
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.retrieval.requests import Branching, Searching
 from cig.runtime import Compute, Work, say
@@ -40,7 +40,7 @@ MEASURES = ("map@10", "recall@1", "recall@10")
 
 
 @dataclass(frozen=True)
-class Row:
+class Recipe:
     """A way to search."""
 
     name: str
@@ -54,17 +54,19 @@ def by_image(name: str, weight: float) -> Branching:
 
 
 BASELINES = (
-    Row("image/icons", "the reference alone", "image/icons"),
-    Row("text/icons", "the caption alone", "text/icons"),
-    Row("sum/icons", "the sum of both features", "sum/icons"),
+    Recipe("image/icons", "the reference alone", "image/icons"),
+    Recipe("text/icons", "the caption alone", "text/icons"),
+    Recipe("sum/icons", "the sum of both features", "sum/icons"),
 )
 INVERSIONS = (
-    Row("lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"),
-    Row(ASKED, "the same; phi learnt from pictures", ASKED),
+    Recipe("lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"),
+    Recipe(ASKED, "the same; phi learnt from pictures", ASKED),
 )
-CONTROL = Row("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
-IMAGINED = Row("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.65),))
-BOTH = Row("+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.2), by_image(PSEUDO_TARGET, 0.5)))
+CONTROL = Recipe("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
+IMAGINED = Recipe("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.65),))
+BOTH = Recipe(
+    "+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.2), by_image(PSEUDO_TARGET, 0.5))
+)
 ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/icons/experiment.py, on icons/val
 
 
@@ -72,8 +74,8 @@ ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/ic
 class Entry:
     """A row of the demo's table."""
 
-    row: Row
-    found: Found
+    row: Recipe
+    found: SearchResult
     report: Report
 
     @property
@@ -92,7 +94,7 @@ class Entry:
 
 
 def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[Entry]:
-    """Prints the table of methods with 95% intervals; writes `scores.json`, `report.html` and pseudo-targets to `out`.
+    """The table of methods with 95% intervals; writes `scores.json`, `report.html` and pseudo-targets to `out`.
 
     Args:
         full: all queries of icons/val; else the first 400, which are in a random order.
@@ -105,47 +107,51 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     drawing = replace(compute, batch_size=min(compute.batch_size, DRAWN_AT_ONCE))
     _imagine(parts, pictures, drawing, cache)
     entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
-    control, imagined, both = entries[-3:]
+    imagined = entries[-2]
     write_reports(imagined.found, imagined.report, [out / "report.html"], cache)
     write_json(out / "scores.json", [own.json for own in entries])
-    best = _best(entries, INVERSIONS)
-    pairs = (best, _best(entries, BASELINES)), (imagined, best), (imagined, control), (both, control)
-    compared = [against(own, other) for own, other in pairs]
-    print("\n".join([*table(entries), "", *compared, "(paired; queries of one object are resampled together)"]))
     say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
     return entries
 
 
+def to_text(entries: list[Entry]) -> str:
+    """The table, and the paired differences that matter."""
+    control, imagined, both = entries[-3:]
+    best = _best(entries, INVERSIONS)
+    pairs = (best, _best(entries, BASELINES)), (imagined, best), (imagined, control), (both, control)
+    compared = [against(entry, other) for entry, other in pairs]
+    return "\n".join([*table(entries), "", *compared, "(paired; queries of one object are resampled together)"])
+
+
 def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cache: FeatureCache) -> None:
     """What an earlier release's generator drew, or another device, is put aside: nobody is asked what to do with it."""
     try:
-        make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
+        make_targets(parts, *presets(GENERATOR), out=pictures, compute=compute, work=Work(), cache=cache)
     except MismatchError:
         aside = next(own for n in count(1) if not (own := pictures.with_name(f"{pictures.name}-{n}")).exists())
         with writing(aside):
             os.replace(pictures, aside)
         say(f"{pictures} were made with other settings, and are in {aside} now")
-        make_targets(parts, *presets(GENERATOR), pictures, compute, Work(), cache)
+        make_targets(parts, *presets(GENERATOR), out=pictures, compute=compute, work=Work(), cache=cache)
 
 
 def _entry(
-    row: Row, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
+    row: Recipe, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
 ) -> Entry:
     asked = Searching(method=row.method, branches=row.branches, pseudo_targets=pictures if row.branches else None)
-    found = search_parts(parts, data, compute, asked, cache)
+    found = search_parts(parts, load_searcher(asked, compute, cache), asked, compute=compute, cache=cache)
     return Entry(row, found, evaluate(parts, found.rankings))
 
 
-def _best(entries: list[Entry], rows: tuple[Row, ...]) -> Entry:
+def _best(entries: list[Entry], rows: tuple[Recipe, ...]) -> Entry:
     return max((own for own in entries if own.row in rows), key=lambda own: own.score)
 
 
 def table(entries: list[Entry]) -> list[str]:
     """A line a method: percent with 95% intervals."""
     lines = [["method", *MEASURES, "what it searches with"], *(own.cells for own in entries)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return text_table(lines)
 
 
 def against(own: Entry, other: Entry) -> str:
@@ -157,8 +163,8 @@ def against(own: Entry, other: Entry) -> str:
     )
 
 
-def ask(name: str, text: str, out: Path, k: int = 20, compute: Compute | None = None) -> Path:
-    """One free query over the gallery of icons/val, answered as `out/query.html`; returns that page.
+def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None = None) -> Answer:
+    """One free query over the gallery of icons/val, answered as `out/query.html`, too.
 
     Args:
         name: an icon, "folder", "tabler/folder" or "tabler/folder.orange".
@@ -172,9 +178,9 @@ def ask(name: str, text: str, out: Path, k: int = 20, compute: Compute | None = 
     page, folder = out / "query.html", part.images[picture].parents[1]
     finding = Finding(folder, (part.images[picture],), text, k=k)
     method = Searching(method=ASKED, cache=out / "features")
-    find(finding, compute or Compute(batch_size=256), method, html=page)
+    answer = find(open_gallery(finding, compute or Compute(batch_size=256), method), html=page)
     say(f"{page} shows them")
-    return page
+    return answer
 
 
 def reference(name: str, part: Benchmark) -> str:

@@ -170,13 +170,21 @@ class Amounts:
 
 
 def plan(
-    data: Data, compute: Compute, composing: Composing, generation: Generation, searching: Searching, out: Path
+    data: Data,
+    compute: Compute,
+    composing: Composing | None = None,
+    *,
+    generation: Generation | None = None,
+    searching: Searching | None = None,
+    out: Path | None = None,
 ) -> tuple[str, bool]:
-    """The plan of `cig run`, in lines, and whether disk and memory suffice.
+    """What `run` with the same arguments would take, in lines, and whether disk and memory suffice.
 
     Raises:
         NotFoundError: data or configurations that are not there.
     """
+    composing, generation, searching = composing or Composing(), generation or Generation(), searching or Searching()
+    out = out or data.default_folder("runs", "val")
     device = resolve_device(compute.device)
     dtypes = [resolve_dtype(compute.dtype, device, on_gpu) for on_gpu in ("float32", "float16")]
     parts = need_all(lambda: data.load("val"), [lambda: need_unet(generation.unet)])

@@ -1,22 +1,26 @@
-"""`cig search`: one search over a folder, or one a line that comes in; with --imagine, through a pseudo-target."""
+"""Search anyone's folder of pictures, once or line by line; with imagine, through a pseudo-target."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cig import config
-from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, some
-from cig.generators import Generation
+from cig.benchmarks._requirements import need_all
+from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, printable, some
+from cig.evaluation.html import SURROGATES, own_code, template, thumbnails
+from cig.generators import Composing, Generation, need_unet
 from cig.io.dataset_paths import is_walked
 from cig.io.digests import digest_of, file_digest, fingerprints
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import UNSAYABLE
-from cig.pipelines._search_benchmark import check_searching, source_of
+from cig.io.files import UNSAYABLE, write_bytes
+from cig.io.json_files import write_json
+from cig.pipelines._models import load_composer, load_sdxl, phi_checks
+from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
 from cig.retrieval.finder import Asked, Finder, Hit, need_sight
 from cig.retrieval.requests import Searching
@@ -35,28 +39,49 @@ if TYPE_CHECKING:
 WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # of the images' feature against the pseudo-target's
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A search over a folder of pictures: which, and how many of them are wanted."""
+
+    gallery: Path
+    images: tuple[Path, ...] = ()
+    text: str = ""
+    without: str = ""
+    without_weight: float = 0.3  # of the unwanted text; ours, no paper's
+    k: int = 10
+    names: tuple[str, ...] = ()  # patterns that a picture's name must match one of
+    metadata: Path | None = None
+    where: tuple[str, ...] = ()  # conditions on columns of the metadata, all of which must hold
+    keep_reference: bool = False
+    imagine: bool = False
+
+    @property
+    def from_lines(self) -> bool:
+        """Nothing was asked yet: searches come line by line."""
+        return not (self.images or self.text)
+
+
 class Lookup:
     """A gallery that is open, and what is needed to ask it."""
 
     def __init__(self, finding: Finding, compute: Compute, searching: Searching) -> None:
         """Raises NotFoundError or UsageError before anything is embedded."""
-        from cig.methods import recall_method
-
         check_searching(replace(searching, weight=None))
         if searching.weight is not None and not 0 <= searching.weight <= 1:
             raise UsageError(f"--fusion-weight {searching.weight} is the image's share: from 0 to 1")
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
-        self.place = searching.cache or config.user_cache()
+        self.folder = searching.cache or config.user_cache()
         need_columns(self.conditions, self.metadata)
-        if finding.imagine and is_walked(self.place, finding.gallery):
+        if finding.imagine and is_walked(self.folder, finding.gallery):
             raise UsageError(
-                f"--feature-cache {self.place} is in the gallery: what is imagined would be searched, too; give another"
+                f"--feature-cache {self.folder} is in the gallery: "
+                "what is imagined would be searched, too; give another"
             )
-        self.cache = FeatureCache(self.place)
+        self.cache = FeatureCache(self.folder)
         self.weight = WEIGHT if searching.weight is None else searching.weight
-        method = recall_method(searching.method, source_of(searching, compute), self.cache)
+        method = load_searcher(searching, compute, self.cache)
         need_sight(method, finding.images)
         self.finder = Finder(finding.gallery, method, self.cache, compute.batch_size, compute.workers)
         self.allowed = self._allowed()
@@ -72,7 +97,7 @@ class Lookup:
         return self.finder.find(asked, self.finding.k, self.allowed, self.finding.keep_reference)
 
     @property
-    def asked(self) -> Asked:
+    def question(self) -> Asked:
         own = self.finding
         return Asked(own.images, own.text, own.without, own.without_weight, weight=self.weight)
 
@@ -125,7 +150,7 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[Asked, list[
             continue
         started = time.monotonic()
         try:
-            asked = parse_line(line, lookup.asked)
+            asked = parse_line(line, lookup.question)
             yield asked, lookup.find(asked), time.monotonic() - started
         except CigError as error:
             say(f"cig: {error}")
@@ -161,23 +186,93 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
     return done.pictures[query.id]
 
 
+# One search, from the question to its hits
+
+
 @dataclass(frozen=True)
-class Finding:
-    """A search over a folder of pictures: which, and how many of them are wanted."""
+class Answer:
+    """A question and its hits, nearest first."""
 
-    gallery: Path
-    images: tuple[Path, ...] = ()
-    text: str = ""
-    without: str = ""
-    without_weight: float = 0.3  # of the unwanted text; ours, no paper's
-    k: int = 10
-    names: tuple[str, ...] = ()  # patterns that a picture's name must match one of
-    metadata: Path | None = None
-    where: tuple[str, ...] = ()  # conditions on columns of the metadata, all of which must hold
-    keep_reference: bool = False
-    imagine: bool = False
+    question: Asked
+    hits: list[Hit]
+    about: Mapping[str, str]  # what a page says of the search
 
-    @property
-    def from_lines(self) -> bool:
-        """Nothing was asked yet: searches come line by line."""
-        return not (self.images or self.text)
+
+def open_gallery(
+    finding: Finding,
+    compute: Compute,
+    searching: Searching | None = None,
+    *,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+) -> Lookup:
+    """Check everything that the search needs, then list and embed the folder.
+
+    Raises:
+        NotFoundError: a folder without pictures, a picture or weights that are missing.
+        IncompleteError: no picture passes the filters.
+    """
+    check(finding)
+    if finding.imagine:
+        composing, generation = composing or Composing(), generation or Generation()
+        need_all(lambda: (), [*phi_checks(composing), lambda: need_unet(generation.unet)])
+    return Lookup(finding, compute, searching or Searching())
+
+
+def find(
+    lookup: Lookup,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+    *,
+    json: Path | None = None,
+    html: Path | None = None,
+) -> Answer:
+    """The nearest pictures of an open gallery to what its finding asks for; written where asked for."""
+    question = lookup.question
+    if lookup.finding.imagine:
+        composing, generation = composing or Composing(), generation or Generation()
+
+        def load() -> tuple[Composer, Generator]:
+            composer = load_composer(composing, lookup.compute, lookup.cache)
+            return composer, load_sdxl(generation, lookup.compute, lookup.cache)
+
+        question = replace(question, pseudo_target=imagine(question, load, generation, lookup.folder))
+    answer = Answer(question, lookup.find(question), lookup.about())
+    if json:
+        write_json(json, to_json(question, answer.hits, answer.about))
+    if html:
+        write_bytes(html, to_html(question, answer.hits, answer.about, lookup.cache).encode())
+    return answer
+
+
+# What a search found: for the terminal, for other programs, and as one page with the pictures inside
+
+
+def to_text(hits: Sequence[Hit]) -> str:
+    """A line a hit: rank, similarity, name; what cannot be printed in a name is escaped."""
+    return "\n".join(f"{place:3}  {hit.score:.4f}  {printable(hit.name)}" for place, hit in enumerate(hits, 1))
+
+
+def to_json(asked: Asked, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "images": [str(image) for image in asked.images],
+        "text": asked.text,
+        "without": asked.without,
+        "pseudo_target": str(asked.pseudo_target) if asked.pseudo_target else None,
+        "hits": [{"name": hit.name, "path": str(hit.path), "score": hit.score} for hit in hits],
+        **about,
+    }
+
+
+def to_html(asked: Asked, hits: Sequence[Hit], about: Mapping[str, str], cache: FeatureCache | None = None) -> str:
+    """The page; write it as UTF-8."""
+    imagined = [asked.pseudo_target] if asked.pseudo_target else []
+    shown = [*asked.images, *imagined, *(hit.path for hit in hits)]
+    page = template("hits.html").render(
+        **own_code("hits.js", "report.css", "hits.css"),
+        asked=asked,
+        hits=hits,
+        about=about,
+        small=thumbnails(shown, cache),
+    )
+    return SURROGATES.sub("\ufffd", page)

@@ -6,6 +6,7 @@ What moves the number is the cell's own; where data and weights lie, and on what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,30 @@ from cig.pipelines.reproduce.run import Attempt, Places, commands
 from cig.runtime import say
 
 
-def reproduce(name: str, places: Places | None = None) -> dict[str, Any]:
-    """Says which commands a cell stands for, runs them, and prints what came out; returns what `out/CELL.json` holds.
+@dataclass(frozen=True)
+class Reproduction:
+    """A published number, measured again."""
+
+    record: dict[str, Any]  # what `out/CELL.json` holds
+    text: str  # expected beside measured
+    complaint: str  # which queries could not run, if any
+
+    def need_sound(self) -> None:
+        """Raise unless the number stands on everything that it should, and is what is expected.
+
+        Raises:
+            IncompleteError: something of the data was missing, or the server would not take a file.
+            CigError: a number is further from the expected one than its tolerance.
+        """
+        _complain(self.record, self.complaint)
+
+
+def reproduce(name: str, places: Places | None = None) -> Reproduction:
+    """Log which commands a cell stands for, run them, and write what came out to `out/CELL.json`.
 
     Raises:
         NotFoundError: no such cell.
-        IncompleteError: data or weights are not there, all named at once; or, once all is written, something of the
-            data was missing, or the server would not take a file.
-        CigError: once all is written, a number is further from the expected one than its tolerance.
+        IncompleteError: data or weights are missing, all named at once.
     """
     attempt = Attempt(find(name), places or Places())
     for command in commands(attempt):
@@ -35,10 +52,8 @@ def reproduce(name: str, places: Places | None = None) -> dict[str, Any]:
     record, complaint = attempt.run()
     result, path = outcome(attempt, record), attempt.places.out / f"{name}.json"
     write_json(path, result, indent=1)
-    print(to_text(attempt.cell, result))
     say(f"{path} has all of it")
-    _complain(result, complaint)
-    return result
+    return Reproduction(result, to_text(attempt.cell, result), complaint)
 
 
 def outcome(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, Any]:

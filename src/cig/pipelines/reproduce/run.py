@@ -9,12 +9,15 @@ from typing import Any
 
 from cig import config
 from cig.benchmarks import Data
-from cig.errors import IncompleteError
 from cig.generators import Composing, Generation
 from cig.io.files import remove
 from cig.io.json_files import read_object
-from cig.pipelines import pipeline
+from cig.pipelines._models import complaint
+from cig.pipelines._search_benchmark import Evaluation, Outputs
+from cig.pipelines.evaluate import evaluate
 from cig.pipelines.reproduce.published import Cell
+from cig.pipelines.run import run
+from cig.pipelines.submit import submit
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 
@@ -85,30 +88,28 @@ class Attempt:
         )
 
     def run(self) -> tuple[dict[str, Any], str]:
-        """What the verb wrote, and what it complained of after that, if it did.
+        """What the verb wrote, and which queries could not run, in words, if any."""
+        remove(self.record)  # an earlier attempt may have left one
+        missing = self._evaluation().search.missing_references
+        return read_object(self.record), complaint(missing, "could not run and score 0") if missing else ""
 
-        Raises:
-            IncompleteError: it wrote nothing.
-        """
-        remove(self.record)  # of an earlier attempt
-        try:
-            self._call()
-        except IncompleteError as error:
-            if not self.record.exists():
-                raise
-            return read_object(self.record), str(error)
-        return read_object(self.record), ""
-
-    def _call(self) -> None:
-        own, name = self.places, self.cell.short
-        compute = replace(own.compute, batch_size=own.search_batch)
+    def _evaluation(self) -> Evaluation:
+        places, name = self.places, self.cell.short
+        compute, outputs = replace(places.compute, batch_size=places.search_batch), Outputs(json=self.record)
         if self.imagines:
-            models = own.composing, own.generation, self.searching
-            pipeline.run(self.data, own.compute, *models, self.folder, name, own.search_batch)
-        elif self.cell.server:
-            pipeline.submit(self.data, compute, self.searching, name, self.submission.parent, json=self.record)
-        else:
-            pipeline.evaluate(self.data, compute, self.searching, self.record)
+            return run(
+                self.data,
+                places.compute,
+                places.composing,
+                generation=places.generation,
+                searching=self.searching,
+                out=self.folder,
+                name=name,
+                search_batch=places.search_batch,
+            )
+        if self.cell.server:
+            return submit(self.data, compute, self.searching, name=name, out=self.submission.parent, outputs=outputs)
+        return evaluate(self.data, compute, self.searching, outputs)
 
 
 # What a person would type

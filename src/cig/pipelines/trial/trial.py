@@ -29,7 +29,7 @@ from cig.runtime import jsonable
 from cig.types import Query, Ranking
 
 if TYPE_CHECKING:
-    from cig.pipelines._search_benchmark import Found
+    from cig.pipelines._search_benchmark import SearchResult
 
 FILE, VOTES = "trial.json", "votes.jsonl"
 SHOWN = '{"shown": true}'  # a line among the votes
@@ -147,7 +147,7 @@ def _read_case(value: dict[str, Any]) -> Case:
     return Case(**{**value, **lists})
 
 
-def make(trying: Trying, found: Found, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+def make(trying: Trying, found: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
     """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
 
     The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.

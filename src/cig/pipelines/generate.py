@@ -1,0 +1,44 @@
+"""Generate: composed embeddings -> pseudo-targets, one picture a query (CIG, stage 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cig.benchmarks import Data
+from cig.benchmarks._requirements import need_all, need_outside
+from cig.errors import NotFoundError
+from cig.generators import Generation, need_unet
+from cig.io.dataset_paths import existing_part
+from cig.pipelines._models import complain, imagine_parts, load_sdxl, need_embeddings
+from cig.runtime import Compute, Work
+
+
+def generate(
+    data: Data,
+    compute: Compute,
+    generation: Generation | None = None,
+    *,
+    embeddings: Path | None = None,
+    out: Path | None = None,
+    work: Work | None = None,
+) -> Path:
+    """Write one pseudo-target a query into `out`, from a folder of embeddings; return `out`.
+
+    Raises:
+        NotFoundError: weights, data or embeddings that are missing, all named at once.
+        IncompleteError: queries without an embedding, or without a reference that must be shown; others were done.
+    """
+    generation = generation or Generation()
+    embeddings = embeddings or data.default_folder("embeddings", "test")
+    out = out or data.default_folder("generated_images", "test")
+    checks = [lambda: need_unet(generation.unet), lambda: need_embeddings(embeddings)]
+    parts = need_all(lambda: need_outside(data.load("test"), out), checks)
+    from cig.generators._compose import EmbeddingFolder
+
+    sources = [EmbeddingFolder(part, existing_part(embeddings, part, len(data.categories) == 1)) for part in parts]
+    if not any(source.files for source in sources):
+        raise NotFoundError(f"{embeddings} has no embedding of {parts[0].name}; run `cig extract` for it first")
+    generator = load_sdxl(generation, compute)
+    missing = imagine_parts(parts, sources, generator, generation, out, compute, work or Work())
+    complain(missing, "have no pseudo-target")
+    return out
