@@ -25,6 +25,7 @@ import torch
 
 from cig.cli import train, train_oti, train_phi, train_words
 from cig.cli.flags import ComputeFlags, LoopFlags, SearleFlags
+from cig.cli.terminal import messages_on_stderr
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
 from cig.runtime import measured, say
@@ -166,6 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *cells))
 
 
+@messages_on_stderr()
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("home", type=Path)

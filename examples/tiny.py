@@ -18,6 +18,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from cig.cli.terminal import messages_on_stderr
+
 CAPTIONS = (
     "shows two dogs instead of one",
     "is red & sleeveless, with a longer skirt",
@@ -310,6 +312,7 @@ def verbs(root: Path, out: Path) -> list[list[str]]:
     return lines
 
 
+@messages_on_stderr()
 def main() -> None:
     from cig.cli.main import app
     from cig.runtime import quiet_transformers

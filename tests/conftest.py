@@ -11,6 +11,7 @@ import torch
 import tiny
 from browsing import BROWSER, browser
 from cig.benchmarks import icons
+from cig.cli.terminal import messages_on_stderr
 from cig.runtime import quiet_transformers
 
 HOME = Path(__file__).parents[1]
@@ -36,6 +37,13 @@ def _own_cache(tmp_path_factory):
     """What is kept for any of a user's calls is kept for these tests alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _messages_on_stderr():
+    """What the library logs is on stderr, as the command line shows it, so that capsys reads it."""
+    with messages_on_stderr():
         yield
 
 

@@ -552,12 +552,12 @@ def test_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     for rng in rounds("settings", 900):
         Path("cig.toml").write_bytes(damaged(rng, TOML))
-        attempt(lambda: config.place("cirr"), "cig.toml")
+        attempt(lambda: config.path("cirr"), "cig.toml")
         attempt(lambda: config.value("search", "method"), "cig.toml")
     os.remove("cig.toml")
     os.mkfifo("cig.toml")
     with pytest.raises(InputError, match=r"cig\.toml is not a file"):
-        config.place("cirr")
+        config.path("cirr")
 
 
 def test_manifests(tmp_path):

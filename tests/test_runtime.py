@@ -1,11 +1,14 @@
-"""What the machine has: seeds, devices, batches, progress."""
+"""Seeds, devices, batches, progress, messages."""
 
+import logging
 import subprocess
+import sys
 
 import pytest
 import torch
 
 from cig import runtime
+from cig.cli.terminal import TerminalHandler, messages_on_stderr
 from cig.errors import UsageError
 from cig.runtime import say
 
@@ -39,16 +42,16 @@ def test_a_run_on_the_cpu_is_measured_there_beside_a_gpu(monkeypatch):
 
 
 def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
-    """Whoever keeps the environment in a checkout of their own."""
-    (tmp_path / "mine.py").write_text("")
+    """The environment may be in a checkout of the user's."""
+    (tmp_path / "tracked.py").write_text("")
     (tmp_path / "site").mkdir()
     (tmp_path / "site/runtime.py").write_text("")
-    own = ["git", "-C", str(tmp_path), "-c", "user.name=I", "-c", "user.email=i@example.org"]
-    for words in (["init", "-q"], ["add", "mine.py"], ["commit", "-q", "-m", "mine"]):
-        subprocess.run([*own, *words], check=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=I", "-c", "user.email=i@example.org"]
+    for words in (["init", "-q"], ["add", "tracked.py"], ["commit", "-q", "-m", "tracked"]):
+        subprocess.run([*git, *words], check=True)
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "site/runtime.py"))
     assert runtime.commit() is None
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "mine.py"))
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "tracked.py"))
     assert len(runtime.commit() or "") == 40
 
 
@@ -56,10 +59,10 @@ def test_batches_are_fixed_by_position():
     assert [list(chunk) for chunk in runtime.batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
 
 
-def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys):
+def test_progress_is_a_message_without_a_terminal(monkeypatch, capsys):
     assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
     assert not capsys.readouterr().err
-    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    monkeypatch.setattr(runtime, "MESSAGE_INTERVAL", 0)
     assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("imagine: 1 of 2, ")
@@ -67,14 +70,14 @@ def test_progress_is_told_where_there_is_no_terminal(monkeypatch, capsys):
 
 
 def test_progress_of_bytes(monkeypatch, capsys):
-    came = iter([5_000_000, 10_000_000, 20_000_000])
+    counts = iter([5_000_000, 10_000_000, 20_000_000])
     done = [0]
 
     def beats():
-        for done[0] in came:
+        for done[0] in counts:
             yield
 
-    monkeypatch.setattr(runtime, "TELL_EVERY", 0)
+    monkeypatch.setattr(runtime, "MESSAGE_INTERVAL", 0)
     assert len(list(runtime.progress_bytes(beats(), lambda: done[0], lambda: 20_000_000, "a.zip"))) == 3
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.startswith("a.zip: 5 of 20 MB, ")
@@ -84,6 +87,37 @@ def test_progress_of_bytes(monkeypatch, capsys):
     assert runtime._how_far(1_000_000, 0, 0.0) == "1 MB, 0.0 MB/s"
 
 
-def test_a_name_moves_no_terminal(capsys):
+def test_control_characters_do_not_reach_the_terminal(capsys):
     say("not readable: \x1b[2J\x07.jpg\nand é\tso on \udcff")
     assert capsys.readouterr().err == "not readable: \\x1b[2J\\x07.jpg\nand é\tso on \\udcff\n"
+
+
+def test_messages_go_to_the_logger(caplog):
+    with caplog.at_level(logging.INFO, "cig"):
+        runtime.say("100% of 3 pictures")
+        runtime.warn("no picture for 2 queries")
+    assert caplog.record_tuples == [
+        ("cig", logging.INFO, "100% of 3 pictures"),
+        ("cig", logging.WARNING, "no picture for 2 queries"),
+    ]
+
+
+def test_a_library_call_prints_warnings_alone():
+    """Python's default without any configuration; the command line adds a handler that shows both."""
+    code = "from cig import runtime; runtime.say('made 3'); runtime.warn('missing 2')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "missing 2\n")
+    assert logging.getLogger("cig").propagate
+
+
+def test_a_call_of_the_command_line_leaves_logging_as_it_was():
+    logger = logging.getLogger("cig")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    level, logger.level = logger.level, logging.ERROR
+    with messages_on_stderr():
+        with messages_on_stderr():  # a call within a call
+            assert [type(handler) for handler in logger.handlers] == [TerminalHandler]
+        assert logger.level == logging.INFO
+    assert (logger.handlers, logger.level) == ([], logging.ERROR)
+    logger.level = level

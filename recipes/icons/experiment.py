@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cig.benchmarks.icons import read
+from cig.cli.terminal import messages_on_stderr
 from cig.evaluation import significance
 from cig.evaluation.metrics import Values
 from cig.evaluation.score import clusters_of
@@ -74,6 +75,7 @@ class Chosen:
     score: float  # there
 
 
+@messages_on_stderr()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from cig.benchmarks._icons.pairs import normalised
+from cig.cli.terminal import messages_on_stderr
 from cig.generators.sdxl import meta_unet, shown_reference
 from cig.io.digests import identity
 from cig.io.files import make_folder, write_bytes
@@ -99,7 +100,7 @@ def train_prior(
 
     begun = {"start": identity(start / WEIGHTS)} if start else {}
     about = {**scenes.identity, "models": composer.identity, "searcher": dict(searcher.identity), **begun}
-    train(prior, loss_of, plan, out, export, about)
+    train(prior, loss_of, plan, out=out, export=export, inputs=about)
 
 
 def condition(
@@ -153,6 +154,7 @@ class PriorMethod:
         return normalize(self.prior(composed, (first, second)), dim=-1)
 
 
+@messages_on_stderr()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

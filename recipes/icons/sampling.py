@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cig.benchmarks.icons import read
+from cig.cli.terminal import messages_on_stderr
 from cig.generators._compose import Composed, Shown
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
@@ -43,6 +44,7 @@ class Trial:
     seconds: float
 
 
+@messages_on_stderr()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

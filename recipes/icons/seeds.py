@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cig.benchmarks import Data
+from cig.cli.terminal import messages_on_stderr
 from cig.evaluation.paired import compare_rankings
 from cig.io.feature_cache import FeatureCache
 from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts
@@ -18,6 +19,7 @@ from cig.runtime import Compute
 MEASURES = ("map@10", "recall@10")
 
 
+@messages_on_stderr()
 def main() -> None:
     folder = Path(sys.argv[1])
     data, compute, cache = Data("icons/val"), Compute(batch_size=256), FeatureCache(folder / "features")

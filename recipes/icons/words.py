@@ -13,12 +13,14 @@ from random import Random
 
 from cig.benchmarks._icons.captions import caption
 from cig.benchmarks._icons.corpus import INKS, Icon, read_split
+from cig.cli.terminal import messages_on_stderr
 from cig.io.files import write_bytes
 
 DRAWINGS = 3  # that a name has at least
 PHRASES = 32  # a name
 
 
+@messages_on_stderr()
 def main() -> None:
     out, rng = Path(sys.argv[1]), Random("words")
     families: dict[str, list[Icon]] = defaultdict(list)

@@ -3,7 +3,8 @@
 CigError                  exit code 1
 ├── UsageError            2  a wrong call: a bad flag value, flags that exclude each other
 │   ├── NotFoundError     2  a path, a name or weights that are not there
-│   └── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
+│   ├── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
+│   └── WrongTypeError    2  an argument of another type, in Python; also a TypeError
 ├── InputError            1  a file that cannot be read: annotations, embeddings, checkpoints
 │   └── PictureError      1  a picture that cannot be decoded or is refused
 │       └── PixelsError   1  one with too many pixels, or none
@@ -12,11 +13,12 @@ CigError                  exit code 1
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
 class CigError(Exception):
-    """Anything that a person can mend; its message says how."""
+    """An error that the user can fix; its message says how."""
 
     exit_code = 1
 
@@ -30,6 +32,10 @@ class NotFoundError(UsageError):
 
 
 class MismatchError(UsageError):
+    pass
+
+
+class WrongTypeError(UsageError, TypeError):
     pass
 
 
@@ -53,33 +59,56 @@ class IncompleteError(CigError):
     pass
 
 
-def did_you_mean(asked: str, choices: Iterable[str]) -> str:
-    """' Did you mean "val"? Choose from: train, val.', to end an error about a wrong name."""
+def check_type(value: object, kind: type | tuple[type, ...], name: str, wanted: str) -> None:
+    """Raise WrongTypeError unless an argument is of a type.
+
+    Args:
+        name: the argument's.
+        wanted: what the argument should be, and how to get one.
+    """
+    if not isinstance(value, kind):
+        raise WrongTypeError(f"{name} should be {wanted}, not {reprlib.repr(value)} ({type(value).__name__})")
+
+
+def check_members(value: object, members: Iterable[str], name: str, wanted: str) -> None:
+    """Raise WrongTypeError unless an argument has the members of a protocol, whatever its class."""
+    if isinstance(value, type) or not all(hasattr(value, member) for member in members):
+        raise WrongTypeError(f"{name} should be {wanted}, not {reprlib.repr(value)} ({type(value).__name__})")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ' Did you mean "val"? Choose from: train, val.', the end of an error about a wrong name."""
     choices = list(choices)
-    near = difflib.get_close_matches(asked, choices, n=1)
+    near = difflib.get_close_matches(word, choices, n=1)
     guess = f' Did you mean "{near[0]}"?' if near else ""
     return f"{guess} Choose from: {', '.join(choices)}."
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library said, fit for a terminal; the error's kind where it said nothing."""
+    """Return the first line of a library's message, safe for a terminal; the error's class if it is empty."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return plain(line, 300)
 
 
 def plain(text: str, most: int) -> str:
-    """The first letters of what a stranger wrote, with nothing in it that a terminal obeys or cannot show."""
+    """Return the first `most` letters of untrusted text, with "?" for control characters and lone surrogates."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:most])
 
 
 def printable(text: str, kept: str = "") -> str:
-    """For a terminal, with strangers' names in it: what a terminal obeys is escaped, but for what is kept."""
-    fit = (own if own.isprintable() or own in kept else own.encode("unicode_escape").decode() for own in text)
-    return "".join(fit)
+    """Escape what a terminal would obey, such as colours or a cleared screen in the name of a file.
+
+    Args:
+        kept: control characters that stay, such as newlines.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in kept else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def some(names: Iterable[str], most: int = 20) -> str:
-    """The first names of a list, and how many more there are."""
+    """Join the first names of a list, and count the rest: "a, b and 3 more"."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

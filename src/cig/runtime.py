@@ -1,14 +1,14 @@
-"""What the machine has: device, dtype, seeds, progress, versions. The only room that asks."""
+"""The machine and the run: device, dtype, seeds, shards, signals, progress, messages, versions, time and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import platform
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cig.errors import UsageError, did_you_mean, printable
+from cig.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Seeds = Literal["published", "per-query"]
 DTYPES = ("float32", "float16", "bfloat16")
+LOG = logging.getLogger("cig")
 
 
-def resolve_device(name: str) -> torch.device:
-    """ "auto" takes the GPU where there is one.
+def resolve_device(name: str | torch.device) -> torch.device:
+    """Return the device of a name; "auto" is the GPU if the machine has one.
 
     Raises:
         UsageError: the device does not exist on this machine.
@@ -44,14 +45,20 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f'--device "{name}" is not on this machine ({reason}); try --device cpu or auto') from error
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # its memory is measured, and it is waited for, as the current one
+        torch.cuda.set_device(device)  # `measured` reads the memory of the current device, and waits for it
     return device
 
 
-def resolve_dtype(name: str, device: torch.device, on_gpu: str = "float32") -> torch.dtype:
-    """ "auto" is float32 on a CPU, and what the paper used (on_gpu) elsewhere."""
+def resolve_dtype(name: str | torch.dtype, device: torch.device, on_gpu: str = "float32") -> torch.dtype:
+    """Return the dtype of a name; "auto" is float32 on a CPU and the paper's (on_gpu) elsewhere.
+
+    Raises:
+        UsageError: a name that is not among DTYPES.
+    """
     import torch
 
+    if isinstance(name, torch.dtype):
+        return name
     if name == "auto":
         name = "float32" if device.type == "cpu" else on_gpu
     if name not in DTYPES:
@@ -61,7 +68,7 @@ def resolve_dtype(name: str, device: torch.device, on_gpu: str = "float32") -> t
 
 
 def seed_of(mode: Seeds, seed: int, benchmark: str, query: str, attempt: int) -> int:
-    """The seed of one attempt at one query.
+    """Return the seed of one attempt at one query.
 
     published: one seed for every query, + 1 at each retry (CIG's script).
     per-query: derived from the query's id, so a picture does not depend on its neighbours.
@@ -73,14 +80,14 @@ def seed_of(mode: Seeds, seed: int, benchmark: str, query: str, attempt: int) ->
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive slices, fixed by position."""
+    """Cut a sequence into consecutive slices. A resumed run cuts the same ones, so it computes the same bits."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several runs that share the work: number `one` of `of`, counted from 1."""
+    """One of several runs that share the work: number `one` of `of`, from 1."""
 
     one: int = 1
     of: int = 1
@@ -94,65 +101,67 @@ class Shard:
         return cls(int(one), int(of))
 
     def take(self, items: Iterable[T]) -> list[T]:
-        """Every N-th: disjoint from the other shards', and together with them the whole."""
+        """Take every N-th item: shards are disjoint, and together they are the whole."""
         return list(items)[self.one - 1 :: self.of]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, at the end of a batch; its message says how far the run came."""
+    """Ctrl-C, at the end of a batch; the message says how far the run came."""
 
-    lost = ""  # why what was done is not kept
+    lost = ""  # why the finished work is not kept; empty where it is
 
 
-TELL_EVERY = 60.0  # seconds, where no terminal shows a bar
-_stop_asked: list[int] = []
-_running: list[str] = []  # loops over batches
+# A stop between batches. A batch on a GPU may take a minute, and its pictures or features are written at its end, so
+# the first Ctrl-C only takes note: the loop that runs (`progress`, `progress_bytes`) finishes its batch, which is then
+# kept, and raises Interrupted. A second Ctrl-C, or one outside of such a loop, where no batch would ever end, stops at
+# once. The notes are global since signals are the process's; lists, so that handlers change them without `global`.
+
+MESSAGE_INTERVAL = 60.0  # seconds between lines about progress where no terminal shows a bar
+_stop_signals: list[int] = []
+_running: list[str] = []  # names of the loops over batches
 
 
 @contextlib.contextmanager
 def stops_between_batches() -> Iterator[None]:
-    """While it lasts, the first SIGINT (Ctrl-C) or SIGTERM lets a batch end; the second one stops at once."""
+    """Let the first SIGINT (Ctrl-C) or SIGTERM finish the batch; the second one stops at once."""
 
-    def ask(number: int, frame: Any) -> None:
-        if _stop_asked or not _running:
+    def take_note(number: int, frame: Any) -> None:
+        if _stop_signals or not _running:
             raise KeyboardInterrupt
-        _stop_asked.append(number)
+        _stop_signals.append(number)
         say("stopping at the end of this batch; once more stops at once")
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _stop_asked.clear()
-
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+    if threading.current_thread() is not threading.main_thread():  # Python sets signal handlers in no other thread
         yield
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, take_note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _stop_signals.clear()
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
-    """With rate and time left: a bar on a terminal, elsewhere a line a minute.
+    """Yield items and show rate and time left: by a bar on a terminal, elsewhere by a line a minute.
 
     Raises:
-        Interrupted: a stop was asked for; the batch in hand was finished.
+        Interrupted: a signal came; the batch was finished.
     """
     from tqdm import tqdm
 
     bar = tqdm(items, total=total, desc=what, unit=unit, disable=None)
-    started = told = time.monotonic()
+    started = last_message = time.monotonic()
     _running.append(what)
     try:
         for done, item in enumerate(bar, 1):
             yield item
             now = time.monotonic()
-            if bar.disable and now - told >= TELL_EVERY:
-                told, pace = now, (now - started) / done
+            if bar.disable and now - last_message >= MESSAGE_INTERVAL:
+                last_message, pace = now, (now - started) / done
                 say(f"{what}: {done} of {total}, {pace:.2g} s/{unit}, about {pace * (total - done) / 60:.0f} min left")
-            if _stop_asked:
+            if _stop_signals:
                 raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{'es' if unit == 'batch' else 's'}")
     finally:
         _running.remove(what)
@@ -161,15 +170,16 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
 def progress_bytes(
     beats: Iterable[object], done: Callable[[], int], total: Callable[[], int], what: str
 ) -> Iterator[None]:
-    """As `progress`, of bytes: each beat is a moment to look how many there are.
+    """Show the progress of a download as `progress` does; each beat is a moment to count the bytes.
 
     Args:
-        total: 0 while it is not known.
+        done: returns the bytes on disk.
+        total: returns the bytes of the whole; 0 while the server has not said.
     """
     from tqdm import tqdm
 
     before, started = done(), time.monotonic()
-    told = started
+    last_message = started
     _running.append(what)
     try:
         with tqdm(desc=what, initial=before, unit="B", unit_scale=True, disable=None) as bar:
@@ -177,47 +187,53 @@ def progress_bytes(
                 yield
                 bar.n, bar.total, now = done(), total() or None, time.monotonic()
                 bar.refresh()
-                if bar.disable and now - told >= TELL_EVERY:
-                    told = now
+                if bar.disable and now - last_message >= MESSAGE_INTERVAL:
+                    last_message = now
                     say(f"{what}: {_how_far(done(), total(), (done() - before) / (now - started))}")
-                if _stop_asked:
+                if _stop_signals:
                     raise Interrupted(f"{what}: stopped after {done() / 1e6:,.0f} MB")
     finally:
         _running.remove(what)
 
 
 def _how_far(done: int, total: int, pace: float) -> str:
-    """ "3,200 of 20,127 MB, 12.3 MB/s, about 23 min left"."""
+    """Return "3,200 of 20,127 MB, 12.3 MB/s, about 23 min left"."""
     of = f" of {total / 1e6:,.0f}" if total else ""
     left = f", about {(total - done) / pace / 60:.0f} min left" if total and pace > 0 else ""
     return f"{done / 1e6:,.0f}{of} MB, {pace / 1e6:.1f} MB/s{left}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """A device's or the machine's, as torch tells it."""
+    """Return whether a device or the machine ran out of memory. torch has a class for CUDA's error alone."""
     text = str(error)
-    known = "out of memory", "can't allocate memory"
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in text for word in known))
+    phrases = "out of memory", "can't allocate memory"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)
+    )
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal; results go to stdout, everything else here."""
-    print(printable(text, "\n\t"), file=sys.stderr, flush=True)
+    """Log a message at INFO to the logger "cig". The command line shows it on stderr."""
+    LOG.info("%s", text)
+
+
+def warn(text: str) -> None:
+    """Log a message at WARNING to the logger "cig", which Python shows without any configuration."""
+    LOG.warning("%s", text)
 
 
 def versions() -> dict[str, str]:
-    """Of everything that can move a number."""
+    """Return the versions of Python and of every package that can change a score."""
     packages = ("cig", "torch", "transformers", "diffusers", "tokenizers", "numpy", "pillow")
-    found = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this code runs from; None for an installed package."""
-    here = Path(__file__)
+    """Return the commit of the checkout that this code runs from; None for an installed package."""
+    module = Path(__file__)
     try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # an environment may lie in somebody's checkout
-        return _git(here.parent, "rev-parse", "HEAD")
+        _git(module.parent, "ls-files", "--error-unmatch", module.name)  # a checkout may only hold the environment
+        return _git(module.parent, "rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -234,7 +250,7 @@ def device_name(device: torch.device) -> str:
 
 
 def quiet_transformers() -> None:
-    """Its progress bars and advice would drown ours; errors still come through."""
+    """Silence transformers' progress bars and warnings; its errors are still raised."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -242,7 +258,7 @@ def quiet_transformers() -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Paths and dtypes as text, for provenance and manifests."""
+    """Write paths, dtypes and other objects as text, for provenance and manifests."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -251,26 +267,27 @@ def jsonable(value: Any) -> Any:
 
 
 def disk_of(folder: Path) -> int:
-    """Free bytes where a folder is, or will be."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    """Return the free bytes of the disk that a folder is on, or will be made on."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 @dataclass
 class Cost:
-    """What a piece of work took, once it is done."""
+    """Time and memory of a piece of work; filled in at its end."""
 
     seconds: float = 0.0
-    gigabytes: float | None = None  # the most memory in use: the GPU's where there is one; None: not known here
+    gigabytes: float | None = None  # peak memory: the GPU's if one was used; None where the system does not say
     device: str = ""
 
 
 @contextlib.contextmanager
 def measured() -> Iterator[Cost]:
-    """Time and peak memory of what is done in it; a GPU's memory, else that of the whole process."""
+    """Measure the time and peak memory of the block; a GPU's memory, or that of the whole process."""
     import torch
 
-    cost, on_gpu = Cost(), torch.cuda.is_available() and torch.cuda.is_initialized()  # not by a run on the CPU
+    cost = Cost()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # a run on the CPU does not initialise CUDA
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -285,7 +302,7 @@ def measured() -> Iterator[Cost]:
 
 
 def _forget_peak() -> None:
-    with contextlib.suppress(OSError):  # Linux alone knows this
+    with contextlib.suppress(OSError):  # only Linux has this file
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -298,7 +315,7 @@ def _peak() -> float | None:
 
 
 def free_memory() -> None:
-    """Gives back what failed or finished work left on the device."""
+    """Return unused memory to the device, such as that of a batch that failed."""
     import gc
 
     import torch

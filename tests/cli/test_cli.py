@@ -293,11 +293,11 @@ def test_wrong_settings_exit_2(tmp_path, monkeypatch, capsys, text, words):
 
 def test_tables_are_the_groups_of_flags(capsys):
     """Every flag of a group may be set, and nothing else."""
-    from cig.config import PLACES, TABLES
+    from cig.config import PATHS, TABLES
 
     shown = set(in_force(capsys, "run")) | set(in_force(capsys, "evaluate")) | set(in_force(capsys, "generate"))
     assert shown == {f"{table}.{key}" for table, keys in TABLES.items() for key in keys}
-    assert set(PLACES) <= set(in_force(capsys))
+    assert set(PATHS) <= set(in_force(capsys))
 
 
 # Stopping, and running out of memory

@@ -182,13 +182,13 @@ def test_a_stop_keeps_what_came(server, tmp_path, monkeypatch):
     """Ctrl-C ends it at the next beat, though the server is still at it."""
     begun(tmp_path / "big", 1000, server)
     server.moods = ["drip"]
-    monkeypatch.setattr(runtime, "_stop_asked", [2])
+    monkeypatch.setattr(runtime, "_stop_signals", [2])
     with pytest.raises(runtime.Interrupted, match="big: stopped after 0 MB"):
         fetch(server, tmp_path / "big")
     came = (tmp_path / "big.part").read_bytes()
     assert len(came) >= 1000
     assert CONTENT.startswith(came)
-    monkeypatch.setattr(runtime, "_stop_asked", [])
+    monkeypatch.setattr(runtime, "_stop_signals", [])
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
     assert server.bytes_asked()[1] == f"bytes={len(came)}-"
 

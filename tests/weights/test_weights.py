@@ -121,7 +121,7 @@ def test_it_is_this():
 
 def test_a_new_method_shows_up_by_itself(monkeypatch):
     class Own:
-        VARIANTS = {"x": Weights("someone/clip", "own.pt", "https://example.org/own.pt", "MIT")}  # noqa: RUF012
+        VARIANTS = {"x": Weights("someone/clip", "own.pt", "https://example.org/own.pt", licence="MIT")}  # noqa: RUF012
 
     load, names = registry.load, registry.names
     monkeypatch.setattr(registry, "names", lambda folder: [*names(folder), "own"])
@@ -681,7 +681,7 @@ def _home(weight):
 
 
 def test_the_page_of_licences_names_every_dataset():
-    datasets = {name for name in registry.names("benchmarks") if registry.is_own("benchmarks", name)} - {"folder"}
+    datasets = {name for name in registry.names("benchmarks") if registry.is_builtin("benchmarks", name)} - {"folder"}
     assert set(rows("Datasets")) == datasets
 
 

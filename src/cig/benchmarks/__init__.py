@@ -17,7 +17,7 @@ from typing import Any
 from cig import config, registry
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
 from cig.io.files import UNSAYABLE
-from cig.io.json_files import place_of, read_entries
+from cig.io.json_files import locate_entry, read_entries
 from cig.io.query_files import picture_name
 from cig.types import Benchmark, Query
 
@@ -51,7 +51,7 @@ def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -
     unknown = sorted(set(options) - takes)
     if unknown:
         raise UsageError(f"{family} takes no --{unknown[0]}; it takes {', '.join(sorted(takes)) or 'no options'}")
-    parts: tuple[Benchmark, ...] = load(Path(root) if root else config.place(family), split, **options)
+    parts: tuple[Benchmark, ...] = load(Path(root) if root else config.path(family), split, **options)
     return parts
 
 
@@ -75,7 +75,7 @@ def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str,
         try:
             queries.append(make(position, entry))
         except InputError as error:
-            raise InputError(f"{place_of(path, position)}: {error}") from error
+            raise InputError(f"{locate_entry(path, position)}: {error}") from error
     if not queries:
         raise InputError(f"{path} has no entries")
     return unique(queries, path)
@@ -152,4 +152,4 @@ class Data:
 
     def default_folder(self, key: str, default_split: str) -> Path:
         """`./outputs/embeddings/cirr_test1`, say."""
-        return config.place(key) / "_".join(split_name(self.name, default_split))
+        return config.path(key) / "_".join(split_name(self.name, default_split))

@@ -17,6 +17,7 @@ from cyclopts import App, Parameter, Token
 from cig import config
 from cig.cli import download, errands, models, pipeline, reproduce, train, train_oti, train_phi, train_words
 from cig.cli.flags import Flag
+from cig.cli.terminal import messages_on_stderr
 from cig.errors import CigError, UsageError, printable, reason
 
 app = App(
@@ -84,7 +85,7 @@ def show_config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
     """
     _in_force.clear()
     app.parse_args(list(words) or ["run"])
-    places = {} if words else {key: config.place_of(key) for key in config.PLACES}
+    places = {} if words else {key: config.path_setting(key) for key in config.PATHS}
     lines = list({**places, **_in_force}.items())
     width = max(len(name) for name, _ in lines)
     print("\n".join(f"{name:{width}}  {found.value:44}  {found.source}" for name, found in lines))
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        with stops_between_batches():
+        with messages_on_stderr(), stops_between_batches():
             app([argument for argument in arguments if argument != "--debug"])
     except CigError as error:
         if debug:

@@ -101,7 +101,7 @@ def download_dataset(
     for key in sorted(set(given) - set(takes)):
         known = ", ".join(f"--{own.replace('_', '-')}" for own in takes)
         raise UsageError(f"download {family} takes no --{key.replace('_', '-')}; it takes {known or 'no flags'}")
-    place = home_of(root or config.place(family), family)
+    place = home_of(root or config.path(family), family)
     outcome: Outcome = get(place, asking or Asking(), **given)
     if json:
         write_json(json, outcome.facts, indent=1)

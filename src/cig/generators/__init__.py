@@ -69,7 +69,7 @@ class Composing:
 
     @property
     def phis(self) -> tuple[Path, Path]:
-        places = weights_at(config.place("phi_vit")), weights_at(config.place("phi_giga"))
+        places = weights_at(config.path("phi_vit")), weights_at(config.path("phi_giga"))
         return self.phi or places[0], self.phi2 or places[1]
 
 
@@ -96,7 +96,7 @@ class Generation:
 
     @property
     def unet(self) -> Path:
-        return self.model_path or config.place("sdxl_checkpoint")
+        return self.model_path or config.path("sdxl_checkpoint")
 
     def recorded(self) -> dict[str, Any]:
         """Setting -> value, as files keep it; older ones have no guidance by the reference: its default is left out."""

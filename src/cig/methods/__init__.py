@@ -1,7 +1,7 @@
 """Retrieval methods, one file each: `VARIANTS` (name -> default weights) and `load(variant, source) -> Method`.
 
-A family fixes the prompt, the preprocessing and the kind of phi; a variant only names default weights. What else a
-family can be told is in its `OPTIONS` (name -> Option).
+A family fixes the prompt, the preprocessing and the kind of phi; a variant only names default weights. `OPTIONS`
+(name -> Option) lists a family's further settings.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ if TYPE_CHECKING:
     from cig.models.phi import Inverter
     from cig.types import Method
 
-OUR_LICENCE = "Apache-2.0"  # of what lies there
+OUR_LICENCE = "Apache-2.0"  # of the shipped models
 ALIASES = {"searle-xl": "searle/l14", "phi": "searle"}
 CLIPS = {
     "b32": "openai/clip-vit-base-patch32",
     "l14": "openai/clip-vit-large-patch14",
     "g14": "Geonmo/CLIP-Giga-config-fixed",
-    "icons": str(EMBEDDED / "clip"),  # ours, shipped: docs/icons.md
+    "icons": str(EMBEDDED / "clip"),  # shipped with the package: docs/icons.md
 }
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a variant searches with unless flags say otherwise."""
+    """The default weights of a variant."""
 
     clip: str  # hub id or folder; empty for a method that has none
     phi: str = ""  # file, in ./models by default
-    address: str = ""  # where to get that file
+    address: str = ""  # where to download that file
     licence: str = "unknown"  # of the phi, as its release states it
-    sha256: str = ""  # of that file, once known
-    network: str = "phi"  # its kind, a key of inversion.KINDS
-    words: bool = False  # instead of a phi, a folder of pseudo-words, which is always the user's
+    sha256: str = ""  # of that file, where its release or a public project states it
+    network: str = "phi"  # the kind of phi, a key of phi.KINDS
+    words: bool = False  # True: not a phi but a folder of pseudo-words, always the user's
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a family may be told beside its weights, as text."""
+    """A setting of a family beside its weights, given as text."""
 
-    about: str
-    place: bool = False  # a file, a folder or a hub id: its content counts, not its name
+    description: str
+    is_model: bool = False  # a file, a folder or a hub id: features depend on its content, not on its name
 
 
 @dataclass(frozen=True)
 class Source:
-    """Which weights to load, and how."""
+    """The weights to load, and the device and dtype to load them with."""
 
     clip: str | None = None
     phi: Path | None = None
@@ -71,8 +71,8 @@ class Source:
     dtype: str = "auto"
     cache_dir: Path | None = None
     preprocessing: Preprocessing | None = None
-    models: Path = field(default=Path("models"))  # the folder for files that come without an address we may fetch
-    options: Mapping[str, str] = field(default_factory=dict)  # of the method, e.g. {"t": "0.5"} of slerp
+    models: Path = field(default=Path("models"))  # folder of the phis
+    options: Mapping[str, str] = field(default_factory=dict)  # of the family, e.g. {"t": "0.5"} of slerp
 
     def load_clip(self, weights: Weights, on_gpu: str = "float32") -> Clip:
         from cig.models.clip import load_clip
@@ -95,11 +95,11 @@ class Source:
     def load_inverter(self, weights: Weights, on_gpu: str = "float32") -> Inverter:
         from cig.models.phi import KINDS, load_phi
 
-        phi = self.phi_file(weights)  # before the CLIP, which may be a long download
+        phi = self.phi_file(weights)  # fails before the CLIP, which may be a long download, is loaded
         return load_phi(phi, self.load_clip(weights, on_gpu), KINDS[weights.network])
 
     def phi_file(self, weights: Weights) -> Path:
-        """Raises NotFoundError, which says which file to get, where, and where to put it."""
+        """Return the path of the phi; raises NotFoundError, which says where to get the file and where to put it."""
         path = self.phi or weights_at(self.models / weights.phi)
         if os.path.isfile(path):
             return path
@@ -115,10 +115,10 @@ class Source:
 
 
 def split_method(name: str) -> tuple[str, str]:
-    """("searle", "b32") from "searle"; aliases are resolved; a family's first variant is its default.
+    """Split a method's name or alias: "searle" -> ("searle", "b32"); the first variant of a family is its default.
 
     Raises:
-        NotFoundError: no such family or variant.
+        NotFoundError: no family or variant has this name.
     """
     family, _, variant = ALIASES.get(name, name).partition("/")
     if family not in registry.names("methods") and "." not in family:
@@ -132,18 +132,23 @@ def split_method(name: str) -> tuple[str, str]:
 
 
 def weights_of(name: str) -> Weights:
-    """The default weights of a method's variant."""
+    """Return the default weights of a method."""
     family, variant = split_method(name)
     weights: Weights = registry.load("methods", family).VARIANTS[variant]
     return weights
 
 
 def check_flags(name: str, source: Source) -> None:
-    """Raises UsageError if --clip, --phi and options do not come as this method wants them."""
+    """Raise UsageError for --clip, --phi or options that this method does not take, or lacks."""
     family, variant = split_method(name)
     module = registry.load("methods", family)
     weights = module.VARIANTS[variant]
-    _check_options(family, getattr(module, "OPTIONS", {}), source.options)
+    options = getattr(module, "OPTIONS", {})
+    for key in source.options:
+        if not options:
+            raise UsageError(f'{family} has no options; leave "{key}" out')
+        if key not in options:
+            raise UsageError(f'{family} has no option "{key}".{did_you_mean(key, options)}')
     if source.clip and not weights.clip:
         raise UsageError(f"{name} has no CLIP; leave --clip out")
     if weights.words:
@@ -159,18 +164,10 @@ def check_flags(name: str, source: Source) -> None:
         raise UsageError("--method phi is searle with weights of yours: give --clip and --phi")
 
 
-def _check_options(family: str, known: Mapping[str, Option], given: Mapping[str, str]) -> None:
-    for key in given:
-        if not known:
-            raise UsageError(f'{family} has no options; leave "{key}" out')
-        if key not in known:
-            raise UsageError(f'{family} has no option "{key}".{did_you_mean(key, known)}')
-
-
 def published_experiment(
     exp_name: str | None, checkpoint: str | None, clip: str | None, phi: Path | None
 ) -> tuple[str | None, Path]:
-    """The CLIP and phi behind SEARLE's --exp-name and --phi-checkpoint-name.
+    """Return the CLIP and phi of an experiment of SEARLE's code: its --exp-name and --phi-checkpoint-name.
 
     Raises:
         UsageError: one of the two is missing, or --phi is given as well.
@@ -179,15 +176,15 @@ def published_experiment(
     if not (exp_name and checkpoint) or phi:
         raise UsageError("--exp-name and --phi-checkpoint-name come together, in the place of --phi")
     folder = Path("data/phi_models") / exp_name
-    openai = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
-    hub = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
-    if not clip and openai not in hub:
-        raise UsageError(f'{folder}: CLIP "{openai}" is not {" or ".join(hub)}; give --clip')
-    return clip or hub[openai], folder / "checkpoints" / checkpoint
+    clip_name = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
+    hub_ids = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
+    if not clip and clip_name not in hub_ids:
+        raise UsageError(f'{folder}: CLIP "{clip_name}" is not {" or ".join(hub_ids)}; give --clip')
+    return clip or hub_ids[clip_name], folder / "checkpoints" / checkpoint
 
 
 def load_method(name: str, source: Source | None = None) -> Method:
-    """A method by name, e.g. load_method("searle/b32"), or load_method("searle", Source(clip=..., phi=...))."""
+    """Load a method: load_method("searle/b32"), or load_method("searle", Source(clip=..., phi=...))."""
     source = source or Source()
     check_flags(name, source)
     family, variant = split_method(name)
@@ -195,31 +192,40 @@ def load_method(name: str, source: Source | None = None) -> Method:
     return method
 
 
-def recall_method(name: str, source: Source, cache: FeatureCache) -> Method:
-    """load_method, but where its files were described before, its models are loaded only when they are needed."""
+def load_method_lazily(name: str, source: Source, cache: FeatureCache) -> Method:
+    """Load a method or, if the cache has its description, return a stand-in that loads its models on first use."""
     check_flags(name, source)
     family, variant = split_method(name)
     has_models = bool(registry.load("methods", family).VARIANTS[variant].clip)
-    if not has_models or not registry.is_own("methods", family):  # what a stranger's is made of, we cannot tell
+    if not has_models or not registry.is_builtin("methods", family):  # a plugin may read files that we cannot identify
         return load_method(name, source)
-    made_of = _made_of(family, variant, source, cache)
-    method: Method = cache.recall({"method": name, **made_of}, lambda: load_method(name, source), _describe, _restore)
+    method: Method = cache.load_lazily(
+        {"method": name, **_fingerprint(family, variant, source, cache)},
+        lambda: load_method(name, source),
+        _describe,
+        restore=_restore,
+    )
     return method
 
 
-def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> dict[str, Any]:
-    """Every file by its content, every option by its value."""
+def _fingerprint(family: str, variant: str, source: Source, cache: FeatureCache) -> dict[str, Any]:
+    """Return the content digest of every file and the value of every option that features depend on."""
     module = registry.load("methods", family)
     weights: Weights = module.VARIANTS[variant]
 
-    def content(place: str | Path) -> dict[str, str]:
-        return identity(place, source.cache_dir, hashed=cache.file_digest)
+    def digest(model: str | Path) -> dict[str, str]:
+        return identity(model, source.cache_dir, hasher=cache.file_digest)
 
-    phi = content(source.phi_file(weights)) if weights.phi else None
+    if weights.words:
+        phi = module.words_identity(source.phi, cache.file_digest)
+    else:
+        phi = digest(source.phi_file(weights)) if weights.phi else None
     return {
-        "clip": content(source.clip or weights.clip),
-        "phi": module.words_identity(source.phi, cache.file_digest) if weights.words else phi,
-        "options": {key: content(own) if module.OPTIONS[key].place else own for key, own in source.options.items()},
+        "clip": digest(source.clip or weights.clip),
+        "phi": phi,
+        "options": {
+            key: digest(value) if module.OPTIONS[key].is_model else value for key, value in source.options.items()
+        },
         "device": str(source.device),
         "dtype": source.dtype,
         "preprocessing": source.preprocessing,
@@ -227,41 +233,41 @@ def _made_of(family: str, variant: str, source: Source, cache: FeatureCache) -> 
 
 
 def licensed(models: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's identity, each model with the licence that its release states; a phi's is the method's own."""
-    own = {"phi": models.get("licence", "unknown")}
-    return {
-        name: {**model, "licence": own.get(name) or licence_of(model["source"])} if _is_model(model) else model
-        for name, model in models.items()
-        if name != "licence"
-    }
+    """Return a method's identity with the licence of each model beside it; "licence" in it is that of the phi."""
+    licences = {"phi": models.get("licence", "unknown")}
+    identities: dict[str, Any] = {}
+    for name, model in models.items():
+        if isinstance(model, Mapping) and isinstance(model.get("source"), str):
+            identities[name] = {**model, "licence": licences.get(name) or licence_of(model["source"])}
+        elif name != "licence":
+            identities[name] = model
+    return identities
 
 
 def licence_of(source: str) -> str:
-    """Of what is shipped, or of a hub id; "unknown" for anything else, a copy in a folder included."""
+    """Return the licence of a shipped model or of a hub id; "unknown" for any other source, such as a copied folder."""
     return OUR_LICENCE if Path(source).is_relative_to(EMBEDDED) else hub.repo(source).licence
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("source"), str)
-
+# The description of a method in the cache. Callers read these attributes before any picture is embedded, and often
+# nothing else: with every feature in the cache no model is loaded. An optional member that the method lacks is
+# described as None, because the stand-in would load the model to look for an attribute that is not described.
 
 _OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method
 
 
 def _describe(method: Method) -> dict[str, Any]:
-    """What is asked of a method before it has work; an optional member that it lacks is known to be lacking."""
-    names = ("name", "uses_picture", "identity", "picture_model")
+    attributes = {name: getattr(method, name) for name in ("name", "uses_picture", "identity", "picture_model")}
     lacking = {name: None for name in _OPTIONAL if not hasattr(method, name)}
-    own = {name: getattr(method, name) for name in names}
     preprocess = {"kind": type(method.preprocess).__name__, **vars(method.preprocess)}
     asks = getattr(method, "asks_for_queries", False)
-    return {"preprocess": preprocess, "asks_for_queries": asks, **own, **lacking}
+    return {"preprocess": preprocess, "asks_for_queries": asks, **attributes, **lacking}
 
 
-def _restore(known: dict[str, Any]) -> dict[str, Any]:
-    settings = dict(known["preprocess"])
+def _restore(description: dict[str, Any]) -> dict[str, Any]:
+    settings = dict(description["preprocess"])
     if settings.pop("kind") == "Preprocess":
-        return {**known, "preprocess": Preprocess(**settings)}
+        return {**description, "preprocess": Preprocess(**settings)}
     from cig.models.dual_encoder import OwnPreprocess
 
-    return {**known, "preprocess": OwnPreprocess(**settings)}
+    return {**description, "preprocess": OwnPreprocess(**settings)}

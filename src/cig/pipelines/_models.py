@@ -29,11 +29,11 @@ def phi_checks(composing: Composing) -> list:
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
     from cig.io.feature_cache import FeatureCache
-    from cig.models.composer import recall_composer
+    from cig.models.composer import lazy_composer
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)
-    return recall_composer(
+    return lazy_composer(
         composing.clip,
         composing.clip2,
         *composing.phis,
@@ -140,7 +140,7 @@ def first_of(lines: Sequence[str], most: int = 20) -> list[str]:
 def need_phi(path: Path, key: str, flag: str) -> None:
     """A phi that composes; key is its default place's."""
     if not os.path.isfile(path):
-        name = Path(config.PLACES[key])
+        name = Path(config.PATHS[key])
         raise NotFoundError(
             f"the phi {path} is not there: get {name.name} from {config.CIG_DRIVE} and put it there "
             f"(cig models download {name.stem} --from-dir FOLDER), or give {flag}"

@@ -50,7 +50,7 @@ def submit(
     result = search_parts(
         parts, method, searching, compute=compute, cache=cache, single=single, allow_missing=allow_missing
     )
-    out = out or config.place("submissions") / data.family
+    out = out or config.path("submissions") / data.family
     return write_submission(
         data, result, out / name, allow_missing=allow_missing, outputs=outputs or Outputs(), cache=cache
     )

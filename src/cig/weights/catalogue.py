@@ -124,9 +124,9 @@ def composing_clips() -> list[str]:
 def _of_composing() -> Iterator[Weight]:
     keys = ("phi", "phi2"), ("phi_vit", "phi_giga")
     for source, key, place in zip(composing_clips(), *keys, strict=True):
-        path = Path(_set("compose", key, str(config.place(place))))
+        path = Path(_set("compose", key, str(config.path(place))))
         yield from (_repository(source, "tower", verb) for verb in COMPOSERS)
-        weights = Weights(source, path.name, config.CIG_DRIVE, config.CIG_LICENCE, network="")
+        weights = Weights(source, path.name, config.CIG_DRIVE, licence=config.CIG_LICENCE, network="")
         yield from (_phi(path, weights, verb) for verb in COMPOSERS)
 
 

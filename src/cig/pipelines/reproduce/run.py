@@ -56,7 +56,7 @@ class Attempt:
 
     @property
     def dataset(self) -> Path:
-        return self.places.dataset or config.place(self.cell.family)
+        return self.places.dataset or config.path(self.cell.family)
 
     @property
     def folder(self) -> Path:
