@@ -29,20 +29,20 @@ import json, os, resource, sys, time
 from pathlib import Path
 import torch
 from cig.io.feature_cache import FeatureCache
-from cig.retrieval.finder import Asked, Finder
-from cig.methods import Source, recall_method
+from cig.retrieval.finder import ComposedQuery, Finder
+from cig.methods import Source, load_method_lazily
 home = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 cache, spent = FeatureCache(home / "cache"), {}
 started = time.monotonic()
-method = recall_method("sum", Source(clip=str(home / "clip")), cache)
+method = load_method_lazily("sum", Source(clip=str(home / "clip")), cache)
 finder = Finder(home / "pictures", method, cache)
 spent["open"] = time.monotonic() - started
 asked = {"first query": "red", "second query": "blue", "third query": "two dogs", "the third again": "two dogs"}
 for name, text in asked.items():
     text += f" {os.getpid()}"  # nobody has asked with it
     started = time.monotonic()
-    hits = finder.find(Asked((home / "reference.png",), text))
+    hits = finder.find(ComposedQuery((home / "reference.png",), text))
     spent[name] = time.monotonic() - started
 spent = {name: round(own, 3) for name, own in spent.items()}
 print(json.dumps({"pictures": len(finder.gallery.names), **spent, "peak MB": peak()}))
@@ -79,7 +79,7 @@ def remember(home: Path, paths: list[Path]) -> None:
     digests = {path: digest(path.read_bytes()) for path in paths}
     rows = np.random.default_rng(0).normal(size=(len(paths), 512)).astype(np.float32)
     cache.write(space, dict(zip(digests.values(), rows, strict=True)))
-    cache.remember(digests, since)
+    cache.write_digests(digests, since)
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 from cig.evaluation.metrics import Values, average_precision
 from cig.evaluation.score import score_queries
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import embed_pictures
-from cig.retrieval.fusion import Embedded, embed
 from cig.retrieval.rank import index, rank, wanted_pictures
 from cig.types import Benchmark, Branch, Gallery, Method
 
@@ -43,7 +43,7 @@ class Space:
     """One searcher over one benchmark."""
 
     part: Benchmark
-    embedded: Embedded
+    embedded: EmbeddedQueries
     gallery: Gallery
 
     def features(self, weights: Weights) -> Tensor:
@@ -54,7 +54,7 @@ class Space:
 def look(part: Benchmark, method: Method, branches: Sequence[Branch], cache: FeatureCache) -> Space:
     """Every query by the method and by every branch; weights come later."""
     pictures = embed_pictures(method, wanted_pictures(part, method, branches), 256, cache=cache)
-    return Space(part, embed(part, method, branches, pictures, cache=cache), index(part, pictures))
+    return Space(part, embed(part, method, branches, pictures=pictures, cache=cache), index(part, pictures))
 
 
 def mixed(spaces: Sequence[Space], weights: Weights, shares: Sequence[float]) -> tuple[Tensor, Gallery]:
@@ -68,7 +68,7 @@ def scores(spaces: Sequence[Space], weights: Weights, shares: Sequence[float] = 
     """[Q, M] percent, under each of the benchmark's measures, by the house's own ranking."""
     part = spaces[0].part
     queries, gallery = mixed(spaces, weights, shares)
-    return score_queries(part, rank(part, spaces[0].embedded.queries, queries, gallery))
+    return score_queries(part, rank(part, spaces[0].embedded.queries, queries, gallery=gallery))
 
 
 class Quick:

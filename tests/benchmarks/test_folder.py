@@ -362,14 +362,14 @@ def test_ids_that_would_share_a_file_are_told(shop):
 
 def test_a_stale_picture_is_no_copy_for_another_query(shop, tmp_path):
     """red_1 is a query, so red_1.png is never red's second picture: not even where it is not used."""
-    from cig.io.manifest import Manifest, asked_by
-    from cig.retrieval.branches import _found
+    from cig.io.manifest import Manifest, query_digest
+    from cig.retrieval.branches import find_pictures
 
     rows = [{"id": name, "reference": "p 10", "caption": "c"} for name in ("red", "red_1")]
     (shop / "queries.json").write_text(json.dumps(rows))
     part = load_benchmark("folder", shop)
     manifest = Manifest(tmp_path / "out", {})
-    for name, asked in (("red", asked_by(part.queries[0])), ("red_1", "of another caption")):
+    for name, asked in (("red", query_digest(part.queries[0])), ("red_1", "of another caption")):
         manifest.add({"id": name, "file": f"{name}.png", "query": asked})
         shutil.copy(shop / "p 10.png", tmp_path / "out" / f"{name}.png")
-    assert _found(tmp_path / "out", part) == {"red": (tmp_path / "out/red.png",)}
+    assert find_pictures(tmp_path / "out", part) == {"red": (tmp_path / "out/red.png",)}

@@ -148,7 +148,7 @@ def searched(world, name, folder, captions=(), tags=()):
     method = cig.load_method("image", cig.Source(str(models / "clip-small")))
     parts = [spiced(part, captions, tags) for part in cig.load_benchmarks(name, world)]
     made = [imagine(part, folder / (part.part or "all")) for part in parts]
-    fused = [cig.search(part, method, own, 0.4) for part, own in zip(parts, made, strict=True)]
+    fused = [cig.search(part, method, own, weight=0.4) for part, own in zip(parts, made, strict=True)]
     alone = [cig.search(part, method) for part in parts]
     every = [case for each in zip(parts, fused, alone, made, strict=True) for case in page.cases(*each)]
     branches = [

@@ -20,7 +20,7 @@ from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import read_object
 from cig.pipelines._comparison import Comparing, compare_methods
-from cig.retrieval.frozen_weights import GRID, Frozen, best, freeze, frozen
+from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, freeze, read_frozen_weight
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.retrieval.requests import parse_method
 from cig.runtime import Compute
@@ -183,17 +183,17 @@ def test_the_best_weight_is_in_the_middle_of_the_best():
 
 def test_frozen_weights_are_read_and_cited(tmp_path):
     path = tmp_path / "w.json"
-    one = Frozen(0.4, "recall@1", {"0.4": 9.0}, "cirr/val", "digest", None, "models")
-    freeze(path, "cirr", "searle", PSEUDO_TARGET, one)
-    freeze(path, "cirr", "searle", "oracle", one)
-    assert frozen(path, "cirr", "searle", PSEUDO_TARGET) == one
+    one = FrozenWeight(0.4, "recall@1", {"0.4": 9.0}, "cirr/val", "digest", None, "models")
+    freeze(path, "cirr", one, method="searle", branch=PSEUDO_TARGET)
+    freeze(path, "cirr", one, method="searle", branch="oracle")
+    assert read_frozen_weight(path, "cirr", method="searle", branch=PSEUDO_TARGET) == one
     assert "flatters" not in one.cite("cirr/test1", path)
     assert "flatters" in one.cite("cirr/val", path)
     with pytest.raises(NotFoundError, match=r"has no weight of circo: searle.*cig compare circo/val .*--sweep"):
-        frozen(path, "circo", "searle", PSEUDO_TARGET)
+        read_frozen_weight(path, "circo", method="searle", branch=PSEUDO_TARGET)
     path.write_text('{"cirr": 7}')
     with pytest.raises(InputError, match="no frozen weights"):
-        frozen(path, "cirr", "searle", PSEUDO_TARGET)
+        read_frozen_weight(path, "cirr", method="searle", branch=PSEUDO_TARGET)
 
 
 def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkeypatch, capsys):
@@ -204,7 +204,7 @@ def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkey
     line = "compare", "cirr/val", *where, "--methods", spec(world, "searle"), "--branches", PSEUDO_TARGET
     code, _, err = run(capsys, *line, *pictures, *frozen_at)
     assert code == 0, err
-    share = frozen(tmp_path / "w.json", "cirr", "searle", PSEUDO_TARGET).reference
+    share = read_frozen_weight(tmp_path / "w.json", "cirr", method="searle", branch=PSEUDO_TARGET).reference
     curve = json.loads((tmp_path / "w.json").read_text())["cirr"]["searle"][PSEUDO_TARGET]["scores"]
     row = json.loads((tmp_path / "t.json").read_text())["rows"][1]
     assert curve[f"{share:g}"] == max(curve.values()) == row["scores"][""]["recall@10"]

@@ -85,7 +85,7 @@ def test_a_cell_is_of_something_that_exists(cell, world):
 
 def test_what_imagines_is_what_the_walk_takes_by_default():
     composing, generation = Composing(), Generation()
-    places = [Path(config.PLACES[key]).name for key in ("phi_vit", "phi_giga", "sdxl_checkpoint")]
+    places = [Path(config.PATHS[key]).name for key in ("phi_vit", "phi_giga", "sdxl_checkpoint")]
     repositories = [generation.sdxl_repo, generation.vae_repo]
     assert [*imagining()] == [composing.clip, composing.clip2, *places[:2], f"{places[2]}/unet", *repositories]
 
@@ -124,11 +124,11 @@ def test_a_model_in_the_hubs_cache_is_there_and_its_configuration_alone_is_not(t
     home.mkdir(parents=True)
     (home / "config.json").write_text("{}")
     with pytest.raises(NotFoundError, match=r"some/clip is neither a folder nor in the hub's cache.*--clip2"):
-        need_model("some/clip", ("model.safetensors",), tmp_path, "--clip2")
+        need_model("some/clip", ("model.safetensors",), tmp_path, flag="--clip2")
     (home / "model.safetensors").write_bytes(b"")
-    need_model("some/clip", ("model.safetensors", "pytorch_model.bin"), tmp_path, "--clip2")
+    need_model("some/clip", ("model.safetensors", "pytorch_model.bin"), tmp_path, flag="--clip2")
     with pytest.raises(NotFoundError, match="no/such/hub/id"):
-        need_model("no/such/hub/id", ("model.safetensors",), tmp_path, "--clip")
+        need_model("no/such/hub/id", ("model.safetensors",), tmp_path, flag="--clip")
 
 
 def test_the_list_says_what_can_be_run_here(world, tmp_path, monkeypatch, capsys):

@@ -12,9 +12,10 @@ from cig.cli.main import main
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
-from cig.retrieval.branches import Branches, _found
+from cig.retrieval.branches import Branches, find_pictures
+from cig.retrieval.embed import embed
 from cig.retrieval.features import embed_pictures, same_pictures
-from cig.retrieval.fusion import Rows, embed, fuse
+from cig.retrieval.fusion import BranchFeatures, fuse
 from cig.retrieval.rank import wanted_pictures
 from cig.retrieval.requests import Branching, Searching
 from cig.runtime import Compute
@@ -62,8 +63,8 @@ def evaluated(world, tmp_path, capsys, monkeypatch):
 def test_fusion_by_hand():
     """Query 0 has both branches, query 1 one of them, query 2 none, and the reference has no weight."""
     reference = torch.eye(4)[:3]
-    first = Rows(torch.tensor([0, 1]), torch.eye(4)[[3, 3]])
-    second = Rows(torch.tensor([0]), torch.eye(4)[[2]])
+    first = BranchFeatures(torch.tensor([0, 1]), torch.eye(4)[[3, 3]])
+    second = BranchFeatures(torch.tensor([0]), torch.eye(4)[[2]])
     fused = fuse(reference, [(first, 0.25), (second, 0.5)])
     assert torch.allclose(fused[0], torch.tensor([0.25, 0, 0.5, 0.25]) / 0.375**0.5)
     assert torch.allclose(fused[1], torch.tensor([0, 0.5, 0, 0.5]) / 0.5**0.5), "0.25 and 0.25 are left"
@@ -76,7 +77,7 @@ def test_fusion_by_hand():
 @pytest.mark.parametrize("weights", [(0.7, 0.4), (-0.1,), (1.5,), (float("nan"),)])
 def test_weights_that_cannot_be_are_told(weights):
     with pytest.raises(UsageError, match="each from 0 to 1, all together 1 at most"):
-        fuse(torch.eye(2), [(Rows(torch.tensor([0]), torch.eye(2)[:1]), weight) for weight in weights])
+        fuse(torch.eye(2), [(BranchFeatures(torch.tensor([0]), torch.eye(2)[:1]), weight) for weight in weights])
 
 
 def test_several_pictures_a_query_are_averaged_as_unit_features(world):
@@ -85,9 +86,9 @@ def test_several_pictures_a_query_are_averaged_as_unit_features(world):
     paths = list(benchmark.images.values())[:2]
     branch = Branch("two", {benchmark.queries[3].id: tuple(paths)}, 0.5)
     pictures = embed_pictures(image, wanted_pictures(benchmark, image, [branch]))
-    rows = embed(benchmark, image, [branch], pictures).branches["two"]
+    rows = embed(benchmark, image, [branch], pictures=pictures).branches["two"]
     unit = torch.nn.functional.normalize(pictures.of(paths), dim=-1)
-    assert rows.of.tolist() == [3]
+    assert rows.queries.tolist() == [3]
     assert torch.allclose(rows.features[0], torch.nn.functional.normalize(unit.sum(0), dim=-1), atol=1e-6)
 
 
@@ -105,8 +106,8 @@ def test_a_branchs_clip_is_in_the_searchers_dtype(world):
     small = str(world / "models/clip-small")
     searcher = load_method("image", Source(clip=small, dtype="bfloat16"))
     searching = Searching(method="image", clip=small, branches=(Branching("own", 0.5, method="text"),))
-    made = Branches(searching, searcher, Compute(device="cpu"), FeatureCache(), False)
-    (branch,) = made.of(load_benchmark("cirr/val", world))
+    made = Branches(searching, searcher, Compute(device="cpu"), cache=FeatureCache(), single=False)
+    (branch,) = made.build(load_benchmark("cirr/val", world))
     assert branch.method.picture_model["dtype"] == "torch.bfloat16"
     assert same_pictures(branch.method, searcher)
 
@@ -114,15 +115,15 @@ def test_a_branchs_clip_is_in_the_searchers_dtype(world):
 def test_a_folder_whose_every_picture_was_refused_has_none(world, tmp_path):
     part, folder = load_benchmark("cirr/val", world), tmp_path / "refused"
     with pytest.raises(NotFoundError, match="has no pseudo-target"):
-        _found(tmp_path, part)
+        find_pictures(tmp_path, part)
     Manifest(folder, {}).add({"id": part.queries[0].id, "accepted": False})
-    assert _found(folder, part) == {}
+    assert find_pictures(folder, part) == {}
     other = dict.fromkeys(["accepted"], True), {"accepted": False, "query": "of another caption"}
     for number, line in enumerate(other):
         gone = tmp_path / f"gone-{number}"
         Manifest(gone, {}).add({"id": part.queries[0].id, **line})
         with pytest.raises(NotFoundError, match="has no pseudo-target"):
-            _found(gone, part)
+            find_pictures(gone, part)
 
 
 # Asking

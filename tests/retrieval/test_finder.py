@@ -19,10 +19,10 @@ from cig.errors import CigError, InputError, NotFoundError, PictureError, UsageE
 from cig.io.dataset_paths import is_walked
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
-from cig.methods import recall_method
+from cig.methods import load_method_lazily
 from cig.pipelines.search import Finding, Lookup, parse_line, to_html
 from cig.retrieval.filters import Condition, Metadata, allowed
-from cig.retrieval.finder import Asked, Finder
+from cig.retrieval.finder import ComposedQuery, Finder
 from cig.retrieval.index.exact import list_folder
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
@@ -68,11 +68,11 @@ def test_a_picture_and_a_text(world, shop):
     feature = method.embed_images(method.preprocess(read_picture(own).image)[None])
     query = unit(unit(feature) + method.embed_captions([("is red",)]))[0]
     expected = [name for name in by_hand(method, shop, query) if name != "dresses/no 2.jpg"]
-    hits = Finder(shop, method).find(Asked((own,), "is red"), k=60)
+    hits = Finder(shop, method).find(ComposedQuery((own,), "is red"), k=60)
     assert [hit.name for hit in hits] == expected
     assert hits[0].path == shop / expected[0]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    kept = Finder(shop, method).find(Asked((own,)), k=1, keep_reference=True)
+    kept = Finder(shop, method).find(ComposedQuery((own,)), k=1, keep_reference=True)
     assert kept[0].name == "dresses/no 2.jpg"
     assert kept[0].score == pytest.approx(1)
 
@@ -81,42 +81,42 @@ def test_a_text_alone_several_pictures_and_what_should_not_be_there(world, shop)
     method = method_of(world)
     finder = Finder(shop, method)
     text, unwanted = (method.embed_captions([(own,)])[0] for own in ("is red", "a dog"))
-    assert torch.allclose(finder.embed(Asked(text="is red")), text, atol=1e-6)
-    without = finder.embed(Asked(text="is red", without="a dog", without_weight=0.5))
+    assert torch.allclose(finder.embed(ComposedQuery(text="is red")), text, atol=1e-6)
+    without = finder.embed(ComposedQuery(text="is red", without="a dog", without_weight=0.5))
     assert torch.allclose(without, unit(text - 0.5 * unwanted), atol=1e-6)
     paths = shop / "dresses/no 0.jpg", shop / "shirts/no 1.jpg"
-    both = finder.embed(Asked(paths, "is red"))
-    one, two = (finder.embed(Asked((path,), "is red")) for path in paths)
+    both = finder.embed(ComposedQuery(paths, "is red"))
+    one, two = (finder.embed(ComposedQuery((path,), "is red")) for path in paths)
     assert torch.allclose(both, unit(one + two), atol=1e-6)
-    found = {hit.name for hit in finder.find(Asked(paths, "is red"), k=100)}
+    found = {hit.name for hit in finder.find(ComposedQuery(paths, "is red"), k=100)}
     assert len(found) == 58, "neither of the pictures that were asked with"
 
 
 def test_a_pseudo_target_is_fused_in(world, shop):
     finder = Finder(shop, method_of(world))
     image, imagined = shop / "dresses/no 0.jpg", shop / "shirts/no 1.jpg"
-    fused = finder.embed(Asked((image,), "is red", pseudo_target=imagined, weight=0.7))
-    one, two = (finder.embed(Asked((path,), "is red")) for path in (image, imagined))
+    fused = finder.embed(ComposedQuery((image,), "is red", pseudo_target=imagined, reference_weight=0.7))
+    one, two = (finder.embed(ComposedQuery((path,), "is red")) for path in (image, imagined))
     assert torch.allclose(fused, unit(0.7 * one + 0.3 * two), atol=1e-6)
 
 
 def test_wrong_questions_are_told(world, shop, tmp_path):
     finder = Finder(shop, method_of(world))
     with pytest.raises(UsageError, match="what is looked for"):
-        finder.find(Asked())
+        finder.find(ComposedQuery())
     (tmp_path / "bad.png").write_bytes(b"no")
     with pytest.raises(PictureError, match=r"bad\.png"):
-        finder.find(Asked((tmp_path / "bad.png",)))
+        finder.find(ComposedQuery((tmp_path / "bad.png",)))
     with pytest.raises(UsageError, match="text looks at no picture"):
-        Finder(shop, method_of(world, "text")).find(Asked((shop / "dresses/no 0.jpg",), "x"))
+        Finder(shop, method_of(world, "text")).find(ComposedQuery((shop / "dresses/no 0.jpg",), "x"))
 
 
 def test_a_known_text_is_found_without_a_model(world, shop, tmp_path):
     cache, source = FeatureCache(tmp_path), Source(clip=str(world / "models/clip-small"))
     for _ in range(2):
-        method = recall_method("sum", source, cache)
-        Finder(shop, method, cache).find(Asked(text="is red"))
-    assert method._thing is None
+        method = load_method_lazily("sum", source, cache)
+        Finder(shop, method, cache).find(ComposedQuery(text="is red"))
+    assert method._model is None
 
 
 def test_features_of_a_benchmarks_queries_answer_no_other(shop, tmp_path):
@@ -126,9 +126,9 @@ def test_features_of_a_benchmarks_queries_answer_no_other(shop, tmp_path):
     np.savez(tmp_path / "f.npz", names=names, features=rows, queries=["0"], query_features=rows[:1])
     method = load_method("precomputed", Source(options={"features": str(tmp_path / "f.npz")}))
     finder, image = Finder(shop, method), shop / names[5]
-    assert finder.find(Asked((image,)), k=1, keep_reference=True)[0].name == names[5]
+    assert finder.find(ComposedQuery((image,)), k=1, keep_reference=True)[0].name == names[5]
     with pytest.raises(UsageError, match="knows queries of a benchmark alone, by their ids; leave --text out"):
-        finder.find(Asked((image,), "in red"))
+        finder.find(ComposedQuery((image,), "in red"))
 
 
 # The index
@@ -136,13 +136,13 @@ def test_features_of_a_benchmarks_queries_answer_no_other(shop, tmp_path):
 
 def test_nothing_is_decoded_or_embedded_while_nothing_changes(world, shop, tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path / "cache")
-    first = Finder(shop, method_of(world), cache).find(Asked(text="is red"))
+    first = Finder(shop, method_of(world), cache).find(ComposedQuery(text="is red"))
     method = method_of(world)
     monkeypatch.setattr(method, "embed_images", None)
     monkeypatch.setattr("cig.retrieval.index.exact.embed_pictures", None)
     again = Finder(shop, method, cache)
     assert isinstance(again.gallery.features, np.memmap)
-    assert again.find(Asked(text="is red")) == first
+    assert again.find(ComposedQuery(text="is red")) == first
 
 
 def test_what_changed_is_embedded_again_and_nothing_else(world, shop, tmp_path):
@@ -160,7 +160,9 @@ def test_what_changed_is_embedded_again_and_nothing_else(world, shop, tmp_path):
     method.embed_images = counted
     finder = Finder(shop, method, cache)
     assert sum(seen) <= 2, "the blue one, and perhaps the copy, which is known by its content"
-    assert finder.find(Asked((shop / "dresses/no 2.jpg",)), k=1, keep_reference=True)[0].name == "dresses/no 2.jpg"
+    assert (
+        finder.find(ComposedQuery((shop / "dresses/no 2.jpg",)), k=1, keep_reference=True)[0].name == "dresses/no 2.jpg"
+    )
     assert "new.jpg" in finder.gallery.names
     assert "shirts/no 1.jpg" not in finder.gallery.names
     assert len(list((tmp_path / "cache/indexes").rglob("*.npy"))) == 1, "the old matrix is gone"
@@ -169,11 +171,11 @@ def test_what_changed_is_embedded_again_and_nothing_else(world, shop, tmp_path):
 @pytest.mark.parametrize("damage", ["index.json", "matrix", "both"])
 def test_a_damaged_index_is_made_again(world, shop, tmp_path, damage):
     cache, method = FeatureCache(tmp_path / "cache"), method_of(world)
-    first = Finder(shop, method, cache).find(Asked(text="x"))
+    first = Finder(shop, method, cache).find(ComposedQuery(text="x"))
     for path in (tmp_path / "cache/indexes").rglob("*.*"):
         if damage == "both" or (path.name == "index.json") == (damage == "index.json"):
             path.write_bytes(b'{"listing": 7}' if path.name == "index.json" else b"\x93NUMPY")
-    assert Finder(shop, method, cache).find(Asked(text="x")) == first
+    assert Finder(shop, method, cache).find(ComposedQuery(text="x")) == first
 
 
 def test_unreadable_pictures_are_named_and_not_asked_again(world, shop, tmp_path, monkeypatch):
@@ -240,15 +242,18 @@ def test_filters_by_hand(tmp_path):
     assert allowed(names).tolist() == [True] * 4
     assert allowed(names, ["dresses/*", "new*"]).tolist() == [True, True, False, True]
     cheap = [Condition.parse("price<50")]
-    assert allowed(names, (), metadata, cheap).tolist() == [True, False, True, False], "nothing is said of new.jpg"
+    assert allowed(names, (), metadata, where=cheap).tolist() == [True, False, True, False], (
+        "nothing is said of new.jpg"
+    )
     assert (
-        allowed(names, ["dresses/*"], metadata, [*cheap, Condition.parse("price>5")]).tolist() == [True] + [False] * 3
+        allowed(names, ["dresses/*"], metadata, where=[*cheap, Condition.parse("price>5")]).tolist()
+        == [True] + [False] * 3
     )
     assert metadata.unused(names) == 1
     with pytest.raises(UsageError, match='Did you mean "price"'):
-        allowed(names, (), metadata, [Condition.parse("prise<5")])
+        allowed(names, (), metadata, where=[Condition.parse("prise<5")])
     with pytest.raises(UsageError, match="--metadata"):
-        allowed(names, (), None, cheap)
+        allowed(names, (), None, where=cheap)
     with pytest.raises(UsageError, match="COLUMN SIGN VALUE"):
         Condition.parse("price")
     (tmp_path / "e.csv").write_text("file,price\n,10\n")
@@ -272,8 +277,8 @@ def test_any_condition_is_one_or_told(text, cell):
 
 
 def test_lines():
-    known = Asked(weight=0.5)
-    assert parse_line("is red", known) == Asked((), "is red", weight=0.5)
+    known = ComposedQuery(reference_weight=0.5)
+    assert parse_line("is red", known) == ComposedQuery((), "is red", reference_weight=0.5)
     assert [str(path) for path in parse_line("a.jpg, b.jpg | is red", known).images] == ["a.jpg", "b.jpg"]
     assert parse_line(" | red | dog", known).without == "dog"
     assert parse_line("a.jpg |", known).text == ""
@@ -285,7 +290,7 @@ def test_hostile_names_stay_text(world, shop, tmp_path):
     hostile = shop / "<img src=x onerror=alert(1)>\x1b[31m.jpg"
     os.rename(shop / "shirts/no 1.jpg", hostile)
     finder = Finder(shop, method_of(world))
-    asked = Asked(text='<script>alert("x")</script>')
+    asked = ComposedQuery(text='<script>alert("x")</script>')
     hits = finder.find(asked, k=60)
     page = to_html(asked, hits, {"method": "<b>"})
     assert "<script>alert" not in page

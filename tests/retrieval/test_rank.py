@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cig import Source, load_benchmark, load_method, search
 from cig.io.images import Preprocess
 from cig.retrieval.features import embed_pictures
-from cig.retrieval.fusion import Rows, fuse
+from cig.retrieval.fusion import BranchFeatures, fuse
 from cig.retrieval.rank import rank, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 
@@ -42,27 +42,29 @@ def test_rank_by_hand():
     gallery = Gallery(("r", "a", "b", "c"), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.6, 0.8]]))
     query = Query("7", "r", ("c",), {"c": 2, "a": 1}, subset=("c", "r", "b", "gone"))
     lost = Query("8", "x", ("c",))
-    ranking = rank(bench((query, lost), gallery.ids, drop_reference=True), [query], torch.tensor([[1.0, 0.0]]), gallery)
+    ranking = rank(
+        bench((query, lost), gallery.ids, drop_reference=True), [query], torch.tensor([[1.0, 0.0]]), gallery=gallery
+    )
     assert ranking.ids == (("b", "a", "c"), ())
     assert ranking.subset == (("b", "c"), ())
     assert ranking.target_ranks == (3, None), "c ties with a, which comes first"
     assert ranking.scores[0] == pytest.approx((0.8, 0.6, 0.6))
-    kept = rank(bench((query,), gallery.ids), [query], torch.tensor([[1.0, 0.0]]), gallery)
+    kept = rank(bench((query,), gallery.ids), [query], torch.tensor([[1.0, 0.0]]), gallery=gallery)
     assert kept.ids[0][0] == "r"
 
 
 def test_fuse_by_hand():
     reference = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    fused = fuse(reference, [(Rows(torch.tensor([0]), torch.tensor([[0.0, 1.0]])), 0.25)])
+    fused = fuse(reference, [(BranchFeatures(torch.tensor([0]), torch.tensor([[0.0, 1.0]])), 0.25)])
     assert torch.allclose(fused[0], torch.tensor([0.75, 0.25]) / 0.625**0.5)
     assert torch.equal(fused[1], reference[1]), "without a pseudo-target the branch is dropped"
 
 
 def test_nothing_to_fuse_or_to_find():
-    nothing = fuse(torch.empty(0, 0), [(Rows(torch.tensor([], dtype=torch.long), torch.empty(0, 2)), 0.25)])
+    nothing = fuse(torch.empty(0, 0), [(BranchFeatures(torch.tensor([], dtype=torch.long), torch.empty(0, 2)), 0.25)])
     assert nothing.shape == (0, 0)
     query = Query("7", "r", ("c",), {"c": 2})
-    ranking = rank(bench((query,), ("c",)), [query], torch.tensor([[1.0, 0.0]]), Gallery((), torch.empty(0, 0)))
+    ranking = rank(bench((query,), ("c",)), [query], torch.tensor([[1.0, 0.0]]), gallery=Gallery((), torch.empty(0, 0)))
     assert (ranking.ids, ranking.target_ranks) == (((),), (None,))
 
 

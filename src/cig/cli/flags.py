@@ -5,7 +5,7 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from cig import config
-from cig.errors import UsageError
+from cig.errors import UsageError, at_least_1
+from cig.runtime import Compute, Dtype, Work
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +24,11 @@ if TYPE_CHECKING:
     from cig.generators import Composing, Generation
     from cig.pipelines.compare import Comparing
     from cig.retrieval.requests import Searching
-    from cig.runtime import Compute, Work
     from cig.training.plan import Plan
     from cig.training.validation import Validation
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
@@ -37,6 +36,17 @@ LOOP = Group("loop", sort_key=11)
 VALIDATION = Group("validation", sort_key=12)
 SEARLE = Group("searle", sort_key=13)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(config.TABLES))
+
+ComputeFlags = Annotated[Compute, Parameter(name="*", group=COMPUTE)]
+WorkFlags = Annotated[Work, Parameter(name="*", negative="")]
+
+
+def computing(compute: Compute, batch_size: int) -> Compute:
+    """Complete the flags by a verb's batch size, and limit the pixels of every picture that this process reads."""
+    from cig.io.images import limit_pixels
+
+    limit_pixels(compute.max_pixels)
+    return replace(compute, batch_size=batch_size)
 
 
 @Parameter(name="*")
@@ -69,30 +79,6 @@ class DataFlags:
         if self.limit is not None:
             at_least_1("--limit", self.limit)
         return Data(name, self.dataset_path, self.categories, gallery, self.queries, self.limit)
-
-
-@Parameter(name="*", group=COMPUTE)
-@dataclass(frozen=True)
-class ComputeFlags:
-    device: str = "auto"
-    "cuda, cuda:1, mps, cpu; auto takes a GPU where there is one."
-    dtype: Dtype = "auto"
-    "auto: what the paper used on a GPU, float32 on a CPU."
-    num_workers: Annotated[int, Parameter(alias="--workers")] = 4
-    "Threads that decode pictures."
-    cache_dir: Path | None = None
-    "The hub's cache."
-    max_pixels: int = 2**28
-    "Larger pictures are refused before they are decoded."
-
-    def asked(self, batch_size: int) -> Compute:
-        from cig.io.images import limit_pixels
-        from cig.runtime import Compute
-
-        at_least_1("--batch-size", batch_size)
-        at_least_1("--max-pixels", self.max_pixels)
-        limit_pixels(self.max_pixels)
-        return Compute(self.device, self.dtype, batch_size, self.num_workers, self.cache_dir)
 
 
 @Parameter(name="*", group=COMPOSE)
@@ -220,7 +206,8 @@ class RecipeFlags:
     def recipe(self) -> dict[str, Any]:
         from cig.cli.branch_flags import asked_branches
 
-        return {"weight": self.fusion_weight, "weights": self.weights, "branches": asked_branches(self.branch)}
+        weights = {"reference_weight": self.fusion_weight, "frozen_weights": self.weights}
+        return {**weights, "branches": asked_branches(self.branch)}
 
 
 @Parameter(name="*", group=SEARCH)
@@ -278,7 +265,7 @@ class FindFlags(ModelFlags, MethodFlags):
 
     def asked(self) -> Searching:
         models = {"clip": self.clip, "phi": self.phi, "preprocessing": self.preprocess_type}
-        return self.searching(**models, weight=self.fusion_weight, cache=self.feature_cache)
+        return self.searching(**models, reference_weight=self.fusion_weight, cache=self.feature_cache)
 
 
 @Parameter(name="*", group=COMPOSE)
@@ -336,22 +323,6 @@ class ContestFlags:
             sweep=self.sweep,
             measure=self.measure,
         )
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class WorkFlags:
-    shard: str = "1/1"
-    """I/N: do this share of the batches, counted from 1; shards may run side by side into one folder, all at one
-    --batch-size: at another the shares are others."""
-    overwrite: Annotated[bool, Flag] = False
-    """Make everything again, with other settings if need be. Where that was stopped, with other settings, the same
-    again goes on."""
-
-    def asked(self, retry_rejected: bool = False) -> Work:
-        from cig.runtime import Shard, Work
-
-        return Work(Shard.parse(self.shard), self.overwrite, retry_rejected)
 
 
 @Parameter(name="*", group=LOOP)
@@ -429,7 +400,7 @@ class ValidateFlags:
 
         if self.validate_limit is not None:
             at_least_1("--validate-limit", self.validate_limit)
-        return load_validation(self.validate, self.measure, self.validate_root, self.validate_limit)
+        return load_validation(self.validate, self.measure, self.validate_root, limit=self.validate_limit)
 
 
 @Parameter(name="*", group=SEARLE)
@@ -497,11 +468,6 @@ def key_value(text: str) -> tuple[str, str]:
     if not key or not mark:
         raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
     return key, value
-
-
-def at_least_1(flag: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{flag} {value}: at least 1")
 
 
 def need_seed(seed: int) -> None:

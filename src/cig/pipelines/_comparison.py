@@ -19,12 +19,13 @@ from cig.evaluation.paired import Versus, compare_rankings
 from cig.evaluation.score import evaluate, score_queries
 from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
-from cig.io.manifest import cost_of
+from cig.io.manifest import read_cost
 from cig.pipelines._search_benchmark import check_searching, load_searcher
-from cig.retrieval.branches import Branches, need_place
+from cig.retrieval.branches import Branches, need_folder
+from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import embed_pictures, embed_queries, models_digest
-from cig.retrieval.frozen_weights import GRID, Frozen, best, check_form, freeze
-from cig.retrieval.fusion import Embedded, embed
+from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, check_form, freeze
+from cig.retrieval.fusion import to_branch_weight
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.retrieval.requests import Branching, Searching
 from cig.runtime import Compute, Cost, commit, device_name, jsonable, measured, resolve_device
@@ -115,7 +116,7 @@ def _need_one_place_each(comparing: Comparing) -> None:
     if comparing.sweep and twice:
         raise UsageError(f"--sweep keeps one weight a method, and {twice} is there twice; sweep them one by one")
     if comparing.sweep:
-        check_form(comparing.weights or config.place("weights"))
+        check_form(comparing.weights or config.path("weights"))
 
 
 def _measure(part: Benchmark, asked: str | None) -> str:
@@ -144,24 +145,28 @@ class _Contender:
         self.method = load_searcher(searching, compute, cache)
         self.parts = tuple(seen_by(self.method, part) for part in parts)
         need_pictures(self.parts)
-        weights = None if comparing.sweep else comparing.weights
-        self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, weights=weights)
+        frozen = None if comparing.sweep else comparing.weights
+        self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, frozen_weights=frozen)
         twice = [own.method for own in comparing.methods].count(searching.method) > 1
         told = [f"{key}={own}" for key, own in searching.options.items()] if twice else []
         self.label = " ".join([self.method.name, *told])
 
     def rows(self, left_out: dict[str, str]) -> Iterator[ComparisonRow]:
         asked = self._able(left_out)
-        making = Branches(replace(self.searching, branches=asked), self.method, self.compute, self.cache, self.single)
-        branches = [making.of(part) if asked else [] for part in self.parts]
+        making = Branches(
+            replace(self.searching, branches=asked), self.method, self.compute, cache=self.cache, single=self.single
+        )
+        branches = [making.build(part) if asked else [] for part in self.parts]
         wanted = [
             path
             for part, own in zip(self.parts, branches, strict=True)
             for path in wanted_pictures(part, self.method, own)
         ]
-        pictures = embed_pictures(self.method, wanted, self.compute.batch_size, self.compute.workers, self.cache)
+        pictures = embed_pictures(
+            self.method, wanted, self.compute.batch_size, workers=self.compute.num_workers, cache=self.cache
+        )
         tables = [
-            _EmbeddedPart(part, embed(part, self.method, own, pictures, cache=self.cache), pictures)
+            _EmbeddedPart(part, embed(part, self.method, own, pictures=pictures, cache=self.cache), pictures)
             for part, own in zip(self.parts, branches, strict=True)
         ]
         alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
@@ -181,13 +186,17 @@ class _Contender:
         for own in self.comparing.branches:
             try:
                 making = Branches(
-                    replace(self.searching, branches=(own,)), self.method, self.compute, self.cache, self.single
+                    replace(self.searching, branches=(own,)),
+                    self.method,
+                    self.compute,
+                    cache=self.cache,
+                    single=self.single,
                 )
-                need_place(own, self.searching)
+                need_folder(own, self.searching)
                 if own.method is None and not self.method.uses_picture:
                     raise UsageError(f"{self.method.name} looks at no picture, so {own.name} changes nothing")
                 for part in self.parts:
-                    making.of(part)
+                    making.build(part)
             except CigError as error:
                 if self.comparing.strict_branches and self.method.uses_picture:
                     raise
@@ -200,15 +209,23 @@ class _Contender:
         """The branch's weight in each part, and where it comes from; with sweep, the best one, frozen."""
         if not self.comparing.sweep:
             return [making.weigh(asked, part) for part in self.parts]
-        scores = {f"{share:g}": self._score(asked.name, 1 - share, tables) for share in GRID}
+        scores = {f"{share:g}": self._score(asked.name, to_branch_weight(share), tables) for share in GRID}
         share, part = best(scores), self.parts[0]
         models = models_digest(self.method)
         searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
-        known = Frozen(share, self.measure, scores, part.name, tables[0].pictures.digest(searched), commit(), models)
-        path = self.comparing.weights or config.place("weights")
-        freeze(path, part.name.partition("/")[0], self.method.name, asked.name, known)
+        known = FrozenWeight(
+            reference=share,
+            measure=self.measure,
+            scores=scores,
+            split=part.name,
+            picture_set=tables[0].pictures.digest(searched),
+            commit=commit(),
+            models=models,
+        )
+        path = self.comparing.weights or config.path("weights")
+        freeze(path, part.name.partition("/")[0], known, method=self.method.name, branch=asked.name)
         source = known.cite(part.name, path)
-        return [(round(1 - share, 12), source)] * len(self.parts)
+        return [(round(to_branch_weight(share), 12), source)] * len(self.parts)
 
     def _score(self, name: str, weight: float, tables: Sequence[_EmbeddedPart]) -> float:
         column = self.parts[0].measures.index(self.measure)
@@ -221,7 +238,7 @@ class _Contender:
         about = {
             "models": dict(method.identity),
             "method": method.name,
-            "compute": vars(self.compute),
+            "compute": self.compute.settings(),
             "device": device_name(resolve_device(self.compute.device)),
             "benchmark": self.parts[0].title,
         }
@@ -240,7 +257,7 @@ class _Contender:
         own = self._cost(making.method_of(asked))
         pictures = [len(paths) for part in shown for paths in part.values()] or [1]
         folders = [folder for part in self.parts if (folder := making.folder_of(asked, part))]
-        costs = [cost for folder in folders if (cost := cost_of(folder))]
+        costs = [cost for folder in folders if (cost := read_cost(folder))]
         queries = sum(each["queries"] for each in costs) or 1
         imagining = sum(each["seconds"] for each in costs) / queries
         gigabytes = [each for each in (alone.gigabytes, own.gigabytes, *(c["gigabytes"] for c in costs)) if each]
@@ -253,11 +270,11 @@ class _EmbeddedPart:
     """One part's queries by a method and its branches, before any weight."""
 
     part: Benchmark
-    embedded: Embedded
+    embedded: EmbeddedQueries
     pictures: PictureFeatures
 
     def ranked(self, weights: Mapping[str, float]) -> Ranking:
-        return rank_embedded(self.part, self.embedded, self.pictures, weights, self.gallery)
+        return rank_embedded(self.part, self.embedded, self.pictures, branch_weights=weights, gallery=self.gallery)
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -274,7 +291,9 @@ def _measure_cost(method: Method, part: Benchmark) -> Cost:
         seen = [path if method.uses_picture else None for path in paths]
         pictures = embed_pictures(method, paths if method.uses_picture else [])
         able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.can_ask(path)]
-        embed_queries(method, [query for query, _ in able], [path for _, path in able], pictures, FeatureCache())
+        embed_queries(
+            method, [query for query, _ in able], [path for _, path in able], pictures=pictures, cache=FeatureCache()
+        )
 
     once(queries[:1])  # models are loaded now
     sample = queries[:SAMPLE]

@@ -17,7 +17,7 @@ from cig.errors import UsageError
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
-from cig.retrieval.branches import Branches, refused
+from cig.retrieval.branches import Branches, refused_queries
 from cig.retrieval.branches import check as check_branches
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, commit, device_name, jsonable, resolve_device, say, versions
@@ -95,8 +95,6 @@ def check_searching(searching: Searching) -> None:
     source = Source(clip=searching.clip, phi=searching.phi, options=searching.options)
     check_flags(searching.method, source)
     check_branches(searching)
-    if searching.weight is not None and not 0 <= searching.weight <= 1:
-        raise UsageError(f"--fusion-weight {searching.weight} is the reference's share: from 0 to 1")
     weights = registry.load("methods", family).VARIANTS[variant]
     if weights.phi:
         source.phi_file(weights)
@@ -119,9 +117,9 @@ def source_of(searching: Searching, compute: Compute) -> Source:
 
 def load_searcher(searching: Searching, compute: Compute, cache: FeatureCache) -> Method:
     """The method that searches; its models are loaded now only if the cache does not know them."""
-    from cig.methods import recall_method
+    from cig.methods import load_method_lazily
 
-    return recall_method(searching.method, source_of(searching, compute), cache)
+    return load_method_lazily(searching.method, source_of(searching, compute), cache)
 
 
 def search_parts(
@@ -149,16 +147,18 @@ def search_parts(
     if not method.uses_picture and searching.pseudo_targets and not searching.branches:
         say(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
         searching = replace(searching, pseudo_targets=None)
-    making = Branches(searching, method, compute, cache, single)
-    branches = [making.of(part) for part in parts]
+    making = Branches(searching, method, compute, cache=cache, single=single)
+    branches = [making.build(part) for part in parts]
     wanted = [path for part, row in zip(parts, branches, strict=True) for path in wanted_pictures(part, method, row)]
-    pictures = embed_pictures(method, wanted, compute.batch_size, compute.workers, cache)
+    pictures = embed_pictures(method, wanted, compute.batch_size, workers=compute.num_workers, cache=cache)
 
     def ranked(part: Benchmark, branches: Sequence[Branch]) -> Ranking:
         return search(part, method, branches=branches, pictures=pictures, allow_missing=allow_missing, cache=cache)
 
     folders = [making.folders(part) for part in parts]
-    imagined = {name: line for row in folders for folder in row for name, line in Manifest.made_by(folder).items()}
+    imagined = {
+        name: line for row in folders for folder in row for name, line in Manifest.settings_used(folder).items()
+    }
     provenance = _provenance(parts, method, pictures, searching, compute, started)
     return SearchResult(
         parts=parts,
@@ -166,7 +166,7 @@ def search_parts(
         rankings=[ranked(part, row) for part, row in zip(parts, branches, strict=True)],
         alone=[ranked(part, ()) for part in parts] if branches[0] else None,
         targets=[_shown(row) for row in branches],
-        refused=[{query for folder in row for query in refused(folder)} for row in folders],
+        refused=[{query for folder in row for query in refused_queries(folder)} for row in folders],
         branches=making.describe(parts[0]),
         provenance={**provenance, "imagined": {name: _with_licences(line) for name, line in imagined.items()}},
     )
@@ -206,7 +206,7 @@ def _provenance(
     return {
         "versions": versions(),
         "commit": commit(),
-        "settings": jsonable({**vars(searching), **vars(compute), "preprocess": vars(method.preprocess)}),
+        "settings": jsonable({**searching.settings(), **compute.settings(), "preprocess": vars(method.preprocess)}),
         "models": jsonable(licensed(method.identity)),
         "picture_set": pictures.digest(own),
         "counts": {"pictures": len(pictures.rows), "unreadable": len(pictures.failed)},

@@ -17,12 +17,13 @@ from cig.generators import Composing, Generation, need_unet
 from cig.io.dataset_paths import is_walked
 from cig.io.digests import digest_of, file_digest, fingerprints
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import UNSAYABLE, write_bytes
+from cig.io.files import UNPRINTABLE, write_bytes
 from cig.io.json_files import write_json
 from cig.pipelines._models import load_composer, load_sdxl, phi_checks
 from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
-from cig.retrieval.finder import Asked, Finder, Hit, need_sight
+from cig.retrieval.finder import ComposedQuery, Finder, Hit, need_sight
+from cig.retrieval.fusion import check_reference_weight
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, jsonable, say
 from cig.types import Benchmark, Query
@@ -66,9 +67,8 @@ class Lookup:
 
     def __init__(self, finding: Finding, compute: Compute, searching: Searching) -> None:
         """Raises NotFoundError or UsageError before anything is embedded."""
-        check_searching(replace(searching, weight=None))
-        if searching.weight is not None and not 0 <= searching.weight <= 1:
-            raise UsageError(f"--fusion-weight {searching.weight} is the image's share: from 0 to 1")
+        check_searching(replace(searching, reference_weight=None))
+        check_reference_weight(searching.reference_weight, "image")
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
@@ -80,26 +80,35 @@ class Lookup:
                 "what is imagined would be searched, too; give another"
             )
         self.cache = FeatureCache(self.folder)
-        self.weight = WEIGHT if searching.weight is None else searching.weight
+        reference_weight = searching.reference_weight
+        self.reference_weight = WEIGHT if reference_weight is None else reference_weight
         method = load_searcher(searching, compute, self.cache)
         need_sight(method, finding.images)
-        self.finder = Finder(finding.gallery, method, self.cache, compute.batch_size, compute.workers)
+        self.finder = Finder(
+            finding.gallery, method, self.cache, batch_size=compute.batch_size, workers=compute.num_workers
+        )
         self.allowed = self._allowed()
 
     def _allowed(self) -> NDArray[np.bool_]:
         names = self.finder.gallery.names
-        keep = allowed(names, self.finding.names, self.metadata, self.conditions)
+        keep = allowed(names, self.finding.names, self.metadata, where=self.conditions)
         if not keep.any():
             raise IncompleteError(f"none of the {len(names)} pictures passes --name and --where; ask for less")
         return keep
 
-    def find(self, asked: Asked) -> list[Hit]:
-        return self.finder.find(asked, self.finding.k, self.allowed, self.finding.keep_reference)
+    def find(self, asked: ComposedQuery) -> list[Hit]:
+        return self.finder.find(asked, self.finding.k, self.allowed, keep_reference=self.finding.keep_reference)
 
     @property
-    def question(self) -> Asked:
+    def question(self) -> ComposedQuery:
         own = self.finding
-        return Asked(own.images, own.text, own.without, own.without_weight, weight=self.weight)
+        return ComposedQuery(
+            images=own.images,
+            text=own.text,
+            without=own.without,
+            without_weight=own.without_weight,
+            reference_weight=self.reference_weight,
+        )
 
     def about(self) -> dict[str, str]:
         """What the page says of the search."""
@@ -131,19 +140,19 @@ def check(finding: Finding) -> None:
             raise NotFoundError(f"--image {image} is not a file")
 
 
-def parse_line(line: str, asked: Asked) -> Asked:
+def parse_line(line: str, asked: ComposedQuery) -> ComposedQuery:
     """`TEXT`, `PICTURE | TEXT` or `PICTURE | TEXT | WITHOUT`; several pictures are parted by commas."""
     words = [word.strip() for word in line.split("|")]
     if len(words) > 3:
         raise UsageError("a line is TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT")
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
-    if UNSAYABLE.search((text + without).replace("\t", " ")):
+    if UNPRINTABLE.search((text + without).replace("\t", " ")):
         raise UsageError(f"{line.strip()!r} is not UTF-8, or has control characters")
     paths = tuple(Path(own.strip()) for own in images.split(",") if own.strip())
     return replace(asked, images=paths, text=text, without=without or asked.without)
 
 
-def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[Asked, list[Hit], float]]:
+def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuery, list[Hit], float]]:
     """(what was asked, hits, seconds) of each line that is not empty; one that cannot be answered is told, and left."""
     for line in lines:
         if not line.strip():
@@ -159,7 +168,7 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[Asked, list[
 # A pseudo-target of one's own query
 
 
-def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: Generation, place: Path) -> Path:
+def imagine(asked: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, place: Path) -> Path:
     """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
 
     Raises:
@@ -193,7 +202,7 @@ def imagine(asked: Asked, load: Callable[[], tuple[Composer, Generator]], how: G
 class Answer:
     """A question and its hits, nearest first."""
 
-    question: Asked
+    question: ComposedQuery
     hits: list[Hit]
     about: Mapping[str, str]  # what a page says of the search
 
@@ -253,7 +262,7 @@ def to_text(hits: Sequence[Hit]) -> str:
     return "\n".join(f"{place:3}  {hit.score:.4f}  {printable(hit.name)}" for place, hit in enumerate(hits, 1))
 
 
-def to_json(asked: Asked, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict[str, Any]:
+def to_json(asked: ComposedQuery, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "images": [str(image) for image in asked.images],
         "text": asked.text,
@@ -264,7 +273,9 @@ def to_json(asked: Asked, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict
     }
 
 
-def to_html(asked: Asked, hits: Sequence[Hit], about: Mapping[str, str], cache: FeatureCache | None = None) -> str:
+def to_html(
+    asked: ComposedQuery, hits: Sequence[Hit], about: Mapping[str, str], cache: FeatureCache | None = None
+) -> str:
     """The page; write it as UTF-8."""
     imagined = [asked.pseudo_target] if asked.pseudo_target else []
     shown = [*asked.images, *imagined, *(hit.path for hit in hits)]

@@ -1,4 +1,4 @@
-"""Features of pictures and queries by a method: each distinct one once, and what is remembered, not at all."""
+"""Features of pictures and queries by a method: each distinct one is computed once, and cached ones not at all."""
 
 from __future__ import annotations
 
@@ -32,60 +32,77 @@ class PictureFeatures:
     features: Tensor  # [N, d] float32, projected, not normalised
     failed: Mapping[Path, str]  # path -> why it has no feature
     digests: Mapping[Path, str]  # path -> sha256 of the file, or of the feature where no file was read
-    no_query: Mapping[Path, str] = field(default_factory=dict)  # path -> why it may be found, but not asked with
+    no_query: Mapping[Path, str] = field(default_factory=dict)  # path -> why no query can be made of it
 
     def of(self, paths: Sequence[Path]) -> Tensor:
-        """[len(paths), d]"""
+        """Return the rows [len(paths), d] of these pictures."""
         return self.features[[self.rows[path] for path in paths]]
 
     def have(self, path: Path | None) -> bool:
+        """Return whether the picture has a feature."""
         return path in self.rows
 
     def can_ask(self, path: Path | None) -> bool:
-        """Whether a query can be made of it."""
+        """Return whether a query can be made of the picture."""
         return path in self.rows and path not in self.no_query
 
     def digest(self, paths: Iterable[Path] | None = None) -> str:
-        """Of these pictures, by default of all: two runs with the same digest saw the same."""
+        """Digest these pictures, by default all: two runs with the same digest saw the same pictures."""
         return set_digest(self.digests[path] for path in paths or self.digests if path in self.digests)
 
 
 def embed_pictures(
-    method: Method, paths: Iterable[Path], batch_size: int = 32, workers: int = 4, cache: FeatureCache | None = None
+    method: Method,
+    paths: Iterable[Path],
+    batch_size: int = 32,
+    *,
+    workers: int = 4,
+    cache: FeatureCache | None = None,
 ) -> PictureFeatures:
-    """Every distinct path is decoded once and encoded once; one whose feature is known, not at all."""
+    """Embed every distinct path: cached features are read, others are decoded and encoded once.
+
+    A feature is stored under the digest of the file's content, in the space of the method's picture model and
+    preprocessing, so that moved and copied pictures hit the cache and changed ones miss it. Each batch is written as it
+    comes: after an interrupt or a kill, a rerun continues from the last batch.
+    """
     distinct = list(dict.fromkeys(paths))
     refused = no_query(method, distinct)
     if look_up := getattr(method, "look_up", None):
-        return _looked_up(method, distinct, look_up(distinct), refused)
+        return _looked_up(method, distinct, look_up(distinct), refused=refused)
     given, cache = cache, cache or FeatureCache()
     space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
-    digests = cache.digests(distinct)
+    digests = cache.read_digests(distinct)
     stored = dict(cache.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
     digests = {path: name for path, name in digests.items() if path in rows}
     todo = [path for path in distinct if path not in rows]
     failed: dict[Path, str] = {}
     since = time.time()
-    read = read_batches(todo, [method.preprocess], batch_size, workers)
-    with _lost_without(given):
+    read = read_batches(todo, [method.preprocess], batch_size, workers=workers)
+    with _warn_of_lost_features(given):
         for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
             failed |= batch.failed
             if batch.paths:
                 features = method.embed_images(batch.pixels[0]).numpy()
                 rows |= dict(zip(batch.paths, features, strict=True))
-                own = dict(zip(batch.paths, batch.digests, strict=True))
-                digests |= own
+                new_digests = dict(zip(batch.paths, batch.digests, strict=True))
+                digests |= new_digests
                 if cache.path:
                     cache.write(space, dict(zip(batch.digests, features, strict=True)))
-                    cache.remember(own, since)
+                    cache.write_digests(new_digests, since)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
-    return PictureFeatures({path: row for row, path in enumerate(rows)}, table, failed, digests, refused)
+    return PictureFeatures(
+        rows={path: row for row, path in enumerate(rows)},
+        features=table,
+        failed=failed,
+        digests=digests,
+        no_query=refused,
+    )
 
 
 @contextlib.contextmanager
-def _lost_without(given: FeatureCache | None) -> Iterator[None]:
-    """Who stops here is told that features in memory are gone; not where nothing could have kept them."""
+def _warn_of_lost_features(given: FeatureCache | None) -> Iterator[None]:
+    """On interrupt, warn that features in memory are lost, where a cache folder would have kept them."""
     try:
         yield
     except Interrupted as stop:
@@ -95,42 +112,49 @@ def _lost_without(given: FeatureCache | None) -> Iterator[None]:
 
 
 def _looked_up(
-    method: Method, paths: Sequence[Path], known: Mapping[Path, Tensor], refused: Mapping[Path, str]
+    method: Method, paths: Sequence[Path], stored: Mapping[Path, Tensor], *, refused: Mapping[Path, str]
 ) -> PictureFeatures:
-    where = _source(method.identity)
-    failed = {path: f"no feature of {path.stem} in {where}" for path in paths if path not in known}
-    table = torch.stack(list(known.values())) if known else torch.empty(0, 0)
-    digests = {path: digest(row.numpy().tobytes()) for path, row in known.items()}
-    return PictureFeatures({path: row for row, path in enumerate(known)}, table, failed, digests, refused)
+    file = _source(method.identity)
+    return PictureFeatures(
+        rows={path: row for row, path in enumerate(stored)},
+        features=torch.stack(list(stored.values())) if stored else torch.empty(0, 0),
+        failed={path: f"no feature of {path.stem} in {file}" for path in paths if path not in stored},
+        digests={path: digest(row.numpy().tobytes()) for path, row in stored.items()},
+        no_query=refused,
+    )
 
 
 def embed_queries(
     method: Method,
     queries: Sequence[Query],
     paths: Sequence[Path | None],
+    *,
     pictures: PictureFeatures,
     cache: FeatureCache,
 ) -> Tensor:
-    """[Q, d] unit rows, each by its captions with the picture at its path, or by its captions alone for None.
+    """Embed each query by its captions and the picture at its path, or by its captions alone for None.
 
-    What is in the cache is not encoded again: a query is known by its picture's content and its captions, and, where
-    the method asks for more than these, by its id and its picture's name.
+    A cached query is not encoded again. Its key is its picture's content and its captions, and its id and its picture's
+    name for a method that asks for queries, since such a method may look either up.
+
+    Returns:
+        Unit rows [Q, d].
     """
     asks = bool(getattr(method, "asks_for_queries", False))
-    keys = [_query_key(pictures, path, query, asks) for path, query in zip(paths, queries, strict=True)]
+    keys = [_query_key(pictures, path, query, asks=asks) for path, query in zip(paths, queries, strict=True)]
     space = cache.space(
         _query_space(method), f"queries of {method.name}, {_source(method.identity)}; {method.preprocess}"
     )
     stored = dict(cache.read(space, keys))
     todo = list({key: i for i, key in enumerate(keys) if key not in stored}.items())
     for with_picture in (True, False):
-        mine = [(key, i) for key, i in todo if bool(paths[i]) == with_picture]
-        for chunk in batches(mine, QUERY_BATCH):
+        alike = [(key, i) for key, i in todo if bool(paths[i]) == with_picture]
+        for chunk in batches(alike, QUERY_BATCH):
             captions = [queries[i].captions for _, i in chunk]
             if with_picture:
-                own = [path for _, i in chunk if (path := paths[i])]
-                more = {"queries": [queries[i] for _, i in chunk], "paths": own} if asks else {}
-                features = method.embed_queries(pictures.of(own), captions, **more)
+                shown = [path for _, i in chunk if (path := paths[i])]
+                more = {"queries": [queries[i] for _, i in chunk], "paths": shown} if asks else {}
+                features = method.embed_queries(pictures.of(shown), captions, **more)
             else:
                 features = method.embed_captions(captions)
             fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
@@ -139,39 +163,39 @@ def embed_queries(
     return torch.from_numpy(np.stack([stored[key] for key in keys])) if keys else torch.empty(0, 0)
 
 
-def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, asks: bool) -> str:
-    known: list[Any] = [pictures.digests[path] if path else "", query.captions]
-    more = [query.id, query.reference, path.name] if asks and path else []
-    return digest(json.dumps(known + more).encode())
+def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, *, asks: bool) -> str:
+    parts: list[Any] = [pictures.digests[path] if path else "", query.captions]
+    parts += [query.id, query.reference, path.name] if asks and path else []
+    return digest(json.dumps(parts).encode())
 
 
 def picture_space(method: Method) -> dict[str, Any]:
-    """What a picture's feature depends on, beside the picture."""
+    """Return what a picture's feature depends on, beside the picture."""
     return {"pictures by": content_of(_picture_model(method)), "preprocessing": _stable(method.preprocess)}
 
 
 def _query_space(method: Method) -> dict[str, Any]:
-    about = {
+    return {
         "queries by": method.name,
         "models": content_of(method.identity),
         "preprocessing": _stable(method.preprocess),
+        "cig": versions()["cig"],
     }
-    return {**about, "cig": versions()["cig"]}
 
 
 def models_digest(method: Method) -> str:
-    """Of a method's models and options, wherever their files lie."""
+    """Digest a method's models and options, wherever their files are."""
     return digest_of(jsonable(content_of(method.identity)))
 
 
 def no_query(method: Method, paths: Sequence[Path]) -> Mapping[Path, str]:
-    """path -> why it may be found, but no query be made of it, by this method."""
+    """Return path -> why this method can rank the picture, but make no query of it."""
     refuse = getattr(method, "no_query", None)
     return refuse(paths) if refuse else {}
 
 
 def same_pictures(one: Method, other: Method) -> bool:
-    """Whether two methods make the same features of pictures, so that one gallery serves both."""
+    """Return whether two methods compute the same features of pictures, so that one gallery serves both."""
     return one is other or picture_space(one) == picture_space(other)
 
 
@@ -180,20 +204,20 @@ def _picture_model(method: Method) -> Any:
 
 
 def _source(identity: Any) -> str:
-    """The names of the models in it, for people."""
+    """Name the models of an identity, for people."""
     if not isinstance(identity, Mapping):
         return ""
     return str(identity.get("source") or ", ".join(filter(None, map(_source, identity.values()))))
 
 
 def _stable(preprocess: Any) -> str:
-    """Its text, unless that tells but an address: then no other run may share what it made."""
+    """Return the preprocessing as text; one that prints an address gets a unique text: no run shares its features."""
     text = repr(preprocess)
     return f"{text} {uuid.uuid4()}" if " at 0x" in text else text
 
 
 def content_of(model: Any) -> Any:
-    """An identity without the places that its files lie in: weights that were moved are the same."""
+    """Return an identity without its files' paths: a checkpoint that was moved is the same."""
     if not isinstance(model, Mapping):
         return model
     return {key: content_of(value) for key, value in model.items() if key != "source" or "sha256" not in model}

@@ -1,4 +1,4 @@
-"""Which pictures of a gallery may be found: by name, and by the columns of a table that somebody keeps about them."""
+"""Filters of a gallery: by picture names, and by the columns of a table about the pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-NAMES = ("name", "file", "filename", "image", "path")  # columns that may say which picture a row is about
+NAMES = ("name", "file", "filename", "image", "path")  # columns that may name a row's picture
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Condition:
 
     @staticmethod
     def parse(text: str) -> Condition:
-        """Raises UsageError."""
+        """Read COLUMN SIGN VALUE; raise UsageError for other text."""
         match = CONDITION.fullmatch(text)
         if not match:
             raise UsageError(
@@ -48,7 +48,10 @@ class Condition:
         return Condition(*match.groups())
 
     def holds(self, cell: Any) -> bool:
-        """Numbers are compared as numbers; where one of two is none, neither is less. An empty cell fulfils only !=."""
+        """Compare a cell with the value.
+
+        Two numbers are compared as numbers; of a number and a text, neither is less. An empty cell fulfils only !=.
+        """
         text = "" if cell is None else str(cell)
         if self.sign == "~":
             return self.value.casefold() in text.casefold()
@@ -74,10 +77,10 @@ def _is_number(text: str) -> bool:
 
 
 class Metadata:
-    """A table about pictures."""
+    """A table whose rows describe pictures."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError for a table that does not say which picture a row is about."""
+        """Read the table; raise InputError where a row's picture is not clear."""
         self.path, self.rows = path, read_rows(path)
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
         if not self.columns:
@@ -92,20 +95,20 @@ class Metadata:
         self.by_name = dict(zip(named, self.rows, strict=True))
 
     def row(self, name: str) -> dict[str, Any]:
-        """Of a picture, by its name with or without suffix; empty where nothing is said of it."""
+        """Return a picture's row, by its name with or without suffix; an empty one where there is none."""
         return self.by_name.get(name) or self.by_name.get(str(PurePosixPath(name).with_suffix(""))) or {}
 
     def unused(self, names: Sequence[str]) -> int:
-        """Rows that name no picture of these."""
-        known = {*names, *(str(PurePosixPath(name).with_suffix("")) for name in names)}
-        return sum(name not in known for name in self.by_name)
+        """Count the rows that name none of these pictures."""
+        pictures = {*names, *(str(PurePosixPath(name).with_suffix("")) for name in names)}
+        return sum(name not in pictures for name in self.by_name)
 
 
 def need_columns(where: Sequence[Condition], metadata: Metadata | None) -> None:
-    """Raises UsageError for conditions without a table, or on a column that it lacks."""
+    """Raise UsageError for conditions without a table, or on a column that it lacks."""
     if where and metadata is None:
         raise UsageError("--where looks at the columns of a table: give it with --metadata FILE.csv")
-    for column in [own.column for own in where]:
+    for column in [condition.column for condition in where]:
         if metadata and column not in metadata.columns:
             raise UsageError(f'{metadata.path} has no column "{column}".{did_you_mean(column, metadata.columns)}')
 
@@ -114,9 +117,10 @@ def allowed(
     names: Sequence[str],
     patterns: Sequence[str] = (),
     metadata: Metadata | None = None,
+    *,
     where: Sequence[Condition] = (),
 ) -> NDArray[np.bool_]:
-    """[N]: names that match any of the patterns (`dresses/*`) and whose row fulfils all of the conditions.
+    """Return [N], true for names that match any of the patterns (`dresses/*`) and whose row fulfils all conditions.
 
     Raises:
         UsageError: conditions without a table, or on a column that it lacks.
@@ -128,5 +132,5 @@ def allowed(
         keep &= [any(test.match(name) for test in tests) for name in names]
     if where and metadata is not None:
         rows = [metadata.row(name) for name in names]
-        keep &= [bool(row) and all(own.holds(row.get(own.column)) for own in where) for row in rows]
+        keep &= [bool(row) and all(condition.holds(row.get(condition.column)) for condition in where) for row in rows]
     return keep

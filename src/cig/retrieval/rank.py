@@ -1,4 +1,4 @@
-"""Searching: each distinct picture is encoded once, queries are composed and fused, the gallery is ranked exactly."""
+"""Search: encode each distinct picture once, compose and fuse the queries, rank the gallery exactly."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import PictureFeatures, embed_pictures
-from cig.retrieval.fusion import Embedded, embed, pseudo_target_branch
+from cig.retrieval.fusion import pseudo_target_branch
 from cig.runtime import batches
 from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking
 
@@ -21,44 +22,46 @@ QUERY_BATCH = 256
 
 
 def wanted_pictures(benchmark: Benchmark, method: Method, branches: Iterable[Branch] = ()) -> list[Path]:
-    """What a search will look at: the gallery, references if the method looks at pictures, and those of branches."""
+    """List the pictures that a search embeds: the gallery, the references if the method uses them, the branches'."""
     references = [query.reference for query in benchmark.queries] if method.uses_picture else []
     names = dict.fromkeys((*benchmark.gallery, *references))
-    found = [benchmark.images[name] for name in names if name in benchmark.images]
-    own = {query.id for query in benchmark.queries}
-    shown = [paths for branch in branches for query, paths in branch.pictures.items() if query in own]
-    return found + [path for paths in shown for path in paths]
+    present = [benchmark.images[name] for name in names if name in benchmark.images]
+    queries = {query.id for query in benchmark.queries}
+    of_branches = [paths for branch in branches for query, paths in branch.pictures.items() if query in queries]
+    return present + [path for paths in of_branches for path in paths]
 
 
 def seen_by(method: Method, benchmark: Benchmark) -> Benchmark:
-    """The benchmark with pictures that have no file, but whose features the method knows by name."""
+    """Add pictures without a file to the benchmark, where the method stores their features by name."""
     look_up = getattr(method, "look_up", None)
     if not look_up:
         return benchmark
     paths = {name: Path(name) for name in benchmark.missing_images}
-    known = look_up(list(paths.values()))
-    return replace(benchmark, images={**benchmark.images, **{name: own for name, own in paths.items() if own in known}})
+    stored = look_up(list(paths.values()))
+    added = {name: path for name, path in paths.items() if path in stored}
+    return replace(benchmark, images={**benchmark.images, **added})
 
 
 def search(
     benchmark: Benchmark,
     method: Method,
     pseudo_targets: Mapping[str, Path] | None = None,
+    *,
     weight: float | None = None,
     branches: Sequence[Branch] = (),
     pictures: PictureFeatures | None = None,
     allow_missing: bool = False,
     cache: FeatureCache | None = None,
 ) -> Ranking:
-    """The whole third stage for one benchmark: embed, fuse, rank.
+    """Search one benchmark: embed, fuse, rank.
 
     Args:
-        pseudo_targets: query id -> picture, the published recipe: the branch that the method makes of them.
-        weight: the reference's share in it; by default the benchmark's published one.
-        branches: any others; without any, the reference searches alone.
-        pictures: features that are at hand; by default they are computed here.
-        allow_missing: queries without a reference are ranked by their caption alone.
-        cache: features of pictures and queries that are at hand, and where new ones go.
+        pseudo_targets: query id -> picture, the branch of the published recipe.
+        weight: the reference's weight beside the pseudo-targets; by default the benchmark's published one.
+        branches: any others; without branches, the reference searches alone.
+        pictures: their features; by default they are computed here.
+        allow_missing: rank queries without a reference by their caption alone.
+        cache: where features of pictures and queries are read and written.
 
     Raises:
         UsageError: weights that do not sum to 1 at most, or branches of one name.
@@ -69,27 +72,34 @@ def search(
         branches = [pseudo_target_branch(benchmark, pseudo_targets, weight), *branches]
     if pictures is None:
         pictures = embed_pictures(method, wanted_pictures(benchmark, method, branches), cache=cache)
-    embedded = embed(benchmark, method, branches, pictures, allow_missing, cache)
-    return rank_embedded(benchmark, embedded, pictures, {branch.name: branch.weight for branch in branches})
+    embedded = embed(benchmark, method, branches, pictures=pictures, allow_missing=allow_missing, cache=cache)
+    branch_weights = {branch.name: branch.weight for branch in branches}
+    return rank_embedded(benchmark, embedded, pictures, branch_weights=branch_weights)
 
 
 def rank_embedded(
     benchmark: Benchmark,
-    embedded: Embedded,
+    embedded: EmbeddedQueries,
     pictures: PictureFeatures,
-    weights: Mapping[str, float],
+    *,
+    branch_weights: Mapping[str, float],
     gallery: Gallery | None = None,
 ) -> Ranking:
-    """The gallery (indexed here, unless it is at hand), ranked by the queries at these weights of their branches."""
+    """Fuse the queries at these weights of their branches and rank the gallery, which is indexed here unless given."""
     unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
-    notes = {"unreadable": unreadable, "branches": embedded.lacking(weights)}
-    features = embedded.fused(weights)
-    gallery = gallery or index(benchmark, pictures)
-    return rank(benchmark, embedded.queries, features, gallery, embedded.missing, notes)
+    notes = {"unreadable": unreadable, "branches": embedded.lacking(branch_weights)}
+    return rank(
+        benchmark,
+        embedded.queries,
+        embedded.fused(branch_weights),
+        gallery=gallery or index(benchmark, pictures),
+        missing=embedded.missing,
+        notes=notes,
+    )
 
 
 def index(benchmark: Benchmark, pictures: PictureFeatures) -> Gallery:
-    """The gallery's pictures that have a feature, in the gallery's order."""
+    """Collect the gallery's pictures that have a feature, in the gallery's order."""
     names = tuple(name for name in benchmark.gallery if pictures.have(benchmark.images.get(name)))
     features = pictures.of([benchmark.images[name] for name in names])
     return Gallery(names, normalize(features, dim=-1))
@@ -99,54 +109,70 @@ def rank(
     benchmark: Benchmark,
     queries: Sequence[Query],
     features: Tensor,
+    *,
     gallery: Gallery,
     missing: Mapping[str, str] | None = None,
     notes: Mapping[str, object] | None = None,
 ) -> Ranking:
-    """The first 50 of the gallery and the whole of each query's own set; ties in gallery order.
+    """Rank the first 50 of the gallery and the whole of each query's picture set; ties go in gallery order.
+
+    Scores are exact and hold a batch of queries at a time, so memory does not grow with the benchmark. The target's
+    rank is counted over the whole gallery, not the first 50.
 
     Args:
         queries: those that could run, one for each row of features [Q, d]; the benchmark's others get empty rows.
     """
-    place = {name: column for column, name in enumerate(gallery.ids)}
-    found: dict[str, tuple] = {}
+    column_of = {name: column for column, name in enumerate(gallery.ids)}
+    rows: dict[str, tuple] = {}
     for start, chunk in zip(range(0, len(queries), QUERY_BATCH), batches(queries, QUERY_BATCH), strict=True):
-        asked = features[start : start + len(chunk)]
-        scores = asked @ gallery.features.T if gallery.ids else asked.new_empty(len(chunk), 0)
-        _drop_references(scores, chunk, place, benchmark.drop_reference)
+        batch = features[start : start + len(chunk)]
+        scores = batch @ gallery.features.T if gallery.ids else batch.new_empty(len(chunk), 0)
+        for row, query in enumerate(chunk):
+            if benchmark.drop_reference and query.reference in column_of:
+                scores[row, column_of[query.reference]] = -torch.inf
         best, columns = top_k(scores, TOP)
-        for query, row, values, own in zip(chunk, columns.tolist(), best.tolist(), scores, strict=True):
-            kept = [(gallery.ids[c], v) for c, v in zip(row, values, strict=True) if v != -torch.inf]
-            first = tuple(name for name, _ in kept), tuple(value for _, value in kept)
-            found[query.id] = (*first, _own_set(query, own, place), _target_rank(query, own, place))
-    rows = [found.get(query.id, ((), (), (), None)) for query in benchmark.queries]
-    ids, scores_, subset, ranks = zip(*rows, strict=True) if rows else ((), (), (), ())
-    order = tuple(query.id for query in benchmark.queries)
-    return Ranking(order, ids, scores_, subset, ranks, dict(missing or {}), dict(notes or {}))
+        for query, nearest, values, all_scores in zip(chunk, columns.tolist(), best.tolist(), scores, strict=True):
+            kept = [(gallery.ids[c], v) for c, v in zip(nearest, values, strict=True) if v != -torch.inf]
+            rows[query.id] = (
+                tuple(name for name, _ in kept),
+                tuple(value for _, value in kept),
+                _rank_subset(query, all_scores, column_of),
+                _target_rank(query, all_scores, column_of),
+            )
+    in_order = [rows.get(query.id, ((), (), (), None)) for query in benchmark.queries]
+    ids, top_scores, subset, ranks = zip(*in_order, strict=True) if in_order else ((), (), (), ())
+    return Ranking(
+        queries=tuple(query.id for query in benchmark.queries),
+        ids=ids,
+        scores=top_scores,
+        subset=subset,
+        target_ranks=ranks,
+        missing=dict(missing or {}),
+        notes=dict(notes or {}),
+    )
 
 
-def _drop_references(scores: Tensor, queries: Sequence[Query], place: Mapping[str, int], drop: bool) -> None:
-    for row, query in enumerate(queries):
-        if drop and query.reference in place:
-            scores[row, place[query.reference]] = -torch.inf
+def _rank_subset(query: Query, scores: Tensor, column_of: Mapping[str, int]) -> tuple[str, ...]:
+    members = [name for name in dict.fromkeys(query.subset) if name in column_of and name != query.reference]
+    return tuple(sorted(members, key=lambda name: (-scores[column_of[name]].item(), column_of[name])))
 
 
-def _own_set(query: Query, scores: Tensor, place: Mapping[str, int]) -> tuple[str, ...]:
-    members = [name for name in dict.fromkeys(query.subset) if name in place and name != query.reference]
-    return tuple(sorted(members, key=lambda name: (-scores[place[name]].item(), place[name])))
-
-
-def _target_rank(query: Query, scores: Tensor, place: Mapping[str, int]) -> int | None:
-    """Of the annotated target, from 1, equal scores in gallery order; None where it is hidden or not in the gallery."""
-    columns = [place[name] for name, grade in query.relevant.items() if grade == TARGET and name in place]
+def _target_rank(query: Query, scores: Tensor, column_of: Mapping[str, int]) -> int | None:
+    """Return the annotated target's rank, from 1; None where it is hidden or not in the gallery."""
+    columns = [column_of[name] for name, grade in query.relevant.items() if grade == TARGET and name in column_of]
     ahead = [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) for c in columns]
     return min(ahead) + 1 if ahead else None
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest of each row, equal scores in column order: (values, columns), each [Q, min(k, N)].
+    """Select the k highest of each row, equal scores in column order.
 
-    A partial selection; only rows whose k-th value is shared past the cut are looked at again.
+    torch.topk breaks ties as it likes, so the same scores could rank differently on another device. Sorting its columns
+    first and then stably by value orders ties within the first k; a row whose k-th value also lies past the cut takes
+    the first of its tied columns instead of those that topk chose. No row is sorted in full.
+
+    Returns:
+        (values, columns), each [Q, min(k, N)].
     """
     k = min(k, scores.shape[1])
     if not k:

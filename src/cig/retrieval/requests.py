@@ -1,4 +1,4 @@
-"""What a search is asked: a method with its weights, and what it searches with beside the reference."""
+"""Requests: which method searches with which checkpoints, and which branches join the reference."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cig.errors import UsageError
 from cig.generators import Generation
@@ -14,12 +15,12 @@ from cig.io.images import Preprocessing
 
 @dataclass(frozen=True)
 class Branching:
-    """A branch as it is asked for: `--branch "name=sketch pictures=DIR method=image caption=no weight=0.3"`."""
+    """A requested branch: `--branch "name=sketch pictures=DIR method=image caption=no weight=0.3"`."""
 
     name: str
-    weight: float | None  # None: the frozen or the published one
-    pictures: str = ""  # a folder, a control's name, or pseudo-target; none for a method that looks at none
-    method: str | None = None  # by default the one that searches; "caption captions=FILE" has its weights and options
+    weight: float | None  # the branch's share; None: the frozen or the published one
+    pictures: str = ""  # a folder, a control's name, or pseudo-target; empty for a method of text alone
+    method: str | None = None  # None: the one that searches; "caption captions=FILE" adds checkpoints and options
     caption: bool = True
     copies: int = 4  # of reference-augmented
     vae: str = Generation.vae_repo  # of reference-vae
@@ -28,7 +29,7 @@ class Branching:
 
 @dataclass(frozen=True)
 class Searching:
-    """A method, its weights, and what it searches with beside the reference."""
+    """A method, its checkpoints, and the branches that join the reference."""
 
     method: str = "searle"
     clip: str | None = None
@@ -36,17 +37,26 @@ class Searching:
     preprocessing: Preprocessing | None = None  # by default the method's
     options: Mapping[str, str] = field(default_factory=dict)  # of the method, such as t of slerp
     pseudo_targets: Path | None = None  # a folder of pictures by query id
-    weight: float | None = None  # the reference's share; by default the published one
-    branches: tuple[Branching, ...] = ()  # in the place of the published recipe
-    weights: Path | None = None  # a file of weights frozen on val
-    cache: Path | None = None  # a folder where features are remembered
+    reference_weight: float | None = None  # None: the frozen or the published one
+    branches: tuple[Branching, ...] = ()  # replace the published recipe
+    frozen_weights: Path | None = None  # a file of fusion weights chosen on val
+    cache: Path | None = None  # the folder of cached features
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields under the keys that result files use."""
+        keys = {"reference_weight": "weight", "frozen_weights": "weights"}
+        return {keys.get(name, name): value for name, value in vars(self).items()}
 
 
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
 
 
 def parse_method(text: str, clip: str | None = None) -> Searching:
-    """One of `--methods`: a name, perhaps clip=, phi=, preprocessing= and options; clip is for those without a phi."""
+    """Read one of `--methods`: a name, then clip=, phi=, preprocessing= and options where given.
+
+    Args:
+        clip: the CLIP of methods that have no phi and no words of their own.
+    """
     from cig.methods import weights_of
 
     source = f"--methods {text!r}"
@@ -55,19 +65,19 @@ def parse_method(text: str, clip: str | None = None) -> Searching:
     preprocessing = {"": None, "clip": "clip", "targetpad": "targetpad"}
     if table.get("preprocessing", "") not in preprocessing:
         raise UsageError(f"{source}: preprocessing is clip or targetpad")
-    weights = weights_of(name)
-    shared = clip if weights.clip and not weights.phi and not weights.words else None
+    checkpoints = weights_of(name)
+    shared = clip if checkpoints.clip and not checkpoints.phi and not checkpoints.words else None
     return Searching(
         method=name,
         clip=table.get("clip", shared),
         phi=Path(table["phi"]) if "phi" in table else None,
-        options={key: own for key, own in table.items() if key not in ("clip", "phi", "preprocessing")},
+        options={key: value for key, value in table.items() if key not in ("clip", "phi", "preprocessing")},
         preprocessing=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
     )
 
 
 def keys_of(text: str, source: str) -> dict[str, str]:
-    """Raises UsageError for what is no KEY=VALUE."""
+    """Split KEY=VALUE words as a shell does; raise UsageError for a word without "="."""
     try:
         words = [word.partition("=") for word in shlex.split(text)]
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Engines that hold a gallery and search it."""
+"""Indexes: engines that hold a gallery and search it."""

@@ -1,7 +1,7 @@
-"""A folder of pictures as one matrix on disk, mapped and not read: listed in a second or two, searched in less.
+"""Exact search of a folder of pictures: one matrix of features, memory-mapped from disk.
 
-The matrix is good while no picture below the folder has come, gone or changed (by name, size and time of change).
-Features themselves are in the feature cache: when something changed, only that is embedded again.
+The matrix is valid while no picture below the folder was added, removed or changed (by name, size and modification
+time). Features are in the feature cache, too: after a change, only changed pictures are embedded again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from cig.types import Method
 
 @dataclass(frozen=True)
 class Listing:
-    """What is below a folder now."""
+    """The pictures below a folder, as they are now."""
 
     names: tuple[str, ...]  # paths below it, in POSIX form
-    digest: str  # of names, sizes and times of change
+    digest: str  # of names, sizes and modification times
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """A folder's pictures by one method."""
+class GalleryIndex:
+    """A folder's pictures, embedded by one method."""
 
     home: Path
     names: tuple[str, ...]  # [N] those that have a feature
@@ -46,16 +46,17 @@ class Indexed:
     unreadable: Mapping[str, str]  # name -> why it is not searched
 
     def path(self, row: int) -> Path:
+        """Return the path of the picture in a row."""
         return self.home / self.names[row]
 
 
 def list_folder(home: Path) -> Listing:
-    """Raises NotFoundError for a folder without pictures."""
+    """List the pictures below a folder; raise NotFoundError where there are none."""
     if not os.path.isdir(home):
         raise NotFoundError(f"{home} is not a folder; give that of your pictures with --gallery")
     names, content, start = [], hashlib.sha256(), len(os.path.join(home, ""))
     for entry in walk_pictures(home):
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # removed meanwhile
             status = entry.stat()
             names.append(entry.path[start:].replace(os.sep, "/"))
             content.update(f"{names[-1]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
@@ -64,32 +65,37 @@ def list_folder(home: Path) -> Listing:
     return Listing(tuple(names), content.hexdigest())
 
 
-def open_gallery(home: Path, method: Method, cache: FeatureCache, batch_size: int = 32, workers: int = 4) -> Indexed:
-    """The pictures below a folder; from the index in the cache's folder where nothing changed, else embedded now.
+def open_index(
+    home: Path, method: Method, cache: FeatureCache, *, batch_size: int = 32, workers: int = 4
+) -> GalleryIndex:
+    """Open the index of a folder, from the cache's folder where nothing changed; otherwise build it now.
 
     Raises:
-        NotFoundError: there are none.
+        NotFoundError: the folder has no pictures.
         CigError: none of them can be read.
     """
     listing = list_folder(home)
-    place = _place(home, method, cache)
-    known = _read(place, home, listing) if place else None
-    if known and not any(_can_be_read(home / name, method.preprocess) for name in known.unreadable):
-        return known
-    pictures = embed_pictures(method, [home / name for name in listing.names], batch_size, workers, cache)
-    made = _index(home, listing, pictures)
-    if not made.names:
+    folder = None
+    if cache.path:
+        key = digest_of({"folder": str(home.resolve()), **picture_space(method)})
+        folder = cache.path.parent / INDEXES / key
+    stored = _read(folder, home, listing) if folder else None
+    # Rights and --max-pixels may have changed since, which the listing does not show.
+    if stored and not any(_can_be_read(home / name, method.preprocess) for name in stored.unreadable):
+        return stored
+    paths = [home / name for name in listing.names]
+    index = _build(home, listing, embed_pictures(method, paths, batch_size, workers=workers, cache=cache))
+    if not index.names:
         raise CigError(
-            f"none of the {len(listing.names)} pictures in {home} can be read: {next(iter(made.unreadable.values()))}"
+            f"none of the {len(listing.names)} pictures in {home} can be read: {next(iter(index.unreadable.values()))}"
         )
-    if place is None:
-        return made
-    _write(place, made, listing)
-    return _read(place, home, listing) or made
+    if folder is None:
+        return index
+    _write(folder, index, listing)
+    return _read(folder, home, listing) or index
 
 
 def _can_be_read(path: Path, preprocess: Preprocess) -> bool:
-    """Now: rights and --max-pixels change, and the listing does not."""
     try:
         read_pixels(path, preprocess)
     except PictureError:
@@ -97,42 +103,41 @@ def _can_be_read(path: Path, preprocess: Preprocess) -> bool:
     return True
 
 
-def _place(home: Path, method: Method, cache: FeatureCache) -> Path | None:
-    """Where the index of this folder by this method is kept; nowhere without a cache."""
-    about = {"folder": str(home.resolve()), **picture_space(method)}
-    return cache.path.parent / INDEXES / digest_of(about) if cache.path else None
-
-
-def _index(home: Path, listing: Listing, pictures: PictureFeatures) -> Indexed:
+def _build(home: Path, listing: Listing, pictures: PictureFeatures) -> GalleryIndex:
     names = tuple(name for name in listing.names if pictures.have(home / name))
     features = pictures.of([home / name for name in names]).numpy().astype(np.float32)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     failed = {str(path.relative_to(home)): why for path, why in pictures.failed.items()}
-    return Indexed(home, names, features, failed)
+    return GalleryIndex(home, names, features=features, unreadable=failed)
 
 
-def _write(place: Path, made: Indexed, listing: Listing) -> None:
-    """The matrix under its listing's name first; what says that it is good, last."""
+def _write(folder: Path, index: GalleryIndex, listing: Listing) -> None:
+    """Write the index so that a reader sees the old one or the new one, whenever the writer is killed.
+
+    The matrix goes first, under a name that no other listing uses; index.json, which declares the listing valid, goes
+    last, in one atomic replacement. Old matrices are removed after that. Another process may still have one mapped,
+    and some systems refuse to remove it then; the next writer removes it.
+    """
     buffer = io.BytesIO()
-    np.save(buffer, made.features, allow_pickle=False)
-    write_bytes(place / f"{listing.digest}.npy", buffer.getvalue())
-    about = {"listing": listing.digest, "names": list(made.names), "unreadable": dict(made.unreadable)}
-    write_json(place / "index.json", about)
-    for old in place.glob("*.npy"):
+    np.save(buffer, index.features, allow_pickle=False)
+    write_bytes(folder / f"{listing.digest}.npy", buffer.getvalue())
+    content = {"listing": listing.digest, "names": list(index.names), "unreadable": dict(index.unreadable)}
+    write_json(folder / "index.json", content)
+    for old in folder.glob("*.npy"):
         if old.stem != listing.digest:
-            with contextlib.suppress(OSError):  # mapped by another process, on systems that mind
+            with contextlib.suppress(OSError):
                 old.unlink()
 
 
-def _read(place: Path, home: Path, listing: Listing) -> Indexed | None:
-    """None where it is not there, is of another listing, or is not what we wrote."""
+def _read(folder: Path, home: Path, listing: Listing) -> GalleryIndex | None:
+    """Read the index; return None where it is missing, damaged or of another listing."""
     try:
-        about = read_object(place / "index.json")
-        if about["listing"] != listing.digest:
+        content = read_object(folder / "index.json")
+        if content["listing"] != listing.digest:
             return None
-        features = np.load(place / f"{listing.digest}.npy", mmap_mode="r", allow_pickle=False)
-        names, unreadable = tuple(map(str, about["names"])), dict(about["unreadable"])
+        features = np.load(folder / f"{listing.digest}.npy", mmap_mode="r", allow_pickle=False)
+        names, unreadable = tuple(map(str, content["names"])), dict(content["unreadable"])
     except (CigError, OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     sound = features.ndim == 2 and features.dtype == np.float32 and len(features) == len(names)
-    return Indexed(home, names, features, unreadable) if sound else None
+    return GalleryIndex(home, names, features=features, unreadable=unreadable) if sound else None

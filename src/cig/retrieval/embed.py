@@ -1,0 +1,106 @@
+"""Queries embedded by their reference and by each branch, before any weight is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cig.errors import MismatchError
+from cig.io.feature_cache import FeatureCache
+from cig.retrieval.features import PictureFeatures, embed_queries, no_query, same_pictures
+from cig.retrieval.fusion import BranchFeatures, check_names, fuse
+from cig.types import Benchmark, Branch, Method, Query
+
+
+@dataclass(frozen=True)
+class EmbeddedQueries:
+    """Queries by their reference and by each branch, not yet fused: any weights can be tried without a model."""
+
+    queries: tuple[Query, ...]  # [Q] those that can run
+    reference: Tensor  # [Q, d] unit rows
+    branches: Mapping[str, BranchFeatures]  # by name; a query without a picture for it has no row there
+    missing: Mapping[str, str]  # query id -> why its reference has no feature
+
+    def fused(self, branch_weights: Mapping[str, float]) -> Tensor:
+        """Return unit rows [Q, d] at these weights of branches; branches that are not named are left out."""
+        return fuse(self.reference, [(self.branches[name], weight) for name, weight in branch_weights.items()])
+
+    def lacking(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return branch -> ids of the queries that have a reference, and no picture for that branch."""
+        rows = {name: set(self.branches[name].queries.tolist()) for name in names}
+        whole = [(row, query.id) for row, query in enumerate(self.queries) if query.id not in self.missing]
+        return {name: [query for row, query in whole if row not in present] for name, present in rows.items()}
+
+
+def embed(
+    benchmark: Benchmark,
+    method: Method,
+    branches: Sequence[Branch],
+    *,
+    pictures: PictureFeatures,
+    allow_missing: bool = False,
+    cache: FeatureCache | None = None,
+) -> EmbeddedQueries:
+    """Embed every query by its reference and by each branch.
+
+    Args:
+        allow_missing: embed a query that lacks its reference by its caption alone, instead of leaving it out.
+    """
+    cache = cache or FeatureCache()
+    check_names([branch.name for branch in branches])
+    missing = missing_references(benchmark, pictures) if method.uses_picture else {}
+    able = [query for query in benchmark.queries if allow_missing or query.id not in missing]
+    references = [
+        benchmark.images[query.reference] if method.uses_picture and query.id not in missing else None for query in able
+    ]
+    features = embed_queries(method, able, references, pictures=pictures, cache=cache)
+    # A query that lacks its reference gets no branches, either: it is searched by its caption alone.
+    whole = torch.tensor([row for row, query in enumerate(able) if query.id not in missing], dtype=torch.long)
+    queries, embedded = [able[row] for row in whole.tolist()], {}
+    for branch in branches:
+        rows = _embed_branch(branch, method, queries, pictures=pictures, cache=cache)
+        embedded[branch.name] = BranchFeatures(whole[rows.queries], rows.features)
+    return EmbeddedQueries(tuple(able), reference=features, branches=embedded, missing=missing)
+
+
+def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[str, str]:
+    """Return query id -> why its reference has no feature."""
+    missing = {}
+    for query in benchmark.queries:
+        path = benchmark.images.get(query.reference)
+        if path is None:
+            missing[query.id] = f"no picture for the reference {query.reference}"
+        elif path in pictures.failed or path in pictures.no_query:
+            missing[query.id] = pictures.failed.get(path) or pictures.no_query[path]
+    return missing
+
+
+def _embed_branch(
+    branch: Branch, searcher: Method, queries: Sequence[Query], *, pictures: PictureFeatures, cache: FeatureCache
+) -> BranchFeatures:
+    """Embed each query by a branch: the mean over its pictures, or the caption alone for a method without pictures."""
+    method = branch.method or searcher
+    if not same_pictures(method, searcher):
+        raise MismatchError(
+            f"branch {branch.name}: {method.name} does not share the picture features of {searcher.name}, so one "
+            f"gallery cannot serve both; give them the same CLIP and preprocessing"
+        )
+    captioned = [query if branch.caption else replace(query, captions=()) for query in queries]
+    if not method.uses_picture:
+        no_paths = [None] * len(captioned)
+        features = embed_queries(method, captioned, no_paths, pictures=pictures, cache=cache)
+        return BranchFeatures(torch.arange(len(captioned)), features)
+    pairs = [(row, path) for row, query in enumerate(queries) for path in branch.pictures.get(query.id, ())]
+    refused = no_query(method, [path for _, path in pairs])
+    pairs = [(row, path) for row, path in pairs if pictures.have(path) and path not in refused]
+    paths = [path for _, path in pairs]
+    features = embed_queries(method, [captioned[row] for row, _ in pairs], paths, pictures=pictures, cache=cache)
+    rows, slots = torch.tensor([row for row, _ in pairs], dtype=torch.long).unique(return_inverse=True)
+    if not pairs:
+        return BranchFeatures(rows, torch.empty(0, pictures.features.shape[-1]))
+    sums = torch.zeros(len(rows), features.shape[-1]).index_add_(0, slots, features)
+    return BranchFeatures(rows, normalize(sums, dim=-1))
