@@ -40,12 +40,12 @@ def test_many_keys_are_read_in_pieces(tmp_path):
 
 def test_digests_are_remembered_until_the_file_changes(tmp_path):
     cache, a, b = FeatureCache(tmp_path), old(tmp_path / "a"), old(tmp_path / "b")
-    cache.remember({a: "A", b: "B", tmp_path / "gone": "G"}, time.time())
-    assert FeatureCache(tmp_path).digests([a, b, tmp_path / "gone"]) == {a: "A", b: "B"}
+    cache.write_digests({a: "A", b: "B", tmp_path / "gone": "G"}, time.time())
+    assert FeatureCache(tmp_path).read_digests([a, b, tmp_path / "gone"]) == {a: "A", b: "B"}
     old(b, "longer")
-    assert cache.digests([a, b]) == {a: "A"}
+    assert cache.read_digests([a, b]) == {a: "A"}
     os.utime(a, (time.time() - 30,) * 2)
-    assert not cache.digests([a])
+    assert not cache.read_digests([a])
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, age, whole
     when = int((time.time() - age) * 1e9)
     when = when // 10**9 * 10**9 if whole_seconds else when | 1
     os.utime(path, ns=(when, when))
-    cache.remember({path: "A"}, time.time())
-    assert bool(cache.digests([path])) == known
+    cache.write_digests({path: "A"}, time.time())
+    assert bool(cache.read_digests([path])) == known
 
 
 def test_a_file_that_another_was_moved_onto_since_it_was_read_is_not_remembered(tmp_path):
@@ -67,14 +67,14 @@ def test_a_file_that_another_was_moved_onto_since_it_was_read_is_not_remembered(
     since = time.time()
     time.sleep(0.02)  # more than a tick
     other.rename(path)
-    cache.remember({path: "A"}, since)
-    assert not cache.digests([path])
+    cache.write_digests({path: "A"}, since)
+    assert not cache.read_digests([path])
 
 
 def test_names_that_are_no_text(tmp_path):
     cache, path = FeatureCache(tmp_path), old(tmp_path / os.fsdecode(b"\xff\xfe \n'--"))
-    cache.remember({path: "A"}, time.time())
-    assert cache.digests([path]) == {path: "A"}
+    cache.write_digests({path: "A"}, time.time())
+    assert cache.read_digests([path]) == {path: "A"}
 
 
 def test_a_described_thing_is_loaded_when_it_must(tmp_path):
@@ -91,7 +91,7 @@ def test_a_described_thing_is_loaded_when_it_must(tmp_path):
         return Model()
 
     def recall(**made_of):
-        return FeatureCache(tmp_path).recall(made_of, load, lambda model: {"name": model.name})
+        return FeatureCache(tmp_path).load_lazily(made_of, load, lambda model: {"name": model.name})
 
     assert recall(digest="1").width == 7
     deferred = recall(digest="1")

@@ -51,10 +51,10 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
 def test_what_made_a_folders_files(tmp_path):
     """By the settings that lines name; where there is no manifest, settings.json may be anything."""
     (tmp_path / "settings.json").write_text('{"brightness": 10}')
-    assert Manifest.made_by(tmp_path) == {}
+    assert Manifest.settings_used(tmp_path) == {}
     Manifest(tmp_path / "ours", {"steps": 4}).add({"id": "7"})
     Manifest(tmp_path / "ours", {"steps": 5}, overwrite=True)
-    assert list(Manifest.made_by(tmp_path / "ours").values()) == [{"steps": 4}]
+    assert list(Manifest.settings_used(tmp_path / "ours").values()) == [{"steps": 4}]
 
 
 def test_a_full_disk_is_told_by_the_manifest_too(tmp_path):

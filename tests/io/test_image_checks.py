@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 import tiny
-from cig.io.image_checks import Look, Trouble, difference_hash, look, look_at, near
+from cig.io.image_checks import (
+    ReadableImage,
+    UnreadableImage,
+    check_image,
+    check_images,
+    difference_hash,
+    near_duplicates,
+)
 
 
 def packed(image, kind="PNG", **options):
@@ -40,8 +47,8 @@ def drawn(tmp_path_factory):
 )
 def test_what_is_no_picture_is_told_apart(tmp_path, data, kind):
     (tmp_path / "a.jpg").write_bytes(data)
-    found = look(tmp_path / "a.jpg")
-    assert isinstance(found, Trouble)
+    found = check_image(tmp_path / "a.jpg")
+    assert isinstance(found, UnreadableImage)
     assert found.kind == kind
     assert found.why.partition(": ")[0] == f"{tmp_path}/a.jpg"
 
@@ -49,14 +56,14 @@ def test_what_is_no_picture_is_told_apart(tmp_path, data, kind):
 def test_a_folder_named_as_a_picture_and_a_truncated_jpeg_are_damaged(tmp_path, drawn):
     (tmp_path / "a.jpg").mkdir()
     (tmp_path / "b.jpg").write_bytes(drawn[0].read_bytes()[:-100])
-    seen = look_at([tmp_path / "a.jpg", tmp_path / "b.jpg"], 2, "look")
+    seen = check_images([tmp_path / "a.jpg", tmp_path / "b.jpg"], 2, "look")
     assert [own.kind for own in seen.values()] == ["damaged", "damaged"]
 
 
 def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("cig.io.images._max_pixels", 99)
     (tmp_path / "a.png").write_bytes(packed(Image.new("L", (10, 10))))
-    assert look(tmp_path / "a.png").kind == "too large"
+    assert check_image(tmp_path / "a.png").kind == "too large"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +77,8 @@ def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
 )
 def test_pictures_of_one_colour_are_blank(tmp_path, image, blank):
     (tmp_path / "a.png").write_bytes(packed(image))
-    found = look(tmp_path / "a.png")
-    assert isinstance(found, Look)
+    found = check_image(tmp_path / "a.png")
+    assert isinstance(found, ReadableImage)
     assert (found.blank, found.size) == (blank, image.size)
 
 
@@ -79,7 +86,7 @@ def test_one_pixel_that_differs_is_not_blank(tmp_path):
     image = Image.new("RGB", (500, 500), "white")
     image.putpixel((250, 250), (254, 255, 255))
     (tmp_path / "a.png").write_bytes(packed(image))
-    assert not look(tmp_path / "a.png").blank
+    assert not check_image(tmp_path / "a.png").blank
 
 
 def test_a_hash_has_a_bit_for_each_pixel_darker_than_its_right_neighbour():
@@ -98,7 +105,7 @@ def test_a_picture_saved_again_is_near_and_another_is_not(drawn):
     again = [Image.open(io.BytesIO(packed(image, "JPEG", quality=75))) for image in images]
     apart = np.bitwise_count(hashes ^ np.array([difference_hash(image) for image in again], dtype=np.uint64))
     assert (apart <= 4).mean() > 0.9
-    assert (near(hashes, 4) == -1).all()
+    assert (near_duplicates(hashes, 4) == -1).all()
 
 
 def test_near_compares_all_pairs():
@@ -107,8 +114,8 @@ def test_near_compares_all_pairs():
     hashes[7] = hashes[93] ^ np.uint64(0b1111)  # 4 bits
     hashes[50] = hashes[2] ^ np.uint64(0b11111)  # 5 bits
     hashes[60] = hashes[61]  # neighbours, in one block or in two
-    found = near(hashes, 4)
+    found = near_duplicates(hashes, 4)
     assert {place: int(found[place]) for place in np.flatnonzero(found >= 0).tolist()} == {7: 93, 93: 7, 60: 61, 61: 60}
-    alike = near(np.zeros(6, dtype=np.uint64), 0).tolist()
+    alike = near_duplicates(np.zeros(6, dtype=np.uint64), 0).tolist()
     assert all(other >= 0 and other != place for place, other in enumerate(alike))
-    assert near(hashes[:1], 64).tolist() == [-1], "a hash is not its own neighbour"
+    assert near_duplicates(hashes[:1], 64).tolist() == [-1], "a hash is not its own neighbour"

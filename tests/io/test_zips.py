@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cig.errors import InputError, NotFoundError
-from cig.io.zips import Archive, Bounds, inside, trouble_of_name
+from cig.io.zips import Archive, Bounds, safe_path, unsafe_name_reason
 
 LINK, FIFO, PLAIN = 0o120777, 0o010644, 0o100644
 
@@ -40,15 +40,15 @@ def patched(path, old, new):
 
 def test_members_are_unpacked_whole_once(tmp_path):
     path = zipped(tmp_path / "a.zip", ("deep/", b""), ("deep/a.jpg", b"one"), ("b.PNG", b"two"), ("notes.txt", b"no"))
-    with Archive(path) as own:
-        assert (list(own.members), own.refused, own.others) == (["deep/a.jpg", "b.PNG"], {}, ["notes.txt"])
-        place = tmp_path / "out" / "a.jpg"
-        assert own.place("deep/a.jpg", place)
-        assert not own.place("deep/a.jpg", place)
-        place.write_bytes(b"onf")  # the size is right
-        assert own.place("deep/a.jpg", place)
-        assert place.read_bytes() == b"one"
-    assert [path.name for path in place.parent.iterdir()] == ["a.jpg"]
+    with Archive(path) as archive:
+        assert (list(archive.members), archive.refused, archive.others) == (["deep/a.jpg", "b.PNG"], {}, ["notes.txt"])
+        target = tmp_path / "out" / "a.jpg"
+        assert archive.unpack("deep/a.jpg", target)
+        assert not archive.unpack("deep/a.jpg", target)
+        target.write_bytes(b"onf")  # the size is right
+        assert archive.unpack("deep/a.jpg", target)
+        assert target.read_bytes() == b"one"
+    assert [path.name for path in target.parent.iterdir()] == ["a.jpg"]
 
 
 HOSTILE = {
@@ -72,25 +72,25 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_names_are_refused_and_others_taken(tmp_path, name):
-    with Archive(zipped(tmp_path / "a.zip", (name, b"evil"), ("good.jpg", b"good"))) as own:
-        assert list(own.members) == ["good.jpg"]
-        ((refused, why),) = own.refused.items()
+    with Archive(zipped(tmp_path / "a.zip", (name, b"evil"), ("good.jpg", b"good"))) as archive:
+        assert list(archive.members) == ["good.jpg"]
+        ((refused, why),) = archive.refused.items()
         assert (refused, HOSTILE[name] in why) == (name, True)
 
 
 def test_a_name_that_ends_before_it_ends(tmp_path):
     """zipfile cuts a name at NUL, so what is checked must be the name that is in the file."""
     path = patched(zipped(tmp_path / "a.zip", ("good.jpgX.jpg", b"x")), b"good.jpgX.jpg", b"good.jpg\0.jpg")
-    with Archive(path) as own:
-        assert own.members == {}
-        assert "control" in own.refused["good.jpg"]
+    with Archive(path) as archive:
+        assert archive.members == {}
+        assert "control" in archive.refused["good.jpg"]
 
 
 @pytest.mark.parametrize(("mode", "taken"), [(LINK, False), (FIFO, False), (PLAIN, True), (0, True)])
 def test_only_files_are_taken(tmp_path, mode, taken):
-    with Archive(zipped(tmp_path / "a.zip", ("a.jpg", b"/etc/passwd", mode))) as own:
-        assert ("a.jpg" in own.members) == taken
-        assert taken or "a link" in own.refused["a.jpg"]
+    with Archive(zipped(tmp_path / "a.zip", ("a.jpg", b"/etc/passwd", mode))) as archive:
+        assert ("a.jpg" in archive.members) == taken
+        assert taken or "a link" in archive.refused["a.jpg"]
 
 
 def test_encrypted_members(tmp_path):
@@ -99,31 +99,33 @@ def test_encrypted_members(tmp_path):
     data[6] |= 1
     data[data.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(data)
-    with Archive(path) as own:
-        assert own.refused == {"a.jpg": "it is encrypted"}
+    with Archive(path) as archive:
+        assert archive.refused == {"a.jpg": "it is encrypted"}
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_ways_of_packing(tmp_path, packed):
-    with Archive(zipped(tmp_path / "a.zip", ("a.jpg", b"x"), packed=packed)) as own:
-        assert "another method" in own.refused["a.jpg"]
+    with Archive(zipped(tmp_path / "a.zip", ("a.jpg", b"x"), packed=packed)) as archive:
+        assert "another method" in archive.refused["a.jpg"]
 
 
 def test_a_name_that_occurs_twice_is_not_chosen_from(tmp_path):
-    with Archive(zipped(tmp_path / "a.zip", ("a.jpg", b"1"), ("A.JPG", b"2"), ("b.jpg", b"3"), ("b.jpg", b"4"))) as own:
-        assert own.members == {}
-        assert set(own.refused.values()) == {"its name occurs several times"}
+    with Archive(
+        zipped(tmp_path / "a.zip", ("a.jpg", b"1"), ("A.JPG", b"2"), ("b.jpg", b"3"), ("b.jpg", b"4"))
+    ) as archive:
+        assert archive.members == {}
+        assert set(archive.refused.values()) == {"its name occurs several times"}
 
 
 def test_bombs(tmp_path):
     zeros = bytes(3 * 2**20)
     noise = random.Random(0).randbytes(3 * 2**20)
     path = zipped(tmp_path / "a.zip", ("ratio.jpg", zeros), ("size.jpg", noise), ("little.jpg", bytes(2**20)))
-    with Archive(path, Bounds(member=2**22)) as own:
-        assert list(own.members) == ["size.jpg", "little.jpg"]
-        assert "from 3,0" in own.refused["ratio.jpg"]
-    with Archive(path, Bounds(member=2**21, ratio=2000)) as own:
-        assert list(own.members) == ["little.jpg"]
+    with Archive(path, Bounds(member=2**22)) as archive:
+        assert list(archive.members) == ["size.jpg", "little.jpg"]
+        assert "from 3,0" in archive.refused["ratio.jpg"]
+    with Archive(path, Bounds(member=2**21, ratio=2000)) as archive:
+        assert list(archive.members) == ["little.jpg"]
     with pytest.raises(InputError, match="unpacks to 7,340,032 bytes, over 1,000"), Archive(path, Bounds(total=1000)):
         pass
 
@@ -153,11 +155,11 @@ def test_a_member_that_unpacks_to_more_than_it_says(tmp_path):
     content = b"x" * 5000
     path = zipped(tmp_path / "a.zip", ("a.jpg", content))
     patched(path, struct.pack("<L", len(content)), struct.pack("<L", 100))
-    with Archive(path) as own:
+    with Archive(path) as archive:
         with pytest.raises(InputError, match=r"a\.jpg"):
-            own.read("a.jpg")
+            archive.read("a.jpg")
         with pytest.raises(InputError, match=r"a\.jpg"):
-            own.place("a.jpg", tmp_path / "out/a.jpg")
+            archive.unpack("a.jpg", tmp_path / "out/a.jpg")
     assert not (tmp_path / "out").exists()
 
 
@@ -165,10 +167,10 @@ def test_a_damaged_member_is_named_and_not_written(tmp_path):
     noise = random.Random(0).randbytes(1000)
     path = zipped(tmp_path / "a.zip", ("a.jpg", noise), ("b.jpg", b"good"), packed=zipfile.ZIP_STORED)
     patched(path, noise[:4], b"evil")
-    with Archive(path) as own:
+    with Archive(path) as archive:
         with pytest.raises(InputError, match=r"a\.zip: a\.jpg .*CRC"):
-            own.place("a.jpg", tmp_path / "out" / "a.jpg")
-        own.place("b.jpg", tmp_path / "out" / "b.jpg")
+            archive.unpack("a.jpg", tmp_path / "out" / "a.jpg")
+        archive.unpack("b.jpg", tmp_path / "out" / "b.jpg")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.jpg"]
 
 
@@ -204,20 +206,20 @@ def test_damage_anywhere_gives_what_the_list_says_or_an_input_error(tmp_path_fac
         data[at] = value
     path = tmp_path_factory.mktemp("zip") / "a.zip"
     path.write_bytes(data[:end])
-    with contextlib.suppress(InputError), Archive(path) as own:
-        for name, info in own.members.items():
+    with contextlib.suppress(InputError), Archive(path) as archive:
+        for name, info in archive.members.items():
             with contextlib.suppress(InputError):
-                assert len(own.read(name)) == info.file_size
+                assert len(archive.read(name)) == info.file_size
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(max_size=40) | st.text("./\\:aC", max_size=12), st.text(max_size=20) | st.text("./\\a", max_size=8))
-def test_no_name_leads_out_of_a_folder(place, name):
+def test_no_name_leads_out_of_a_folder(folder, name):
     root = Path("/data/root")
     try:
-        path = inside(root, place, name)
+        path = safe_path(root, folder, name)
     except InputError:
-        assert trouble_of_name(name) or "/" in name
+        assert unsafe_name_reason(name) or "/" in name
     else:
         assert path.is_relative_to(root)
         assert ".." not in path.parts
@@ -226,8 +228,8 @@ def test_no_name_leads_out_of_a_folder(place, name):
 
 def test_places_of_annotation_files():
     root = Path("/data")
-    assert inside(root, "./train/34", "a.png") == Path("/data/train/34/a.png")
-    assert inside(root, "", "a.png") == inside(root, ".", "a.png") == Path("/data/a.png")
-    assert inside(root, "../../etc", "a.png") == inside(root, "/etc", "a.png") == Path("/data/a.png")
+    assert safe_path(root, "./train/34", "a.png") == Path("/data/train/34/a.png")
+    assert safe_path(root, "", "a.png") == safe_path(root, ".", "a.png") == Path("/data/a.png")
+    assert safe_path(root, "../../etc", "a.png") == safe_path(root, "/etc", "a.png") == Path("/data/a.png")
     with pytest.raises(InputError, match="cannot name a file"):
-        inside(root, "", "../a.png")
+        safe_path(root, "", "../a.png")

@@ -22,7 +22,7 @@ from cig import Source, load_method
 from cig.errors import InputError, MismatchError, NotFoundError, PictureError
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
-from cig.methods import recall_method
+from cig.methods import load_method_lazily
 from cig.models.clip import Clip
 from cig.models.dual_encoder import OwnPreprocess, load_tower
 
@@ -99,13 +99,13 @@ def test_methods_take_it_by_folder(world, folder, name):
 def test_what_is_remembered_of_it_is_whole(tmp_path, folder, world):
     """The second time nothing is loaded, and the preprocessing is the same, and works."""
     cache = FeatureCache(tmp_path)
-    first, again = (recall_method("sum", Source(clip=str(folder)), cache) for _ in range(2))
+    first, again = (load_method_lazily("sum", Source(clip=str(folder)), cache) for _ in range(2))
     assert type(again).__name__ == "Deferred"
     assert again.preprocess == first.preprocess
     assert again.look_up is None
     assert again.no_query is None
     assert not again.asks_for_queries
-    assert again._thing is None, "all of this without a model"
+    assert again._model is None, "all of this without a model"
     picture = Image.new("RGB", (50, 60), "red")
     assert torch.equal(again.preprocess(picture), first.preprocess(picture))
 

@@ -271,12 +271,12 @@ def test_what_was_looked_at_is_remembered_as_it_goes(tmp_path, monkeypatch):
     for name in "abc":
         paint(tmp_path / f"{name}.png")
     monkeypatch.setattr(picture_checks, "AT_ONCE", 2)
-    looks = iter([picture_checks.look_at])
+    looks = iter([picture_checks.check_images])
 
     def stop_at_the_second(paths, workers, what):
         return next(looks)(paths, workers, what)
 
-    monkeypatch.setattr(picture_checks, "look_at", stop_at_the_second)
+    monkeypatch.setattr(picture_checks, "check_images", stop_at_the_second)
     with pytest.raises(StopIteration):
         look_over([tmp_path / f"{name}.png" for name in "abc"], Frame(8), tmp_path / "seen.json")
     assert len(json.loads((tmp_path / "seen.json").read_text())) == 2
@@ -294,8 +294,10 @@ def test_a_rerun_looks_at_changed_pictures_alone(tmp_path, monkeypatch):
     for name in ("a", "b"):
         paint(tmp_path / f"data/{name}.png")
     ledger, looked = tmp_path / "out/pictures.json", []
-    real = picture_checks.look_at
-    monkeypatch.setattr(picture_checks, "look_at", lambda paths, *rest: looked.append(len(paths)) or real(paths, *rest))
+    real = picture_checks.check_images
+    monkeypatch.setattr(
+        picture_checks, "check_images", lambda paths, *rest: looked.append(len(paths)) or real(paths, *rest)
+    )
     first, again = (load_scenes(str(tmp_path / "data"), frame=SMALL, ledger=ledger) for _ in range(2))
     assert first.identity == again.identity
     paint(tmp_path / "data/b.png", "lime", (50, 50))

@@ -16,7 +16,7 @@ from typing import Any
 
 from cig import config, registry
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
-from cig.io.files import UNSAYABLE
+from cig.io.files import UNPRINTABLE
 from cig.io.json_files import locate_entry, read_entries
 from cig.io.query_files import picture_name
 from cig.types import Benchmark, Query
@@ -83,7 +83,7 @@ def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str,
 
 def name_of(value: Any, what: str) -> str:
     """The name of a picture or query, which annotations write as a text or a whole number."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or UNSAYABLE.search(str(value)):
+    if isinstance(value, bool) or not isinstance(value, str | int) or UNPRINTABLE.search(str(value)):
         raise InputError(f"{what} should be a name, found {reprlib.repr(value)}")
     return str(value)
 

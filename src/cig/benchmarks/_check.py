@@ -10,7 +10,7 @@ from typing import Any
 
 from cig.errors import plain
 from cig.io.digests import set_digest
-from cig.io.image_checks import SMALLEST, Look, Trouble, look_at
+from cig.io.image_checks import SMALLEST, ReadableImage, UnreadableImage, check_images
 from cig.types import TARGET, Benchmark
 
 EXAMPLES, LONG = 3, 200  # of a finding, and letters of each
@@ -109,9 +109,9 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
     """
     wanted = _wanted(part)
     paths = {name: part.images[name] for name in wanted if name in part.images}
-    looks = look_at(paths.values() if decode else (), workers, f"check {part.title}")
+    looks = check_images(paths.values() if decode else (), workers, f"check {part.title}")
     seen = {name: looks[path] for name, path in paths.items() if path in looks}
-    whole = {name: own for name, own in seen.items() if isinstance(own, Look)}
+    whole = {name: own for name, own in seen.items() if isinstance(own, ReadableImage)}
     readable = set(whole) if decode else set(paths)
     found: dict[str, dict[str, str]] = {
         "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
@@ -131,7 +131,7 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
         pictures=len(wanted),
         readable=len(readable),
         findings=tuple(Finding(kind, _what(kind), own, _mend(kind, mend)) for kind, own in found.items() if own),
-        digests={path: own.digest for path, own in looks.items() if isinstance(own, Look)},
+        digests={path: own.digest for path, own in looks.items() if isinstance(own, ReadableImage)},
     )
 
 
@@ -144,8 +144,8 @@ def _targets(relevant: Mapping[str, int]) -> list[str]:
     return [name for name, grade in relevant.items() if grade == TARGET]
 
 
-def _broken(seen: Mapping[str, Look | Trouble], kind: str) -> dict[str, str]:
-    return {name: own.why for name, own in seen.items() if isinstance(own, Trouble) and own.kind == kind}
+def _broken(seen: Mapping[str, ReadableImage | UnreadableImage], kind: str) -> dict[str, str]:
+    return {name: own.why for name, own in seen.items() if isinstance(own, UnreadableImage) and own.kind == kind}
 
 
 def evaluable(part: Benchmark, readable: Collection[str]) -> int:
@@ -170,13 +170,13 @@ def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str
     return lost
 
 
-def _suspicious(paths: Mapping[str, Path], whole: Mapping[str, Look], kind: str) -> dict[str, str]:
+def _suspicious(paths: Mapping[str, Path], whole: Mapping[str, ReadableImage], kind: str) -> dict[str, str]:
     """Name -> the file and its size, of pictures that can be read, and so are embedded, and show nothing."""
     sizes = {name: own.size for name, own in whole.items() if own.suspicious == kind}
     return {name: f"{paths[name]}: {width} x {height}" for name, (width, height) in sizes.items()}
 
 
-def _same(whole: Mapping[str, Look]) -> list[list[str]]:
+def _same(whole: Mapping[str, ReadableImage]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for name, own in whole.items():
         groups.setdefault(own.digest, []).append(name)

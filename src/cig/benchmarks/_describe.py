@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cig.benchmarks._check import EXAMPLES, Finding, fields, line
-from cig.io.image_checks import BITS, Look, look_at, near
+from cig.io.image_checks import BITS, ReadableImage, check_images, near_duplicates
 from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.models.prompts import PROMPT, prompts
 from cig.types import TARGET, Benchmark, Query
@@ -164,10 +164,10 @@ def _oddities(part: Benchmark, tokens: Mapping[str, Sequence[int]]) -> tuple[Fin
 
 def _near(part: Benchmark, workers: int, bits: int = NEAR) -> Near:
     paths = {name: part.images[name] for name in part.gallery if name in part.images}
-    looks = look_at(paths.values(), workers, f"hash {part.title}")
-    seen = {name: own for name, path in paths.items() if isinstance(own := looks[path], Look)}
+    looks = check_images(paths.values(), workers, f"hash {part.title}")
+    seen = {name: own for name, path in paths.items() if isinstance(own := looks[path], ReadableImage)}
     names = [name for name, own in seen.items() if not own.blank]
-    others = near(np.array([seen[name].hash for name in names], dtype=np.uint64), bits)
+    others = near_duplicates(np.array([seen[name].hash for name in names], dtype=np.uint64), bits)
     pictures = {name: names[other] for name, other in zip(names, others.tolist(), strict=True) if other >= 0}
     return Near(
         hashed=len(names),

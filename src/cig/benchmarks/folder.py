@@ -16,7 +16,7 @@ from cig.benchmarks import name_of, unique
 from cig.benchmarks._web import fetch_pictures, is_url
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.io.dataset_paths import walk_pictures
-from cig.io.files import UNSAYABLE, read_bytes
+from cig.io.files import UNPRINTABLE, read_bytes
 from cig.io.tables import FORMS, Row, read_rows
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query
 
@@ -76,7 +76,7 @@ class Pictures(Mapping[str, Path]):
         self.unsayable, start = 0, len(os.path.join(home, ""))
         for entry in walk_pictures(home):
             name = entry.path[start:].replace(os.sep, "/")
-            if UNSAYABLE.search(name):
+            if UNPRINTABLE.search(name):
                 self.unsayable += 1
             else:
                 self.names[name] = None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cig.errors import CigError, PictureError
 from cig.io.files import read_bytes, stat_file
-from cig.io.image_checks import as_seen, is_blank, kind_of, suspicion
-from cig.io.images import decode_picture, suffix_of, usual_pixels
+from cig.io.image_checks import failure_kind, is_blank, suspicion, to_rgb
+from cig.io.images import decode_picture, evaluation_pixel_limit, suffix_of
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture
@@ -58,9 +58,9 @@ def _decode(data: bytes) -> tuple[Content, tuple[int, int]]:
     """(a whole picture, whatever it shows; its size)"""
     try:
         picture = decode_picture(data)
-        image = as_seen(picture)
+        image = to_rgb(picture)
     except PictureError as error:
-        kind = kind_of(data, error)
+        kind = failure_kind(data, error)
         raise Refused(INSTEAD.get(kind, str(error)), kind) from error
     suspicious = suspicion(image.size, is_blank(image))
     return Content(data, suffix_of(picture.image), picture.digest, suspicious), image.size
@@ -82,7 +82,7 @@ def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Cont
 
 def look_at_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Content | Refused]]:
     """Of files that lie there already: what an evaluation would read is a picture, whatever it shows; in threads."""
-    with usual_pixels():
+    with evaluation_pixel_limit():
         yield from _each(paths, lambda path: _file(path, lambda data: _decode(data)[0]))
 
 

@@ -140,7 +140,7 @@ def _unpack_list(path: Path, target: Path) -> bool:
         member = next((name for name in archive.members if Path(name).name == LIST), None)
         if member:
             sweep(make_folder(target.parent))
-            archive.place(member, target)
+            archive.unpack(member, target)
     return member is not None
 
 

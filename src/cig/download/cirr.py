@@ -17,8 +17,8 @@ from cig.download._bulk_pictures import Taken, check_sources, take_folder, take_
 from cig.download._fashioniq_report import wanted_by
 from cig.download._summary import count, tell
 from cig.errors import IncompleteError, UsageError, did_you_mean
-from cig.io.images import usual_pixels
-from cig.io.zips import inside
+from cig.io.images import evaluation_pixel_limit
+from cig.io.zips import safe_path
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
@@ -58,7 +58,7 @@ def download(
         return count(parts)
     sources = [*([from_dir] if from_dir else []), *from_zip]
     taken = [_take(source, home, _load(root, splits), link) for source in sources]
-    with usual_pixels():
+    with evaluation_pixel_limit():
         looked = [check(part) for part in _load(root, splits)]
     return tell(looked, taken, (), HELP)
 
@@ -97,7 +97,7 @@ def _targets(home: Path, parts: Sequence[Benchmark]) -> dict[str, Path]:
         listed = places(home / "image_splits" / f"split.rc2.{split}.json")
         for name in wanted_by(part):
             if name not in part.images and ID.fullmatch(name):
-                found[name] = inside(home / "img_raw", str(listed.get(name, FOLDERS[split])), name)
+                found[name] = safe_path(home / "img_raw", str(listed.get(name, FOLDERS[split])), name)
     return found
 
 

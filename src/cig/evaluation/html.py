@@ -227,7 +227,7 @@ def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: i
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
     space = cache.space({"thumbnails": [side, QUALITY]}, f"thumbnails of {side} pixels")
-    digests = cache.digests(distinct)
+    digests = cache.read_digests(distinct)
     stored, since = dict(cache.read_bytes(space, digests.values())), time.time()
     small = {path: stored[name] for path, name in digests.items() if name in stored}
     with ThreadPoolExecutor(8) as pool:
@@ -236,7 +236,7 @@ def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: i
         )
         fresh = {path: own for path, own in made if own}
     cache.write_bytes(space, dict(fresh.values()))
-    cache.remember({path: name for path, (name, _) in fresh.items()}, since)
+    cache.write_digests({path: name for path, (name, _) in fresh.items()}, since)
     small |= {path: data for path, (_, data) in fresh.items()}
     return {path: f"data:image/webp;base64,{base64.b64encode(data).decode()}" for path, data in small.items()}
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cig.errors import PictureError
 from cig.io.digests import fingerprints
 from cig.io.files import remove
-from cig.io.images import Batch, read_batches, read_picture
-from cig.io.manifest import Manifest, asked_by, is_stale
+from cig.io.images import PictureBatch, read_batches, read_picture
+from cig.io.manifest import Manifest, is_stale, query_digest
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.composer import Composer
@@ -49,13 +49,13 @@ class Composed:
         self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
         self.failed: dict[Path, str] = {}
-        self._read: Iterator[Batch] = iter(())
+        self._read: Iterator[PictureBatch] = iter(())
 
     def prepare(self, queries: Sequence[Query]) -> None:
         paths = {self.benchmark.images.get(query.reference) for query in queries}
         chunks = _chunks_of(self.benchmark, paths - set(self.features) - set(self.failed), self.batch_size)
         preprocesses = list(dict.fromkeys(self.composer.preprocesses)) if chunks else []
-        self._read = read_batches(chunks, preprocesses, self.batch_size, self.workers)
+        self._read = read_batches(chunks, preprocesses, self.batch_size, workers=self.workers)
 
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         import torch
@@ -202,7 +202,7 @@ def extract(
     source = Composed(benchmark, composer, workers=workers)
     able = [{query.id for query in batch if query.id not in source.missing} for batch in mine]
     settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
-    manifest = Manifest(out, settings, overwrite, set().union(*able))
+    manifest = Manifest(out, settings, overwrite, possible=set().union(*able))
     fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
     there = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
     todo = [batch for batch, own in zip(mine, able, strict=True) if own - set(there)]
@@ -215,7 +215,7 @@ def extract(
             if composed and name not in there:
                 for stem in stems_of(name):  # those that --overwrite replaces, or that were made for another caption
                     remove(out / f"{stem}.pt")
-                line = {"id": name, "file": f"{name}.pt", "query": asked_by(queries[name]), "models": models}
+                line = {"id": name, "file": f"{name}.pt", "query": query_digest(queries[name]), "models": models}
                 manifest.add(line)
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1

@@ -13,7 +13,7 @@ from cig.generators._compose import Composed, Conditions, Shown, take
 from cig.io.digests import fingerprints
 from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
-from cig.io.manifest import Manifest, asked_by
+from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.models.composer import Composer
 from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
@@ -79,7 +79,8 @@ def imagine(
         **conditions.settings,
         "models": models,
     }
-    manifest = Manifest(out, settings, overwrite, [query.id for query in queries if query.id not in conditions.missing])
+    possible = [query.id for query in queries if query.id not in conditions.missing]
+    manifest = Manifest(out, settings, overwrite, possible=possible)
     believed = [query for query in queries if not overwrite or query.id in manifest.lines]
     shelf = Shelf(out, manifest, _pictures(out, believed), retry_rejected)
     todo = [batch for batch in mine if any(not shelf.done(own) and own.id not in conditions.missing for own in batch)]
@@ -89,7 +90,7 @@ def imagine(
     with measured() as cost:
         for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
             for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
-                shelf.keep(target, asked_by(known[target.id]), models)
+                shelf.keep(target, query_digest(known[target.id]), models)
                 made += 1
     if made:
         write_json(out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)

@@ -17,7 +17,7 @@ from PIL.Image import Resampling
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
 from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
 from cig.io import hub
-from cig.io.digests import Hashed, file_digest, identity
+from cig.io.digests import Hasher, file_digest, identity
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Generator
 
@@ -241,15 +241,15 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def recall(cache: FeatureCache, **options: Any) -> Generator:
+def load_lazily(cache: FeatureCache, **options: Any) -> Generator:
     """load(**options), but where its files were described before, they are loaded only when they are needed."""
     options = {"sdxl_repo": SDXL_REPO, "vae_repo": VAE_REPO, "cache_dir": None, **options}
     check_size(options["height"], options["width"])
     check_image_guidance(options.get("image_guidance", 1))
     options["device"] = str(resolve_device(str(options["device"])))
     places = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
-    generator: Generator = cache.recall(
-        {"sdxl": _identities(**places, hashed=cache.file_digest), "options": jsonable(options)},
+    generator: Generator = cache.load_lazily(
+        {"sdxl": _identities(**places, hasher=cache.file_digest), "options": jsonable(options)},
         lambda: load(**options),
         lambda made: {"identity": made.identity, "settings": made.settings, "shown": made.shown},
     )
@@ -257,13 +257,13 @@ def recall(cache: FeatureCache, **options: Any) -> Generator:
 
 
 def _identities(
-    model_path: str | Path, sdxl_repo: str, vae_repo: str, cache_dir: Path | None, hashed: Hashed = file_digest
+    model_path: str | Path, sdxl_repo: str, vae_repo: str, cache_dir: Path | None, hasher: Hasher = file_digest
 ) -> dict[str, dict[str, str]]:
     local = Path(model_path) / "unet"
     return {
-        "unet": identity(local if os.path.isdir(local) else model_path, cache_dir, "unet/config.json", hashed),
-        "vae": identity(vae_repo, cache_dir, hashed=hashed),
-        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hashed),
+        "unet": identity(local if os.path.isdir(local) else model_path, cache_dir, "unet/config.json", hasher=hasher),
+        "vae": identity(vae_repo, cache_dir, hasher=hasher),
+        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hasher=hasher),
     }
 
 

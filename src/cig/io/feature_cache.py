@@ -1,7 +1,7 @@
-"""What a run remembers for the next: features by content, content digests by place, descriptions of models.
+"""The cache between runs: features by content, content digests by path, descriptions of models.
 
-One SQLite file in a folder, which any number of processes may use at once and a kill does not hurt. Nothing in it is
-believed by name alone: a picture is known by path, size and time of change, a model by the digests of its files.
+The cache is one SQLite file, which many processes may use at once and which survives a kill. It trusts no name alone:
+it identifies a picture by path, size and time of change, and a model by the digests of its files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cig.io.files import make_folder
 from cig.runtime import batches, versions
 
 FILE = "features.sqlite"
-INDEXES = "indexes"  # a folder beside it, with what galleries keep there
+INDEXES = "indexes"  # the folder beside it, with the indexes of galleries
 TABLES = """
 CREATE TABLE IF NOT EXISTS feature (space TEXT, key TEXT, value BLOB, PRIMARY KEY (space, key));
 CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, title TEXT);
@@ -33,15 +33,18 @@ CREATE TABLE IF NOT EXISTS description (key TEXT PRIMARY KEY, value TEXT);
 """
 WAIT = 120.0  # seconds for another process to finish writing
 CHUNK = 500  # keys a statement
-UNKNOWN = '"revision": "unknown"'  # formats.identity, of a hub id that is not in the hub's cache
+UNKNOWN = '"revision": "unknown"'  # from digests.identity, for a hub id that is not in the hub's cache
 
 
 class FeatureCache:
-    """Without a folder it lives in memory, for the length of a run."""
+    """A cache in a folder or, without one, in memory for the length of a run."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Raises InputError if the folder cannot be written or holds something else."""
+        """Open or create the cache; raises InputError if its file cannot be used."""
         self.path = make_folder(folder) / FILE if folder else None
+        # Each read and each write is a transaction of its own, so processes wait for each other only for moments (at
+        # most WAIT seconds), and a kill loses at most the statement under way. NORMAL skips some syncs: a power
+        # failure may lose the last rows, which the next run computes again.
         try:
             self._db = sqlite3.connect(self.path or ":memory:", timeout=WAIT)
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -52,16 +55,16 @@ class FeatureCache:
     def close(self) -> None:
         self._db.close()
 
-    # Features: a space says what made them, a key what of
+    # Features: the space identifies the model and its settings, the key identifies the content
 
-    def space(self, about: Mapping[str, Any], title: str) -> str:
-        """The id of the space that is made so; its title is for people."""
-        name = digest_of(about)
+    def space(self, settings: Mapping[str, Any], title: str) -> str:
+        """Return the id of the space of features computed with these settings; people read the title."""
+        name = digest_of(settings)
         self._write("INSERT OR IGNORE INTO space VALUES (?, ?)", [(name, title)])
         return name
 
     def read(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """(key, feature [d]) of those that are known, in any order."""
+        """Yield (key, feature [d]) for the keys in the cache, in any order."""
         yield from ((key, np.frombuffer(value, np.float32)) for key, value in self.read_bytes(space, keys))
 
     def write(self, space: str, features: Mapping[str, NDArray[np.float32]]) -> None:
@@ -80,78 +83,89 @@ class FeatureCache:
 
     # Content digests of files
 
-    def digests(self, paths: Sequence[Path]) -> dict[Path, str]:
-        """Of the files that have not changed since they were looked at, without opening one."""
-        known: dict[Path, str] = {}
-        for chunk in batches(paths, CHUNK):
-            places = {os.fsencode(path.absolute()).hex(): path for path in chunk}
-            query = f"SELECT path, size, mtime, digest FROM file WHERE path IN ({','.join('?' * len(places))})"
-            for place, size, changed, content in self._read(query, tuple(places)):
-                if _stamp(places[place]) == (size, changed):
-                    known[places[place]] = content
-        return known
+    # A file is read once and then recognised by path, size and time of change, because 100,000 pictures take minutes
+    # to read and a second to stat. Two guards keep a wrong digest out: a file that changed or was replaced while it
+    # was read is not stored, and neither is one so new that a second change within the same tick of the file system's
+    # clock would leave its stamp as it is. Such files are read again by the next run. Paths are stored as hex, because
+    # a file name may be any bytes.
 
-    def remember(self, digests: Mapping[Path, str], since: float) -> None:
-        """What was read after that time; a file that has changed meanwhile, or a moment ago, is left out."""
+    def read_digests(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the stored digests of the files that have not changed since, without opening a file."""
+        digests: dict[Path, str] = {}
+        for chunk in batches(paths, CHUNK):
+            by_key = {os.fsencode(path.absolute()).hex(): path for path in chunk}
+            query = f"SELECT path, size, mtime, digest FROM file WHERE path IN ({','.join('?' * len(by_key))})"
+            for key, size, changed, content in self._read(query, tuple(by_key)):
+                status = _stat(by_key[key])
+                if status and (status.st_size, status.st_mtime_ns) == (size, changed):
+                    digests[by_key[key]] = content
+        return digests
+
+    def write_digests(self, digests: Mapping[Path, str], since: float) -> None:
+        """Store digests of files read after that time; skip a file that changed meanwhile, or a moment ago."""
         rows = []
         for path, content in digests.items():
-            stamp = _stamp(path)
-            if stamp and not _just_now(stamp[1]) and not _changed(path, since):
-                rows.append((os.fsencode(path.absolute()).hex(), *stamp, content))
+            status = _stat(path)
+            if status and not _just_now(status.st_mtime_ns) and max(status.st_mtime, status.st_ctime) <= since:
+                rows.append((os.fsencode(path.absolute()).hex(), status.st_size, status.st_mtime_ns, content))
         self._write("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", rows)
 
     def file_digest(self, path: Path) -> str:
-        """sha256 of the content, from memory where the file has not changed."""
-        known = self.digests([path]).get(path)
-        if known is None:
+        """Return the sha256 of a file's content, from the cache if the file has not changed."""
+        content = self.read_digests([path]).get(path)
+        if content is None:
             since = time.time()
-            known = file_digest(path)
-            self.remember({path: known}, since)
-        return known
+            content = file_digest(path)
+            self.write_digests({path: content}, since)
+        return content
 
     # Descriptions of models
 
-    def recall(
+    def load_lazily(
         self,
         made_of: Mapping[str, Any],
         load: Callable[[], Any],
         describe: Callable[[Any], dict[str, Any]],
+        *,
         restore: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
     ) -> Any:
-        """The loaded thing; or, where one made of the same was described before, a stand-in that loads when it must.
+        """Load a model or, if the cache has its description, return a stand-in that loads it on first use.
 
         Args:
-            made_of: digests of its files and every option: what tells it from all others.
-            describe: thing -> the attributes that are asked for before any work is, as JSON takes them.
-            restore: that again -> the attributes.
+            made_of: digests of its files and every option, which together identify it.
+            describe: model -> the attributes that callers read before any work is due, as JSON.
+            restore: that JSON -> the attributes.
         """
+        # Where every feature is in the cache a run needs a model's attributes, never its weights: the description
+        # saves loading gigabytes. It holds for these files, options and library versions only, and a model whose
+        # revision is unknown cannot be identified, so it is always loaded.
         if UNKNOWN in json.dumps(made_of):
             return load()
         key = digest_of({**made_of, "versions": versions()})
-        known = self._read("SELECT value FROM description WHERE key = ?", (key,))
-        if known:
-            return Deferred(restore(json.loads(known[0][0])), load)
-        thing = load()
-        self._write("INSERT OR REPLACE INTO description VALUES (?, ?)", [(key, json.dumps(describe(thing)))])
-        return thing
+        rows = self._read("SELECT value FROM description WHERE key = ?", (key,))
+        if rows:
+            return Deferred(restore(json.loads(rows[0][0])), load)
+        model = load()
+        self._write("INSERT OR REPLACE INTO description VALUES (?, ?)", [(key, json.dumps(describe(model)))])
+        return model
 
-    # For people
+    # Inspection
 
     def spaces(self) -> list[tuple[str, int, int]]:
-        """(title, features, bytes) of each space, the largest first."""
+        """Return (title, features, bytes) of each space, the largest first."""
         query = """SELECT coalesce(title, feature.space), count(*), sum(length(value)) FROM feature
                    LEFT JOIN space ON id = feature.space GROUP BY feature.space ORDER BY 3 DESC"""
         return [(str(title), int(count), int(size)) for title, count, size in self._read(query, ())]
 
     def clear(self) -> None:
-        """Forgets everything; safe while others use it."""
+        """Delete all rows and indexes; safe while other processes use the cache."""
         for table in ("feature", "space", "file", "description"):
             self._write(f"DELETE FROM {table}", [()])
         for path in (self.path.parent / INDEXES).glob("*/*") if self.path else ():
             if path.name == "index.json" or path.suffix == ".npy":
                 with contextlib.suppress(OSError):
                     path.unlink()
-        with contextlib.suppress(sqlite3.OperationalError):  # in use elsewhere: its room is used again later
+        with contextlib.suppress(sqlite3.OperationalError):  # in use elsewhere: later rows fill the free space
             self._db.execute("VACUUM")
 
     # SQLite
@@ -177,42 +191,32 @@ class FeatureCache:
 
 
 class Deferred:
-    """Stands for a thing whose description is known; whatever else is asked of it loads it first."""
+    """A stand-in for a model: it has the described attributes, and loads the model for any other."""
 
-    def __init__(self, known: Mapping[str, Any], load: Callable[[], Any]) -> None:
-        self._known, self._load, self._thing = known, load, None
+    def __init__(self, attributes: Mapping[str, Any], load: Callable[[], Any]) -> None:
+        self._attributes, self._load, self._model = attributes, load, None
 
     def __getattr__(self, name: str) -> Any:
-        return self._known[name] if name in self._known else getattr(self._loaded(), name)
+        return self._attributes[name] if name in self._attributes else getattr(self._loaded(), name)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._loaded()(*args, **options)
 
     def _loaded(self) -> Any:
-        if self._thing is None:
-            self._thing = self._load()
-        return self._thing
+        if self._model is None:
+            self._model = self._load()
+        return self._model
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        status = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _changed(path: Path, since: float) -> bool:
-    """Whether its content is another since then, or another file was moved to its place, or it went."""
-    try:
-        status = path.stat()
-    except OSError:
-        return True
-    return max(status.st_mtime, status.st_ctime) > since
 
 
 def _just_now(changed: int) -> bool:
-    """Whether the file could change again within the same tick of its clock, and nobody would see.
+    """Tell whether a file could change again within the same tick of its clock, unnoticed.
 
     Most clocks tick every few milliseconds, those of some network drives every second or two.
     """
@@ -221,7 +225,7 @@ def _just_now(changed: int) -> bool:
 
 
 def summary(folder: Path) -> str:
-    """What a cache holds, a line for each space."""
+    """List the spaces of a cache, one a line, with their sizes."""
     if not os.path.isfile(folder / FILE):
         raise NotFoundError(f"{folder} has no feature cache ({FILE}); evaluate with --feature-cache {folder} makes one")
     spaces = FeatureCache(folder).spaces()

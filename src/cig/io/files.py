@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with checks."""
+"""Write files whole or not at all, and read them with checks."""
 
 from __future__ import annotations
 
@@ -31,24 +31,28 @@ def make_folder(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
-    """Whole or not at all: a kill leaves the old file or the new one, and perhaps a `.part`, which sweep removes.
+    """Write a file whole or not at all.
 
     Args:
-        sync: it is on the disk when this returns; without, a power failure may tear it, but no kill does.
+        sync: wait until the data is on the disk; without, a power failure may tear the file, but no kill does.
     """
+    # The data goes to a temporary file beside the target, which then takes the target's name: renaming is atomic, so
+    # a kill leaves the old file or the new one. It can also leave the temporary file. Its name holds the machine and
+    # the process, so that no two writers share it (machines may share a folder), and so that sweep can tell the files
+    # of dead processes from those being written.
     make_folder(path.parent)
-    aside = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")  # no two processes write one file
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
     with writing(path):
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except OSError:
             with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
 
 
@@ -56,7 +60,7 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes of this machine were writing in a folder."""
+    """Remove the temporary files of write_bytes that killed processes of this machine left in a folder."""
     for path in folder.glob(".*.part"):
         host, _, process = path.name.split(".")[-2].rpartition("-")
         if host == _HOST and process.isdecimal() and not _alive(int(process)):
@@ -76,7 +80,7 @@ def _alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """An OSError in it becomes an OutputError that names the folder."""
+    """Turn an OSError within the context into an OutputError that names the file and folder."""
     try:
         yield
     except OSError as error:
@@ -103,10 +107,10 @@ def remove(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Of a regular file only: a pipe or a device would never end.
+    """Read a regular file; a pipe or a device might never end.
 
     Raises:
-        NotFoundError: it is not there.
+        NotFoundError: the file does not exist.
         InputError: it cannot be read.
     """
     stat_file(path)
@@ -129,8 +133,8 @@ def stat_file(path: Path) -> os.stat_result:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; raises NotFoundError or InputError."""
-    if not os.path.isdir(folder):  # unlike Path.is_dir, no name is too long for it
+    """List the names in a folder, sorted; raises NotFoundError or InputError."""
+    if not os.path.isdir(folder):  # unlike Path.is_dir, it returns False for a name that is too long
         raise NotFoundError(f"{folder} is not a folder")
     try:
         return sorted(os.listdir(folder))
@@ -138,10 +142,10 @@ def names_in(folder: Path) -> list[str]:
         raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
-UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names: control characters, and halves of characters
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names: control characters and lone surrogates
 
 
 def weights_at(path: Path) -> Path:
-    """The file, or what `cig models download` converts it to: NAME.safetensors in its place."""
+    """Return the path or, if it does not exist, NAME.safetensors, which `cig models download` converts it to."""
     safe = path.with_suffix(".safetensors")
     return safe if os.path.isfile(safe) and not os.path.isfile(path) else path

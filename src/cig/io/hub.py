@@ -1,7 +1,7 @@
-"""Hub repositories that models come from: licences as they state them, pinned commits, widths, and the local cache.
+"""The hub repositories of models: their stated licences, pinned commits and widths, and the hub's local cache.
 
-A pinned commit makes the same id mean the same weights tomorrow. Commits are those that public projects pin; where a
-repository's main branch has pickles only, the commit is that of its conversion to safetensors.
+A pinned commit keeps the weights behind an id the same. We pin the commits that public projects pin; where the main
+branch has only pickles, the commit is that of its conversion to safetensors.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 from cig.errors import NotFoundError
 
 HUB = "https://huggingface.co"
-WEIGHTS = ".safetensors"  # nothing else that holds weights is fetched
+WEIGHTS = ".safetensors"  # the only form of weights that is fetched
 CLIP_FILES = ("*.json", "*.txt", "model*.safetensors")
 
 
 @dataclass(frozen=True)
 class Repo:
-    """What is known of a repository, and which of its files are used."""
+    """A repository's facts, and the patterns of the files that we use."""
 
     licence: str = "unknown"
-    commit: str = ""  # none: whatever its main branch is
-    widths: tuple[int, int] | None = None  # of a CLIP: projected picture features, words
+    commit: str = ""  # empty for the head of the main branch
+    widths: tuple[int, int] | None = None  # a CLIP's projected picture features, and its words
     files: tuple[str, ...] = ("*.json", "*.txt", "*.safetensors")
 
 
@@ -35,7 +35,7 @@ REPOS = {
     "stabilityai/stable-diffusion-xl-base-1.0": Repo(
         "CreativeML Open RAIL++-M",
         "462165984030d82259a11f4367a4eed129e94a7b",
-        files=("model_index.json", "scheduler/*.json"),  # no weights of it are used
+        files=("model_index.json", "scheduler/*.json"),  # we use none of its weights
     ),
     "madebyollin/sdxl-vae-fp16-fix": Repo(
         "MIT",
@@ -52,18 +52,18 @@ def repo(source: str | Path) -> Repo:
 
 
 def file_address(source: str, name: str) -> str:
-    """Where a file of a repository is fetched."""
+    """Return the address of a file in a repository."""
     return f"{HUB}/{source}/resolve/{repo(source).commit or 'main'}/{name}"
 
 
 def endpoint(address: str) -> str:
-    """An address on the hub, at the mirror that HF_ENDPOINT names if there is one."""
-    own = os.environ.get("HF_ENDPOINT", "").rstrip("/")
-    return own + address.removeprefix(HUB) if own and address.startswith(f"{HUB}/") else address
+    """Move an address on the hub to the mirror that HF_ENDPOINT names, if it names one."""
+    mirror = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    return mirror + address.removeprefix(HUB) if mirror and address.startswith(f"{HUB}/") else address
 
 
 def snapshot(source: str | Path, cache_dir: Path | None = None) -> Path | None:
-    """A hub id's folder in the cache: of the pinned commit, else of the main branch; None where there is neither."""
+    """Find a hub id's folder in the cache: of the pinned commit, else of the main branch; None without either."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -71,30 +71,33 @@ def snapshot(source: str | Path, cache_dir: Path | None = None) -> Path | None:
     home = Path(cache_dir or constants.HF_HUB_CACHE) / name
     main = home / "refs" / "main"
     commits = [repo(source).commit, main.read_text().strip() if main.is_file() else ""]
-    return next((own for name in filter(None, commits) if (own := home / "snapshots" / name).is_dir()), None)
+    return next((folder for name in filter(None, commits) if (folder := home / "snapshots" / name).is_dir()), None)
 
 
 def commit_of(source: str | Path, cache_dir: Path | None = None) -> str | None:
-    """What `revision` to load: the pinned commit, unless another is in the cache or it is a folder; None for main."""
+    """Return the `revision` to load: the pinned commit, or None for the main branch and for a local folder.
+
+    Where the cache holds only the main branch, the answer is None, so that a machine without network can load it.
+    """
     pinned = repo(source).commit
     if not pinned or os.path.exists(source):
         return None
-    there = snapshot(source, cache_dir)
-    return pinned if there is None or there.name == pinned else None
+    cached = snapshot(source, cache_dir)
+    return pinned if cached is None or cached.name == pinned else None
 
 
-def is_hub_id(place: str) -> bool:
-    """Whether it is OWNER/NAME and no folder, nor the place of one."""
+def is_hub_id(source: str) -> bool:
+    """Tell whether a source is OWNER/NAME on the hub, rather than the path of a folder."""
     return (
-        place.count("/") == 1
-        and place[0] not in "./~"
-        and not place.startswith("models/")
-        and not os.path.exists(place)
+        source.count("/") == 1
+        and source[0] not in "./~"
+        and not source.startswith("models/")
+        and not os.path.exists(source)
     )
 
 
-def need_model(source: str, files: Sequence[str], cache_dir: Path | None, flag: str) -> None:
-    """A model's folder, or one of these of its files in the hub's cache: what is not there would be fetched."""
+def need_model(source: str, files: Sequence[str], cache_dir: Path | None, *, flag: str) -> None:
+    """Raise NotFoundError unless the source exists on disk, or one of the files is in the hub's cache."""
     from huggingface_hub import constants
 
     if os.path.exists(source):

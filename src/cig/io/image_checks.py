@@ -1,6 +1,7 @@
-"""What a picture's file is at a look, without a model: whole, or what else; blank, or a hash of what it shows.
+"""Check image files without a model: whether they decode, whether they are blank, and which look alike.
 
-The hash is dHash (Krawetz, 2013): grey, 9 x 8 pixels, and a bit for each pixel that is darker than its right neighbour.
+Pictures are compared by dHash (Krawetz, 2013): scale to 9 x 8 grey pixels, and set a bit for each pixel that is darker
+than its right neighbour.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from cig.io.images import Picture, decode_picture
 from cig.runtime import batches, progress
 
 BATCH = 64
-SMALLEST = 8  # pixels a side: smaller ones count visits, and show nothing
+SMALLEST = 8  # pixels a side: smaller pictures are tracking pixels and show nothing
 BITS = 64  # of a hash
-ROWS = 4  # of hashes that are compared at once with all others: more leave the processor's cache
+ROWS = 4  # hashes compared at once with all others: more of them overflow the processor's cache
 PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body|\?xml)", re.I | re.S)
-MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")  # how pictures begin
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")  # the first bytes of picture files
 
 Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Look:
-    """At a picture that can be decoded whole."""
+class ReadableImage:
+    """An image file that decodes whole."""
 
     digest: str  # sha256 of the file
     size: tuple[int, int]
-    blank: bool  # one colour all over, as models see it: without transparency
-    hash: int  # dHash, 64 bits; says nothing of a blank picture
+    blank: bool  # one colour everywhere, as models see it: without transparency
+    hash: int  # dHash, 64 bits; meaningless for a blank picture
 
     @property
     def suspicious(self) -> str:
@@ -45,85 +46,85 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """At a file that cannot be."""
+class UnreadableImage:
+    """A file that does not decode as an image."""
 
     kind: str  # "empty", "web page", "no picture" (any other content), "too large", "damaged" (cut off, unreadable)
-    why: str  # the file, and what more there is to say
+    why: str  # the file, and the error if it says more than the kind
 
 
-def look(path: Path) -> Look | Trouble:
+def check_image(path: Path) -> ReadableImage | UnreadableImage:
     try:
         data = read_bytes(path)
     except CigError as error:
-        return Trouble("damaged", str(error))
+        return UnreadableImage("damaged", str(error))
     try:
         picture = decode_picture(data)
-        image = as_seen(picture)
+        image = to_rgb(picture)
     except PictureError as error:
-        kind = kind_of(data, error)
-        return Trouble(kind, f"{path}: {error}" if kind in ("too large", "damaged") else str(path))
-    return Look(picture.digest, image.size, is_blank(image), difference_hash(image))
+        kind = failure_kind(data, error)
+        return UnreadableImage(kind, f"{path}: {error}" if kind in ("too large", "damaged") else str(path))
+    return ReadableImage(picture.digest, image.size, blank=is_blank(image), hash=difference_hash(image))
 
 
-def as_seen(picture: Picture) -> Image.Image:
-    """RGB, as models see it: without transparency; raises PictureError where it cannot be."""
+def to_rgb(picture: Picture) -> Image.Image:
+    """Convert to RGB, as models see a picture: without transparency; raises PictureError if that fails."""
     try:
         return picture.image.convert("RGB")
-    except Exception as error:  # converters raise whatever a strange mode makes them
+    except Exception as error:  # Pillow raises many kinds of errors for unusual modes
         raise PictureError(f"cannot be converted ({picture.image.mode}): {reason(error)}") from error
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Of an RGB picture: one colour all over."""
+    """Tell whether an RGB picture has one colour everywhere."""
     return image.getcolors(1) is not None
 
 
 def suspicion(size: tuple[int, int], blank: bool) -> str:
-    """ "tiny" or "one colour" of what is a placeholder in all likelihood; "" of a picture that shows something."""
+    """Return "tiny" or "one colour" for a picture that is probably a placeholder, "" for any other."""
     return "tiny" if min(size) < SMALLEST else "one colour" if blank else ""
 
 
-def look_at(paths: Iterable[Path], workers: int, what: str) -> dict[Path, Look | Trouble]:
-    """Each distinct path once, in threads; a stop is heeded between batches."""
+def check_images(paths: Iterable[Path], workers: int, what: str) -> dict[Path, ReadableImage | UnreadableImage]:
+    """Check each distinct path once, in threads; an interrupt takes effect between batches."""
     distinct = list(dict.fromkeys(paths))
-    seen: dict[Path, Look | Trouble] = {}
+    checks: dict[Path, ReadableImage | UnreadableImage] = {}
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for batch in progress(batches(distinct, BATCH), -(-len(distinct) // BATCH), what, "batch"):
-            seen |= zip(batch, pool.map(look, batch), strict=True)
-    return seen
+            checks |= zip(batch, pool.map(check_image, batch), strict=True)
+    return checks
 
 
-def kind_of(data: bytes, error: PictureError) -> str:
-    """What it is that cannot be decoded, as in Trouble."""
+def failure_kind(data: bytes, error: PictureError) -> str:
+    """Classify a content that did not decode, as UnreadableImage.kind."""
     if isinstance(error, PixelsError):
         return "too large"
     if not data:
         return "empty"
     if PAGE.match(data[:2048]):
         return "web page"
-    unknown = isinstance(error.__cause__, UnidentifiedImageError) and not data.startswith(MARKS)
+    unknown = isinstance(error.__cause__, UnidentifiedImageError) and not data.startswith(MAGIC)
     return "no picture" if unknown else "damaged"
 
 
 def difference_hash(image: Image.Image) -> int:
-    """dHash of an RGB picture: two that show the same, at any size and quality, differ in few of its 64 bits."""
+    """Compute the dHash of an RGB picture: copies of one picture, at any size and quality, differ in few bits."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))
     return int.from_bytes(np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes(), "big")
 
 
-def near(hashes: Hashes, most: int) -> NDArray[np.intp]:
-    """[N]: for each of the hashes the place of another one at most so many bits away, -1 where there is none.
+def near_duplicates(hashes: Hashes, most: int) -> NDArray[np.intp]:
+    """Return, for each of N hashes, the index of another at most so many bits away, or -1: [N].
 
-    All pairs are compared, which is exact, and takes 123,403 pictures (CIRCO) some 20 seconds.
+    The search compares all pairs, so it is exact; 123,403 pictures (CIRCO) take some 20 seconds.
     """
-    found = np.full(len(hashes), -1, dtype=np.intp)
+    neighbours = np.full(len(hashes), -1, dtype=np.intp)
     for start in range(0, len(hashes), ROWS):
         rows = hashes[start : start + ROWS]
         close = np.bitwise_count(rows[:, None] ^ hashes[None, start:]) <= most
         close[:, : len(rows)] &= np.triu(np.ones((len(rows), len(rows)), dtype=np.bool_), 1)  # each pair once
         if close.any():
             earlier, later = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
-            found[start + later] = start + close[:, later].argmax(axis=0)
-            found[start + earlier] = start + close[earlier].argmax(axis=1)
-    return found
+            neighbours[start + later] = start + close[:, later].argmax(axis=0)
+            neighbours[start + earlier] = start + close[earlier].argmax(axis=1)
+    return neighbours

@@ -1,4 +1,4 @@
-"""From a path to pixels: bounded decoding, and the two published ways of preprocessing for CLIP."""
+"""Read pictures: decode with bounds, and preprocess for CLIP in either of the two published ways."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 Preprocessing = Literal["clip", "targetpad"]
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
-TARGET_RATIO = 1.25  # SEARLE pads a picture that is longer than this
+TARGET_RATIO = 1.25  # SEARLE pads a picture whose sides have a larger ratio
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 2**28
 _max_pixels = MOST_PIXELS
 
 
 def limit_pixels(most: int) -> None:
-    """Refuse larger pictures before they are decoded; Pillow's own limit is set to the same."""
+    """Refuse larger pictures before decoding; sets Pillow's limit too."""
     global _max_pixels
     _max_pixels = Image.MAX_IMAGE_PIXELS = most
 
 
 @contextmanager
-def usual_pixels() -> Iterator[None]:
-    """At least as large pictures are decoded here as an evaluation decodes, whatever a stranger's may have."""
+def evaluation_pixel_limit() -> Iterator[None]:
+    """Within the context, raise the pixel limit at least to that of evaluations, so that both accept the same files."""
     before = _max_pixels
     limit_pixels(max(before, MOST_PIXELS))
     try:
@@ -55,7 +55,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Raises PictureError, naming the file, if it cannot be decoded whole or has too many pixels."""
+    """Decode a file; raises PictureError, which names it, if it does not decode whole or has too many pixels."""
     try:
         return decode_picture(read_bytes(path))
     except PictureError as error:
@@ -65,31 +65,34 @@ def read_picture(path: Path) -> Picture:
 
 
 def decode_picture(data: bytes) -> Picture:
-    """The content of a file; raises PictureError."""
+    """Decode the content of a file; raises PictureError."""
+    # Pictures come from the web and from strangers' archives. A file of a few kilobytes can state a size that fills
+    # the memory, so the size is checked before the pixels are decoded; and some formats that Pillow opens (EPS) are
+    # programs that it hands to an interpreter, so only FORMATS are opened.
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         check_pixels(*image.size)
         image.load()
-        check_pixels(*image.size)  # an icon may hold another size than it says
+        check_pixels(*image.size)  # an icon may hold another size than it states
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
         raise PixelsError(f"{reason(error)} (--max-pixels)") from error
     except UnidentifiedImageError as error:  # its message names an object in memory
         raise PictureError("not a whole picture: its first bytes are those of no known form") from error
-    except Exception as error:  # decoders raise whatever a damaged file makes them
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise PictureError(f"not a whole picture: {reason(error)}") from error
     return Picture(image, digest(data))
 
 
 def suffix_of(image: Image.Image) -> str:
-    """How a file with this content is called; .png where there is no such name among those that are looked for."""
+    """Return the suffix for a file with this content; .png if its format has none in dataset_paths.SUFFIXES."""
     return {"JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}.get(image.format or "", ".png")
 
 
 @cache
 def _formats() -> list[str]:
-    """Those of ours that this Pillow knows; others, such as EPS, are programs, which it would run."""
+    """List the FORMATS that this build of Pillow can open."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -103,10 +106,12 @@ def check_pixels(width: int, height: int, what: str = "") -> None:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A picture -> [3, size, size] float32, in one of the published orders of the same steps.
+    """Turn a picture into [3, size, size] float32, in one of the published orders of the same steps.
 
-    The crop of stage 1 (transformers) rounds down, that of stage 3 (torchvision) to even: a pixel apart for some
-    sizes. Stage 1 converts to RGB first, stage 3 last, which differs for palettes and transparency.
+    Stage 1 (transformers) rounds the crop's margin down, stage 3 (torchvision) to even, so the crops of some sizes
+    are a pixel apart. Stage 1 converts to RGB first, stage 3 last, which differs for palettes and transparency.
+
+    The feature cache and the settings of every report contain this record: renaming it or a field invalidates them.
     """
 
     size: int = 224
@@ -120,7 +125,7 @@ class Preprocess:
         image = target_pad(image) if self.pad else image
         image = self._crop(_resize_shortest(image, self.size)).convert("RGB")
         pixels = np.asarray(image, dtype=np.float32) / 255
-        pixels -= MEAN  # in place: memory that threads give back in pieces is not given back to the machine
+        pixels -= MEAN  # in place: the allocator keeps what many threads free in pieces, and the process would grow
         pixels /= STD
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
@@ -131,7 +136,7 @@ class Preprocess:
 
 
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
-    """SEARLE's: zeros around the short side until the ratio is at most 1.25."""
+    """Pad the short side with zeros until the ratio of the sides is at most 1.25, as SEARLE does."""
     width, height = image.size
     if max(width, height) / min(width, height) < ratio:
         return image
@@ -155,32 +160,32 @@ Jobs = list[tuple[Path, Future]]
 
 
 @dataclass(frozen=True)
-class Batch:
-    paths: tuple[Path, ...]  # those that could be decoded
-    pixels: tuple[Tensor, ...]  # one [B, 3, S, S] for each preprocessing asked for
+class PictureBatch:
+    paths: tuple[Path, ...]  # of the pictures that decoded
+    pixels: tuple[Tensor, ...]  # one [B, 3, S, S] for each preprocessing
     digests: tuple[str, ...]
-    failed: dict[Path, str]  # path -> why not
+    failed: dict[Path, str]  # path -> error
 
 
 def read_batches(
-    paths: Sequence[Path], preprocesses: Sequence[Preprocess], batch_size: int, workers: int = 4
-) -> Iterator[Batch]:
-    """Each picture is decoded once, a batch ahead of its use; what cannot be decoded is reported, never skipped."""
+    paths: Sequence[Path], preprocesses: Sequence[Preprocess], batch_size: int, *, workers: int = 4
+) -> Iterator[PictureBatch]:
+    """Decode each picture once, a batch ahead of its use; report pictures that do not decode, never skip them."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         chunks = iter(batches(paths, batch_size))
-        ahead = _submit(pool, next(chunks, ()), preprocesses)
+
+        def submit() -> Jobs:
+            return [(path, pool.submit(_read, path, preprocesses)) for path in next(chunks, ())]
+
+        ahead = submit()
         while ahead:
             batch = _collect(ahead)
-            ahead = _submit(pool, next(chunks, ()), preprocesses)
+            ahead = submit()
             yield batch
 
 
-def _submit(pool: ThreadPoolExecutor, paths: Sequence[Path], preprocesses: Sequence[Preprocess]) -> Jobs:
-    return [(path, pool.submit(_read, path, preprocesses)) for path in paths]
-
-
 def read_pixels(path: Path, preprocess: Preprocess) -> Tensor:
-    """[3, size, size]; raises PictureError, naming the file."""
+    """Read a picture as [3, size, size]; raises PictureError, which names the file."""
     return _read(path, [preprocess])[1][0]
 
 
@@ -192,7 +197,7 @@ def _read(path: Path, preprocesses: Sequence[Preprocess]) -> tuple[str, list[Ten
         raise PictureError(f"{path}: cannot be converted ({picture.image.mode}): {reason(error)}") from error
 
 
-def _collect(jobs: Jobs) -> Batch:
+def _collect(jobs: Jobs) -> PictureBatch:
     import torch
 
     done: dict[Path, tuple[str, list[Tensor]]] = {}
@@ -204,4 +209,4 @@ def _collect(jobs: Jobs) -> Batch:
             failed[path] = str(error)
     columns = zip(*(pixels for _, pixels in done.values()), strict=True)
     pixels = tuple(torch.stack(column) for column in columns)
-    return Batch(tuple(done), pixels, tuple(name for name, _ in done.values()), failed)
+    return PictureBatch(tuple(done), pixels, digests=tuple(name for name, _ in done.values()), failed=failed)

@@ -1,4 +1,4 @@
-"""JSON files: written whole or not at all, read with checks; errors name the file, the line and the column."""
+"""Write JSON files whole or not at all, and read them with checks; errors name the file, the line and the column."""
 
 from __future__ import annotations
 
@@ -22,32 +22,37 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 
 def append_json(path: Path, value: Any, sync: bool = True) -> None:
-    """One more line; a line that a kill tore stays a line of its own.
+    """Append a line to a JSONL file.
 
     Args:
-        sync: it is on the disk when this returns; without, a power failure may lose it, but no kill does.
+        sync: wait until the line is on the disk; without, a power failure may lose it, but no kill does.
     """
+    # Several processes, and on a network drive several machines, may append to one file: the lock keeps their lines
+    # apart where the file system has locks. A kill can leave half a line at the end; the newline before the next
+    # record keeps that half a line of its own, which readers skip, so no other record is lost with it.
     with writing(path), path.open("a", encoding="utf-8") as file:
-        with contextlib.suppress(OSError):  # some file systems know no locks
-            fcntl.flock(file, fcntl.LOCK_EX)  # on a disk in a network two machines' lines are apart only so
-        torn = path.stat().st_size and not _ends_in_newline(path)
-        file.write(("\n" if torn else "") + json.dumps(value) + "\n")
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(("\n" if _is_torn(path) else "") + json.dumps(value) + "\n")
         file.flush()
         if sync:
             os.fsync(file.fileno())
 
 
-def _ends_in_newline(path: Path) -> bool:
+def _is_torn(path: Path) -> bool:
+    """Tell whether a file's last line lacks its newline."""
+    if not path.stat().st_size:
+        return False
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+        return file.read() != b"\n"
 
 
-BETWEEN = re.compile(r"[\s,]*")  # the entries of a list
+SEPARATORS = re.compile(r"[\s,]*")  # between the entries of a list
 
 
 def read_json(path: Path) -> Any:
-    """Raises NotFoundError or InputError with the file, line and column."""
+    """Read a JSON file; raises NotFoundError, or InputError with the file, line and column."""
     data = read_bytes(path)
     try:
         return json.loads(data.decode("utf-8-sig"))
@@ -65,27 +70,28 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_entries(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """An annotation file: a JSON list of objects that all have these keys."""
+    """Read an annotation file: a JSON list of objects, each of which has all the keys."""
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: expected a list of entries, found {type(entries).__name__}")
     for position, entry in enumerate(entries):
         absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
         if absent:
-            raise InputError(f"{place_of(path, position)}: lacks {some(absent)}")
+            raise InputError(f"{locate_entry(path, position)}: lacks {some(absent)}")
     return entries
 
 
-def place_of(path: Path, position: int) -> str:
-    """The file, line and number of an entry in a JSON list: looked for again, because the parser does not tell."""
+def locate_entry(path: Path, position: int) -> str:
+    """Name the file, line and number of an entry in a JSON list; the parser reports no lines, so parse it again."""
     text = read_bytes(path).decode("utf-8-sig")
-    decoder, at = json.JSONDecoder(), text.index("[") + 1
+    decoder, offset = json.JSONDecoder(), _skip_separators(text, text.index("[") + 1)
     for _ in range(position):
-        _, at = decoder.raw_decode(text, _after_space(text, at))
-    line = text.count("\n", 0, _after_space(text, at)) + 1
+        _, end = decoder.raw_decode(text, offset)
+        offset = _skip_separators(text, end)
+    line = text.count("\n", 0, offset) + 1
     return f"{path}, line {line}, entry {position} (counting from 0)"
 
 
-def _after_space(text: str, at: int) -> int:
-    match = BETWEEN.match(text, at)
-    return match.end() if match else at
+def _skip_separators(text: str, offset: int) -> int:
+    match = SEPARATORS.match(text, offset)
+    return match.end() if match else offset

@@ -1,4 +1,4 @@
-"""What a folder of outputs holds, and by which settings it was made: one JSON line per query, its last line wins."""
+"""The manifest of a folder of outputs: one JSON line per query (the last line wins), and the settings behind it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from cig.types import Query
 
 
 class Manifest:
-    """What a folder of outputs holds, and by which settings it was made.
+    """The outputs that a folder holds, and the settings they were made with.
 
     `manifest.jsonl` has one line per query; `settings.json` spells out the settings behind each digest, so that a
-    rerun with others can say what differs.
+    rerun with other settings can name the difference.
     """
 
+    # Runs resume by this file. A line is appended before its output is renamed into place, so a kill between the two
+    # leaves a line without a file, and the query is done again; the reverse, a file that no line describes, counts as
+    # somebody else's. A line that a kill tore does not parse and counts as not written. Every line carries the digest
+    # of its settings, so one folder never mixes outputs of two settings unnoticed.
+
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False, able: Collection[str] = ()
+        self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False, *, possible: Collection[str] = ()
     ) -> None:
-        """With overwrite all is made anew, but for what an overwriting that was stopped has made.
+        """Open a folder for outputs with these settings.
 
         Args:
-            able: ids that can be made; while one of them is of other settings, that was stopped.
+            overwrite: make everything anew, except what an interrupted overwriting run has already made.
+            possible: ids whose output can be made. While one of them still has an output of other settings, the
+                overwriting run was interrupted, and this one continues it.
 
         Raises:
             MismatchError: the folder was made with other settings and overwrite is off.
@@ -38,14 +45,14 @@ class Manifest:
         self.path = folder / "manifest.jsonl"
         self.settings = dict(settings)
         self.digest = digest_of(self.settings)
-        self.lines = self._begun(able) if overwrite else self.read(folder)
+        self.lines = self._interrupted(possible) if overwrite else self.read(folder)
         self._refuse_other_settings()
-        known = _known_settings(folder)
-        if self.digest not in known:
-            write_json(folder / "settings.json", {**known, self.digest: self.settings}, indent=1)
+        recorded = _recorded_settings(folder)
+        if self.digest not in recorded:
+            write_json(folder / "settings.json", {**recorded, self.digest: self.settings}, indent=1)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Appended before the file it speaks of is renamed into place: a line without its file is done again."""
+        """Append a query's line; call it before the query's file is renamed into place."""
         line = {**line, "settings": self.digest}
         append_json(self.path, line)
         self.lines[line["id"]] = line
@@ -55,33 +62,34 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> dict[str, dict[str, Any]]:
-        """Query id -> its last line; empty where there is no manifest."""
+        """Map each query id to its last line; empty without a manifest."""
         path = folder / "manifest.jsonl"
         texts = read_bytes(path).splitlines() if os.path.exists(path) else ()
         lines = filter(None, map(_manifest_line, texts))
         return {line["id"]: line for line in lines}
 
     @staticmethod
-    def made_by(folder: Path) -> dict[str, dict[str, Any]]:
-        """Digest -> the settings that the folder's files were made by; empty for files that came from elsewhere."""
+    def settings_used(folder: Path) -> dict[str, dict[str, Any]]:
+        """Map digests to the settings that made the folder's files; empty for files that came from elsewhere."""
         used = {line.get("settings") for line in Manifest.read(folder).values()}
-        known = _known_settings(folder) if used else {}  # elsewhere a settings.json may be anything
-        return {name: settings for name, settings in known.items() if name in used}
+        recorded = _recorded_settings(folder) if used else {}  # without a manifest settings.json may be anything
+        return {name: settings for name, settings in recorded.items() if name in used}
 
-    def _begun(self, able: Collection[str]) -> dict[str, dict[str, Any]]:
-        there = self.read(self.folder) if able else {}
-        own = {name: line for name, line in there.items() if line.get("settings") == self.digest}
-        return own if any(name in there and name not in own for name in able) else {}
+    def _interrupted(self, possible: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return the lines that an interrupted overwriting run has written; empty if none was interrupted."""
+        lines = self.read(self.folder) if possible else {}
+        current = {name: line for name, line in lines.items() if line.get("settings") == self.digest}
+        return current if any(name in lines and name not in current for name in possible) else {}
 
     def _refuse_other_settings(self) -> None:
-        known = _known_settings(self.folder)
-        for other in {line.get("settings") for line in self.lines.values()} - {self.digest}:
-            theirs = known.get(str(other), {})
-            keys = sorted(set(theirs) | set(self.settings))
+        recorded = _recorded_settings(self.folder)
+        for digest in {line.get("settings") for line in self.lines.values()} - {self.digest}:
+            other = recorded.get(str(digest), {})
+            keys = sorted(set(other) | set(self.settings))
             differ = [
-                f"{key}: {theirs.get(key)!r} there, {self.settings.get(key)!r} now"
+                f"{key}: {other.get(key)!r} there, {self.settings.get(key)!r} now"
                 for key in keys
-                if theirs.get(key) != self.settings.get(key)
+                if other.get(key) != self.settings.get(key)
             ]
             raise MismatchError(
                 f"{self.folder} was made with other settings ({some(differ)}); use another folder, or "
@@ -89,29 +97,29 @@ class Manifest:
             )
 
 
-def _known_settings(folder: Path) -> dict[str, dict[str, Any]]:
+def _recorded_settings(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "settings.json"
-    known = read_object(path) if path.exists() else {}
-    if not all(isinstance(settings, dict) for settings in known.values()):
+    recorded = read_object(path) if path.exists() else {}
+    if not all(isinstance(settings, dict) for settings in recorded.values()):
         raise InputError(f"{path}: not settings by their digest; use another folder")
-    return known
+    return recorded
 
 
-def asked_by(query: Query) -> str:
-    """What a query asks, in a digest: a file that was made for another reference or caption is not its own."""
+def query_digest(query: Query) -> str:
+    """Hash a query's reference and captions; a file made for others is not this query's."""
     return digest_of([query.reference, query.captions])
 
 
 def is_stale(line: Mapping[str, Any] | None, query: Query) -> bool:
-    """Whether a manifest's line says that its file was made for something else than this query asks now."""
-    return line is not None and line.get("query", asked_by(query)) != asked_by(query)
+    """Tell whether a manifest's line was written for another reference or caption than the query has now."""
+    return line is not None and line.get("query", query_digest(query)) != query_digest(query)
 
 
 MANIFEST_TYPES: dict[str, type] = {"query": str, "id": str, "settings": str, "accepted": bool, "attempts": int}
 
 
 def _manifest_line(text: bytes) -> dict[str, Any] | None:
-    """None for a line torn by a kill, or not ours: its query counts as not done and is done again."""
+    """Parse a line; None for one that a kill tore or that is not a manifest's, so that its query is done again."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -121,16 +129,14 @@ def _manifest_line(text: bytes) -> dict[str, Any] | None:
     return line if all(isinstance(line.get(key, kind()), kind) for key, kind in MANIFEST_TYPES.items()) else None
 
 
-# What it took
-
 COST_KINDS: dict[str, Any] = {"queries": int, "seconds": int | float, "gigabytes": int | float | None, "device": str}
 
 
-def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
-    """What imagining took, where that is written beside the pictures.
+def read_cost(pseudo_targets: Path) -> dict[str, Any] | None:
+    """Read the cost of generating pseudo-targets from their folder; None if it is not recorded.
 
     Raises:
-        InputError: something else is.
+        InputError: cost.json has other content.
     """
     path = pseudo_targets / "cost.json"
     if not os.path.isfile(path):
@@ -144,7 +150,7 @@ def cost_of(pseudo_targets: Path) -> dict[str, Any] | None:
 
 
 def need_kinds(value: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Raises KeyError or TypeError that names the key."""
+    """Check the types of values; raises KeyError or TypeError, which names the key."""
     for key, kind in kinds.items():
         if not isinstance(value[key], kind):
             raise TypeError(f"{key} is {type(value[key]).__name__}")

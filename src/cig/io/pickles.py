@@ -1,4 +1,4 @@
-"""Pickles of strangers: lists of str and dicts of them, read instruction by instruction; nothing in them is run."""
+"""Read untrusted pickles: lists of str and dicts of such lists, one instruction at a time; nothing in them is run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cig.errors import InputError, reason
 from cig.io.files import read_bytes
 
 STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
-MOST_CONTAINERS = 2**20  # lists and dicts: a list takes a byte in a pickle, and 60 in memory
+MOST_CONTAINERS = 2**20  # lists and dicts: a list takes one byte in a pickle, and 60 in memory
 
 
 def read_pickled_names(path: Path) -> list[str]:
-    """A pickled flat list of str, such as SEARLE's `image_names.pkl`.
+    """Read a pickled flat list of str, such as SEARLE's `image_names.pkl`.
 
     Raises:
-        InputError: it is another pickle, or has an instruction that such a list does not need.
+        InputError: the pickle holds something else, or has an instruction that such a list does not need.
     """
     value = _read(path, "a pickled list of names")
     if not _is_names(value):
@@ -26,9 +26,9 @@ def read_pickled_names(path: Path) -> list[str]:
 
 
 def read_pickled_lists(path: Path) -> dict[str, list[str]]:
-    """A pickled dict of str to flat lists of str, such as SEARLE's `concept_to_phrases.pkl`; raises InputError."""
+    """Read a pickled dict of str to flat lists of str, such as SEARLE's `concept_to_phrases.pkl`; raises InputError."""
     value = _read(path, "a pickled dict of lists of texts")
-    if not isinstance(value, dict) or not all(isinstance(key, str) and _is_names(own) for key, own in value.items()):
+    if not isinstance(value, dict) or not all(isinstance(key, str) and _is_names(row) for key, row in value.items()):
         raise InputError(f"{path} is not a pickled dict of lists of texts, and no other pickle is read")
     return value
 
@@ -41,17 +41,18 @@ def _read(path: Path, what: str) -> Any:
     machine = _Machine()
     try:
         for code, argument, _ in pickletools.genops(read_bytes(path)):
-            machine.obey(code.name, argument)
+            machine.execute(code.name, argument)
         return machine.result()
     except (ValueError, TypeError, LookupError) as error:
         raise InputError(f"{path} is not {what}, and no other pickle is read: {reason(error)}") from error
 
 
 class _Machine:
-    """What pickle's machine does, as far as lists, dicts and strings need it.
+    """The part of pickle's stack machine that lists, dicts and strings need.
 
-    Nothing but a string is taken from the memo, so every list and dict has one place and no value is larger than the
-    file: no lists within themselves, and none that a thousand others share.
+    A pickle is a program: `pickle.load` imports and calls whatever it names. This machine has only the instructions
+    that build containers and strings. The memo yields strings alone, so each list and dict sits in one place: none
+    contains itself, none is shared by a thousand others ("billion laughs"), and no value outgrows the file.
     """
 
     def __init__(self) -> None:
@@ -59,20 +60,20 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.containers = 0
-        self.fresh = False  # whether the topmost value is new, and may go into the memo
+        self.fresh = False  # whether the topmost value is new and may go into the memo
 
-    def obey(self, code: str, argument: Any) -> None:
-        """Raises ValueError, TypeError or LookupError for what no list or dict of texts needs."""
+    def execute(self, code: str, argument: Any) -> None:
+        """Run one instruction; raises ValueError, TypeError or LookupError if no list or dict of texts needs it."""
         if code in STRINGS:
             self._push(argument)
         elif code in ("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT"):
             self._push(self._container(code))
         elif code in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            self._remember(argument)
+            self._memoize(argument)
         elif code in ("GET", "BINGET", "LONG_BINGET"):
             self._push(_text(self.memo[argument]))
         elif code in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
-            self._put_in(code)
+            self._fill(code)
         elif code == "MARK":
             self.marks.append(len(self.stack))
         elif code not in ("PROTO", "FRAME", "STOP"):
@@ -95,31 +96,30 @@ class _Machine:
             return [] if code == "EMPTY_LIST" else {}
         return self._since_mark() if code == "LIST" else _pairs(self._since_mark())
 
-    def _remember(self, place: int | None) -> None:
+    def _memoize(self, index: int | None) -> None:
         if not self.fresh:
             raise ValueError("it remembers a value twice")
-        self.memo[len(self.memo) if place is None else place] = self.stack[-1]
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
         self.fresh = False
 
-    def _put_in(self, code: str) -> None:
-        many, single = code.endswith("S"), 1 if code == "APPEND" else 2
-        if not many:
-            self.marks.append(len(self.stack) - single)
+    def _fill(self, code: str) -> None:
+        if not code.endswith("S"):  # one value, or one key and value, without a mark before it
+            self.marks.append(len(self.stack) - (1 if code == "APPEND" else 2))
         items = self._since_mark()
-        into = self.stack[-1]
-        if code.startswith("APPEND") and isinstance(into, list):
-            into += items
-        elif code.startswith("SET") and isinstance(into, dict):
-            into |= _pairs(items)
+        container = self.stack[-1]
+        if code.startswith("APPEND") and isinstance(container, list):
+            container += items
+        elif code.startswith("SET") and isinstance(container, dict):
+            container |= _pairs(items)
         else:
-            raise ValueError(f"{code} of a {type(into).__name__}")
+            raise ValueError(f"{code} of a {type(container).__name__}")
 
     def _since_mark(self) -> list[Any]:
-        at = self.marks.pop()
-        if at < 0:
+        mark = self.marks.pop()
+        if mark < 0:
             raise ValueError("it takes more than there is")
-        items = self.stack[at:]
-        del self.stack[at:]
+        items = self.stack[mark:]
+        del self.stack[mark:]
         return items
 
 

@@ -1,4 +1,4 @@
-"""Files by query id: embeddings and pictures, padded or unpadded, one or several a query."""
+"""Find files by query id: embeddings and pictures, padded or unpadded, one or several a query."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from cig.io.files import names_in
 
 
 def picture_name(query: str) -> str:
-    """Integer ids are padded to five digits, as the published retrieval reads them."""
+    """Name a query's picture; integer ids are padded to five digits, as the published retrieval reads them."""
     return f"{int(query):05d}.png" if query.isdecimal() else f"{query}.png"
 
 
 def find_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dict[str, Path]:
-    """The file of each id, padded or unpadded.
+    """Find the file of each id, padded or unpadded; ids without a file are left out.
 
     Raises:
-        NotFoundError: the folder is not there.
-        MismatchError: two files claim one id and differ.
+        NotFoundError: the folder does not exist.
+        MismatchError: two files with different content claim one id.
     """
     stems = _by_stem(folder, suffixes)
-    found = {query: _one_of(query, stems, stems_of(query)) for query in ids}
-    return {query: path for query, path in found.items() if path}
+    paths = {query: _only_file(query, stems, stems_of(query)) for query in ids}
+    return {query: path for query, path in paths.items() if path}
 
 
 def find_several_by_id(folder: Path, ids: Iterable[str], suffixes: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-    """The files of each id: as find_by_id, then `{id}_{j}`, by j, unless that name is itself an id."""
+    """Find the files of each id: as find_by_id, then `{id}_{j}`, by j, unless that name is itself an id."""
     stems, ids = _by_stem(folder, suffixes), dict.fromkeys(ids)
     numbers: dict[str, set[str]] = {}
     for base, mark, number in (stem.rpartition("_") for stem in stems if stem not in ids):
         if mark and number.isascii() and number.isdecimal():
             numbers.setdefault(base, set()).add(number)
-    found = {}
+    files = {}
     for query in ids:
-        own = stems_of(query)
-        several = sorted({number for stem in own for number in numbers.get(stem, ())}, key=lambda j: (len(j), j))
-        tries = [own, *([f"{stem}_{number}" for stem in own] for number in several)]
-        found[query] = tuple(path for names in tries if (path := _one_of(query, stems, names)))
-    return {query: paths for query, paths in found.items() if paths}
+        names = stems_of(query)
+        several = sorted({number for stem in names for number in numbers.get(stem, ())}, key=lambda j: (len(j), j))
+        candidates = [names, *([f"{stem}_{number}" for stem in names] for number in several)]
+        files[query] = tuple(path for group in candidates if (path := _only_file(query, stems, group)))
+    return {query: paths for query, paths in files.items() if paths}
 
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
@@ -52,12 +52,12 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def stems_of(query: str) -> list[str]:
-    """The names, without suffix, that a file of this id may have: padded, and as published ones are, unpadded."""
+    """List the names, without suffix, that a query's file may have: padded and, as published files are, unpadded."""
     return list(dict.fromkeys([Path(picture_name(query)).stem, query]))
 
 
-def _one_of(query: str, stems: Mapping[str, list[Path]], names: Iterable[str]) -> Path | None:
+def _only_file(query: str, stems: Mapping[str, list[Path]], names: Iterable[str]) -> Path | None:
     paths = [path for name in names for path in stems.get(name, [])]
-    if len({file_digest(path) for path in paths} if len(paths) > 1 else ()) > 1:
+    if len(paths) > 1 and len(set(map(file_digest, paths))) > 1:
         raise MismatchError(f"query {query} has files that differ: {some(map(str, paths))}; keep one of them")
     return paths[0] if paths else None

@@ -1,4 +1,4 @@
-"""Tables that people bring: CSV, JSON, JSONL or Parquet -> rows; what cannot be read is told by its line."""
+"""Read users' tables (CSV, JSON, JSONL, Parquet) as rows; errors name the line where that is possible."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cig.io.json_files import read_json
 FORMS = ("csv", "tsv", "json", "jsonl", "parquet")
 LONGEST = 2**20  # characters of a cell
 BATCH = 2**10  # rows of a Parquet file at once
-Row = dict[str, Any]  # column -> value: always a text in CSV
+Row = dict[str, Any]  # column -> value, which is always a str in CSV
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, in the form that its suffix says.
+    """Read all rows of a file, whose suffix states its format.
 
     Raises:
-        InputError: it is not of that form, or holds no row.
+        InputError: the file has another format, or no rows.
         UsageError: another suffix; Parquet without pyarrow.
     """
     rows = list(each_row(path))
@@ -34,7 +34,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def each_row(path: Path) -> Iterator[Row]:
-    """As read_rows, but one at a time, for tables that are large; it may have none."""
+    """Yield the rows of a file one at a time, for large tables; the file may have none."""
     form = path.suffix.lower().removeprefix(".")
     readers = {"csv": _csv, "tsv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}
     if form not in readers:
@@ -43,13 +43,13 @@ def each_row(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    """Comma, semicolon or tab, as the first line has it."""
+    """Read comma, semicolon or tab separated rows, by the separator that is most frequent in the first line."""
     before = csv.field_size_limit(LONGEST)
     try:
         with _opened(path, newline="") as file:
-            mark = max(",;\t", key=file.readline(LONGEST).count)
+            delimiter = max(",;\t", key=file.readline(LONGEST).count)
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=mark, strict=True)
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             names = [name for name in reader.fieldnames or () if name]
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
@@ -98,7 +98,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def each_line(path: Path) -> Iterator[str]:
-    """The lines of a plain text, one at a time, without their ends."""
+    """Yield the lines of a text file, without their line ends."""
     with _opened(path, newline=None) as file:
         for line in file:
             yield line.removesuffix("\n")

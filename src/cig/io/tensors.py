@@ -1,4 +1,4 @@
-"""`.pt` files of strangers: read without running what they say, checked, and written with the published keys."""
+"""Read untrusted tensor files without running code in them, check them, and write them with the published keys."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
-LONGEST_NAME = 10_000  # in a pickle
+LONGEST_NAME = 10_000  # characters, in a pickle
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """A `.pt` file as a dict; weights only, because a pickle from a stranger is a program."""
+    """Read a `.pt` or `.safetensors` file as a dict; raises InputError."""
     loaded = _load(path)
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
@@ -29,10 +29,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def read_matrix(path: Path) -> Tensor:
-    """[N, d] floats from a `.pt` or `.safetensors` file: a tensor, a list of rows, or a dict with nothing else in it.
+    """Read [N, d] floats from a `.pt` or `.safetensors` file: a tensor, a list of rows, or a dict with only that.
 
     Raises:
-        InputError: it holds something else, or a value is not finite.
+        InputError: the file holds something else, or a value is not finite.
     """
     import torch
 
@@ -58,6 +58,7 @@ def _load(path: Path) -> Any:
     import safetensors.torch
     import torch
 
+    # A pickle is a program, so torch loads weights only, and checks what a hostile file can still do to it come first.
     data = read_bytes(path)
     try:
         if path.suffix == ".safetensors":
@@ -69,7 +70,7 @@ def _load(path: Path) -> Any:
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what a safetensors file holds, without its numbers; raises InputError if it is not whole."""
+    """Map the names in a safetensors file to shapes, without reading numbers; raises InputError unless it is whole."""
     from safetensors import safe_open
 
     stat_file(path)
@@ -81,11 +82,7 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
-    """What a safetensors file holds, mapped: a row is read from the disk when it is looked at.
-
-    Raises:
-        InputError: it is not whole.
-    """
+    """Map a safetensors file into memory, which reads a row from the disk on access; raises InputError."""
     from safetensors.torch import load_file
 
     stat_file(path)
@@ -96,9 +93,9 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_bombs(data: bytes) -> None:
-    """Raises ValueError for what would fill the memory, or keep torch busy for hours.
+    """Raise ValueError for a file that would fill the memory, or keep torch busy for hours.
 
-    torch searches what it says of a refused name with a pattern that takes the square of the name's length.
+    torch matches its message about a refused name against a pattern, in time quadratic in the name's length.
     """
     for pickled in _pickles(data):
         for _, argument, _ in pickletools.genops(pickled):
@@ -107,13 +104,13 @@ def _refuse_bombs(data: bytes) -> None:
 
 
 def _pickles(data: bytes) -> Iterator[io.BytesIO]:
-    """The pickles of a `.pt` file: members of an archive or, as torch saved before 1.6, five in a row."""
+    """Yield the pickles in a `.pt` file: members of an archive or, as torch wrote before 1.6, five in a row."""
     if not data.startswith(b"PK\x03\x04"):
-        yield from [io.BytesIO(data)] * 5  # one stream: each is read to its end
+        yield from [io.BytesIO(data)] * 5  # the same stream: the reader of each stops at its end
         return
     archive = zipfile.ZipFile(io.BytesIO(data))
     unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > len(data):  # torch.save does not compress
+    if unpacked > len(data):  # torch.save does not compress, so this is a zip bomb
         raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
     for member in archive.infolist():
         if member.filename.lower().endswith(".pkl"):
@@ -121,7 +118,11 @@ def _pickles(data: bytes) -> Iterator[io.BytesIO]:
 
 
 def is_plain(value: Any) -> bool:
-    """A dense tensor of floats, each in memory: not sparse, quantized, on no device, or one number seen 2^40 times."""
+    """Tell whether a value is a dense tensor of floats whose numbers all exist in memory.
+
+    A file may describe other tensors: sparse, quantized, nested, on the meta device, or one stored number with strides
+    that repeat it 2^40 times, which fills the memory as soon as something copies it.
+    """
     import torch
 
     if not isinstance(value, torch.Tensor) or str(value.dtype) not in FLOATS:
@@ -132,7 +133,7 @@ def is_plain(value: Any) -> bool:
 
 
 def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
-    """One query's `{id}.pt`, with the published keys; saved through a buffer so that bytes do not depend on a name."""
+    """Write one query's `{id}.pt`, with the published keys."""
     import torch
 
     tensors = {
@@ -141,23 +142,25 @@ def write_embedding(path: Path, composed: ComposedEmbedding, row: int) -> None:
         "pooled": composed.last[row],
         "pooled2": composed.pooled2[row],
     }
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # torch.save writes the name of its file into the archive, so bytes would depend on it
     torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def read_embedding(path: Path) -> dict[str, Tensor]:
-    """conditioning [L, h1], conditioning2 [L, h2], pooled [L, h1], pooled2 [p2]; published files may lead with a 1.
+    """Read a query's conditioning [L, h1], conditioning2 [L, h2], pooled [L, h1] and pooled2 [p2].
+
+    Published files may have a leading dimension of 1.
 
     Raises:
-        InputError: a key is absent (pooled may be: no generator reads it), a shape is wrong, a value is not finite.
+        InputError: a key is absent (except pooled, which no generator reads), a shape is wrong, a value is not finite.
     """
     loaded = read_tensors(path)
     dims = {"conditioning": 2, "conditioning2": 2, "pooled2": 1} | ({"pooled": 2} if "pooled" in loaded else {})
-    return {key: _tensor(loaded, key, dim, path) for key, dim in dims.items()}
+    return {key: _tensor(loaded, key, dim=dim, path=path) for key, dim in dims.items()}
 
 
-def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor:
+def _tensor(loaded: Mapping[str, Any], key: str, *, dim: int, path: Path) -> Tensor:
     import torch
 
     value = loaded.get(key)
@@ -175,7 +178,7 @@ def _tensor(loaded: Mapping[str, Any], key: str, dim: int, path: Path) -> Tensor
 
 
 def stack_embeddings(ids: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> ComposedEmbedding:
-    """Files of one run as a batch; raises MismatchError where their shapes differ."""
+    """Stack the embeddings of queries into a batch; raises MismatchError if their shapes differ."""
     import torch
 
     shapes = {tuple(tuple(row[key].shape) for key in ("conditioning", "conditioning2", "pooled2")) for row in rows}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
-    """One line a row; rows have as many cells as the first.
+    """Format rows, one a line; all rows have as many cells as the first.
 
     Args:
-        numbers: every column but the first is aligned to the right.
+        numbers: align every column but the first to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

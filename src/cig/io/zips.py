@@ -1,4 +1,4 @@
-"""Zips from strangers: listed and looked at before anything is unpacked, a member at a time, never outside a folder."""
+"""Unpack untrusted zips: check the list of members first, then unpack one at a time, never outside a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from cig.errors import InputError, reason
 from cig.io.dataset_paths import SUFFIXES
-from cig.io.files import UNSAYABLE, stat_file, write_bytes
+from cig.io.files import UNPRINTABLE, stat_file, write_bytes
 
 STORED, DEFLATED, LINK_BITS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, 16
 LISTING = 2**25  # bytes of a zip's list of members: 123,403 of COCO's take 13 million
@@ -25,13 +25,13 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Runti
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is taken from a zip.
+    """Limits on what is unpacked from a zip.
 
     Attributes:
-        suffixes: of members; others are left alone.
-        member: bytes of one, unpacked.
-        total: bytes of all, unpacked.
-        ratio: to what a member may unpack from a byte, if that is over a megabyte.
+        suffixes: of members to unpack; others are ignored.
+        member: bytes of one unpacked member.
+        total: bytes of all unpacked members.
+        ratio: unpacked bytes a packed byte, for members that unpack to over a megabyte.
     """
 
     suffixes: tuple[str, ...] = SUFFIXES
@@ -45,10 +45,15 @@ class Archive:
     """An open zip; use it in a `with`.
 
     Attributes:
-        members: name -> what the zip says of it; those that may be unpacked, in the zip's order.
-        refused: name -> why it may not be.
-        others: names of other suffixes, which are left alone.
+        members: name -> the zip's record of it, for members that may be unpacked, in the zip's order.
+        refused: name -> the reason, for members that may not be unpacked.
+        others: names with other suffixes, which are ignored.
     """
+
+    # What a hostile zip can do, and where it is stopped: state a list of members that fills the memory
+    # (_BoundedReader); pack zeros a thousandfold, or let members share their bytes (Bounds, _refuse_bombs); give names
+    # that lead out of the folder, links, or names that occur twice, of which two readers take different ones
+    # (refusal_reason, _sort); state another size or checksum than the content has (read).
 
     path: Path
     bounds: Bounds = field(default_factory=Bounds)
@@ -57,10 +62,10 @@ class Archive:
     others: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Archive:
-        """Raises NotFoundError, or InputError for what is no zip, or a bomb."""
+        """Open the zip and check its list; raises NotFoundError, or InputError for other files and for bombs."""
         stat_file(self.path)
         try:
-            self._file = _Sparing(io.FileIO(self.path), LISTING)
+            self._file = _BoundedReader(io.FileIO(self.path), LISTING)
             self._zip = zipfile.ZipFile(self._file)
         except BROKEN as error:
             raise InputError(f"{self.path} is not a whole zip: {reason(error)}") from error
@@ -73,7 +78,7 @@ class Archive:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """A member, whole; raises InputError if it cannot be unpacked, or is not what the zip's list says."""
+        """Unpack a member into memory; raises InputError if it fails, or if size or CRC differ from the zip's list."""
         info = self.members[name]
         try:
             with self._zip.open(info) as stream:
@@ -84,15 +89,15 @@ class Archive:
             raise InputError(f"{self.path}: {name} is not whole: its size or CRC is not that of the zip's list")
         return data
 
-    def place(self, name: str, path: Path) -> bool:
-        """Unpacks a member to a file, whole or not at all; False where it was there, by size and CRC."""
+    def unpack(self, name: str, path: Path) -> bool:
+        """Unpack a member to a file, whole or not at all; False if the file has its size and CRC already."""
         if self.holds(name, path):
             return False
         write_bytes(path, self.read(name))
         return True
 
     def holds(self, name: str, path: Path) -> bool:
-        """Whether a file is this member."""
+        """Tell whether a file has the content of a member, by size and CRC."""
         info = self.members[name]
         try:
             return path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
@@ -100,40 +105,38 @@ class Archive:
             return False
 
     def _sort(self, infos: Sequence[zipfile.ZipInfo]) -> None:
-        taken = []
+        chosen = []
         for info in infos:
             if info.filename.lower().endswith(self.bounds.suffixes):
-                taken.append(info)
+                chosen.append(info)
             elif not info.filename.endswith("/"):
                 self.others.append(info.filename)
-        _no_bomb(self.path, taken, self.bounds)
-        times = Counter(info.filename.casefold() for info in taken)
-        for info in taken:
-            why = trouble_of(info, self.bounds)
-            if times[info.filename.casefold()] > 1:
-                why = "its name occurs several times"
-            if why:
+        _refuse_bombs(self.path, chosen, self.bounds)
+        counts = Counter(info.filename.casefold() for info in chosen)
+        for info in chosen:
+            repeated = counts[info.filename.casefold()] > 1
+            if why := "its name occurs several times" if repeated else refusal_reason(info, self.bounds):
                 self.refused[info.filename] = why
             else:
                 self.members[info.filename] = info
 
 
-class _Sparing(io.BufferedReader):
-    """Reads no more at once than is needed: zipfile believes whatever size a file states for its list of members."""
+class _BoundedReader(io.BufferedReader):
+    """A reader that refuses to read too much at once: zipfile trusts the size that a file states for its list."""
 
     def __init__(self, raw: io.FileIO, most: int) -> None:
         super().__init__(raw)
         self.most, self.size = most, os.fstat(raw.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
-        asked = self.size - self.tell() if size is None or size < 0 else size
-        if asked > self.most:
-            raise zipfile.BadZipFile(f"it wants {asked:,} bytes at once")
+        count = self.size - self.tell() if size is None or size < 0 else size
+        if count > self.most:
+            raise zipfile.BadZipFile(f"it wants {count:,} bytes at once")
         return super().read(size)
 
 
-def trouble_of(info: zipfile.ZipInfo, bounds: Bounds) -> str:
-    """Why a member may not be unpacked; empty if it may."""
+def refusal_reason(info: zipfile.ZipInfo, bounds: Bounds) -> str:
+    """Say why a member may not be unpacked; empty if it may."""
     kind = stat.S_IFMT(info.external_attr >> LINK_BITS)
     if info.flag_bits & 1:
         return "it is encrypted"
@@ -145,13 +148,13 @@ def trouble_of(info: zipfile.ZipInfo, bounds: Bounds) -> str:
         return f"it unpacks to {info.file_size:,} bytes, over {bounds.member:,}"
     if info.file_size > max(2**20, bounds.ratio * info.compress_size):
         return f"it unpacks to {info.file_size:,} bytes from {info.compress_size:,}: a bomb?"
-    return trouble_of_name(info.orig_filename)
+    return unsafe_name_reason(info.orig_filename)
 
 
-def trouble_of_name(name: str) -> str:
-    """Why a name may lead elsewhere than below a folder, on any system; empty if it may not."""
+def unsafe_name_reason(name: str) -> str:
+    """Say why a name could lead out of a folder, on any operating system; empty if it cannot."""
     parts = name.split("/")
-    if UNSAYABLE.search(name):
+    if UNPRINTABLE.search(name):
         return "its name holds control characters"
     if name.startswith("/") or "\\" in name or ":" in name:
         return "its name is absolute, or that of another system"
@@ -162,8 +165,8 @@ def trouble_of_name(name: str) -> str:
     return ""
 
 
-def _no_bomb(path: Path, infos: Sequence[zipfile.ZipInfo], bounds: Bounds) -> None:
-    """Raises InputError for members that share bytes, or are too much together."""
+def _refuse_bombs(path: Path, infos: Sequence[zipfile.ZipInfo], bounds: Bounds) -> None:
+    """Raise InputError for members that share bytes, or are too large together."""
     total = sum(info.file_size for info in infos)
     if total > bounds.total:
         raise InputError(f"{path} unpacks to {total:,} bytes, over {bounds.total:,}; refused")
@@ -173,17 +176,17 @@ def _no_bomb(path: Path, infos: Sequence[zipfile.ZipInfo], bounds: Bounds) -> No
             raise InputError(f"{path}: its members overlap, as a bomb's do; refused")
 
 
-def inside(root: Path, place: str, name: str) -> Path:
-    """The file of a name below a folder.
+def safe_path(root: Path, folder: str, name: str) -> Path:
+    """Return the path of a file in a folder below root.
 
     Args:
-        place: a folder below it, as an annotation file gives it; one that leads out of it is not followed.
+        folder: relative to root, as an annotation file gives it; ignored if it leads out of root.
 
     Raises:
-        InputError: the name is that of no file.
+        InputError: the name cannot be a file's.
     """
-    why = "it is a path" if "/" in name else trouble_of_name(name)
+    why = "it is a path" if "/" in name else unsafe_name_reason(name)
     if why:
         raise InputError(f"{name!r} cannot name a file: {why}")
-    parts = [part for part in PurePosixPath(place).parts if part != "."]
-    return root / name if parts and trouble_of_name("/".join(parts)) else root.joinpath(*parts, name)
+    parts = [part for part in PurePosixPath(folder).parts if part != "."]
+    return root / name if parts and unsafe_name_reason("/".join(parts)) else root.joinpath(*parts, name)

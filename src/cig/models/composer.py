@@ -84,13 +84,13 @@ def load_composer(
     return composer
 
 
-def recall_composer(
+def lazy_composer(
     clip: str, clip2: str, phi: Path, phi2: Path, cache: FeatureCache, cache_dir: Path | None = None, **options: Any
 ) -> Composer:
     """load_composer, but where its files were described before, they are loaded only when they are needed."""
-    clips = [identity(name, cache_dir, hashed=cache.file_digest) for name in (clip, clip2)]
-    phis = [identity(path, hashed=cache.file_digest) for path in (phi, phi2)]
-    composer: Composer = cache.recall(
+    clips = [identity(name, cache_dir, hasher=cache.file_digest) for name in (clip, clip2)]
+    phis = [identity(path, hasher=cache.file_digest) for path in (phi, phi2)]
+    composer: Composer = cache.load_lazily(
         {"composer": clips + phis, "options": jsonable(options)},
         lambda: load_composer(clip, clip2, phi, phi2, cache_dir=cache_dir, **options),
         lambda made: {"identity": made.identity, "settings": made.settings},

@@ -46,13 +46,13 @@ def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | 
 
 
 def load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | None = None) -> Generator:
-    from cig.generators.sdxl import recall
+    from cig.generators.sdxl import load_lazily
     from cig.io.feature_cache import FeatureCache
 
     acceptance = ("model_path", "seed", "seeds", "brightness_thresh", "max_retries")
     options = {key: value for key, value in vars(generation).items() if key not in acceptance}
     where = {"device": compute.device, "dtype": compute.dtype, "cache_dir": compute.cache_dir}
-    return recall(cache or FeatureCache(), model_path=generation.unet, **where, **options)
+    return load_lazily(cache or FeatureCache(), model_path=generation.unet, **where, **options)
 
 
 def make_targets(
@@ -69,7 +69,7 @@ def make_targets(
     from cig.generators._compose import Composed
 
     composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
-    sources = [Composed(part, composer, workers=compute.workers) for part in parts]
+    sources = [Composed(part, composer, workers=compute.num_workers) for part in parts]
     imagine_parts(parts, sources, generator, generation, out, compute, work)
 
 
@@ -90,7 +90,7 @@ def imagine_parts(
     for part, source in zip(parts, sources, strict=True):
         folder = part_folder(out, part)
         done = imagine(
-            part, source, generator, folder, how, compute.batch_size, work.overwrite, work.retry_rejected, work.shard
+            part, source, generator, folder, how, compute.batch_size, work.overwrite, work.retry_rejected, work.share
         )
         kept = len(done.pictures) + len(done.refused) - done.made
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")

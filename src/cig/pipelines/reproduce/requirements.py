@@ -81,7 +81,7 @@ def _needed_to_imagine(places: Places) -> Iterator[Need]:
     yield str(generation.unet), lambda: need_unet(generation.unet), f"{get} {BY_HAND}"
     repositories = ((generation.sdxl_repo, SDXL_FILES, "--sdxl-repo"), (generation.vae_repo, VAE_FILES, "--vae-repo"))
     for repository, files, flag in repositories:
-        yield repository, partial(need_model, repository, files, places.compute.cache_dir, flag), get
+        yield repository, partial(need_model, repository, files, places.compute.cache_dir, flag=flag), get
 
 
 def _fetching(name: str, places: Places) -> str:
@@ -93,7 +93,7 @@ def _flag(name: str, value: Path | None) -> str:
 
 
 def _clip(source: str, places: Places, flag: str, get: str) -> Need:
-    return source, lambda: need_model(source, CLIP_FILES, places.compute.cache_dir, flag), get
+    return source, lambda: need_model(source, CLIP_FILES, places.compute.cache_dir, flag=flag), get
 
 
 def _look(what: str, check: Callable[[], object], get: str) -> Lack | None:

@@ -12,7 +12,7 @@ from cig.errors import MismatchError
 from cig.generators import need_unet
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
-from cig.io.manifest import cost_of
+from cig.io.manifest import read_cost
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
 from cig.pipelines.trial.page import Booth, serve
@@ -97,4 +97,4 @@ def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, se
     compute = replace(compute, batch_size=search_batch)
     result = search_parts((part,), method, searching, compute=compute, cache=cache)
     cache.close()
-    return make(trying, result, secrets.randbits(32), cost_of(images))
+    return make(trying, result, secrets.randbits(32), read_cost(images))

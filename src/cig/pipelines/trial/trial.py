@@ -154,7 +154,7 @@ def make(trying: Trying, found: SearchResult, seed: int, cost: Mapping[str, Any]
 
     Args:
         found: a search with pseudo-targets, of one part.
-        cost: as of cost_of.
+        cost: as of read_cost.
     """
     top, part = trying.top, found.parts[0]
     fused, alone = found.rankings[0], (found.alone or found.rankings)[0]

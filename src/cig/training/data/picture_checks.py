@@ -12,7 +12,7 @@ from typing import Any
 
 from cig.errors import CigError, PixelsError, reason
 from cig.io.files import stat_file
-from cig.io.image_checks import Trouble, look_at
+from cig.io.image_checks import UnreadableImage, check_images
 from cig.io.images import check_pixels
 from cig.io.json_files import read_object, write_json
 from cig.runtime import batches
@@ -45,9 +45,11 @@ def look_over(paths: Iterable[Path], frame: Frame, ledger: Path | None) -> tuple
     failed: dict[Path, str] = {}
     todo = [path for path in stamps if path not in files]
     for chunk in [*batches(todo, AT_ONCE)] or [todo]:
-        looks = look_at(chunk, WORKERS, "looking at pictures")
-        failed |= {path: own.why for path, own in looks.items() if isinstance(own, Trouble)}
-        files |= {path: File(own.digest, own.size) for path, own in looks.items() if not isinstance(own, Trouble)}
+        looks = check_images(chunk, WORKERS, "looking at pictures")
+        failed |= {path: own.why for path, own in looks.items() if isinstance(own, UnreadableImage)}
+        files |= {
+            path: File(own.digest, own.size) for path, own in looks.items() if not isinstance(own, UnreadableImage)
+        }
         if ledger and looks and not processes.rank():
             write_json(ledger, {str(path): [stamps[path], own.digest, *own.size] for path, own in files.items()})
     if not processes.rank():

@@ -50,7 +50,7 @@ class Lexicon:
         Raises:
             MismatchError: the folder was made with other settings and overwrite is off.
         """
-        self.out, self.manifest = out, Manifest(out, settings, overwrite, [_name(number) for number in mine])
+        self.out, self.manifest = out, Manifest(out, settings, overwrite, possible=[_name(number) for number in mine])
         for name in (f"{stem}{suffix}" for stem in STEMS for suffix in (".safetensors", ".pt") if overwrite):
             remove(out / name)
 

@@ -98,7 +98,7 @@ def _features(
     clip: Clip, named: Mapping[str, Path], preprocess: Preprocess, workers: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(name -> feature [p], name -> why it cannot be read)."""
-    [batch] = read_batches(list(named.values()), [preprocess], len(named), workers)
+    [batch] = read_batches(list(named.values()), [preprocess], len(named), workers=workers)
     rows = dict(zip(batch.paths, clip.embed_images(batch.pixels[0]), strict=True)) if batch.paths else {}
     failed = {name: batch.failed[path] for name, path in named.items() if path in batch.failed}
     return {name: rows[path] for name, path in named.items() if path in rows}, failed
