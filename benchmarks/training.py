@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from cig.cli import train, train_oti, train_phi, train_words
-from cig.cli.flags import ComputeFlags, LoopFlags, SearleFlags
+from cig.cli.flags import LoopFlags, SearleFlags
 from cig.cli.terminal import messages_on_stderr
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
-from cig.runtime import measured, say
+from cig.runtime import Compute, measured, say
 from training_sdxl import CASES, RANK, counted, sdxl, yes
 
 STEPS = 4
@@ -55,7 +55,7 @@ def oti(parts: Path, out: Path) -> int:
     words: dict[str, Any] = {"clip": f"{parts}/clip", **said, "limit": 32, "batch_size": 32, "steps": STEPS}
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
-    train_oti.oti("icons/train", out=out, compute=ComputeFlags(device="cpu"), **words)
+    train_oti.oti("icons/train", out=out, compute=Compute(device="cpu"), **words)
     write_json(out / "training.json", {"steps": STEPS, "seconds": time.monotonic() - started})
     return 32
 
@@ -122,7 +122,7 @@ def make_words(parts: Path) -> None:
     write_bytes(parts / "names.txt", "".join(f"{name}\n" for name in NAMES).encode())
     lines = [json.dumps({"concept": name, "phrases": [f"a photo of {name} that is red"]}) for name in NAMES]
     write_bytes(parts / PHRASES, "".join(f"{line}\n" for line in lines).encode())
-    seen: dict[str, Any] = {"clip": f"{parts}/clip", "limit": PICTURES, "compute": ComputeFlags(device="cpu")}
+    seen: dict[str, Any] = {"clip": f"{parts}/clip", "limit": PICTURES, "compute": Compute(device="cpu")}
     train_words.concepts("icons/train", vocabulary=f"{parts}/names.txt", k=len(NAMES), out=parts / CONCEPTS, **seen)
     said: dict[str, Any] = {"concepts": parts / CONCEPTS, "phrases": parts / PHRASES}
     train_oti.oti("icons/train", out=parts / "words", steps=1, **said, **seen)

@@ -76,6 +76,12 @@ def check_members(value: object, members: Iterable[str], name: str, wanted: str)
         raise WrongTypeError(f"{name} should be {wanted}, not {reprlib.repr(value)} ({type(value).__name__})")
 
 
+def at_least_1(flag: str, value: int) -> None:
+    """Raise UsageError unless a flag's value is 1 or more."""
+    if value < 1:
+        raise UsageError(f"{flag} {value}: at least 1")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ' Did you mean "val"? Choose from: train, val.', the end of an error about a wrong name."""
     choices = list(choices)

@@ -15,15 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from cig.errors import UsageError, did_you_mean
+from cyclopts import Parameter
+
+from cig.errors import UsageError, at_least_1, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 Seeds = Literal["published", "per-query"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 DTYPES = ("float32", "float16", "bfloat16")
 LOG = logging.getLogger("cig")
 
@@ -327,19 +330,53 @@ def free_memory() -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how fast."""
+    """The device and its precision, and how much is read and computed at once."""
 
     device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int = 32
-    workers: int = 4
-    cache_dir: Path | None = None  # of the hub
+    "cuda, cuda:1, mps, cpu; auto takes a GPU where there is one."
+    dtype: Dtype = "auto"
+    "auto: what the paper used on a GPU, float32 on a CPU."
+    num_workers: Annotated[int, Parameter(alias="--workers")] = 4
+    "Threads that decode pictures."
+    cache_dir: Path | None = None
+    "The hub's cache."
+    max_pixels: int = 2**28
+    "Larger pictures are refused before they are decoded."
+    batch_size: Annotated[int, Parameter(parse=False)] = 32
+    "Pictures at once: a flag of its own in each verb."
+
+    def __post_init__(self) -> None:
+        at_least_1("--batch-size", self.batch_size)
+        at_least_1("--max-pixels", self.max_pixels)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what can move a number, under the keys that result files use."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "workers": self.num_workers,
+            "cache_dir": self.cache_dir,
+        }
 
 
 @dataclass(frozen=True)
 class Work:
-    """Which share of the work is done, and what of it again."""
+    """Which share of the work a run does, and what it makes again."""
 
-    shard: Shard | None = None
-    overwrite: bool = False  # make everything again, with other settings if need be
-    retry_rejected: bool = False  # go on with the next seeds for queries without an accepted picture
+    shard: str = "1/1"
+    """I/N: do this share of the batches, counted from 1; shards may run side by side into one folder, all at one
+    --batch-size: at another the shares are others."""
+    overwrite: bool = False
+    """Make everything again, with other settings if need be. Where that was stopped, with other settings, the same
+    again goes on."""
+    retry_rejected: Annotated[bool, Parameter(parse=False)] = False
+    "Go on with the next seeds for queries without an accepted picture."
+
+    def __post_init__(self) -> None:
+        Shard.parse(self.shard)
+
+    @property
+    def share(self) -> Shard:
+        """The shard, parsed."""
+        return Shard.parse(self.shard)

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 
 from cig.cli import train_oti as oti_verb
-from cig.cli.flags import ComputeFlags, WorkFlags
 from cig.cli.main import main
 from cig.errors import IncompleteError, MismatchError, NotFoundError, UsageError
 from cig.methods.oti import check_content, read_words
 from cig.models.clip import load_clip
-from cig.runtime import Shard
+from cig.runtime import Compute, Shard, Work
 from cig.training.data.pictures import load_pictures, load_references
 from cig.training.data.templates import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
 from cig.training.loop import DivergedError
@@ -26,7 +25,7 @@ from cig.training.objectives.oti import Recipe, invert, losses_of, need_apart, t
 
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")
-CPU = ComputeFlags(device="cpu", num_workers=1)
+CPU = Compute(device="cpu", num_workers=1)
 CONCEPTS = {f"n0{i}/{name}.png": ("cat", "dog") for i in (1, 2) for name in "abc"}
 PHRASES = {"cat": ("a cat that sleeps", "a photo of a cat"), "dog": ("a dog that barks",)}
 
@@ -312,7 +311,7 @@ def test_wrong_calls(world, folder, tmp_path):
     with pytest.raises(UsageError, match="--steps 0"):
         oti_verb.oti(str(folder), steps=0, **asked)
     with pytest.raises(UsageError, match="I/N"):
-        oti_verb.oti(str(folder), work=WorkFlags(shard="3/2"), **asked)
+        oti_verb.oti(str(folder), work=Work(shard="3/2"), **asked)
     with pytest.raises(NotFoundError):
         oti_verb.oti(str(folder), references=True, **asked)
     with pytest.raises(UsageError, match=r"say nothing of these 6 pictures \(n01/a.png: it has no concepts\)"):

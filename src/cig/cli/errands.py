@@ -22,10 +22,10 @@ from cig.cli.flags import (
     ImagineFlags,
     Name,
     RunSearchFlags,
-    at_least_1,
+    computing,
 )
-from cig.errors import IncompleteError, UsageError
-from cig.runtime import say
+from cig.errors import IncompleteError, UsageError, at_least_1
+from cig.runtime import Compute, say
 
 
 def demo(
@@ -35,7 +35,7 @@ def demo(
     text: str | None = None,
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
     out: Path = Path("outputs/demo"),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     batch_size: int = 256,
 ) -> None:
     """Composed retrieval over icons, with what the package ships: no network, nothing of yours, two minutes.
@@ -60,23 +60,23 @@ def demo(
     from cig.pipelines import demo as room
     from cig.pipelines.search import to_text
 
-    asked = compute.asked(batch_size)
+    compute = computing(compute, batch_size)
     if query is not None or text is not None:
         if not query or query.isspace():
             raise UsageError("which icon should it start from? Name it with --query: --query folder")
         if not text or text.isspace():
             raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
         at_least_1("-k", k)
-        print(to_text(room.ask(query, text, out, k=k, compute=asked).hits))
+        print(to_text(room.ask(query, text, out, k=k, compute=compute).hits))
     else:
-        print(room.to_text(room.run(out, full, asked)))
+        print(room.to_text(room.run(out, full, compute)))
 
 
 def compare(
     *inputs: str,
     data: DataFlags = DataFlags(),
     contest: ContestFlags = ContestFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     gallery: Literal["full", "val"] | None = None,
     batch_size: int = 32,
     qrels: Path | None = None,
@@ -118,7 +118,7 @@ def compare(
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
     asked = data.asked(inputs[0] if inputs else None, None, gallery)
     comparing, cache = contest.asked(asked.name), contest.feature_cache
-    comparison = compare(asked, compute.asked(batch_size), comparing, cache=cache, json=json, reports=report)
+    comparison = compare(asked, computing(compute, batch_size), comparing, cache=cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
         if row.branch:
             say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")
@@ -143,7 +143,7 @@ def search(
     search: FindFlags = FindFlags(),
     compose: ImagineFlags = ImagineFlags(),
     generator: GenerateFlags = GenerateFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     batch_size: int = 32,
 ) -> None:
     """Composed search over a folder of your own: a picture and a sentence find the picture you mean.
@@ -188,7 +188,9 @@ def search(
     searching, composing, generation = search.asked(), compose.asked(), generator.asked()
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
-    lookup = open_gallery(finding, compute.asked(batch_size), searching, composing=composing, generation=generation)
+    lookup = open_gallery(
+        finding, computing(compute, batch_size), searching, composing=composing, generation=generation
+    )
     for note in lookup.notes():
         say(note)
     if not finding.from_lines:
@@ -209,7 +211,7 @@ def plan(
     compose: ComposeFlags = ComposeFlags(),
     generator: GenerateFlags = GenerateFlags(),
     search: RunSearchFlags = RunSearchFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     out: Path | None = None,
     batch_size: int = 4,
 ) -> None:
@@ -226,7 +228,7 @@ def plan(
 
     text, fits = plan(
         data.asked(benchmark, "cirr"),
-        compute.asked(batch_size),
+        computing(compute, batch_size),
         compose.asked(),
         generation=generator.asked(),
         searching=search.asked(),
@@ -246,7 +248,7 @@ def trial(
     compose: ComposeFlags = ComposeFlags(),
     generator: GenerateFlags = GenerateFlags(),
     search: RunSearchFlags = RunSearchFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     out: Path | None = None,
     top: int = 6,
     batch_size: int = 4,
@@ -294,8 +296,8 @@ def trial(
     at_least_1("--search-batch-size", search_batch_size)
     searching = replace(search.asked(), pseudo_targets=generated_image_dir)
     trying = Trying(pictures, queries, searching, compose.asked(), generator.asked(), top)
-    asked, work = compute.asked(batch_size), Work(retry_rejected=retry_rejected)
-    verdict = trial(trying, asked, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
+    compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
+    verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
     print("\n".join(verdict.words))
 
 
@@ -304,7 +306,7 @@ def check(
     /,
     *,
     data: DataFlags = DataFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     json: Path | None = None,
 ) -> None:
     """What of a dataset is missing, broken or odd, what mends it, and on how many queries an evaluation would stand.
@@ -317,7 +319,7 @@ def check(
     from cig.benchmarks._check import picture_set, to_text
     from cig.pipelines.check import check, need_whole
 
-    checkups = check(data.asked(benchmark), compute.asked(1), json=json)
+    checkups = check(data.asked(benchmark), computing(compute, 1), json=json)
     for checkup in checkups:
         print(to_text(checkup))
     print(f"picture set {picture_set(checkups)}")
@@ -329,7 +331,7 @@ def stats(
     /,
     *,
     data: DataFlags = DataFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     gallery: Literal["full", "val"] | None = None,
     no_pictures: Annotated[bool, Flag] = False,
     json: Path | None = None,
@@ -349,7 +351,7 @@ def stats(
     from cig.pipelines.check import need_lists, stats
 
     queries = data.asked(benchmark, None, gallery)
-    described = stats(queries, compute.asked(1), json=json, pictures=not no_pictures)
+    described = stats(queries, computing(compute, 1), json=json, pictures=not no_pictures)
     print("\n\n".join(map(to_text, described)))
     need_lists(queries)
 

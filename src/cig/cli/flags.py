@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 
 from cig import config
 from cig.errors import UsageError, at_least_1
-from cig.runtime import Compute, Dtype, Work
+from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
     import torch

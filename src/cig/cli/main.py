@@ -100,7 +100,7 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
     chosen = _generator(arguments)
     for argument in arguments:
         table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
-        if not table or argument.children:
+        if not table or argument.children or not argument.parse:
             continue
         flag = argument.names[0]
         key = flag.removeprefix("--").replace("-", "_").removeprefix("search_").removeprefix("compose_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,8 +20,10 @@ from cig.cli.flags import (
     SearchFlags,
     TargetFlags,
     WorkFlags,
-    at_least_1,
+    computing,
 )
+from cig.errors import at_least_1
+from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
     from cig.pipelines._search_benchmark import Evaluation
@@ -33,8 +36,8 @@ def extract(
     data: DataFlags = DataFlags(),
     compose: ComposeFlags = ComposeFlags(),
     generator: Annotated[str, Parameter(group=GENERATE)] = "sdxl",
-    compute: ComputeFlags = ComputeFlags(),
-    work: WorkFlags = WorkFlags(),
+    compute: ComputeFlags = Compute(),
+    work: WorkFlags = Work(),
     text_embeddings_dir: Path | None = None,
     batch_size: int = 4,
 ) -> None:
@@ -50,7 +53,7 @@ def extract(
     from cig.pipelines.extract import extract
 
     queries = data.asked(benchmark, "cirr")
-    extract(queries, compute.asked(batch_size), compose.asked(), out=text_embeddings_dir, work=work.asked())
+    extract(queries, computing(compute, batch_size), compose.asked(), out=text_embeddings_dir, work=work)
 
 
 def generate(
@@ -59,8 +62,8 @@ def generate(
     *,
     data: DataFlags = DataFlags(),
     generator: GenerateFlags = GenerateFlags(),
-    compute: ComputeFlags = ComputeFlags(),
-    work: WorkFlags = WorkFlags(),
+    compute: ComputeFlags = Compute(),
+    work: WorkFlags = Work(),
     text_embeddings_dir: Path | None = None,
     save_path: Path | None = None,
     batch_size: int = 4,
@@ -83,11 +86,11 @@ def generate(
 
     generate(
         data.asked(benchmark, "cirr"),
-        compute.asked(batch_size),
+        computing(compute, batch_size),
         generator.asked(),
         embeddings=text_embeddings_dir,
         out=save_path,
-        work=work.asked(retry_rejected),
+        work=replace(work, retry_rejected=retry_rejected),
     )
 
 
@@ -98,7 +101,7 @@ def evaluate(
     data: DataFlags = DataFlags(),
     search: SearchFlags = SearchFlags(),
     targets: TargetFlags = TargetFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     gallery: Literal["full", "val"] | None = None,
     batch_size: int = 32,
     json: Path | None = None,
@@ -128,7 +131,7 @@ def evaluate(
     from cig.pipelines.evaluate import evaluate
 
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
-    show(evaluate(data.asked(benchmark, None, gallery), compute.asked(batch_size), search.asked(targets), outputs))
+    show(evaluate(data.asked(benchmark, None, gallery), computing(compute, batch_size), search.asked(targets), outputs))
 
 
 def submit(
@@ -139,7 +142,7 @@ def submit(
     data: DataFlags = DataFlags(),
     search: SearchFlags = SearchFlags(),
     targets: TargetFlags = TargetFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     batch_size: int = 32,
     output_dir: Path | None = None,
     rankings: Path | None = None,
@@ -172,7 +175,7 @@ def submit(
 
     evaluation = submit(
         data.asked(benchmark),
-        compute.asked(batch_size),
+        computing(compute, batch_size),
         search.asked(targets),
         name=submission_name,
         out=output_dir,
@@ -191,7 +194,7 @@ def run(
     compose: ComposeFlags = ComposeFlags(),
     generator: GenerateFlags = GenerateFlags(),
     search: RunSearchFlags = RunSearchFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     out: Path | None = None,
     submission_name: str | None = None,
     gallery: Literal["full", "val"] | None = None,
@@ -232,7 +235,7 @@ def run(
     out = out or queries.default_folder("runs", "val")
     evaluation = run(
         queries,
-        compute.asked(batch_size),
+        computing(compute, batch_size),
         compose.asked(),
         generation=generator.asked(),
         searching=search.asked(),

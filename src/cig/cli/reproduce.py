@@ -7,7 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComposerFlags, ComputeFlags, GeneratorFlags, at_least_1
+from cig.cli.flags import ComposerFlags, ComputeFlags, GeneratorFlags, computing
+from cig.errors import at_least_1
+from cig.runtime import Compute
 
 
 def reproduce(
@@ -20,7 +22,7 @@ def reproduce(
     search_phi: Path | None = None,
     compose: ComposerFlags = ComposerFlags(),
     generator: GeneratorFlags = GeneratorFlags(),
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
     batch_size: int = 4,
     search_batch_size: int = 32,
     out: Path = Path("outputs/reproduce"),
@@ -53,7 +55,9 @@ def reproduce(
 
     at_least_1("--search-batch-size", search_batch_size)
     models = generated_image_dir, compose.asked(), generator.asked()
-    places = Places(dataset_path, search_clip, search_phi, *models, compute.asked(batch_size), search_batch_size, out)
+    places = Places(
+        dataset_path, search_clip, search_phi, *models, computing(compute, batch_size), search_batch_size, out
+    )
     if cell:
         reproduction = room.reproduce(cell, places)
         print(reproduction.text)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import Flag, LoopFlags, at_least_1
-from cig.errors import NotFoundError, UsageError, did_you_mean
+from cig.cli.flags import Flag, LoopFlags
+from cig.errors import NotFoundError, UsageError, at_least_1, did_you_mean
 
 
 def clip(
@@ -239,7 +239,7 @@ def generator(
     place = loop.place()
     scenes = load_scenes(data, limit, frame, dataset_path, out / "pictures.json")
     frozen = getattr(torch, frozen_dtype)
-    composer = load_composer(clip, clip2, phi, phi2, place, frozen, cache_dir)
+    composer = load_composer(clip, clip2, phi=phi, phi2=phi2, device=place, dtype=frozen, cache_dir=cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None
     predicted: Prediction = "v_prediction" if prediction == "v" else "epsilon"
     recipe = Recipe(predicted, condition_dropout, min_snr, adapter, show_reference)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, at_least_1, sound_pace
-from cig.errors import IncompleteError, UsageError
+from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, computing, sound_pace
+from cig.errors import IncompleteError, UsageError, at_least_1
+from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
@@ -39,8 +40,8 @@ def oti(
     seed: int = 0,
     preprocess_type: Preprocess = "targetpad",
     published: Annotated[bool, Flag] = False,
-    compute: ComputeFlags = ComputeFlags(),
-    work: WorkFlags = WorkFlags(),
+    compute: ComputeFlags = Compute(),
+    work: WorkFlags = Work(),
 ) -> None:
     """Optimises a pseudo-word for each picture (SEARLE's OTI), for `--method oti`; a rerun continues.
 
@@ -90,7 +91,7 @@ def oti(
     from cig.training.processes import need_one
 
     need_one("train oti", "give each GPU a shard of its own: --shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1")
-    asked, share = compute.asked(batch_size), work.asked()
+    compute = computing(compute, batch_size)
     for flag, value in {"--steps": steps, "--top-concepts": top_concepts, "--limit": limit}.items():
         at_least_1(flag, 1 if value is None else value)
     sound_pace(lr, 0, weight_decay, ema)
@@ -99,11 +100,11 @@ def oti(
     book = _phrasebook(concepts, phrases, top_concepts)
     pictures = (load_references if references else load_pictures)(data, dataset_path, limit)
     _tell_phrases(book, pictures)
-    device = resolve_device(asked.device)
-    tower = load_clip(clip, device, resolve_dtype(asked.dtype, device), asked.cache_dir)
+    device = resolve_device(compute.device)
+    tower = load_clip(clip, device, resolve_dtype(compute.dtype, device), cache_dir=compute.cache_dir)
     recipe = Recipe(steps, batch_size, lr, weight_decay, ema=ema, phrase_weight=phrase_weight, seed=seed)
     sight = tower.preprocess(pad=preprocess_type == "targetpad")
-    how = (share.shard, share.overwrite, published, asked.workers)
+    how = (work.share, work.overwrite, published, compute.num_workers)
     _tell_words(train_oti(tower, pictures, recipe, out, book, sight, *how), out)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import LoopFlags, SearleFlags, ValidateFlags, at_least_1
-from cig.errors import UsageError
+from cig.cli.flags import LoopFlags, SearleFlags, ValidateFlags
+from cig.errors import UsageError, at_least_1
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
@@ -113,7 +113,7 @@ def phi(
         _refuse(objective, "pic2word or searle", {"--dataset-path": dataset_path})
     book = searle_book(searle) if objective == "searle" else None  # before a CLIP, which may be a long download
     validation = validating.asked()
-    tower = load_clip(clip, loop.place(), torch.float32, cache_dir)
+    tower = load_clip(clip, loop.place(), torch.float32, cache_dir=cache_dir)
     taught: Objective
     if book:
         taught = searle_objective(tower, data, dataset_path, searle, book, num_workers)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComputeFlags, Dtype, Flag, Preprocess, at_least_1
-from cig.errors import IncompleteError, plain
+from cig.cli.flags import ComputeFlags, Flag, Preprocess, computing
+from cig.errors import IncompleteError, at_least_1, plain
+from cig.runtime import Compute, Dtype
 
 
 def concepts(
@@ -26,7 +27,7 @@ def concepts(
     vocabulary_from: str | None = None,
     feature_cache: Path | None = None,
     batch_size: int = 32,
-    compute: ComputeFlags = ComputeFlags(),
+    compute: ComputeFlags = Compute(),
 ) -> None:
     """Finds each picture's most similar names of a vocabulary (SEARLE's concept association).
 
@@ -72,13 +73,13 @@ def concepts(
     check_form(out)
     if limit is not None:
         at_least_1("--limit", limit)
-    asked = compute.asked(batch_size)
-    device = resolve_device(asked.device)
+    compute = computing(compute, batch_size)
+    device = resolve_device(compute.device)
     found = (load_references if references else load_pictures)(pictures, dataset_path, limit)
     names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
-    tower = load_tower(clip, device, resolve_dtype(asked.dtype, device), asked.cache_dir)
+    tower = load_tower(clip, device, resolve_dtype(compute.dtype, device), compute.cache_dir)
     cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
-    made = associate(found, names, tower, pad, k, asked.batch_size, asked.workers, cache)
+    made = associate(found, names, tower, pad, k, compute.batch_size, compute.num_workers, cache)
     write_concepts(out, made)
     print(f"{out}: {len(made.pictures):,} pictures, each with {k} of {len(names.names):,} names")
     if made.unreadable:

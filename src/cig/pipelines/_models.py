@@ -29,11 +29,11 @@ def phi_checks(composing: Composing) -> list:
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
     from cig.io.feature_cache import FeatureCache
-    from cig.models.composer import lazy_composer
+    from cig.models.composer import load_composer_lazily
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)
-    return lazy_composer(
+    return load_composer_lazily(
         composing.clip,
         composing.clip2,
         *composing.phis,

@@ -20,7 +20,7 @@ from cig.types import Benchmark
 
 def check(data: Data, compute: Compute, *, json: Path | None = None) -> list[Checkup]:
     """What is missing, broken or odd in each part, what mends it, and on how many queries an evaluation would stand."""
-    checkups = [check_part(part, compute.workers, _mend(data, part)) for part in data.load("val")]
+    checkups = [check_part(part, compute.num_workers, _mend(data, part)) for part in data.load("val")]
     if json:
         write_json(json, checkups_to_json(checkups), indent=1)
     return checkups
@@ -36,7 +36,7 @@ def need_whole(checkups: list[Checkup]) -> None:
 def stats(data: Data, compute: Compute, *, json: Path | None = None, pictures: bool = True) -> list[Stats]:
     """Sizes, lengths, repetitions and oddities of every part, and, with pictures, near-duplicates."""
     oddities = getattr(data.module, "ODDITIES", ())
-    described = [describe_part(part, oddities, pictures, compute.workers) for part in data.load("val")]
+    described = [describe_part(part, oddities, pictures, compute.num_workers) for part in data.load("val")]
     if json:
         write_json(json, {part.part: to_json(part) for part in described}, indent=1)
     return described
