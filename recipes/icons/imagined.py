@@ -66,7 +66,7 @@ def sampling_of(home: Path) -> dict[str, float]:
 
 def composer_of(folder: Path) -> Composer:
     phis = folder / "pic2word-0" / "phi.safetensors", folder / "large-phi" / "phi.safetensors"
-    return load_composer(str(folder / "clip"), str(folder / "large"), *phis)
+    return load_composer(folder / "clip", folder / "large", phi=phis[0], phi2=phis[1])
 
 
 def generator_of(weights: Path, sampling: Mapping[str, float]) -> sdxl.SDXL:

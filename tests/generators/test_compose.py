@@ -17,8 +17,8 @@ from cig.types import Benchmark
 @pytest.fixture(scope="module")
 def composer(world):
     models = world / "models"
-    pair = str(models / "clip-small"), str(models / "clip-large")
-    return load_composer(*pair, models / "phi-small.pt", models / "phi-large.pt")
+    phis = {"phi": models / "phi-small.pt", "phi2": models / "phi-large.pt"}
+    return load_composer(models / "clip-small", models / "clip-large", **phis)
 
 
 @pytest.fixture

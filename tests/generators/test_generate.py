@@ -314,9 +314,8 @@ def test_seeds_per_query_do_not_depend_on_neighbours(tmp_path):
 @pytest.fixture(scope="module")
 def embeddings(world, tmp_path_factory):
     models, out = world / "models", tmp_path_factory.mktemp("embeddings")
-    composer = load_composer(
-        str(models / "clip-small"), str(models / "clip-large"), models / "phi-small.pt", models / "phi-large.pt"
-    )
+    phis = {"phi": models / "phi-small.pt", "phi2": models / "phi-large.pt"}
+    composer = load_composer(models / "clip-small", models / "clip-large", **phis)
     extract(load_benchmark("cirr/test1", world), composer, out)
     return out
 

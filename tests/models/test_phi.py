@@ -88,9 +88,8 @@ def test_orders_are_averaged_as_unit_vectors():
 
 def test_composed_embeddings_are_the_oracles(world):
     models = world / "models"
-    composer = load_composer(
-        str(models / "clip-small"), str(models / "clip-large"), models / "phi-small.pt", models / "phi-large.pt"
-    )
+    phis = {"phi": models / "phi-small.pt", "phi2": models / "phi-large.pt"}
+    composer = load_composer(models / "clip-small", models / "clip-large", **phis)
     assert composer.preprocesses[0] == Preprocess(224, rgb_first=True)
     paths = sorted((world / "CIRR/test1").glob("*.png"))[:2]
     pixels = torch.stack([composer.preprocesses[0](read_picture(path).image) for path in paths])

@@ -246,7 +246,7 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     generator = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, guidance=2.0)
     assert generator.pipeline.scheduler.config.prediction_type == {"v": "v_prediction"}.get(prediction, prediction)
     part = load_benchmark("icons/val", limit=2)
-    composer = load_composer(*(parts[name] for name in ("clip", "clip2", "phi", "phi2")))
+    composer = load_composer(**{name: parts[name] for name in ("clip", "clip2", "phi", "phi2")})
     how = Imagining(brightness_thresh=-1)
     done = imagine(part, Composed(part, composer), generator, tmp_path / "made", how)
     assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
@@ -263,7 +263,7 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     assert generator.shown
     assert generator.settings["image_guidance"] == 9.0
     part = load_benchmark("icons/val", limit=2)
-    composer = load_composer(*(parts[name] for name in ("clip", "clip2", "phi", "phi2")))
+    composer = load_composer(**{name: parts[name] for name in ("clip", "clip2", "phi", "phi2")})
     done = imagine(part, Composed(part, composer), generator, tmp_path / "made", Imagining(brightness_thresh=-1))
     assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
     composed = Composed(part, composer)(part.queries[:1])
@@ -292,7 +292,7 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     assert alone.settings["image_guidance"] == 1.0, "diffusers guides by both or by neither"
     options = {"sdxl_repo": str(home), "vae_repo": str(home / "vae"), "device": "cpu", "height": 64, "width": 64}
     cache = FeatureCache(tmp_path / "cache")
-    assert [sdxl.recall(cache, model_path=home, **options).shown for _ in range(2)] == [True, True]
+    assert [sdxl.load_lazily(cache, model_path=home, **options).shown for _ in range(2)] == [True, True]
     with pytest.raises(UsageError, match="1 or more"):
         sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, image_guidance=0.5)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import registry
 from cig.config import EMBEDDED
-from cig.errors import NotFoundError, UsageError, did_you_mean
+from cig.errors import NotFoundError, UsageError, check_type, did_you_mean
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.files import weights_at
@@ -61,23 +61,53 @@ class Option:
     is_model: bool = False  # a file, a folder or a hub id: features depend on its content, not on its name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Source:
     """The weights to load, and the device and dtype to load them with."""
 
-    clip: str | None = None
-    phi: Path | None = None
-    device: torch.device | str = "cpu"
-    dtype: str = "auto"
-    cache_dir: Path | None = None
-    preprocessing: Preprocessing | None = None
-    models: Path = field(default=Path("models"))  # folder of the phis
-    options: Mapping[str, str] = field(default_factory=dict)  # of the family, e.g. {"t": "0.5"} of slerp
+    clip: str | None  # hub id or folder
+    phi: Path | None
+    device: torch.device | str  # "auto" is the GPU if the machine has one
+    dtype: str  # "auto" is the paper's on a GPU, float32 on a CPU
+    cache_dir: Path | None  # of the hub
+    preprocessing: Preprocessing | None
+    models: Path  # folder of the phis
+    options: Mapping[str, str]  # of the family, e.g. {"t": "0.5"} of slerp
+
+    def __init__(  # written out since paths may be given as text
+        self,
+        clip: str | Path | None = None,
+        phi: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        dtype: torch.dtype | str = "auto",
+        cache_dir: str | Path | None = None,
+        preprocessing: Preprocessing | None = None,
+        models: str | Path = "models",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        fields = {
+            "clip": None if clip is None else str(clip),
+            "phi": None if phi is None else Path(phi),
+            "device": device,
+            "dtype": str(dtype).removeprefix("torch."),
+            "cache_dir": None if cache_dir is None else Path(cache_dir),
+            "preprocessing": preprocessing,
+            "models": Path(models),
+            "options": dict(options or {}),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        default = vars(Source())
+        given = ((name, value) for name, value in vars(self).items() if value != default[name])
+        return f"Source({', '.join(f'{name}={str(value)!r}' for name, value in given)})"
 
     def load_clip(self, weights: Weights, on_gpu: str = "float32") -> Clip:
         from cig.models.clip import load_clip
 
-        return load_clip(self.clip or weights.clip, *self.compute(on_gpu), self.cache_dir)
+        return load_clip(self.clip or weights.clip, *self.compute(on_gpu), cache_dir=self.cache_dir)
 
     def load_tower(self, weights: Weights) -> Tower:
         from cig.models.dual_encoder import load_tower
@@ -85,11 +115,9 @@ class Source:
         return load_tower(self.clip or weights.clip, *self.compute(), self.cache_dir)
 
     def compute(self, on_gpu: str = "float32") -> tuple[torch.device, torch.dtype]:
-        import torch
+        from cig.runtime import resolve_device, resolve_dtype
 
-        from cig.runtime import resolve_dtype
-
-        device = torch.device(self.device)
+        device = resolve_device(self.device)
         return device, resolve_dtype(self.dtype, device, on_gpu)
 
     def load_inverter(self, weights: Weights, on_gpu: str = "float32") -> Inverter:
@@ -185,6 +213,8 @@ def published_experiment(
 
 def load_method(name: str, source: Source | None = None) -> Method:
     """Load a method: load_method("searle/b32"), or load_method("searle", Source(clip=..., phi=...))."""
+    check_type(name, str, "name", 'a name, such as "searle/b32"')
+    check_type(source, (Source, type(None)), "source", "a Source, such as cig.Source(clip=..., phi=...)")
     source = source or Source()
     check_flags(name, source)
     family, variant = split_method(name)

@@ -24,7 +24,7 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
-from cig.runtime import batches, quiet_transformers
+from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
 if TYPE_CHECKING:
@@ -212,8 +212,19 @@ def pseudo_words(embedding: torch.nn.Module, places: Tensor, words: Tensor | Non
             handle.remove()
 
 
-def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Clip:
-    """A CLIP by hub id or folder.
+def load_clip(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str = "float32",
+    *,
+    cache_dir: str | Path | None = None,
+) -> Clip:
+    """Load a CLIP by hub id or folder.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto": the GPU if the machine has one.
+        dtype: "float32", "float16", "bfloat16", or "auto": float32.
+        cache_dir: of the hub.
 
     Raises:
         NotFoundError: neither a folder nor a hub id that can be reached.
@@ -221,6 +232,9 @@ def load_clip(source: str, device: torch.device, dtype: torch.dtype, cache_dir: 
     """
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
+    source, cache_dir = str(source), None if cache_dir is None else Path(cache_dir)
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
     quiet_transformers()
     text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
     vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)

@@ -60,31 +60,36 @@ class Composer:
 
 
 def load_composer(
-    clip: str,
-    clip2: str,
+    clip: str | Path,
+    clip2: str | Path,
+    *,
     phi: str | Path,
     phi2: str | Path,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    cache_dir: Path | None = None,
+    dtype: torch.dtype | str = "float32",
+    cache_dir: str | Path | None = None,
     preprocessing: Preprocessing = "clip",
 ) -> Composer:
-    """The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32.
+    """Load two CLIPs and their phis, which compose what conditions a generator.
+
+    The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32.
 
     Args:
-        phi, phi2: of either kind, SEARLE's and LinCIR's or Pic2Word's.
+        clip, clip2: hub ids or folders.
+        phi, phi2: files of either kind, SEARLE's and LinCIR's or Pic2Word's.
+        device, dtype, cache_dir: as in load_clip.
+        preprocessing: "clip", as published, or "targetpad".
     """
     from cig.models.clip import load_clip
 
-    device = torch.device(device)
-    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir), kind_of(Path(phi)))
-    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir), kind_of(Path(phi2)))
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir=cache_dir), kind_of(Path(phi)))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir=cache_dir), kind_of(Path(phi2)))
     composer = Composer(first, second, preprocessing)
     composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
     return composer
 
 
-def lazy_composer(
+def load_composer_lazily(
     clip: str, clip2: str, phi: Path, phi2: Path, cache: FeatureCache, cache_dir: Path | None = None, **options: Any
 ) -> Composer:
     """load_composer, but where its files were described before, they are loaded only when they are needed."""
@@ -92,7 +97,7 @@ def lazy_composer(
     phis = [identity(path, hasher=cache.file_digest) for path in (phi, phi2)]
     composer: Composer = cache.load_lazily(
         {"composer": clips + phis, "options": jsonable(options)},
-        lambda: load_composer(clip, clip2, phi, phi2, cache_dir=cache_dir, **options),
+        lambda: load_composer(clip, clip2, phi=phi, phi2=phi2, cache_dir=cache_dir, **options),
         lambda made: {"identity": made.identity, "settings": made.settings},
     )
     return composer

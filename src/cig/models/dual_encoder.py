@@ -124,7 +124,7 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, cache_dir:
     quiet_transformers()
     config = _config(source, cache_dir)
     if config is None or config.model_type == "clip":
-        return load_clip(source, device, dtype, cache_dir)
+        return load_clip(source, device, dtype, cache_dir=cache_dir)
     kind = _kind(config, source)
     own = own_preprocess(source, cache_dir)
     try:

@@ -69,7 +69,7 @@ def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
     yield _clip(clip, attempt.places, "--search-clip", get)
     if weights.phi:
         get = f"{get} {BY_HAND}" if weights.address == config.CIG_DRIVE else get
-        yield str(own.phi or Source.models / weights.phi), lambda: check_searching(own), get
+        yield str(own.phi or Source().models / weights.phi), lambda: check_searching(own), get
 
 
 def _needed_to_imagine(places: Places) -> Iterator[Need]:
