@@ -24,7 +24,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
-from cig.methods import ALIASES, check_flags, published_experiment, recall_method, split_method
+from cig.methods import ALIASES, check_flags, published_experiment, load_method_lazily, split_method
 from cig.methods._feature_files import read_table
 from cig.methods._picture_names import Names, is_of, plain_name
 from cig.methods.caption import joined
@@ -92,14 +92,14 @@ def test_what_is_remembered_answers_without_models(world, tmp_path, name):
     """A search whose features are all known loads nothing that it need not, and finds the same."""
     cache = FeatureCache(tmp_path)
     part = load_benchmarks("cirr/val", world)[0]
-    first, again = (search(part, recall_method(name, source_of(world, name), cache), cache=cache) for _ in range(2))
+    first, again = (search(part, load_method_lazily(name, source_of(world, name), cache), cache=cache) for _ in range(2))
     assert first.ids == again.ids
-    deferred = recall_method(name, source_of(world, name), cache)
+    deferred = load_method_lazily(name, source_of(world, name), cache)
     if name in ("oti", "caption"):  # they look at their files to say what is missing
         assert deferred.asks_for_queries
     elif name != "precomputed":
         search(part, deferred, cache=cache)
-        assert deferred._thing is None
+        assert deferred._model is None
 
 
 def test_a_changed_option_or_file_is_another_method(world, tmp_path):
@@ -108,7 +108,7 @@ def test_a_changed_option_or_file_is_another_method(world, tmp_path):
     part = load_benchmarks("cirr/val", world)[0]
 
     def scores(name, own):
-        return search(part, recall_method(name, own, cache), cache=cache).scores
+        return search(part, load_method_lazily(name, own, cache), cache=cache).scores
 
     halves = [scores("slerp", replace(source_of(world, "slerp"), options={"t": t})) for t in ("0.2", "0.7", "0.2")]
     assert halves[0] == halves[2] != halves[1]
@@ -626,7 +626,7 @@ def test_a_package_adds_a_method_by_name(world, tmp_path, monkeypatch):
     (tmp_path / "their_package/flip.py").write_text(
         "from cig.methods import image\n"
         "VARIANTS = image.VARIANTS\n"
-        "class Flip(image.Baseline):\n"
+        "class Flip(image.ImageOnly):\n"
         "    family = 'flip'\n"
         "    def embed_queries(self, images, captions):\n"
         "        return -super().embed_queries(images, captions)\n"
@@ -642,7 +642,7 @@ def test_a_package_adds_a_method_by_name(world, tmp_path, monkeypatch):
     assert registry.names("methods")[-2:] == ["flip", "lost"]
     part = load_benchmarks("cirr/val", world)[0]
     for name in ("flip", "their_package.flip"):
-        method = recall_method(name, source(world, False), FeatureCache())
+        method = load_method_lazily(name, source(world, False), FeatureCache())
         nearest, furthest = (search(part, own).scores[0][0] for own in (method_of(world, "image"), method))
         assert furthest < nearest
     assert registry.load("methods", "image").__name__ == "cig.methods.image"

@@ -581,7 +581,7 @@ def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_p
     code, out, err = run(capsys, *made_here(world, album, tmp_path))
     assert (code, "5 pseudo-targets" in err) == (0, True)
     assert re.search(r"cost: imagining took [\d.e-]+ s a query, with at most [\d.]+ GB in use \(cpu", out)
-    monkeypatch.setattr("cig.models.composer.lazy_composer", None)  # nothing is loaded again
+    monkeypatch.setattr("cig.models.composer.load_composer_lazily", None)  # nothing is loaded again
     monkeypatch.setattr("cig.methods.load_method_lazily", None)
     code, again, _ = run(capsys, *made_here(world, album, tmp_path))
     assert (code, again) == (0, out)

@@ -18,8 +18,9 @@ from cig.errors import NotFoundError, UsageError, check_type, did_you_mean
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.files import weights_at
-from cig.io.images import Preprocess, Preprocessing
+from cig.io.images import Preprocess
 from cig.io.json_files import read_object
+from cig.types import Preprocessing
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""What the methods without a phi share: one dual tower, its preprocessing, captions as they stand."""
+"""The base class of the methods without a phi: one dual encoder, its preprocessing, captions without a prompt."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from cig.methods import CLIPS, Source, Weights
 from cig.methods._inversion import over_orders
 from cig.models.prompts import prompts
+from cig.types import Described
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 VARIANTS = {name: Weights(clip) for name, clip in CLIPS.items()}
 
 
-class DualTower:
-    """A subclass says what a query is made of. `--clip` takes any dual tower of transformers: CLIP, SigLIP, ALIGN..."""
+class DualTower(Described):
+    """Subclasses define `embed_queries`. `--clip` takes any dual encoder of transformers: CLIP, SigLIP, ALIGN..."""
 
     family = ""
     uses_picture = True
@@ -37,15 +38,15 @@ class DualTower:
         return self.tower.embed_images(pixels)
 
     def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Raises UsageError for a query without a caption."""
-        return over_orders([prompts(own, "{caption}", None) for own in captions], self.tower.embed_texts)
+        """Captions -> [B, d] unit rows; raises UsageError for a query without a caption."""
+        return over_orders([prompts(texts, "{caption}", None) for texts in captions], self.tower.embed_texts)
 
     def embed_captions_or(self, otherwise: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """[B, d] unit rows: of the captions, or of `otherwise` [B, d] where a query has none."""
+        """Captions -> [B, d] unit rows; a query without a caption gets the row of `otherwise` [B, d]."""
         rows = unit(otherwise)
-        told = torch.tensor([bool(own) for own in captions])
-        if told.any():
-            rows[told] = self.embed_captions([own for own in captions if own])
+        captioned = torch.tensor([bool(texts) for texts in captions])
+        if captioned.any():
+            rows[captioned] = self.embed_captions([texts for texts in captions if texts])
         return rows
 
 

@@ -1,4 +1,4 @@
-"""Features that someone else computed: `.npz` or Parquet, read within bounds and without running what they say."""
+"""Files of features from other programs, `.npz` or Parquet. They are untrusted: bounded, and never unpickled."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from cig.errors import InputError, UsageError, reason
 from cig.io.files import read_bytes
 
 MOST_BYTES = 2**35  # of features: ten million pictures of width 768
-MOST_PACKED = 200  # times a file's size that it may unpack to
+MOST_PACKED = 200  # a file may unpack to so many times its size
 PAIRS = (("names", "features"), ("queries", "query_features"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Names [N] and features [N, d] float32, finite; queries [Q] and theirs [Q, d], none where the file has none."""
+    """Features of pictures and, if the file has them, of queries."""
 
-    names: tuple[str, ...]
-    features: NDArray[np.float32]
-    queries: tuple[str, ...]
-    query_features: NDArray[np.float32]
+    names: tuple[str, ...]  # [N] of pictures
+    features: NDArray[np.float32]  # [N, d] finite
+    queries: tuple[str, ...]  # [Q] ids
+    query_features: NDArray[np.float32]  # [Q, d] finite
 
 
 def read_table(path: Path) -> Table:
-    """A file of features.
+    """Read a file of features.
 
-    `.npz`: arrays `names` [N] and `features` [N, d], and perhaps `queries` [Q] and `query_features` [Q, d].
-    `.parquet`: columns `name` and `feature`, and perhaps `query`; where that is not null, the row is a query's.
+    `.npz`: arrays `names` [N] and `features` [N, d]; optionally `queries` [Q] and `query_features` [Q, d].
+    `.parquet`: columns `name` and `feature`; optionally `query`: a row with a query is that query's, not a picture's.
 
     Raises:
-        NotFoundError: it is not there.
-        InputError: it is neither, too large, or its parts do not fit together.
+        NotFoundError: the file does not exist.
+        InputError: the file is damaged or too large, or its parts do not fit together.
+        UsageError: the name has another suffix.
     """
     readers = {".npz": _read_npz, ".parquet": _read_parquet}
     if path.suffix not in readers:
@@ -50,17 +51,17 @@ def read_table(path: Path) -> Table:
         parts = {key: _part(arrays, key, features) for key, features in PAIRS if key in arrays or key == "names"}
     except UsageError:
         raise
-    except Exception as error:  # damaged files make their readers raise whatever
+    except Exception as error:  # on a damaged file, its reader may raise anything
         raise InputError(f"{path} cannot be read as features: {reason(error)}") from error
     names, features = parts["names"]
-    queries, own = parts.get("queries", ((), features[:0]))
-    if own.shape[1] != features.shape[1]:
-        raise InputError(f"{path}: query_features have width {own.shape[1]}, features {features.shape[1]}")
-    return Table(names, features, queries, own)
+    queries, query_features = parts.get("queries", ((), features[:0]))
+    if query_features.shape[1] != features.shape[1]:
+        raise InputError(f"{path}: query_features have width {query_features.shape[1]}, features {features.shape[1]}")
+    return Table(names=names, features=features, queries=queries, query_features=query_features)
 
 
 def _part(arrays: dict[str, Any], names: str, features: str) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Raises ValueError for what does not fit."""
+    """Return a pair of arrays, checked; raises ValueError."""
     lacking = [key for key in (names, features) if key not in arrays]
     if lacking:
         raise ValueError(f"it has no {' and no '.join(lacking)}, but {', '.join(arrays) or 'nothing'}")
@@ -74,6 +75,10 @@ def _part(arrays: dict[str, Any], names: str, features: str) -> tuple[tuple[str,
     if len(infinite):
         raise ValueError(f"the {features} of {ids[infinite[0]]} are not finite")
     return tuple(map(str, ids)), rows
+
+
+# A file of kilobytes may claim, or unpack to, more than the memory holds. So sizes are checked before anything is
+# unpacked: those in the zip's directory and in each array's header, and the number of values in Parquet's metadata.
 
 
 def _bound(unpacked: int, packed: int) -> None:
@@ -94,7 +99,7 @@ def _read_npz(data: bytes) -> dict[str, Any]:
 
 
 def _read_npy(content: bytes) -> NDArray[Any]:
-    """Its header may claim more than there is, and numpy would make room for that first."""
+    """Read an array; numpy would allocate what its header claims before it finds that the data are shorter."""
     file = io.BytesIO(content)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
@@ -117,43 +122,47 @@ def _read_parquet(data: bytes) -> dict[str, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError("Parquet is read by pyarrow: pip install pyarrow, or give an .npz") from error
-    about = parquet.ParquetFile(io.BytesIO(data))
-    _bound(_unpacked(about.metadata), len(data))
-    there = about.schema_arrow.names
-    known = [name for name in ("name", "feature", "query") if name in there]
-    if not {"name", "feature"} <= set(known):
-        raise ValueError(f"it has columns {', '.join(there)}, but wants name and feature")
-    texts = [name for name in known if name != "feature"]
-    table = parquet.ParquetFile(io.BytesIO(data), read_dictionary=texts).read(columns=known)
+    file = parquet.ParquetFile(io.BytesIO(data))
+    _bound(_unpacked(file.metadata), len(data))
+    columns = file.schema_arrow.names
+    wanted = [name for name in ("name", "feature", "query") if name in columns]
+    if not {"name", "feature"} <= set(wanted):
+        raise ValueError(f"it has columns {', '.join(columns)}, but wants name and feature")
+    texts = [name for name in wanted if name != "feature"]
+    table = parquet.ParquetFile(io.BytesIO(data), read_dictionary=texts).read(columns=wanted)
     names, rows = _column(table["name"]), np.concatenate([_matrix(chunk) for chunk in table["feature"].chunks])
-    queries = _column(table["query"]) if "query" in known else [None] * len(names)
-    asks = np.array([query is not None for query in queries], dtype=bool)
-    own = [name for name, query in zip(names, queries, strict=True) if query is None]
-    if None in own:
+    queries = _column(table["query"]) if "query" in wanted else [None] * len(names)
+    is_query = np.array([query is not None for query in queries], dtype=bool)
+    pictures = [name for name, query in zip(names, queries, strict=True) if query is None]
+    if None in pictures:
         raise ValueError("a row has neither a name nor a query")
-    pictures = {"names": own, "features": rows[~asks]}
-    return {**pictures, "queries": [q for q in queries if q is not None], "query_features": rows[asks]}
+    return {
+        "names": pictures,
+        "features": rows[~is_query],
+        "queries": [query for query in queries if query is not None],
+        "query_features": rows[is_query],
+    }
 
 
 def _unpacked(metadata: Any) -> int:
-    """At least so many bytes as it takes in memory: the numbers are counted, because runs of one are stored once."""
+    """Bound the bytes in memory from above, by the count of values: Parquet stores a run of equal ones once."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [group.column(i) for group in groups for i in range(group.num_columns)]
     return sum(max(column.total_uncompressed_size, 4 * column.num_values) for column in columns)
 
 
 def _column(column: Any) -> list[Any]:
-    """Its values; equal ones are one object, however often a small file repeats them."""
+    """Return a column's values as texts; equal ones are one object, however often a small file repeats them."""
     values: list[Any] = []
     for chunk in column.chunks:
-        own = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
-        words = [str(word) for word in own.dictionary.to_pylist()]
-        values += [None if i is None else words[i] for i in own.indices.to_pylist()]
+        encoded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
+        words = [str(word) for word in encoded.dictionary.to_pylist()]
+        values += [None if i is None else words[i] for i in encoded.indices.to_pylist()]
     return values
 
 
 def _matrix(chunk: Any) -> NDArray[Any]:
-    """A list column as [n, d]."""
+    """Return a list column as [n, d]; raises ValueError if its rows have different widths."""
     lengths: Sequence[int | None] = chunk.value_lengths().unique().to_pylist() if len(chunk) else [0]
     if len(lengths) != 1 or lengths[0] is None:
         raise ValueError(f"features of different widths: {lengths[:5]}")

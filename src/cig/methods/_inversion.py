@@ -1,29 +1,33 @@
-"""What methods with pseudo-words share: a prompt with the word in it, in every order of the captions."""
+"""Methods with pseudo-words: prompts that hold the word, in every order of the captions; families with a phi."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from cig.io.digests import identity
 from cig.io.images import Preprocess
+from cig.methods import Source, Weights
 from cig.models.clip import Clip, Placement
 from cig.models.phi import Inverter
 from cig.models.prompts import prompts
+from cig.types import Described, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class WordMethod:
-    """Search by T(prompt with a pseudo-word), however the word was found."""
+class WordMethod(Described):
+    """Search by T(prompt with a pseudo-word), where T is the text tower; subclasses supply the words."""
 
     uses_picture = True
 
     def __init__(
-        self, name: str, clip: Clip, preprocess: Preprocess, placement: Placement, identity: Mapping[str, Any]
+        self, name: str, clip: Clip, preprocess: Preprocess, *, placement: Placement, identity: Mapping[str, Any]
     ) -> None:
         self.name, self.clip, self.preprocess = name, clip, preprocess
         self.placement, self.identity = placement, identity
@@ -33,46 +37,82 @@ class WordMethod:
         return self.clip.embed_images(pixels)
 
     def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Raises UsageError for a query without a caption."""
-        return over_orders([prompts(own, "{caption}", None) for own in captions], self.clip.embed_texts)
+        """Captions -> [B, d] unit rows; raises UsageError for a query without a caption."""
+        return over_orders([prompts(texts, "{caption}", None) for texts in captions], self.clip.embed_texts)
 
     def embed_words(self, words: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
         """Pseudo-words [B, h] and captions -> [B, d] unit rows: `a photo of $ that {caption}`, or `a photo of $`."""
 
-        def embed(texts: Sequence[str], own: Tensor) -> Tensor:
-            return self.clip.embed_texts(texts, own, self.placement)
+        def embed(texts: Sequence[str], words: Tensor) -> Tensor:
+            return self.clip.embed_texts(texts, words, self.placement)
 
-        return over_orders([prompts(own) for own in captions], embed, words)
+        return over_orders([prompts(texts) for texts in captions], embed, words)
 
 
 class InversionMethod(WordMethod):
-    """The word is phi(picture): SEARLE, LinCIR, Pic2Word, and whatever shares their form."""
+    """Search with the word phi(picture): SEARLE, LinCIR, Pic2Word, and other networks of their form."""
 
     def __init__(
         self,
         name: str,
         inverter: Inverter,
         preprocess: Preprocess,
+        *,
         placement: Placement,
         identity: Mapping[str, Any],
     ) -> None:
-        super().__init__(name, inverter.clip, preprocess, placement, identity)
+        super().__init__(name, inverter.clip, preprocess, placement=placement, identity=identity)
         self.inverter = inverter
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
         return self.embed_words(self.inverter(image_features), captions)
 
 
+@dataclass(frozen=True)
+class PhiFamily:
+    """A family of methods with a phi, as its paper searches.
+
+    Attributes:
+        targetpad: pictures are padded to 1.25, else preprocessed as by CLIP, unless the user says otherwise.
+        on_gpu: dtype of the CLIP on a GPU.
+    """
+
+    name: str
+    variants: Mapping[str, Weights]
+    placement: Placement
+    targetpad: bool = False
+    on_gpu: str = "float32"
+
+    def load(self, variant: str, source: Source) -> InversionMethod:
+        weights = self.variants[variant]
+        inverter = source.load_inverter(weights, self.on_gpu)
+        models = {
+            "clip": inverter.clip.identity,
+            "phi": identity(source.phi_file(weights)),
+            "licence": "unknown" if source.phi else weights.licence,
+        }
+        name = self.name if source.phi else f"{self.name}/{variant}"
+        return self.with_phi(inverter, name, models, preprocessing=source.preprocessing)
+
+    def with_phi(
+        self, inverter: Inverter, name: str, models: Mapping[str, Any], *, preprocessing: Preprocessing | None = None
+    ) -> InversionMethod:
+        """Build the method around a phi in memory, for example one that is being trained."""
+        pad = self.targetpad if preprocessing is None else preprocessing == "targetpad"
+        preprocess = Preprocess(inverter.clip.size, pad=pad)
+        return InversionMethod(name, inverter, preprocess, placement=self.placement, identity=models)
+
+
 def over_orders(texts: Sequence[tuple[str, ...]], embed: Callable[..., Tensor], words: Tensor | None = None) -> Tensor:
-    """[B, d] unit rows: every order of a query's captions is encoded, unit features are averaged and normalised.
+    """Encode every order of a query's captions, then average and normalise the unit features: [B, d] unit rows.
 
     Args:
         texts: for each query, its texts in every order.
-        embed: (texts) -> [N, d], or (texts, the words of their queries).
+        embed: (texts) -> [N, d], or (texts, the words of their queries) -> [N, d].
         words: [B, h], or None.
     """
-    owner = [i for i, own in enumerate(texts) for _ in own]
-    flat = [text for own in texts for text in own]
+    owner = [query for query, orders in enumerate(texts) for _ in orders]
+    flat = [text for orders in texts for text in orders]
     features = nn.functional.normalize(embed(flat) if words is None else embed(flat, words[owner]), dim=-1)
     total = torch.zeros(len(texts), features.shape[-1]).index_add_(0, torch.tensor(owner, dtype=torch.long), features)
     return nn.functional.normalize(total, dim=-1)

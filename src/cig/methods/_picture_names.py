@@ -1,4 +1,4 @@
-"""Names of pictures in strangers' files: as benchmarks write them, as file names, COCO's with zeros in front or not."""
+"""Names of pictures in other programs' files: as benchmarks write them, as file names, COCO's with or without zeros."""
 
 from __future__ import annotations
 
@@ -16,68 +16,70 @@ COCO = 12  # digits of its names; a pseudo-target of query 42, 00042.png, is no 
 
 
 def plain_name(name: str) -> str:
-    """ "dev-1-0-img0" from "dev-1-0-img0.png"; "42" from COCO's "000000000042"."""
+    """Cut suffix and folders, and the zeros of COCO: "img0" from "dev/img0.png"; "42" from "000000000042"."""
     path = PurePosixPath(name)
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     return (stem.lstrip("0") or "0") if len(stem) == COCO and stem.isdecimal() else stem
 
 
 def placed_name(name: str) -> str:
-    """As `plain_name`, with the folders that a name has: "n01/7" from "./n01/7.png"."""
+    """Keep the folders of a name before its `plain_name`: "n01/7" from "./n01/7.png"."""
     folders = PurePosixPath(os.path.normpath(name)).parts[:-1]
-    return "/".join([*(own for own in folders if own not in ("/", "//", "..")), plain_name(name)])
+    return "/".join([*(folder for folder in folders if folder not in ("/", "//", "..")), plain_name(name)])
 
 
 def is_of(path: Path, name: str) -> bool:
-    """Whether a name is of this file: with folders in it, in such folders alone."""
+    """Tell whether a name means this file; a name with folders means files in such folders only."""
     return Names.of([name], path).row(path) is not None
 
 
 @dataclass(frozen=True)
 class Names:
-    """Rows of a file by the names of pictures. A name with folders in it is of a file in such folders alone."""
+    """The rows of a file by picture. A name with folders means files in such folders only."""
 
-    rows: Mapping[str, int]  # name, plain but for its folders -> row
+    rows: Mapping[str, int]  # placed_name -> row
 
     @staticmethod
     def of(names: Iterable[str], path: Path, repeats: bool = False) -> Names:
-        """As `path` lists them.
+        """Index the names that a file, `path`, lists.
 
         Args:
-            repeats: a picture may be named again, and its first row counts.
+            repeats: a picture may be named again; its first row counts.
 
         Raises:
-            InputError: two rows claim one picture.
+            InputError: two rows name one picture.
         """
         names = list(names)
-        if (again := twice(names)) and not repeats:
-            raise InputError(f"{path} has names that stand for one picture: {some(again, 5)}; keep one row for each")
+        if (repeated := repeated_names(names)) and not repeats:
+            raise InputError(f"{path} has names that stand for one picture: {some(repeated, 5)}; keep one row for each")
         rows: dict[str, int] = {}
         for row, name in enumerate(names):
             rows.setdefault(placed_name(name), row)
         return Names(rows)
 
     def row(self, path: Path) -> int | None:
-        """Of the longest name that the path ends with; of a bare name without a file, the one row that ends so."""
+        """Return the row of the longest name that the path ends with; None if there is none."""
+        # A path without a folder that does not exist is a bare name, as benchmarks write it: if only one of the rows
+        # ends with it, whatever the folders in that row, that row is meant.
         parts = Path(os.path.abspath(path)).parts
         ends = (placed_name("/".join(parts[-depth:])) for depth in range(min(self._depth, len(parts)), 0, -1))
-        found = next((self.rows[end] for end in ends if end in self.rows), None)
-        if found is None and len(path.parts) == 1 and not os.path.lexists(path):
-            return self._alone.get(plain_name(path.name))
-        return found
+        row = next((self.rows[end] for end in ends if end in self.rows), None)
+        if row is None and len(path.parts) == 1 and not os.path.lexists(path):
+            return self._unique_ends.get(plain_name(path.name))
+        return row
 
     @cached_property
     def _depth(self) -> int:
         return max((name.count("/") + 1 for name in self.rows), default=0)
 
     @cached_property
-    def _alone(self) -> dict[str, int]:
-        """Rows by the last part of their name, where that is in no other."""
-        last = Counter(name.rpartition("/")[2] for name in self.rows)
-        return {end: row for name, row in self.rows.items() if last[end := name.rpartition("/")[2]] == 1}
+    def _unique_ends(self) -> dict[str, int]:
+        """Rows by the last part of their name, if no other name ends with it."""
+        counts = Counter(name.rpartition("/")[2] for name in self.rows)
+        return {end: row for name, row in self.rows.items() if counts[end := name.rpartition("/")[2]] == 1}
 
 
-def twice(names: Iterable[str]) -> list[str]:
-    """Names that stand for a picture which an earlier one stands for."""
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """List the names of pictures that an earlier name means, too."""
     rows: dict[str, int] = {}
     return [name for row, name in enumerate(names) if rows.setdefault(placed_name(name), row) != row]

@@ -1,7 +1,7 @@
-"""The reference's own caption, joined with the relative caption: text features of `a photo of {it} that {caption}`.
+"""A caption of the reference, joined with the relative caption: text features of `a photo of {it} that {caption}`.
 
-This is SEARLE's prompt with a caption in the place of the pseudo-word, as in the baseline "Captioning" of its paper
-(Baldrati et al., ICCV 2023). The captions come from a file or from a captioner.
+This is SEARLE's prompt with a caption instead of the pseudo-word: the baseline "Captioning" of its paper (Baldrati et
+al., ICCV 2023). The captions come from a file or from a captioner.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from cig.models.captioner import Captioner
 
 OPTIONS = {
-    "captions": Option("a file of captions: a JSON object {name: caption}, or a CSV of two columns", place=True),
-    "captioner": Option("an image-to-text model of transformers, by hub id or folder", place=True),
+    "captions": Option("a file of captions: a JSON object {name: caption}, or a CSV of two columns", is_model=True),
+    "captioner": Option("an image-to-text model of transformers, by hub id or folder", is_model=True),
 }
 TEMPLATE, BARE = "a photo of {} that {}", "a photo of {}"
 
 
-class Told:
-    """Captions that a file tells."""
+class CaptionFile:
+    """Captions of pictures from a file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.identity = path, identity(path)
@@ -49,39 +49,49 @@ class Told:
         return {path: f"no caption of {path.stem} in {self.path}" for path in paths if self.names.row(path) is None}
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """Raises InputError that names every picture without a caption."""
+        """Return the captions of pictures; raises InputError that names every picture without one."""
         if lacking := self.lacking(paths):
             names = some(path.stem for path in lacking)
             raise InputError(f"{self.path} has no caption of {len(lacking)} pictures: {names}; caption them, too")
         return [self.captions[row] for row in map(self.names.row, paths) if row is not None]
 
 
-class Made:
-    """Captions that a captioner makes, once a picture."""
+class GeneratedCaptions:
+    """Captions of pictures by a captioner, which sees each picture once."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.captioner, self.identity = captioner, captioner.identity
-        self.captions: dict[str, str] = {}  # by a picture's content: another may come by its name
+        self.captions: dict[str, str] = {}  # by content, since the file of a name may be replaced
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
         return {}
 
     def of(self, paths: Sequence[Path]) -> list[str]:
-        """Raises PictureError for one that cannot be decoded."""
+        """Return the captions of pictures; raises PictureError for one that cannot be decoded."""
         pictures = {path: read_picture(path) for path in dict.fromkeys(paths)}
-        new = {own.digest: own.image for own in pictures.values() if own.digest not in self.captions}
+        new = {picture.digest: picture.image for picture in pictures.values() if picture.digest not in self.captions}
         self.captions |= dict(zip(new, self.captioner([*new.values()]) if new else (), strict=True))
         return [self.captions[pictures[path].digest] for path in paths]
 
 
-class Baseline(DualTower):
-    """A picture without a caption can be found, but not asked with."""
+class JoinedCaptions(DualTower):
+    """The method. A picture without a caption can be in the gallery, but not be a reference."""
 
     family = "caption"
     asks_for_queries = True
 
     def __init__(self, variant: str, source: Source) -> None:
-        self.captions = _captions(source)
+        options = source.options
+        if ("captions" in options) == ("captioner" in options):
+            raise UsageError("caption wants one of two: --method-option captions=FILE or captioner=HUB_ID_OR_FOLDER")
+        self.captions: CaptionFile | GeneratedCaptions
+        if "captions" in options:
+            self.captions = CaptionFile(Path(options["captions"]))
+        else:
+            from cig.models.captioner import load_captioner
+
+            captioner = load_captioner(options["captioner"], *source.compute(), source.cache_dir)
+            self.captions = GeneratedCaptions(captioner)
         super().__init__(variant, source)
         self.identity: Mapping[str, Any] = {**self.identity, "captions": self.captions.identity}
 
@@ -95,30 +105,19 @@ class Baseline(DualTower):
         queries: Sequence[Query],
         paths: Sequence[Path],
     ) -> Tensor:
-        texts = [joined(own, caption) for own, caption in zip(self.captions.of(paths), captions, strict=True)]
-        return over_orders(texts, self.tower.embed_texts)
+        pairs = zip(self.captions.of(paths), captions, strict=True)
+        return over_orders([joined(reference, texts) for reference, texts in pairs], self.tower.embed_texts)
 
 
 def joined(reference: str, captions: Sequence[str]) -> tuple[str, ...]:
-    """The texts of a query, one for each order of its relative captions; without these, the reference's alone."""
+    """Join a reference's caption with each order of the relative captions; without these, return it alone."""
     reference = reference.strip(".?, ")
     texts = tuple(TEMPLATE.format(reference, caption) for caption in join_captions(captions))
     return texts or (BARE.format(reference),)
 
 
-def _captions(source: Source) -> Told | Made:
-    given = source.options
-    if ("captions" in given) == ("captioner" in given):
-        raise UsageError("caption wants one of two: --method-option captions=FILE or captioner=HUB_ID_OR_FOLDER")
-    if "captions" in given:
-        return Told(Path(given["captions"]))
-    from cig.models.captioner import load_captioner
-
-    return Made(load_captioner(given["captioner"], *source.compute(), source.cache_dir))
-
-
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, caption); raises InputError that names what is neither."""
+    """Yield (name, caption) of each entry; raises InputError that names an entry of another form."""
     if path.suffix.lower() == ".csv":
         yield from _rows(path)
         return
@@ -141,5 +140,4 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
         raise InputError(f"{path}, line {reader.line_num}: not CSV: {reason(error)}") from error
 
 
-def load(variant: str, source: Source) -> Baseline:
-    return Baseline(variant, source)
+load = JoinedCaptions

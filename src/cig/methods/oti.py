@@ -1,8 +1,8 @@
-"""SEARLE-OTI (Baldrati et al., ICCV 2023): a pseudo-word was optimised for each picture; targetpad, at the first $.
+"""SEARLE-OTI (Baldrati et al., ICCV 2023): a pseudo-word optimised for each picture; targetpad, word at the first $.
 
 `--phi` is a folder as SEARLE's `oti_inversion.py` writes it: `ema_oti_pseudo_tokens.pt` [N, h], `image_names.pkl` and
-`hyperparameters.json`. Ours may have `.safetensors` and `image_names.json`, a list, instead. A name with folders in
-it, as of a picture somewhere below a folder, is of a file in such folders alone.
+`hyperparameters.json`. `cig train-oti` writes `.safetensors` and `image_names.json`, a list, instead. A name with
+folders means files in such folders only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from cig.errors import InputError, MismatchError, NotFoundError, some
-from cig.io.digests import Hashed, file_digest, set_digest
+from cig.io.digests import Hasher, file_digest, set_digest
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json, read_object
 from cig.io.pickles import read_pickled_names
@@ -34,7 +34,7 @@ NAMES = ("image_names.json", "image_names.pkl")
 
 @dataclass(frozen=True)
 class PseudoWords:
-    """Words of pictures, by name."""
+    """The pseudo-words of pictures, by name."""
 
     folder: Path
     names: Names
@@ -45,7 +45,7 @@ class PseudoWords:
         return {path: f"no pseudo-word of {path.stem} in {self.folder}" for path in unknown}
 
     def of(self, paths: Sequence[Path]) -> Tensor:
-        """[len(paths), h]; raises InputError that names every picture without a word."""
+        """Return the words [len(paths), h]; raises InputError that names every picture without one."""
         if lacking := self.lacking(paths):
             names = some(path.stem for path in lacking)
             raise InputError(f"{self.folder} has no pseudo-word of {len(lacking)} pictures: {names}; invert them, too")
@@ -53,7 +53,7 @@ class PseudoWords:
 
 
 class Oti(WordMethod):
-    """A picture without a word can be found, but not asked with."""
+    """The method. A picture without a word can be in the gallery, but not be a reference."""
 
     asks_for_queries = True
     words: PseudoWords
@@ -72,7 +72,7 @@ class Oti(WordMethod):
 
 
 def load(variant: str, source: Source) -> Oti:
-    assert source.phi is not None  # as check_flags made sure
+    assert source.phi is not None  # check_flags refuses an `oti` without --phi
     words = read_words(source.phi)
     if not source.clip:
         _check_clip(source.phi, variant)
@@ -85,13 +85,14 @@ def load(variant: str, source: Source) -> Oti:
     check_content(source.phi, clip)
     preprocess = Preprocess(clip.size, pad=source.preprocessing != "clip")
     models = {"clip": clip.identity, "phi": words_identity(source.phi), "licence": "unknown"}
-    method = Oti("oti" if source.clip else f"oti/{variant}", clip, preprocess, "first", models)
+    name = "oti" if source.clip else f"oti/{variant}"
+    method = Oti(name, clip, preprocess, placement="first", identity=models)
     method.words = words
     return method
 
 
 def read_words(folder: Path) -> PseudoWords:
-    """Raises NotFoundError or InputError."""
+    """Read a folder of pseudo-words; raises NotFoundError or InputError."""
     tensor, listed = _files(folder)
     names = read_pickled_names(listed) if listed.suffix == ".pkl" else read_json(listed)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -99,42 +100,42 @@ def read_words(folder: Path) -> PseudoWords:
     words = read_matrix(tensor)
     if len(names) != len(words):
         raise InputError(f"{folder}: {tensor.name} has {len(words)} rows, but {listed.name} {len(names)} names")
-    # a picture is there again as published, for FashionIQ's parts
+    # SEARLE's own files list a FashionIQ picture once for each category that it is in
     return PseudoWords(folder, Names.of(names, listed, repeats=True), words)
 
 
-def words_identity(folder: Path, hashed: Hashed = file_digest) -> dict[str, str]:
-    """What stands behind a folder of pseudo-words: the digest of its words and names."""
-    return {"source": str(folder), "sha256": set_digest(map(hashed, _files(folder)))}
+def words_identity(folder: Path, hasher: Hasher = file_digest) -> dict[str, str]:
+    """Identify a folder of pseudo-words by the digest of its words and names."""
+    return {"source": str(folder), "sha256": set_digest(map(hasher, _files(folder)))}
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    """(words, names)."""
-    return _first(folder, WORDS), _first(folder, NAMES)
+    """Return the paths of (words, names)."""
 
+    def first(names: Sequence[str]) -> Path:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise NotFoundError(f"{folder} has neither {' nor '.join(names)}; give a folder of pseudo-words with --phi")
 
-def _first(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise NotFoundError(f"{folder} has neither {' nor '.join(names)}; give a folder of pseudo-words with --phi")
+    return first(WORDS), first(NAMES)
 
 
 def _check_clip(folder: Path, variant: str) -> None:
-    """Raises MismatchError where the folder says that its words are of another CLIP."""
-    said = _hyperparameters(folder).get("clip_model_name")
-    if said not in (None, OPENAI[variant]):
-        known = {name: f"--method oti/{own}" for own, name in OPENAI.items()}
-        hint = known.get(str(said), "give that one with --clip")
+    """Raise MismatchError if the folder names another CLIP than the variant's."""
+    clip_name = _hyperparameters(folder).get("clip_model_name")
+    if clip_name not in (None, OPENAI[variant]):
+        hints = {name: f"--method oti/{other}" for other, name in OPENAI.items()}
+        hint = hints.get(str(clip_name), "give that one with --clip")
         raise MismatchError(
-            f'{folder / "hyperparameters.json"} says "{said}", but oti/{variant} is {OPENAI[variant]}: {hint}'
+            f'{folder / "hyperparameters.json"} says "{clip_name}", but oti/{variant} is {OPENAI[variant]}: {hint}'
         )
 
 
 def check_content(folder: Path, clip: Clip) -> None:
-    """Raises MismatchError where the words are of a CLIP with other weights; ours say so, published ones do not."""
-    said, own = _hyperparameters(folder).get("clip"), clip.identity.get("sha256")
-    if own and isinstance(said, str) and "@" not in said and said != own:
+    """Raise MismatchError if the words were optimised with other weights; folders of SEARLE's code do not say."""
+    recorded, digest = _hyperparameters(folder).get("clip"), clip.identity.get("sha256")
+    if digest and isinstance(recorded, str) and "@" not in recorded and recorded != digest:
         name = _hyperparameters(folder).get("clip_model_name")
         raise MismatchError(
             f"the pseudo-words in {folder} were optimised with another CLIP ({name}) than {clip.identity['source']}; "
@@ -143,8 +144,8 @@ def check_content(folder: Path, clip: Clip) -> None:
 
 
 def model_name(source: str) -> str:
-    """OpenAI's name of a CLIP, as hyperparameters.json has it; the hub id or folder of any other."""
-    return {CLIPS[own]: name for own, name in OPENAI.items()}.get(source, source)
+    """Return OpenAI's name of a CLIP, as in hyperparameters.json; the hub id or folder of any other."""
+    return {CLIPS[variant]: name for variant, name in OPENAI.items()}.get(source, source)
 
 
 def _hyperparameters(folder: Path) -> dict[str, Any]:

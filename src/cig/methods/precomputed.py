@@ -1,7 +1,7 @@
-"""Features that anyone's encoder computed, from a file: no model is loaded and no picture is opened.
+"""Features of any encoder, from a file: no model is loaded and no picture is opened.
 
-A query is made of its own feature where the file has one by its id, and of its picture's feature where the file has
-none of queries: then this is image-only retrieval, and its name says so.
+If the file has features of queries, a query takes its feature by its id. If not, it takes its picture's feature; the
+method is then image-only retrieval, and its name says so.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from cig.methods import Option, Source, Weights
 from cig.methods._dual import unit
 from cig.methods._feature_files import read_table
 from cig.methods._picture_names import Names, is_of
-from cig.types import Query
+from cig.types import Described, Query
 
 VARIANTS = {"file": Weights("")}
-OPTIONS = {"features": Option("an .npz or a Parquet file of names and features", place=True)}
+OPTIONS = {"features": Option("an .npz or a Parquet file of names and features", is_model=True)}
 
 
 @dataclass(frozen=True)
 class NoPreprocess:
-    """No pixels are looked at."""
+    """A preprocessing that refuses: the method reads no pixels."""
 
     def __call__(self, image: Any) -> Tensor:
         raise UsageError("precomputed looks at no pixels; use a method with an encoder for new pictures")
 
 
-class Precomputed:
+class Precomputed(Described):
     uses_picture = True
     asks_for_queries = True
 
     def __init__(self, path: Path) -> None:
         table = read_table(path)
-        self.path, self.names, self._known = path, table.names, Names.of(table.names, path)
+        self.path, self.names, self._rows = path, table.names, Names.of(table.names, path)
         self.features = torch.from_numpy(table.features)
         self.query_rows = {query: row for row, query in enumerate(table.queries)}
         if len(self.query_rows) < len(table.queries):
@@ -51,8 +51,8 @@ class Precomputed:
         self.identity: Mapping[str, Any] = {"features": identity(path)}
 
     def look_up(self, paths: Sequence[Path]) -> dict[Path, Tensor]:
-        """Features [d] of the pictures that the file names, as it has them: not normalised."""
-        rows = {path: self._known.row(path) for path in paths}
+        """Return the features [d] of the pictures that the file names, not normalised."""
+        rows = {path: self._rows.row(path) for path in paths}
         return {path: self.features[row] for path, row in rows.items() if row is not None}
 
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -68,18 +68,18 @@ class Precomputed:
         queries: Sequence[Query],
         paths: Sequence[Path],
     ) -> Tensor:
-        """A query's own feature is of its reference and its caption: it stands for no other picture, nor without one.
+        """As Method; a query's feature counts only with its caption and its reference, not for a pseudo-target.
 
         Raises:
             InputError: the file has features of queries, but not of these.
         """
         rows = unit(image_features)
-        own = [i for i, query in enumerate(queries) if captions[i] and is_of(paths[i], query.reference)]
-        if self.query_rows and own:
-            ids = [queries[i].id for i in own]
+        by_id = [i for i, query in enumerate(queries) if captions[i] and is_of(paths[i], query.reference)]
+        if self.query_rows and by_id:
+            ids = [queries[i].id for i in by_id]
             if lacking := [query for query in ids if query not in self.query_rows]:
                 raise InputError(f"{self.path} has no feature of {len(lacking)} queries: {some(lacking)}")
-            rows[own] = unit(self.query_features[[self.query_rows[query] for query in ids]])
+            rows[by_id] = unit(self.query_features[[self.query_rows[query] for query in ids]])
         return rows
 
 

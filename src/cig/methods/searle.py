@@ -1,33 +1,12 @@
-"""SEARLE (Baldrati et al., ICCV 2023): phi distilled from optimised words; targetpad, the word at the first $."""
+"""SEARLE (Baldrati et al., ICCV 2023): a phi distilled from OTI's words; targetpad, the word at the first $."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from cig.io.digests import identity
-from cig.io.images import Preprocess, Preprocessing
-from cig.methods import CLIPS, Source, Weights
-from cig.methods._inversion import InversionMethod
-from cig.models.phi import Inverter
+from cig.methods import CLIPS, Weights
+from cig.methods._inversion import PhiFamily
 
 _RELEASE = "https://github.com/miccunifi/SEARLE/releases/download/weights/"
 VARIANTS = {
-    "b32": Weights(CLIPS["b32"], "SEARLE_ViT-B32.pt", f"{_RELEASE}SEARLE_ViT-B32.pt", "CC BY-NC 4.0"),
-    "l14": Weights(CLIPS["l14"], "SEARLE_ViT-L14.pt", f"{_RELEASE}SEARLE_ViT-L14.pt", "CC BY-NC 4.0"),
+    variant: Weights(CLIPS[variant], file, f"{_RELEASE}{file}", licence="CC BY-NC 4.0")
+    for variant, file in (("b32", "SEARLE_ViT-B32.pt"), ("l14", "SEARLE_ViT-L14.pt"))
 }
-
-
-def load(variant: str, source: Source) -> InversionMethod:
-    weights = VARIANTS[variant]
-    inverter = source.load_inverter(weights)
-    models = {"clip": inverter.clip.identity, "phi": identity(source.phi_file(weights))}
-    licence = "unknown" if source.phi else weights.licence
-    name = "searle" if source.phi else f"searle/{variant}"
-    return around(inverter, name, {**models, "licence": licence}, source.preprocessing)
-
-
-def around(
-    inverter: Inverter, name: str, models: Mapping[str, Any], preprocessing: Preprocessing | None = None
-) -> InversionMethod:
-    """The method with a phi that is at hand."""
-    preprocess = Preprocess(inverter.clip.size, pad=preprocessing != "clip")
-    return InversionMethod(name, inverter, preprocess, "first", models)
+_FAMILY = PhiFamily("searle", VARIANTS, placement="first", targetpad=True)
+load, with_phi = _FAMILY.load, _FAMILY.with_phi

@@ -1,7 +1,7 @@
 """Spherical interpolation between the picture feature and the caption feature (Jang et al., ECCV 2024).
 
-"Spherical Linear Interpolation and Text-Anchoring for Zero-shot Composed Image Retrieval": its Slerp, with the towers
-as they are. The authors' code leaves t to the caller; t = 0.8, towards the caption, is our choice, not a published one.
+This is the Slerp of "Spherical Linear Interpolation and Text-Anchoring for Zero-shot Composed Image Retrieval", without
+its training of the towers. The authors' code leaves t to the caller; 0.8, towards the caption, is our choice.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ T = "0.8"
 PARALLEL = 0.9995  # a cosine above which the authors' code interpolates linearly
 
 
-class Baseline(DualTower):
+class SlerpFusion(DualTower):
     family = "slerp"
 
     def __init__(self, variant: str, source: Source) -> None:
-        self.t = _share(source.options.get("t", T))
+        self.t = _read_t(source.options.get("t", T))
         super().__init__(variant, source)
         self.identity = {**self.identity, "t": self.t}
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Without a caption, the picture's feature."""
+        """As Method; a query without a caption is its picture's feature."""
         return slerp(unit(image_features), self.embed_captions_or(image_features, captions), self.t)
 
 
 def slerp(v: Tensor, w: Tensor, t: float) -> Tensor:
-    """sin((1 - t) a) / sin(a) v + sin(t a) / sin(a) w, a the angle between unit rows v and w [B, d]; unit rows.
+    """Interpolate unit rows v and w [B, d]: sin((1 - t) a) / sin(a) v + sin(t a) / sin(a) w, where a is their angle.
 
-    t = 0.5 is the normalised sum. Rows that are all but parallel, or opposite, are interpolated linearly.
+    t = 0.5 gives the normalised sum. Rows that are nearly parallel, or opposite, are interpolated linearly.
     """
     cosine = (v * w).sum(-1, keepdim=True)
-    angle = cosine.clamp(-PARALLEL, PARALLEL).acos()  # the clamp keeps the branch that is not taken finite
+    angle = cosine.clamp(-PARALLEL, PARALLEL).acos()  # the clamp keeps `along` finite for rows that do not use it
     along = (torch.sin((1 - t) * angle) * v + torch.sin(t * angle) * w) / torch.sin(angle)
     return unit(torch.where(cosine.abs() > PARALLEL, (1 - t) * v + t * w, along))
 
 
-def _share(text: str) -> float:
+def _read_t(text: str) -> float:
     try:
         t = float(text)
     except ValueError:
@@ -55,5 +55,4 @@ def _share(text: str) -> float:
     return t
 
 
-def load(variant: str, source: Source) -> Baseline:
-    return Baseline(variant, source)
+load = SlerpFusion

@@ -1,15 +1,14 @@
-"""The caption alone: what a method must beat to have looked at the picture."""
+"""The caption alone: a method that looks at the picture has to beat it."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from cig.methods import Source
 from cig.methods._dual import VARIANTS as VARIANTS
 from cig.methods._dual import DualTower
 
 
-class Baseline(DualTower):
+class TextOnly(DualTower):
     family = "text"
     uses_picture = False
 
@@ -17,5 +16,4 @@ class Baseline(DualTower):
         return self.embed_captions(captions)
 
 
-def load(variant: str, source: Source) -> Baseline:
-    return Baseline(variant, source)
+load = TextOnly
