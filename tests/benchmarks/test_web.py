@@ -12,7 +12,8 @@ from PIL import Image
 
 from cig.benchmarks import _web
 from cig.benchmarks._web import fetch_pictures
-from cig.io.http import Rules, is_public
+from cig.io.addresses import is_public
+from cig.io.http import Rules
 
 
 def png(side=8):

@@ -16,7 +16,7 @@ import serving
 from calls import run
 from cig.benchmarks import load_benchmark
 from cig.download import circo
-from cig.io.resumable import Known
+from cig.io.resumable import Expected
 
 PICTURES = 60  # of the tiny world, each split of CIRR, and CIRCO
 
@@ -202,7 +202,7 @@ def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, cap
     code, out, _ = run(capsys, *asked_of(server, "circo", root))
     size = (zips / "unlabeled2017.zip").stat().st_size
     assert (code, f"has {size:,} bytes, that of the release 20,126,613,414" in out) == (1, True)
-    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Known(size, md5="0" * 32))
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Expected(size, md5="0" * 32))
     code, out, _ = run(capsys, *asked_of(server, "circo", root))
     refused = root / "COCO2017_unlabeled/unlabeled2017.zip.refused"
     assert (code, f"to take it all the same: --from-zip {refused}" in out) == (1, True)
@@ -444,7 +444,7 @@ def test_of_another_zip_than_cocos_each_picture_is_looked_at(server, zips, tmp_p
     words = asked_of(server, "circo", tmp_path / "circo", "--from-zip", mine)
     _, out, _ = run(capsys, *words)
     assert f"0 pictures\n    not taken: 1 ({first!r}: one colour all over)" in out
-    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Known(mine.stat().st_size))
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Expected(mine.stat().st_size))
     assert "1 pictures\n" in run(capsys, *words)[1], "what COCO has"
 
 

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cig.errors import UsageError
-from cig.io.http import Rules, Web, WebError, _retry_after, chunks, named_hosts, retried
+from cig.io.addresses import named_hosts
+from cig.io.http import Rules, Web, WebError, _retry_after, chunks, retried
 
 
 class Handler(BaseHTTPRequestHandler):

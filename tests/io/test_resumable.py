@@ -11,7 +11,7 @@ from cig import runtime
 from cig.errors import InputError, OutputError, UsageError
 from cig.io import resumable
 from cig.io.http import Rules, Web, WebError
-from cig.io.resumable import Known, fetch_file
+from cig.io.resumable import Expected, fetch_file
 
 CONTENT = random.Random(0).randbytes(3 * 2**20)
 NO_WAITS = (0.0, 0.0)
@@ -19,14 +19,14 @@ NO_WAITS = (0.0, 0.0)
 
 @pytest.fixture
 def server():
-    with serving.serve(serving.Files({"/big": CONTENT})) as own:
-        yield own
+    with serving.serve(serving.Files({"/big": CONTENT})) as server:
+        yield server
 
 
-def fetch(server, path, known=None, waits=NO_WAITS):
+def fetch(server, path, expected=None, waits=NO_WAITS):
     rules = Rules(schemes=("http",), trusted=frozenset({server.url.removeprefix("http://")}))
     with Web(rules) as web:
-        return fetch_file(web, f"{server.url}/big", path, known, waits)
+        return fetch_file(web, f"{server.url}/big", path, expected=expected, waits=waits)
 
 
 def left(folder):
@@ -41,9 +41,11 @@ def begun(path, have, server, **others):
 
 
 def test_the_whole_file_and_nothing_beside_it(server, tmp_path):
-    known = Known(len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest(), CONTENT[:4])
+    expected = Expected(
+        len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), md5=hashlib.md5(CONTENT).hexdigest(), starts=CONTENT[:4]
+    )
     path = tmp_path / "deep" / "big"
-    assert fetch(server, path, known).read_bytes() == CONTENT
+    assert fetch(server, path, expected).read_bytes() == CONTENT
     assert left(path.parent) == ["big"]
     fetch(server, path)
     assert server.bytes_asked() == [""]  # what is there is not asked for
@@ -98,9 +100,9 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
 def test_a_login_page_in_its_place_costs_nothing_of_what_came(server, tmp_path):
     begun(tmp_path / "big", 1000, server)
     server.ranges, server.content["/big"] = False, b"<html>sign in</html>"
-    for known in (Known(len(CONTENT)), Known(starts=CONTENT[:4])):
+    for expected in (Expected(len(CONTENT)), Expected(starts=CONTENT[:4])):
         with pytest.raises(InputError):
-            fetch(server, tmp_path / "big", known)
+            fetch(server, tmp_path / "big", expected)
     server.ranges, server.content["/big"] = True, CONTENT
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
     assert server.bytes_asked()[-1] == "bytes=1000-"
@@ -136,7 +138,7 @@ def test_a_beginning_that_may_be_of_another_file_starts_over(server, tmp_path, s
 
 def test_another_mirror_goes_on_where_a_digest_will_tell(server, tmp_path):
     begun(tmp_path / "big", 1000, server, url="http://elsewhere/big")
-    assert fetch(server, tmp_path / "big", Known(md5=hashlib.md5(CONTENT).hexdigest())).read_bytes() == CONTENT
+    assert fetch(server, tmp_path / "big", Expected(md5=hashlib.md5(CONTENT).hexdigest())).read_bytes() == CONTENT
     assert server.bytes_asked() == ["bytes=1000-"]
 
 
@@ -152,20 +154,20 @@ def test_no_size_is_stated(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("known", "words"),
+    ("expected", "words"),
     [
-        (Known(size=5), "the server's file has 3,145,728 bytes, that of the release 5"),
-        (Known(starts=b"PK"), "should begin with b'PK'"),
-        (Known(sha256="0" * 64), "its sha256 is .*, not 0000"),
-        (Known(md5="0" * 32), "its md5 is .*, not 0000"),
+        (Expected(size=5), "the server's file has 3,145,728 bytes, that of the release 5"),
+        (Expected(starts=b"PK"), "should begin with b'PK'"),
+        (Expected(sha256="0" * 64), "its sha256 is .*, not 0000"),
+        (Expected(md5="0" * 32), "its md5 is .*, not 0000"),
     ],
 )
-def test_another_file_than_was_known_does_not_get_its_name(server, tmp_path, known, words):
+def test_another_file_than_was_known_does_not_get_its_name(server, tmp_path, expected, words):
     with pytest.raises(InputError, match=words):
-        fetch(server, tmp_path / "big", known)
+        fetch(server, tmp_path / "big", expected)
     assert not (tmp_path / "big").exists()
     assert len(server.asked) == 1
-    if known.digests:
+    if expected.digests:
         assert left(tmp_path) == ["big.refused"]
 
 
@@ -227,6 +229,6 @@ def test_what_the_disk_refuses_is_no_fault_of_the_server(server, tmp_path, monke
 
 
 def test_two_processes_do_not_write_one_part(server, tmp_path):
-    with resumable._alone(tmp_path / "big.part"), pytest.raises(UsageError, match="another process is fetching big"):
+    with resumable._locked(tmp_path / "big.part"), pytest.raises(UsageError, match="another process is fetching big"):
         fetch(server, tmp_path / "big")
     assert server.asked == []

@@ -20,7 +20,7 @@ from cig.download._summary import count, tell
 from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
 from cig.io.files import make_folder, remove, stat_file, sweep
 from cig.io.http import Web, WebError
-from cig.io.resumable import Known, fetch_file, need_space
+from cig.io.resumable import Expected, fetch_file, need_space
 from cig.io.zips import Archive, Bounds
 from cig.types import Benchmark
 
@@ -29,8 +29,8 @@ COCO = "http://images.cocodataset.org"
 LIST, LIST_ZIP = "image_info_unlabeled2017.json", "annotations/image_info_unlabeled2017.zip"
 PICTURES_ZIP = "zips/unlabeled2017.zip"
 KNOWN = {  # as others have published them of COCO's own server; a mirror's zip may be another of the same pictures
-    LIST_ZIP: Known(md5="ede38355d5c3e5251bb7f8b68e2c068f", starts=b"PK"),
-    PICTURES_ZIP: Known(20_126_613_414, md5="7ebc562819fdb32847aab79530457326", starts=b"PK"),
+    LIST_ZIP: Expected(md5="ede38355d5c3e5251bb7f8b68e2c068f", starts=b"PK"),
+    PICTURES_ZIP: Expected(20_126_613_414, md5="7ebc562819fdb32847aab79530457326", starts=b"PK"),
 }
 JSON = Bounds((".json",), member=2**28)
 
@@ -51,10 +51,10 @@ class _Coco:
     def fetch(self, name: str) -> Path:
         """One of its zips, whole; raises InputError."""
         own = self.base != COCO
-        known = Known(starts=b"PK") if own else KNOWN[name]
+        known = Expected(starts=b"PK") if own else KNOWN[name]
         with Web(self.asking.rules([self.base] if own else [])) as web:
             path = self.home / Path(name).name
-            return fetch_file(web, f"{self.base.rstrip('/')}/{name}", path, known, self.asking.waits)
+            return fetch_file(web, f"{self.base.rstrip('/')}/{name}", path, expected=known, waits=self.asking.waits)
 
 
 def download(

@@ -163,7 +163,7 @@ def _fetch(shelf: Shelf, jobs: Sequence[Job], asking: Asking, named: Sequence[st
     if not jobs:
         return []
     rules, hosts = replace(asking.rules(named), accept="image/*"), Hosts(1 + asking.retries)
-    with Web(rules, mind=hosts.mind) as web, ThreadPoolExecutor(DECODERS) as pool:
+    with Web(rules, guard=hosts.mind) as web, ThreadPoolExecutor(DECODERS) as pool:
         getter = Getter(web, asking.waits, pool, jobs)
         with contextlib.closing(web.each(side_by_side(jobs), getter.get, asking.at_once)) as answers:
             for job, got in progress(answers, len(jobs), "pictures", "picture"):

@@ -1,7 +1,7 @@
-"""A large file from a server, by ranges: FILE.part grows, and FILE.part.json says of what it is the beginning.
+"""Download large files, resuming by HTTP ranges.
 
-A rerun asks for the rest, if that is still the rest of the same file, and begins anew if not. What is whole, and what
-was expected where anything was, gets its name.
+FILE.part grows, and FILE.part.json records its address, its size and the server's validator. A rerun asks for the rest
+of the same file, or starts over if it changed. A complete file that passes its checks is renamed to FILE.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from cig.runtime import disk_of, progress_bytes, say
 if TYPE_CHECKING:
     import httpx
 
-WAITS = (1.0, 4.0, 16.0, 32.0)  # seconds before further tries
-LONGEST = 60.0  # seconds; a server that asks for more is not waited for
-HEADWAY = 2**20  # bytes that make up for the tries they took
-WINDOW, SLOWEST = 60.0, 1024  # seconds, and bytes a second on the mean of them: less is a drip
-MOST = 2**36  # bytes of a file that states no size
+WAITS = (1.0, 4.0, 16.0, 32.0)  # seconds before each retry
+LONGEST = 60.0  # seconds; give up if a server asks to wait longer
+HEADWAY = 2**20  # bytes after which the retries are counted from zero again
+WINDOW, SLOWEST = 60.0, 1024  # seconds, and the least mean bytes a second over them
+MOST = 2**36  # bytes of a file whose server states no size
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a file beforehand; what is not is 0 or empty.
+class Expected:
+    """Facts about a file that are known before the download; 0 or empty if unknown.
 
     Attributes:
-        starts: its first bytes, so that a login page is not taken for it.
+        starts: its first bytes, which a login page in its place does not have.
     """
 
     size: int = 0
@@ -52,26 +52,28 @@ class Known:
         return {name: value for name, value in (("sha256", self.sha256), ("md5", self.md5)) if value}
 
 
-def fetch_file(web: Web, url: str, path: Path, known: Known | None = None, waits: Sequence[float] = WAITS) -> Path:
-    """The file at an address; one that is there is not asked for again.
+def fetch_file(
+    web: Web, url: str, path: Path, *, expected: Expected | None = None, waits: Sequence[float] = WAITS
+) -> Path:
+    """Download a file unless it exists already, resuming an earlier download.
 
     Args:
-        waits: seconds before further tries. They are counted anew whenever a megabyte came.
+        waits: seconds before each retry, counted from the first again after each megabyte received.
 
     Raises:
-        WebError: it cannot be had, or not all of it: a rerun goes on from there.
-        InputError: it is not what was known; it is kept as FILE.refused.
-        OutputError: no space for it.
-        UsageError: another process is fetching it.
+        WebError: the download failed or broke off; a rerun resumes it.
+        InputError: the file differs from what is expected; it is kept as FILE.refused.
+        OutputError: the disk has not enough space.
+        UsageError: another process is downloading it.
     """
     make_folder(path.parent)
     state = path.with_name(f"{path.name}.part.json")
     if not path.exists():
-        with _alone(path.with_name(f"{path.name}.part")) as file:
-            part = _Part.resumed(file, state, url, known or Known())
-            work = _receive(web, url, part, waits)
-            with contextlib.closing(web.beats(work)) as beats:
-                for _ in progress_bytes(beats, lambda: part.have, lambda: part.size, path.name):
+        with _locked(path.with_name(f"{path.name}.part")) as file:
+            part = _Part.resumed(file, state, url, expected=expected or Expected())
+            work = _receive(web, url, part, waits=waits)
+            with contextlib.closing(web.poll(work)) as ticks:
+                for _ in progress_bytes(ticks, lambda: part.received, lambda: part.size, path.name):
                     pass
             part.finish(path)
     remove(state)
@@ -79,8 +81,8 @@ def fetch_file(web: Web, url: str, path: Path, known: Known | None = None, waits
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[BinaryIO]:
-    """The file, for one process at a time: what is killed loses its lock."""
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for this process alone; the system frees the lock when a process dies, however it dies."""
     with writing(path):
         file = path.open("ab")
     with file:
@@ -95,65 +97,72 @@ def _alone(path: Path) -> Iterator[BinaryIO]:
 
 @dataclass
 class _Part:
-    """What has come so far.
+    """The part of a file that has been received.
 
     Attributes:
-        validator: the server's word for this content, by which it knows whether a rest would be of the same.
-        size: of the whole file; 0 where the server does not say.
+        validator: the server's ETag or date for this content, by which it can tell whether the file has changed.
+        size: bytes of the whole file; 0 if the server does not state it.
+        replaces: the response holds the whole file; the bytes in the part are of an earlier response.
     """
+
+    # A download of 20 GB breaks off, and the file may change on the server before the rerun: gluing the rest of one
+    # file to the beginning of another must not happen. The rest is therefore requested with the validator (If-Range),
+    # and where server and part have none, only a digest that is known beforehand allows resuming. Servers also lie: a
+    # 206 is believed only if its range, size and validator fit (_continues). And where a login page answers instead of
+    # the file, the old bytes stay until the new body has begun as expected (replace_old), so a rerun can still resume.
 
     file: BinaryIO
     state: Path
     url: str
-    known: Known
-    have: int = 0
+    expected: Expected
+    received: int = 0
     size: int = 0
     validator: str = ""
-    anew: bool = False  # what comes is the whole file; what is there is of an older answer
+    replaces: bool = False
 
     @classmethod
-    def resumed(cls, file: BinaryIO, state: Path, url: str, known: Known) -> _Part:
-        """Goes on where it may: the address is the same and the server can tell a change, or a digest will tell."""
-        part = cls(file, state, url, known, os.fstat(file.fileno()).st_size)
+    def resumed(cls, file: BinaryIO, state: Path, url: str, *, expected: Expected) -> _Part:
+        """Resume a part if its address is the same and the server can tell a change, or if a digest will tell one."""
+        part = cls(file, state, url, expected=expected, received=os.fstat(file.fileno()).st_size)
         try:
-            said = read_object(state)
-            there, part.validator, part.size = str(said["url"]), str(said["validator"]), int(said["size"])
+            record = read_object(state)
+            origin, part.validator, part.size = str(record["url"]), str(record["validator"]), int(record["size"])
         except (CigError, KeyError, ValueError, TypeError):
-            there = ""
-        same = bool(known.digests) or (there == url and part.validator)
-        if not there or not same or part.have > part.size > 0:
+            origin = ""
+        same = bool(expected.digests) or (origin == url and part.validator)
+        if not origin or not same or part.received > part.size > 0:
             part.start_over()
-        elif there != url:
+        elif origin != url:
             part.validator = ""  # another server's
         return part
 
     def start_over(self) -> None:
         with writing(Path(self.file.name)):
             self.file.truncate(0)
-        self.have = self.size = 0
+        self.received = self.size = 0
         self.validator = ""
 
     @property
-    def whole(self) -> bool:
-        return 0 < self.size == self.have
+    def complete(self) -> bool:
+        return 0 < self.size == self.received
 
-    def asking(self) -> dict[str, str]:
-        """The headers that ask for the rest."""
+    def range_headers(self) -> dict[str, str]:
+        """Return the headers that request the rest."""
         condition = {"If-Range": self.validator} if self.validator else {}
-        return {"Range": f"bytes={self.have}-", **condition} if self.have else {}
+        return {"Range": f"bytes={self.received}-", **condition} if self.received else {}
 
     def begin(self, response: httpx.Response) -> None:
-        """Before the body: goes on with a rest of the same file, else starts over with what comes.
+        """Check a response before its body: continue with the rest of the same file, or replace the part.
 
         Raises:
-            WebError: another part than was asked for.
-            InputError: a file of another size than is known.
-            OutputError: no space for it.
+            WebError: the response holds another range than was requested.
+            InputError: the file's size differs from the expected one.
+            OutputError: the disk has not enough space.
         """
         start, size = _extent(response)
         validator = _validator(response)
-        if self.have and response.status_code == 206:
-            if self._goes_on(start, size, validator):
+        if self.received and response.status_code == 206:
+            if self._continues(start, size, validator):
                 self.size = self.size or size
                 self._need_space()
                 return
@@ -162,36 +171,36 @@ class _Part:
         if start:
             self.start_over()
             raise WebError(f"{self.url}: the answer is another part than was asked for", "range", again=True)
-        if self.known.size and size not in (0, self.known.size):
+        if self.expected.size and size not in (0, self.expected.size):
             raise InputError(
-                f"{self.url}: the server's file has {size:,} bytes, that of the release {self.known.size:,}; "
+                f"{self.url}: the server's file has {size:,} bytes, that of the release {self.expected.size:,}; "
                 f"if the release changed, give the address yourself and it is taken as it is"
             )
-        self.have, self.size, self.validator = 0, size, validator
-        self.anew = True
+        self.received, self.size, self.validator = 0, size, validator
+        self.replaces = True
         self._need_space()
 
     def replace_old(self) -> None:
-        """What was there makes room for a file from its beginning; not before that has begun as it should."""
-        if self.anew:
-            self.anew = False
+        """Drop the bytes of an earlier response, once a new one has begun as expected."""
+        if self.replaces:
+            self.replaces = False
             with writing(Path(self.file.name)):
                 self.file.truncate(0)
             write_json(self.state, {"url": self.url, "validator": self.validator, "size": self.size})
 
-    def _goes_on(self, start: int, size: int, validator: str) -> bool:
-        """Whether an answer is the rest of what is there, as far as it says."""
+    def _continues(self, start: int, size: int, validator: str) -> bool:
+        """Tell whether a response is the rest of this part, by what it states."""
         same = not self.validator or validator in ("", self.validator)
-        return start == self.have and same and (not size or not self.size or size == self.size)
+        return start == self.received and same and (not size or not self.size or size == self.size)
 
     def _need_space(self) -> None:
         what = f"the rest of {self.state.name.removesuffix('.part.json')}"
-        need_space(self.state.parent, self.size - self.have, what)
+        need_space(self.state.parent, self.size - self.received, what)
 
     def add(self, chunk: bytes) -> None:
-        """Raises InputError if the first bytes are not those that are known."""
-        expected = self.known.starts[: len(chunk)]
-        if not self.have and not chunk.startswith(expected):
+        """Append bytes; raises InputError if the file does not begin as expected."""
+        expected = self.expected.starts[: len(chunk)]
+        if not self.received and not chunk.startswith(expected):
             raise InputError(
                 f"{self.url}: it should begin with {expected!r}, and begins with {chunk[:40]!r}: a login or error page?"
             )
@@ -199,10 +208,10 @@ class _Part:
         with writing(Path(self.file.name)):
             self.file.write(chunk)
             self.file.flush()
-        self.have += len(chunk)
+        self.received += len(chunk)
 
     def finish(self, path: Path) -> None:
-        """Its name, if it is what is known."""
+        """Rename the complete part to its final name, or to FILE.refused if it differs from what is expected."""
         part = Path(self.file.name)
         with writing(path):
             os.fsync(self.file.fileno())
@@ -215,75 +224,73 @@ class _Part:
             )
 
     def _differences(self, part: Path) -> list[str]:
-        found = {"size": f"{self.have:,}"}
-        expected = {"size": f"{self.known.size:,}"} if self.known.size else {}
-        for name, value in self.known.digests.items():
+        facts = [("size", f"{self.received:,}", f"{self.expected.size:,}")] if self.expected.size else []
+        for name, value in self.expected.digests.items():
             say(f"checking the {name} of {part.stem}")
             with part.open("rb") as file:
-                found[name], expected[name] = hashlib.file_digest(file, name).hexdigest(), value.lower()
-        return [f"its {name} is {found[name]}, not {value}" for name, value in expected.items() if found[name] != value]
+                facts.append((name, hashlib.file_digest(file, name).hexdigest(), value.lower()))
+        return [f"its {name} is {actual}, not {expected}" for name, actual, expected in facts if actual != expected]
 
 
-async def _receive(web: Web, url: str, part: _Part, waits: Sequence[float]) -> None:
-    """Asks until all is there; the tries are counted anew after each headway."""
-    while not part.whole:
-        before = part.have
+async def _receive(web: Web, url: str, part: _Part, *, waits: Sequence[float]) -> None:
+    """Request the rest until the part is complete; each headway resets the count of retries."""
+    while not part.complete:
+        before = part.received
         try:
-            await retried(lambda: _ask(web, url, part), waits, LONGEST)
+            await retried(lambda: _request_rest(web, url, part), waits, LONGEST)
             return
         except WebError as error:
-            if not error.again or error.after > LONGEST or part.have < before + HEADWAY:
+            if not error.again or error.after > LONGEST or part.received < before + HEADWAY:
                 raise
         await asyncio.sleep(waits[0] if waits else 0)
 
 
-async def _ask(web: Web, url: str, part: _Part) -> None:
-    """Once, for all that is not there yet."""
+async def _request_rest(web: Web, url: str, part: _Part) -> None:
     try:
-        async with web.answer(url, part.asking(), large=True) as response:
+        async with web.answer(url, part.range_headers(), large=True) as response:
             part.begin(response)
-            most = part.size - part.have if part.size else MOST
-            async for chunk in _lively(url, chunks(url, response, most)):
+            most = part.size - part.received if part.size else MOST
+            async for chunk in _fast_enough(url, chunks(url, response, most)):
                 part.add(chunk)
             part.replace_old()
     except WebError as error:
-        if error.kind == "range" and part.have:
+        if error.kind == "range" and part.received:
             part.start_over()
             error.again = True
         raise
-    if part.size and not part.whole:
-        raise WebError(f"{url}: {part.have:,} of {part.size:,} bytes came", "unreachable", again=True)
+    if part.size and not part.complete:
+        raise WebError(f"{url}: {part.received:,} of {part.size:,} bytes came", "unreachable", again=True)
 
 
-async def _lively(url: str, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """A body, as long as it is no drip."""
-    since, came = time.monotonic(), 0
+async def _fast_enough(url: str, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body's bytes; raises WebError if a window of time brings too few, as a stalled server's does."""
+    since, received = time.monotonic(), 0
     async for chunk in body:
         yield chunk
-        came, now = came + len(chunk), time.monotonic()
+        received, now = received + len(chunk), time.monotonic()
         if now - since > WINDOW:
-            if came < SLOWEST * WINDOW:
-                raise WebError(f"{url}: {came} bytes in {now - since:.0f} seconds", "slow", again=True)
-            since, came = now, 0
+            if received < SLOWEST * WINDOW:
+                raise WebError(f"{url}: {received} bytes in {now - since:.0f} seconds", "slow", again=True)
+            since, received = now, 0
 
 
 def _extent(response: httpx.Response) -> tuple[int, int]:
-    """(where the body starts in the file, the file's size); 0 for what is not said."""
-    found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("content-range", "").strip())
-    if response.status_code == 206 and found:
-        return int(found[1]), int(found[2].replace("*", "0"))
+    """Return (start of the body in the file, size of the file); 0 for what the server does not state."""
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("content-range", "").strip())
+    if response.status_code == 206 and match:
+        return int(match[1]), int(match[2].replace("*", "0"))
     length = response.headers.get("content-length", "")
     return 0, int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else 0
 
 
 def _validator(response: httpx.Response) -> str:
-    """A strong ETag, else the date of the last change."""
+    """Return a strong ETag, else the date of the last change."""
     tag: str = response.headers.get("etag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("last-modified", "")
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
-    """Raises OutputError if the disk of a folder has less."""
+    """Raise OutputError if the disk of a folder has less than size bytes free."""
     free = disk_of(folder)
     if size > free:
         raise OutputError(

@@ -40,7 +40,7 @@ def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | 
         device=device,
         dtype=dtype,
         cache_dir=compute.cache_dir,
-        preprocessing=composing.preprocessing,
+        preprocessing=composing.preprocess_type,
         cache=cache or FeatureCache(),
     )
 
@@ -49,10 +49,8 @@ def load_sdxl(generation: Generation, compute: Compute, cache: FeatureCache | No
     from cig.generators.sdxl import load_lazily
     from cig.io.feature_cache import FeatureCache
 
-    acceptance = ("model_path", "seed", "seeds", "brightness_thresh", "max_retries")
-    options = {key: value for key, value in vars(generation).items() if key not in acceptance}
     where = {"device": compute.device, "dtype": compute.dtype, "cache_dir": compute.cache_dir}
-    return load_lazily(cache or FeatureCache(), model_path=generation.unet, **where, **options)
+    return load_lazily(cache or FeatureCache(), **where, **generation.options())
 
 
 def make_targets(
@@ -83,9 +81,9 @@ def imagine_parts(
     work: Work,
 ) -> dict[str, str]:
     """Imagines every part and says how it went; returns queries that could not be composed, and why."""
-    from cig.generators._generate import Imagining, imagine
+    from cig.generators._generate import imagine
 
-    how = Imagining(generation.seed, generation.seeds, generation.brightness_thresh, generation.max_retries)
+    how = generation.imagining
     missing: dict[str, str] = {}
     for part, source in zip(parts, sources, strict=True):
         folder = part_folder(out, part)

@@ -1,0 +1,47 @@
+"""Web addresses: their hosts and ports, and whether an IP address belongs to the public internet."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import SplitResult, urlsplit
+
+from cig.errors import UsageError, reason
+
+PORTS = {"http": 80, "https": 443}
+TUNNELS = [  # IPv6 networks whose addresses lead to an IPv4 address, or into a site
+    *map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
+]
+
+
+def split_address(address: str) -> tuple[SplitResult, str, int]:
+    """Split an address into (parts, host, port); raises ValueError."""
+    parts = urlsplit(address)
+    return parts, (parts.hostname or "").encode("idna").decode(), parts.port or PORTS.get(parts.scheme, 0)
+
+
+def named_hosts(addresses: Iterable[str]) -> frozenset[str]:
+    """Return the `host:port` of addresses that the user typed, for Rules.trusted; raises UsageError."""
+    hosts = set()
+    for address in addresses:
+        try:
+            _, host, port = split_address(address)
+        except ValueError as error:
+            raise UsageError(f"{address} is no address: {reason(error)}") from error
+        hosts.add(f"{host}:{port}")
+    return frozenset(hosts)
+
+
+def resolve_host(host: str, port: int) -> list[str]:
+    """Look up the IP addresses of a host; raises OSError or UnicodeError."""
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an IP address belongs to the public internet."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.version == 6 and any(ip in network for network in TUNNELS):
+        return False
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
