@@ -98,7 +98,7 @@ def test_every_variant_of_every_method_is_in_it():
         for variant, weights in registry.load("methods", family).VARIANTS.items()
     }
     for name, weights in wanted.items():
-        places = {own.place for own in known if name in own.wanted_by}
+        places = {own.location for own in known if name in own.wanted_by}
         phi = {str(Path("models") / weights.phi)} if weights.phi else set()
         assert places == ({weights.clip} if weights.clip else set()) | phi, name
     assert {"searle/b32", "lincir/g14", "oti/l14"} <= set(wanted)
@@ -134,7 +134,7 @@ def test_a_new_method_shows_up_by_itself(monkeypatch):
 
 def test_places_of_cig_toml_count(place):
     (place / "cig.toml").write_text('phi_vit = "/weights/a.pt"\n[compose]\nclip2 = "someone/giga"\n')
-    wanted = {own.place: own for own in catalogue.select(["extract"])}
+    wanted = {own.location: own for own in catalogue.select(["extract"])}
     assert set(wanted) == {"/weights/a.pt", "models/phi_best_giga.pt", L14, "someone/giga"}
     assert (wanted["/weights/a.pt"].clip, wanted["/weights/a.pt"].name) == (L14, "a")
 
@@ -150,7 +150,7 @@ def test_a_generator_that_cig_toml_names_brings_its_weights(place):
         ("vae", "icons/generator/vae"),
         ("scheduler", "icons/generator"),
     }
-    assert all(own.shipped and own.found() and not own.address for own in catalogue.select(["run"]))
+    assert all(own.shipped and own.local_path() and not own.address for own in catalogue.select(["run"]))
     (place / "cig.toml").write_text('[generate]\ngenerator = "sdxl/icons"\n[compose]\nclip2 = "someone/giga"\n')
     towers = {own.name for own in catalogue.select(["extract"]) if own.kind == "tower"}
     assert towers == {"icons/clip", "someone/giga"}, "a value of one's own goes before the generator's"
@@ -277,7 +277,7 @@ def test_a_digest_that_is_known_is_held(place, release):
     release.content["/lincir_large.pt"] = content = phi_file(768, 768)
     found = fetch.fetch(one("lincir_large"), [release.url])
     assert found.state == "broken"
-    assert weights_of("lincir").sha256 in found.about
+    assert weights_of("lincir").sha256 in found.detail
     assert not Path("models/lincir_large.safetensors").exists()
     right = replace(one("lincir_large"), sha256=hashlib.sha256(content).hexdigest())
     assert fetch.fetch(right, [release.url]).state == "sound"
@@ -300,7 +300,7 @@ def test_a_release_may_not_lead_to_a_private_network(place, release):
     """As its method states it, not as the user does."""
     release.content["/own.pt"] = phi_file()
     weight = replace(one("SEARLE_ViT-B32"), address=f"https://127.0.0.1:{release.url.rpartition(':')[2]}/own.pt")
-    assert "not on the public internet" in fetch.fetch(weight).about
+    assert "not on the public internet" in fetch.fetch(weight).detail
     assert release.asked == []
 
 
@@ -311,7 +311,7 @@ def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, relea
     monkeypatch.setattr(fetch, "MOST_PHI", 1000)
     found = fetch.fetch(one("SEARLE_ViT-B32"), [release.url])
     said = "more than any phi" if size else "whose size the server does not say"
-    assert (found.state, said in found.about) == ("broken", True)
+    assert (found.state, said in found.detail) == ("broken", True)
     assert not Path("models").exists()
 
 
@@ -567,17 +567,17 @@ def test_check_of_a_broken_phi(place, capsys, content, said):
 def test_check_of_digests(place):
     """A release's known one, and the one noted when it was converted."""
     put(place / "models/lincir_large.pt", phi_file(768, 768))
-    assert weights_of("lincir").sha256 in verify.inspect(one("lincir_large")).about
+    assert weights_of("lincir").sha256 in verify.inspect(one("lincir_large")).detail
     os.remove("models/lincir_large.pt")
     put(place / "Downloads/SEARLE_ViT-B32.pt", phi_file())
     main_of = one("SEARLE_ViT-B32")
-    from cig.weights.convert import adopt_folder
+    from cig.weights.convert import import_checkpoints
 
-    (found,) = adopt_folder([main_of], place / "Downloads")
+    (found,) = import_checkpoints([main_of], place / "Downloads")
     assert (found.state, found.digest) == ("sound", hashlib.sha256(found.path.read_bytes()).hexdigest())
     weights = load_file(found.path)
     save_file({name: own + 1 for name, own in weights.items()}, found.path)
-    assert "has changed since it was converted" in verify.inspect(main_of).about
+    assert "has changed since it was converted" in verify.inspect(main_of).detail
 
 
 def test_a_phi_is_checked_against_the_clip_that_is_there(own_hub, world, place):
@@ -586,7 +586,7 @@ def test_a_phi_is_checked_against_the_clip_that_is_there(own_hub, world, place):
     fetch.fetch(one(B32))
     put(place / "models/SEARLE_ViT-B32.pt", phi_file(40, 32))
     found = verify.inspect(one("SEARLE_ViT-B32"))
-    assert (found.state, "by its configuration" in found.about) == ("sound", True)
+    assert (found.state, "by its configuration" in found.detail) == ("sound", True)
 
 
 def _damage_tail(path):
@@ -626,7 +626,7 @@ def test_check_of_a_clip_in_the_cache(own_hub, world, damage, said):
     fetch.fetch(one(L14))
     damage((hub.snapshot(L14) / "model.safetensors").resolve())
     found = verify.inspect(one(L14))
-    assert (found.state, said in found.about, found.about) == ("broken", True, found.about)
+    assert (found.state, said in found.detail, found.detail) == ("broken", True, found.detail)
 
 
 def _unet(place, world):
@@ -640,13 +640,13 @@ def test_check_of_a_unet(place, world):
     folder = _unet(place, world)
     tiny_composers(place, world)
     found = verify.inspect(one("sdxl_checkpoint"))
-    assert (found.state, "reads prompts of width 80, pooled 56" in found.about) == ("sound", True), found.about
+    assert (found.state, "reads prompts of width 80, pooled 56" in found.detail) == ("sound", True), found.detail
     (place / "cig.toml").unlink()
-    assert "it was trained with other CLIPs" in verify.inspect(one("sdxl_checkpoint")).about
+    assert "it was trained with other CLIPs" in verify.inspect(one("sdxl_checkpoint")).detail
     _damage_tail(folder / "diffusion_pytorch_model.safetensors")
-    assert "is not a whole safetensors file" in verify.inspect(one("sdxl_checkpoint")).about
+    assert "is not a whole safetensors file" in verify.inspect(one("sdxl_checkpoint")).detail
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
-    assert "pickles are not trusted" in verify.inspect(one("sdxl_checkpoint")).about
+    assert "pickles are not trusted" in verify.inspect(one("sdxl_checkpoint")).detail
 
 
 @pytest.mark.parametrize("config", [b"{", b"[]", b'{"_class_name": "UNet2DConditionModel", "down_block_types": 3}'])

@@ -70,6 +70,6 @@ def download(
     if link and not from_dir:
         raise UsageError("--link is about --from-dir FOLDER; give that, too")
     if from_dir:
-        manage.adopt(names, from_dir, link)
+        manage.import_folder(names, from_dir, link)
     else:
         manage.download(names, mirror, cache_dir)

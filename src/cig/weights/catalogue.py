@@ -1,7 +1,8 @@
-"""Every weight that a method or the generator wants: derived from what asks for it, so that a new method shows up.
+"""The catalogue of checkpoints: every file, folder and repository that a method or the generator wants.
 
-A phi is a file of a release, in ./models by default; a CLIP, a VAE and SDXL's base are hub ids or folders; the UNet
-is a folder. What is known of a release stands in its method's VARIANTS, of a hub repository in `hub.REPOS`.
+It is derived from what wants them, so a new method shows up by itself. A phi is a file of a release, in ./models by
+default; a CLIP, a VAE and SDXL's base are hub ids or folders; the UNet is a folder. A method's VARIANTS state what is
+known of a release, `hub.REPOS` what is known of a hub repository.
 """
 
 from __future__ import annotations
@@ -22,221 +23,235 @@ from cig.io.json_files import read_object
 from cig.methods import ALIASES, EMBEDDED, OUR_LICENCE, Weights
 
 Kind = Literal["phi", "tower", "unet", "vae", "scheduler"]
-COMPOSERS, GENERATORS = ("extract", "run"), ("generate", "run")  # verbs
+KINDS: tuple[Kind, ...] = ("phi", "tower", "unet", "vae", "scheduler")  # in the catalogue's order
+COMPOSERS, GENERATORS = ("extract", "run"), ("generate", "run")  # commands
 
 
 @dataclass(frozen=True)
-class Weight:
-    """One file, folder or repository, and who wants it."""
+class ModelCheckpoint:
+    """One file, folder or repository of weights, and who wants it."""
 
     name: str  # what is typed: a file's stem, a folder's name, a hub id
     kind: Kind
-    place: str  # a path, or a hub id
+    location: str  # a path, or a hub id
     address: str = ""  # of its release: an https address, or words where it is fetched by hand
     licence: str = "unknown"
     sha256: str = ""  # of the release's file, once known
     clip: str = ""  # of a phi: the CLIP that it is for
-    network: str = "phi"  # of a phi: its kind, a key of inversion.KINDS; "" for either, as a composing one may be
+    network: str = "phi"  # of a phi: its kind, a key of phi.KINDS; "" for either, as a composing one may be
     wanted_by: tuple[str, ...] = ()
 
     @property
     def on_hub(self) -> bool:
-        """Whether its place is a hub id; folders are taken as they are."""
-        return self.kind != "phi" and is_hub_id(self.place)
+        """Return whether the location is a hub id; folders are taken as they are."""
+        return self.kind != "phi" and is_hub_id(self.location)
 
     @property
     def shipped(self) -> bool:
-        return Path(self.place).is_relative_to(EMBEDDED)
+        """Return whether this package brings it."""
+        return Path(self.location).is_relative_to(EMBEDDED)
 
     @property
     def by_hand(self) -> bool:
+        """Return whether it has no address to fetch it from."""
         return not self.on_hub and not self.shipped and not self.address.startswith("https://")
 
     @property
     def file(self) -> str:
-        """What its release calls it; `unet` in its folder, for that."""
-        return Path(self.place).name
+        """Return the file's name in its release; for `unet` in a folder, the folder's."""
+        return Path(self.location).name
 
-    def found(self, cache_dir: Path | None = None) -> Path | None:
-        """The file or folder on this machine; None where it is not there."""
+    def local_path(self, cache_dir: Path | None = None) -> Path | None:
+        """Return the file or folder on this machine; None where it is missing."""
         if self.kind == "phi":
-            path = weights_at(Path(self.place))
+            path = weights_at(Path(self.location))
             return path if path.is_file() else None
-        home = hub.snapshot(self.place, cache_dir) if self.on_hub else Path(self.place)
+        home = hub.snapshot(self.location, cache_dir) if self.on_hub else Path(self.location)
         folder = home / "unet" if home and self.kind == "unet" else home
         return folder if folder and folder.is_dir() else None
 
     def widths(self) -> tuple[int, int] | None:
-        """Of a phi (input, output), which are its CLIP's; of a CLIP (picture features, words); None if not known."""
-        source = self.clip or self.place
-        return hub.repo(source).widths or (_configured(Path(source)) if self.kind in ("phi", "tower") else None)
+        """Return a phi's (input, output), which are its CLIP's, or a CLIP's (features, words); None if not known."""
+        source = self.clip or self.location
+        in_config = _configured_widths(Path(source)) if self.kind in ("phi", "tower") else None
+        return hub.repo(source).widths or in_config
 
 
-def _configured(folder: Path) -> tuple[int, int] | None:
-    """The widths that a CLIP's configuration states, without the library that would fill in what it leaves out."""
+def _configured_widths(folder: Path) -> tuple[int, int] | None:
+    """Read a CLIP's widths from its configuration, without the library that would fill in what it leaves out."""
     path = folder / "config.json"
     try:
-        described = read_object(path) if path.is_file() else {}
-        return int(described["projection_dim"]), int(described["text_config"]["hidden_size"])
+        fields = read_object(path) if path.is_file() else {}
+        return int(fields["projection_dim"]), int(fields["text_config"]["hidden_size"])
     except (CigError, KeyError, TypeError, ValueError):  # `cig models check` says what is wrong
         return None
 
 
-def catalogue() -> tuple[Weight, ...]:
-    """By kind and name; what several want is listed once."""
-    known: dict[tuple[str, str], Weight] = {}
-    for own in (*_of_methods(), *_of_composing(), *_of_generation()):
-        key = own.kind, os.path.normpath(own.place)
-        other = known.get(key)
-        known[key] = replace(other, wanted_by=_union(other.wanted_by, own.wanted_by)) if other else own
-    kinds: tuple[Kind, ...] = ("phi", "tower", "unet", "vae", "scheduler")
-    return tuple(sorted(known.values(), key=lambda own: (kinds.index(own.kind), own.shipped, own.name)))
+def catalogue() -> tuple[ModelCheckpoint, ...]:
+    """List all checkpoints by kind and name; one that several want is listed once."""
+    merged: dict[tuple[str, str], ModelCheckpoint] = {}
+    for checkpoint in (*_of_methods(), *_of_composing(), *_of_generation()):
+        key = checkpoint.kind, os.path.normpath(checkpoint.location)
+        if key in merged:
+            wanted_by = _unique((*merged[key].wanted_by, *checkpoint.wanted_by))
+            checkpoint = replace(merged[key], wanted_by=wanted_by)
+        merged[key] = checkpoint
+    return tuple(sorted(merged.values(), key=lambda entry: (KINDS.index(entry.kind), entry.shipped, entry.name)))
 
 
-def _union(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*one, *other)))
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
-def _of_methods() -> Iterator[Weight]:
+def _of_methods() -> Iterator[ModelCheckpoint]:
     for family in registry.names("methods"):
         try:
             variants = registry.load("methods", family).VARIANTS
-        except CigError:  # an installed package that is broken; asking for its method says how
+        except CigError:  # a broken plugin; naming its method shows the error
             continue
         for variant, weights in variants.items():
-            if isinstance(weights, Weights):
-                yield from _of_variant(f"{family}/{variant}", weights)
-
-
-def _of_variant(method: str, weights: Weights) -> Iterator[Weight]:
-    if weights.clip:
-        yield _repository(weights.clip, "tower", method)
-    if weights.phi:
-        yield _phi(Path("models") / weights.phi, weights, method)
+            if not isinstance(weights, Weights):
+                continue
+            method = f"{family}/{variant}"
+            if weights.clip:
+                yield _repository(weights.clip, "tower", method)
+            if weights.phi:
+                yield _phi(Path("models") / weights.phi, weights, method)
 
 
 def composing_clips() -> list[str]:
-    """The two that condition the generator; cig.toml counts, as it does below: a flag's value, and the generator's."""
-    own = Composing()
-    return [_set("compose", "clip", own.clip), _set("compose", "clip2", own.clip2)]
+    """Return the two CLIPs that condition the generator, by cig.toml, by the generator, or by default."""
+    defaults = Composing()
+    return [_setting("compose", "clip", defaults.clip), _setting("compose", "clip2", defaults.clip2)]
 
 
-def _of_composing() -> Iterator[Weight]:
+def _of_composing() -> Iterator[ModelCheckpoint]:
     keys = ("phi", "phi2"), ("phi_vit", "phi_giga")
-    for source, key, place in zip(composing_clips(), *keys, strict=True):
-        path = Path(_set("compose", key, str(config.path(place))))
-        yield from (_repository(source, "tower", verb) for verb in COMPOSERS)
+    for source, key, default in zip(composing_clips(), *keys, strict=True):
+        path = Path(_setting("compose", key, str(config.path(default))))
+        yield from (_repository(source, "tower", command) for command in COMPOSERS)
         weights = Weights(source, path.name, config.CIG_DRIVE, licence=config.CIG_LICENCE, network="")
-        yield from (_phi(path, weights, verb) for verb in COMPOSERS)
+        yield from (_phi(path, weights, command) for command in COMPOSERS)
 
 
-def _of_generation() -> Iterator[Weight]:
-    own = Generation()
-    unet = _set("generate", "model_path", str(own.unet))
-    for verb in GENERATORS:
-        facts: dict[str, Any] = {"address": config.CIG_DRIVE, "licence": config.CIG_LICENCE}
-        yield _shipped(unet, "unet", verb) or Weight(Path(unet).name, "unet", unet, wanted_by=(verb,), **facts)
-        yield _repository(_set("generate", "vae_repo", own.vae_repo), "vae", verb)
-        yield _repository(_set("generate", "sdxl_repo", own.sdxl_repo), "scheduler", verb)
+def _of_generation() -> Iterator[ModelCheckpoint]:
+    defaults = Generation()
+    unet = _setting("generate", "model_path", str(defaults.unet))
+    for command in GENERATORS:
+        yield _shipped(unet, "unet", command) or ModelCheckpoint(
+            name=Path(unet).name,
+            kind="unet",
+            location=unet,
+            address=config.CIG_DRIVE,
+            licence=config.CIG_LICENCE,
+            wanted_by=(command,),
+        )
+        yield _repository(_setting("generate", "vae_repo", defaults.vae_repo), "vae", command)
+        yield _repository(_setting("generate", "sdxl_repo", defaults.sdxl_repo), "scheduler", command)
 
 
-def _set(table: str, key: str, otherwise: str) -> str:
+def _setting(table: str, key: str, default: str) -> str:
+    """Return what stands for a flag: the environment's or cig.toml's value, else the generator's, else the default."""
     generator = config.value("generate", "generator")
-    own = config.of_generator(generator.value, table, key) if generator else None
-    found = config.value(table, key) or own
-    return found.value if found else otherwise
+    of_generator = config.of_generator(generator.value, table, key) if generator else None
+    setting = config.value(table, key) or of_generator
+    return setting.value if setting else default
 
 
-def _phi(path: Path, weights: Weights, wanter: str) -> Weight:
-    known: dict[str, Any] = {"clip": weights.clip, "network": weights.network}
-    if own := _shipped(str(path), "phi", wanter):
-        return replace(own, **known)
-    facts: dict[str, Any] = {"address": weights.address, "licence": weights.licence, "sha256": weights.sha256}
-    return Weight(path.stem, "phi", str(path), wanted_by=(wanter,), **known, **facts)
+def _phi(path: Path, weights: Weights, user: str) -> ModelCheckpoint:
+    if shipped := _shipped(str(path), "phi", user):
+        return replace(shipped, clip=weights.clip, network=weights.network)
+    return ModelCheckpoint(
+        name=path.stem,
+        kind="phi",
+        location=str(path),
+        address=weights.address,
+        licence=weights.licence,
+        sha256=weights.sha256,
+        clip=weights.clip,
+        network=weights.network,
+        wanted_by=(user,),
+    )
 
 
-def _shipped(source: str, kind: Kind, wanter: str) -> Weight | None:
-    """None where it is not what the package brings."""
+def _shipped(source: str, kind: Kind, user: str) -> ModelCheckpoint | None:
+    """Describe what the package brings, by names such as "icons/clip" and "icons/lincir"; None for anything else."""
     if not Path(source).is_relative_to(EMBEDDED):
         return None
-    return Weight(_shipped_name(Path(source)), kind, source, licence=OUR_LICENCE, wanted_by=(wanter,))
+    name = Path(source).relative_to(EMBEDDED.parent).as_posix().removesuffix("/phi.safetensors")
+    return ModelCheckpoint(name, kind, source, licence=OUR_LICENCE, wanted_by=(user,))
 
 
-def _repository(source: str, kind: Kind, wanter: str) -> Weight:
-    if own := _shipped(source, kind, wanter):
-        return own
-    address = f"{hub.HUB}/{source}" if is_hub_id(source) else ""
-    return Weight(source, kind, source, address, hub.repo(source).licence, wanted_by=(wanter,))
+def _repository(source: str, kind: Kind, user: str) -> ModelCheckpoint:
+    if shipped := _shipped(source, kind, user):
+        return shipped
+    return ModelCheckpoint(
+        name=source,
+        kind=kind,
+        location=source,
+        address=f"{hub.HUB}/{source}" if is_hub_id(source) else "",
+        licence=hub.repo(source).licence,
+        wanted_by=(user,),
+    )
 
 
-def _shipped_name(path: Path) -> str:
-    """ "icons/clip", "icons/lincir": what the package brings."""
-    return path.relative_to(EMBEDDED.parent).as_posix().removesuffix("/phi.safetensors")
-
-
-def select(names: Sequence[str]) -> tuple[Weight, ...]:
-    """Those of the catalogue that are named: by name, by file, or by who wants them; all for none.
+def select(names: Sequence[str]) -> tuple[ModelCheckpoint, ...]:
+    """Select checkpoints by their name, their file or who wants them; without names, all.
 
     Raises:
-        NotFoundError: nothing is called so.
+        NotFoundError: nothing has one of these names.
     """
-    known = catalogue()
+    checkpoints = catalogue()
     if not names:
-        return known
-    picked = [own for name in names for own in _named(name, known)]
-    return tuple(own for own in known if own in picked)
+        return checkpoints
+    selected = [checkpoint for name in names for checkpoint in _named(name, checkpoints)]
+    return tuple(checkpoint for checkpoint in checkpoints if checkpoint in selected)
 
 
-def _named(name: str, known: Sequence[Weight]) -> list[Weight]:
-    asked = ALIASES.get(name, name)
-    wanters = {asked, f"{asked}/{_first_variant(asked)}"}
-    found = [own for own in known if name in (own.name, own.file, own.place) or wanters & set(own.wanted_by)]
-    if not found:
-        choices = _union((own.name for own in known), (by for own in known for by in own.wanted_by))
+def _named(name: str, checkpoints: Sequence[ModelCheckpoint]) -> list[ModelCheckpoint]:
+    method = ALIASES.get(name, name)
+    users = {method}
+    if method in registry.names("methods"):  # as in `--method FAMILY`, the first variant is the default
+        users.add(f"{method}/{next(iter(registry.load('methods', method).VARIANTS), '')}")
+    matches = [
+        checkpoint
+        for checkpoint in checkpoints
+        if name in (checkpoint.name, checkpoint.file, checkpoint.location) or users & set(checkpoint.wanted_by)
+    ]
+    if not matches:
+        all_users = [user for checkpoint in checkpoints for user in checkpoint.wanted_by]
+        choices = _unique([*(checkpoint.name for checkpoint in checkpoints), *all_users])
         raise NotFoundError(f'no weights "{name}".{did_you_mean(name, choices)}')
-    return found
+    return matches
 
 
-def _first_variant(family: str) -> str:
-    """As in `--method FAMILY`; "" where there is no such family."""
-    if family not in registry.names("methods"):
-        return ""
-    return next(iter(registry.load("methods", family).VARIANTS), "")
+def to_text(checkpoint: ModelCheckpoint, cache_dir: Path | None = None) -> str:
+    """Describe a checkpoint: a line of facts, then where it is, where it comes from, and who wants it."""
+    path, widths = checkpoint.local_path(cache_dir), checkpoint.widths()
+    arrow = f"{widths[0]} -> {widths[1]}" if widths else ""
+    facts = [checkpoint.kind, arrow, f"licence: {checkpoint.licence}", "there" if path else "not there"]
+    location = f"{checkpoint.location} in the hub's cache" if checkpoint.on_hub else str(path or checkpoint.location)
+    source = "shipped with this package" if checkpoint.shipped else checkpoint.address or "a place of yours"
+    commit = hub.repo(checkpoint.location).commit if checkpoint.on_hub else ""
+    version = f", commit {commit}" if commit else f", sha256 {checkpoint.sha256}" if checkpoint.sha256 else ""
+    lines = [f"{checkpoint.name}: {', '.join(filter(None, facts))}", f"at {location}", f"from {source}{version}"]
+    return "\n  ".join([*lines, f"for {some(checkpoint.wanted_by, 8)}"])
 
 
-# For people and programs
-
-
-def to_text(weight: Weight, cache_dir: Path | None = None) -> str:
-    """A line of facts, then where it is looked for and got, and who wants it."""
-    found, widths = weight.found(cache_dir), weight.widths()
-    facts = [weight.kind, _arrow(widths), f"licence: {weight.licence}", "there" if found else "not there"]
-    where = f"{weight.place} in the hub's cache" if weight.on_hub else found or weight.place
-    source = "shipped with this package" if weight.shipped else weight.address or "a place of yours"
-    commit = hub.repo(weight.place).commit if weight.on_hub else ""
-    known = f", commit {commit}" if commit else f", sha256 {weight.sha256}" if weight.sha256 else ""
-    lines = [f"{weight.name}: {', '.join(filter(None, facts))}", f"at {where}", f"from {source}{known}"]
-    return "\n  ".join([*lines, f"for {some(weight.wanted_by, 8)}"])
-
-
-def _arrow(widths: tuple[int, int] | None) -> str:
-    return f"{widths[0]} -> {widths[1]}" if widths else ""
-
-
-def to_json(weight: Weight, cache_dir: Path | None = None) -> dict[str, Any]:
-    """As list and check write it; what is not known is null."""
-    found = weight.found(cache_dir)
+def to_json(checkpoint: ModelCheckpoint, cache_dir: Path | None = None) -> dict[str, Any]:
+    """Return what `cig models list --json` writes; facts that are not known are null."""
+    path = checkpoint.local_path(cache_dir)
     return {
-        "name": weight.name,
-        "kind": weight.kind,
-        "place": weight.place,
-        "there": str(found) if found else None,
-        "address": weight.address or None,
-        "commit": (hub.repo(weight.place).commit if weight.on_hub else "") or None,
-        "sha256": weight.sha256 or None,
-        "widths": weight.widths(),
-        "licence": weight.licence,
-        "by_hand": weight.by_hand,
-        "shipped": weight.shipped,
-        "wanted_by": weight.wanted_by,
+        "name": checkpoint.name,
+        "kind": checkpoint.kind,
+        "place": checkpoint.location,
+        "there": str(path) if path else None,
+        "address": checkpoint.address or None,
+        "commit": (hub.repo(checkpoint.location).commit if checkpoint.on_hub else "") or None,
+        "sha256": checkpoint.sha256 or None,
+        "widths": checkpoint.widths(),
+        "licence": checkpoint.licence,
+        "by_hand": checkpoint.by_hand,
+        "shipped": checkpoint.shipped,
+        "wanted_by": checkpoint.wanted_by,
     }

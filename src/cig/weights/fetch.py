@@ -1,6 +1,6 @@
-"""Weights from servers: a release's file, resumed and checked; a hub repository's safetensors, at a pinned commit.
+"""Fetch checkpoints: a release's file, resumed and verified; a hub repository's safetensors, at a pinned commit.
 
-How large a thing is, is said before it comes, where the server says it.
+The size is printed before a download starts, where the server states it.
 """
 
 from __future__ import annotations
@@ -13,70 +13,69 @@ from typing import Any
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, reason, some
 from cig.io import hub
+from cig.io.addresses import named_hosts
 from cig.io.files import remove
-from cig.io.http import Rules, Web, WebError, named_hosts, retried
-from cig.io.resumable import Known, fetch_file, need_space
+from cig.io.http import Rules, Web, WebError, retried
+from cig.io.resumable import Expected, fetch_file, need_space
 from cig.runtime import say
-from cig.weights.catalogue import Weight
-from cig.weights.convert import MOST_PHI, adopt_phi, stands_in_the_way
-from cig.weights.verify import Finding, State, how_to_get, inspect
+from cig.weights.catalogue import ModelCheckpoint
+from cig.weights.convert import MOST_PHI, belongs_to_user, convert_phi
+from cig.weights.verify import Inspection, State, how_to_get, inspect
 
 
-def fetch(weight: Weight, mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> Finding:
-    """Has it come to its place, and looks at it; one that is there and sound is kept.
+def fetch(checkpoint: ModelCheckpoint, mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> Inspection:
+    """Fetch a checkpoint into its location and inspect it; a sound one is kept.
 
     Args:
-        mirrors: addresses of folders that have a release's file, tried in order in the place of the release's own.
+        mirrors: addresses of folders that have a release's file, tried in order instead of the release's address.
     """
-    before = inspect(weight, cache_dir)
-    if before.state == "sound" or weight.shipped or stands_in_the_way(before):
+    before = inspect(checkpoint, cache_dir)
+    if before.state == "sound" or checkpoint.shipped or belongs_to_user(before):
         return before
-    if comes_by_hand(weight, mirrors):
+    if comes_by_hand(checkpoint, mirrors):
         if before.state == "broken":
             return before
-        return Finding(weight, "missing", before.path, "not fetched: it has no address", how_to_get(weight))
+        detail, hint = "not fetched: it has no address", how_to_get(checkpoint)
+        return Inspection(checkpoint, "missing", before.path, detail=detail, hint=hint)
     try:
-        if weight.on_hub:
-            _from_hub(weight, cache_dir)
+        if checkpoint.on_hub:
+            _from_hub(checkpoint, cache_dir)
         else:
-            own = [f"{mirror.rstrip('/')}/{weight.file}" for mirror in mirrors]
-            _from_release(weight, own or [hub.endpoint(weight.address)], bool(mirrors))
+            addresses = [f"{mirror.rstrip('/')}/{checkpoint.file}" for mirror in mirrors]
+            _from_release(checkpoint, addresses or [hub.endpoint(checkpoint.address)], bool(mirrors))
     except CigError as error:
-        return Finding(weight, _state(before, error), before.path, str(error), _next(weight, error))
-    return inspect(weight, cache_dir)
+        # A file that came and was refused is broken; where nothing came, the state is the one before.
+        came = isinstance(error, (InputError, MismatchError)) and not isinstance(error, WebError)
+        state: State = "broken" if came else before.state
+        return Inspection(checkpoint, state, before.path, detail=str(error), hint=_next_step(checkpoint, error))
+    return inspect(checkpoint, cache_dir)
 
 
-def comes_by_hand(weight: Weight, mirrors: Sequence[str] = ()) -> bool:
-    """Whether there is nobody to ask for it."""
-    return weight.by_hand and not (mirrors and weight.kind == "phi")
+def comes_by_hand(checkpoint: ModelCheckpoint, mirrors: Sequence[str] = ()) -> bool:
+    """Return whether there is no server to ask for it."""
+    return checkpoint.by_hand and not (mirrors and checkpoint.kind == "phi")
 
 
-def _state(before: Finding, error: CigError) -> State:
-    """Broken is what came and will not do; where nothing came, all is as it was."""
-    came = isinstance(error, (InputError, MismatchError)) and not isinstance(error, WebError)
-    return "broken" if came else before.state
-
-
-def _next(weight: Weight, error: CigError) -> str:
+def _next_step(checkpoint: ModelCheckpoint, error: CigError) -> str:
     if isinstance(error, WebError) and error.again:
-        return f"try again, a rerun goes on from there: {how_to_get(weight)}"
-    if weight.on_hub:
+        return f"try again, a rerun goes on from there: {how_to_get(checkpoint)}"
+    if checkpoint.on_hub:
         return "a copy's folder can be given where the hub id would be (--clip, --vae-repo, --sdxl-repo)"
-    return f"fetch {weight.file} by hand, then: cig models download {weight.name} --from-dir FOLDER"
+    return f"fetch {checkpoint.file} by hand, then: cig models download {checkpoint.name} --from-dir FOLDER"
 
 
 # A release's file
 
 
-def _from_release(weight: Weight, addresses: Sequence[str], named: bool) -> None:
-    """Raises the last address's error.
+def _from_release(checkpoint: ModelCheckpoint, addresses: Sequence[str], named: bool) -> None:
+    """Try the addresses in order; raise the last one's error.
 
     Args:
-        named: the user named these servers, which may be on a private network and speak http.
+        named: the user named these servers, so they may be on a private network and speak http.
     """
     for address in addresses:
         try:
-            _from_address(weight, address, named or address != weight.address)
+            _from_address(checkpoint, address, named or address != checkpoint.address)
             return
         except CigError as error:
             if address == addresses[-1]:
@@ -84,42 +83,46 @@ def _from_release(weight: Weight, addresses: Sequence[str], named: bool) -> None
             say(f"{error}; the next mirror is asked")
 
 
-def _from_address(weight: Weight, address: str, named: bool) -> None:
-    original = Path(weight.place).with_suffix(".release")
+def _from_address(checkpoint: ModelCheckpoint, address: str, named: bool) -> None:
+    original = Path(checkpoint.location).with_suffix(".release")
     with Web(rules(address, named)) as web:
         if not original.exists():
             size = _size(web, address)
-            say(f"{weight.file}: {size / 1e6:,.1f} MB from {address}")
-            need_space(original.parent, size, weight.file)
-            fetch_file(web, address, original, Known(size, weight.sha256))
+            say(f"{checkpoint.file}: {size / 1e6:,.1f} MB from {address}")
+            need_space(original.parent, size, checkpoint.file)
+            fetch_file(web, address, original, expected=Expected(size, checkpoint.sha256))
     try:
-        adopt_phi(weight, original, address)
+        convert_phi(checkpoint, original, address)
     finally:
-        remove(original)  # sound and converted, or not to be kept
+        remove(original)  # it was converted or refused
 
 
 def rules(address: str, named: bool) -> Rules:
-    """https alone, unless the user named an http server."""
+    """Return which addresses may be asked.
+
+    A release's address comes from a method's file, which may be a plugin's: only https, and no private network, so that
+    it cannot reach services behind the user's firewall. A mirror that the user typed is trusted as a host.
+    """
     trusted = named_hosts([address] if named else ())
     schemes = ("https", "http") if named and address.lower().startswith("http:") else ("https",)
     return Rules(schemes, trusted)
 
 
 def _size(web: Web, address: str) -> int:
-    """Bytes; raises InputError for a file that is too large, or of a server that does not say."""
+    """Ask for a file's bytes; raise InputError for one that is too large, or whose server does not state its size."""
 
     async def ask(url: str) -> int:
         async with web.answer(url) as response:
-            said = response.headers.get("content-length", "")
-            return int(said) if said.isascii() and said.isdecimal() and len(said) < 19 else 0
+            length = response.headers.get("content-length", "")
+            return int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else 0
 
-    async def asked(url: str) -> int | CigError:
+    async def ask_or_fail(url: str) -> int | CigError:
         try:
             return await retried(lambda: ask(url))
         except CigError as error:
             return error
 
-    ((_, size),) = web.each([address], asked)
+    ((_, size),) = web.each([address], ask_or_fail)
     if isinstance(size, CigError):
         raise size
     if not 0 < size <= MOST_PHI:
@@ -131,47 +134,62 @@ def _size(web: Web, address: str) -> int:
 # The hub
 
 
-def _from_hub(weight: Weight, cache_dir: Path | None) -> None:
-    """Raises NotFoundError for what the hub does not give, MismatchError for a repository without safetensors."""
+def _from_hub(checkpoint: ModelCheckpoint, cache_dir: Path | None) -> None:
+    """Fetch a repository's files at its pinned commit into the hub's cache.
+
+    A dry run comes first: it names the files and their sizes, so that pickles are refused and a full disk is noticed
+    before anything is downloaded.
+
+    Raises:
+        NotFoundError: the hub does not give the repository.
+        MismatchError: the repository has no safetensors.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    known = hub.repo(weight.place)
-    files = tuple(f"unet/{own}" for own in known.files) if weight.kind == "unet" else known.files
-    where = {"cache_dir": cache_dir, "endpoint": os.environ.get("HF_ENDPOINT") or None}
-    asked: dict[str, Any] = {"repo_id": weight.place, "revision": known.commit or None, **where}
+    repo = hub.repo(checkpoint.location)
+    patterns = [f"unet/{name}" if checkpoint.kind == "unet" else name for name in repo.files]
+    request: dict[str, Any] = {
+        "repo_id": checkpoint.location,
+        "revision": repo.commit or None,
+        "cache_dir": cache_dir,
+        "endpoint": os.environ.get("HF_ENDPOINT") or None,
+        "allow_patterns": patterns,
+    }
     try:
-        planned = snapshot_download(**asked, allow_patterns=list(files), dry_run=True)
-        names = [own.filename for own in planned]
-        if weight.kind != "scheduler" and not any(name.endswith(hub.WEIGHTS) for name in names):
-            raise MismatchError(_no_safetensors(weight, known.commit))
-        coming = [own for own in planned if own.will_download]
-        size = sum(own.file_size or 0 for own in coming)
-        say(f"{weight.place}: {len(coming)} files, {size / 1e6:,.1f} MB from the hub, {some(names, 6)}")
-        need_space(Path(cache_dir or constants.HF_HUB_CACHE), size, weight.place)
-        snapshot_download(**asked, allow_patterns=list(files))
+        planned = snapshot_download(**request, dry_run=True)
+        names = [file.filename for file in planned]
+        if checkpoint.kind != "scheduler" and not any(name.endswith(hub.WEIGHTS) for name in names):
+            raise MismatchError(_no_safetensors(checkpoint, repo.commit))
+        coming = [file for file in planned if file.will_download]
+        size = sum(file.file_size or 0 for file in coming)
+        say(f"{checkpoint.location}: {len(coming)} files, {size / 1e6:,.1f} MB from the hub, {some(names, 6)}")
+        need_space(Path(cache_dir or constants.HF_HUB_CACHE), size, checkpoint.location)
+        snapshot_download(**request)
     except CigError:
         raise
-    except Exception as error:  # the library's own, its web library's, those of the disk
-        raise _hub_error(weight, error) from error
+    except Exception as error:  # errors of the library, of its HTTP client and of the disk share no base
+        raise _hub_error(checkpoint, error) from error
 
 
-def _hub_error(weight: Weight, error: Exception) -> CigError:
-    """What the hub said, or that it did not answer: what the library says last is about its own ways around that."""
+def _hub_error(checkpoint: ModelCheckpoint, error: Exception) -> CigError:
+    """Turn the library's error into ours: what the hub answered, or that it is unreachable, to be tried again.
+
+    The last error in the chain is often about the library's fallbacks (offline mode, a dry run), so the chain is
+    searched for the answer of the hub first, then for a failed connection.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    told, chain = f"{weight.place} cannot be had from the hub", list(_causes(error))
-    said = next((own for own in chain if isinstance(own, HfHubHTTPError)), None)
-    if said and said.response.status_code < 500 and said.response.status_code != 429:
-        return NotFoundError(f"{told}: {reason(said)}")
-    away = next((own for own in chain if isinstance(own, (HTTPError, ConnectionError))), None)
-    return (
-        WebError(f"{told}: {reason(away)}", "unreachable", again=True)
-        if away
-        else NotFoundError(f"{told}: {reason(error)}")
-    )
+    message, chain = f"{checkpoint.location} cannot be had from the hub", list(_causes(error))
+    answer = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), None)
+    if answer and answer.response.status_code < 500 and answer.response.status_code != 429:
+        return NotFoundError(f"{message}: {reason(answer)}")
+    failure = next((cause for cause in chain if isinstance(cause, (HTTPError, ConnectionError))), None)
+    if failure:
+        return WebError(f"{message}: {reason(failure)}", "unreachable", again=True)
+    return NotFoundError(f"{message}: {reason(error)}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -180,9 +198,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _no_safetensors(weight: Weight, commit: str) -> str:
+def _no_safetensors(checkpoint: ModelCheckpoint, commit: str) -> str:
     from huggingface_hub import HfApi
 
-    names = HfApi(os.environ.get("HF_ENDPOINT") or None).list_repo_files(weight.place, revision=commit or None)
+    names = HfApi(os.environ.get("HF_ENDPOINT") or None).list_repo_files(checkpoint.location, revision=commit or None)
     pickled = [name for name in names if name.endswith((".bin", ".pt", ".ckpt", ".msgpack", ".h5"))]
-    return f"{weight.place} has no safetensors; its weights are {some(pickled) or 'not there'}, and pickles are refused"
+    files = some(pickled) or "not there"
+    return f"{checkpoint.location} has no safetensors; its weights are {files}, and pickles are refused"

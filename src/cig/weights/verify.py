@@ -1,7 +1,7 @@
-"""Whether weights are sound: they can be read, all that the model wants is there, widths fit, contents are known.
+"""Verify checkpoints: files can be read, no tensor is missing, widths fit, contents have the expected digests.
 
-Large models are not loaded: their configuration says which weights there must be, of which shapes, and the headers of
-their files say which there are.
+Large models are not loaded: the configuration states the names and shapes of the tensors that a model needs, and the
+headers of safetensors files state those that are present.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cig.io.files import stat_file
 from cig.io.json_files import read_object
 from cig.io.tensors import read_header
 from cig.runtime import say
-from cig.weights.catalogue import Weight, composing_clips
+from cig.weights.catalogue import ModelCheckpoint, composing_clips
 
 if TYPE_CHECKING:
     import torch
@@ -27,73 +27,77 @@ State = Literal["sound", "missing", "broken"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Of one of the catalogue's weights."""
+class Inspection:
+    """What was verified of one checkpoint of the catalogue."""
 
-    weight: Weight
+    checkpoint: ModelCheckpoint
     state: State
     path: Path | None = None
-    about: str = ""  # what is wrong, or what was found
+    detail: str = ""  # what is wrong, or what was verified
     hint: str = ""  # what to type next
     digest: str = ""  # sha256 of a file or a folder, or the commit in the hub's cache
     widths: tuple[int, int] | None = None
 
 
-def inspect(weight: Weight, cache_dir: Path | None = None) -> Finding:
-    """Reads what can be read; nothing is fetched."""
-    path = weight.found(cache_dir)
+def inspect(checkpoint: ModelCheckpoint, cache_dir: Path | None = None) -> Inspection:
+    """Verify a checkpoint that is on this machine; nothing is fetched."""
+    path = checkpoint.local_path(cache_dir)
     if path is None:
-        return Finding(weight, "missing", about="not there", hint=how_to_get(weight))
+        return Inspection(checkpoint, "missing", detail="not there", hint=how_to_get(checkpoint))
     try:
-        about, widths = LOOKS[weight.kind](weight, path, cache_dir)
-        digest = _digest(weight, path)
+        detail, widths = INSPECTORS[checkpoint.kind](checkpoint, path, cache_dir)
+        digest = _digest(checkpoint, path)
     except CigError as error:
-        return Finding(weight, "broken", path, str(error), _how_to_mend(weight, path))
-    return Finding(weight, "sound", path, about, "", digest, widths)
+        return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
+    return Inspection(checkpoint, "sound", path, detail=detail, digest=digest, widths=widths)
 
 
-def how_to_get(weight: Weight) -> str:
-    if weight.address and weight.by_hand:
-        return f"get {weight.file} from {weight.address}, then: cig models download {weight.name} --from-dir FOLDER"
-    if weight.by_hand:
-        return f"check the place {weight.place}, which a flag, the environment or cig.toml names (cig config)"
-    return f"cig models download {weight.name}"
+def how_to_get(checkpoint: ModelCheckpoint) -> str:
+    """Say what to type to get a checkpoint, and where to get it by hand."""
+    command = f"cig models download {checkpoint.name}"
+    if checkpoint.address and checkpoint.by_hand:
+        return f"get {checkpoint.file} from {checkpoint.address}, then: {command} --from-dir FOLDER"
+    if checkpoint.by_hand:
+        return f"check the place {checkpoint.location}, which a flag, the environment or cig.toml names (cig config)"
+    return command
 
 
-def _how_to_mend(weight: Weight, path: Path) -> str:
-    if weight.shipped:
+def _how_to_repair(checkpoint: ModelCheckpoint, path: Path) -> str:
+    if checkpoint.shipped:
         return "install this package again"
-    where = path.parent.parent if weight.on_hub else path
-    return f"move {where} away; {how_to_get(weight)}"
+    broken = path.parent.parent if checkpoint.on_hub else path
+    return f"move {broken} away; {how_to_get(checkpoint)}"
 
 
-# A look at each kind: (what was found, widths)
+# Each kind
 
-Look = tuple[str, tuple[int, int] | None]
+Findings = tuple[str, tuple[int, int] | None]  # (what was verified, widths)
 
 
-def _phi(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
+def _phi(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     from cig.models.phi import kind_of, read_phi
 
-    _, (width, hidden, out) = read_phi(path, kind_of(path, weight.network))
-    against = compare_widths(weight, path, (width, out), cache_dir)
-    _need_known_content(weight, path)
+    _, (width, hidden, out) = read_phi(path, kind_of(path, checkpoint.network))
+    against = compare_widths(checkpoint, path, (width, out), cache_dir=cache_dir)
+    _need_known_content(checkpoint, path)
     return f"{width} -> {hidden} -> {out}, {against}", (width, out)
 
 
-def compare_widths(weight: Weight, path: Path, widths: tuple[int, int], cache_dir: Path | None = None) -> str:
-    """What a phi's (input, output) were compared with; raises MismatchError where they are not its CLIP's."""
+def compare_widths(
+    checkpoint: ModelCheckpoint, path: Path, widths: tuple[int, int], *, cache_dir: Path | None = None
+) -> str:
+    """Compare a phi's (input, output) with its CLIP's, and say with what; raise MismatchError where they differ."""
     from cig.models.phi import need_fit
 
-    known, source = _widths_of(weight.clip, cache_dir)
-    if not known:
-        return f"not compared with {weight.clip}, which is not there"
-    need_fit(path, widths, weight.clip, known)
-    return f"fits {weight.clip} ({source})"
+    expected, source = _widths_of(checkpoint.clip, cache_dir)
+    if not expected:
+        return f"not compared with {checkpoint.clip}, which is not there"
+    need_fit(path, widths, checkpoint.clip, expected)
+    return f"fits {checkpoint.clip} ({source})"
 
 
 def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | None, str]:
-    """(a CLIP's widths, how they are known)."""
+    """Return a CLIP's widths, and their source."""
     from cig.models.clip import clip_widths
 
     try:
@@ -102,23 +106,23 @@ def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | Non
         return hub.repo(clip).widths, "by its published widths"
 
 
-def _need_known_content(weight: Weight, path: Path) -> None:
-    """Raises MismatchError for another file than the release's, or one that changed since it was converted."""
+def _need_known_content(checkpoint: ModelCheckpoint, path: Path) -> None:
+    """Raise MismatchError for another file than the release's, or one that changed since it was converted."""
     record = record_of(path)
     original = record.get("sha256") if path.suffix == hub.WEIGHTS else file_digest(path)
-    if weight.sha256 and original and original != weight.sha256:
-        raise MismatchError(f"{path} is of sha256 {original}, but its release's file of {weight.sha256}")
+    if checkpoint.sha256 and original and original != checkpoint.sha256:
+        raise MismatchError(f"{path} is of sha256 {original}, but its release's file of {checkpoint.sha256}")
     if record and record.get("converted") != file_digest(path):
         raise MismatchError(f"{path} has changed since it was converted from {record.get('file')}")
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """What is noted beside converted weights (see adoption.py); empty where nothing is."""
+    """Return the note beside a converted checkpoint (see convert.py); an empty one where there is none."""
     note = path.with_suffix(".json")
     return read_object(note) if path.suffix == hub.WEIGHTS and note.is_file() else {}
 
 
-def _tower(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
+def _tower(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
     from cig.models.clip import clip_widths, meta_clip
@@ -126,25 +130,26 @@ def _tower(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
     shapes = _shapes(path, "model*.safetensors")
     if read_object(path / "config.json").get("model_type") != "clip":
         return f"{len(shapes)} weights, of no CLIP: which there must be is not known", None
-    place = weight.place if weight.on_hub else str(path)
-    _need_shapes(path, shapes, _built(path, lambda: meta_clip(place, torch.float32, cache_dir)))
-    widths = clip_widths(place, cache_dir)
+    source = checkpoint.location if checkpoint.on_hub else str(path)
+    _need_shapes(path, shapes, _build(path, lambda: meta_clip(source, torch.float32, cache_dir)))
+    widths = clip_widths(source, cache_dir)
     return f"{len(shapes)} weights, features of width {widths[0]}, words of width {widths[1]}", widths
 
 
-def _unet(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
+def _unet(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
     from cig.generators.sdxl import meta_unet
 
     shapes = _shapes(path, "diffusion_pytorch_model*.safetensors")
-    (unet,) = models = _built(path, lambda: [meta_unet(path.parent, torch.float32, cache_dir)])
+    (unet,) = models = _build(path, lambda: [meta_unet(path.parent, torch.float32, cache_dir)])
     _need_shapes(path, shapes, models)
     pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
     clips = composing_clips()
-    wanted = [_widths_of(own, cache_dir)[0] for own in clips]
+    # SDXL's prompt is the two CLIPs' words side by side, its pooled vector the second CLIP's projected text.
+    wanted = [_widths_of(clip, cache_dir)[0] for clip in clips]
     has = unet.config.cross_attention_dim, pooled
-    if all(wanted) and has != (sum(own[1] for own in wanted if own), wanted[1] and wanted[1][0]):
+    if all(wanted) and has != (sum(widths[1] for widths in wanted if widths), wanted[1] and wanted[1][0]):
         raise MismatchError(
             f"{path} reads prompts of width {has[0]} and pooled ones of width {has[1]}, but "
             f"{' and '.join(clips)} compose others; it was trained with other CLIPs"
@@ -152,24 +157,24 @@ def _unet(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
     return f"{len(shapes)} weights, reads prompts of width {has[0]}, pooled {has[1]}", None
 
 
-def _vae(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
+def _vae(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
     from cig.generators.sdxl import meta_vae
 
     shapes = _shapes(path, "diffusion_pytorch_model*.safetensors")
-    place = weight.place if weight.on_hub else str(path)
-    _need_shapes(path, shapes, _built(path, lambda: [meta_vae(place, torch.float32, cache_dir)]))
+    source = checkpoint.location if checkpoint.on_hub else str(path)
+    _need_shapes(path, shapes, _build(path, lambda: [meta_vae(source, torch.float32, cache_dir)]))
     return f"{len(shapes)} weights", None
 
 
-def _scheduler(weight: Weight, path: Path, cache_dir: Path | None) -> Look:
+def _scheduler(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     for name in ("model_index.json", "scheduler/scheduler_config.json"):
         read_object(path / name)
     return "the scheduler's configuration; no weights of it are used", None
 
 
-LOOKS: dict[str, Callable[[Weight, Path, Path | None], Look]] = {
+INSPECTORS: dict[str, Callable[[ModelCheckpoint, Path, Path | None], Findings]] = {
     "phi": _phi,
     "tower": _tower,
     "unet": _unet,
@@ -178,17 +183,17 @@ LOOKS: dict[str, Callable[[Weight, Path, Path | None], Look]] = {
 }
 
 
-# Weights by their shapes
+# Tensors by their shapes
 
 
-def weight_files(folder: Path, pattern: str) -> list[Path]:
-    """Files of weights; those of another precision, which are not loaded, are left out."""
+def checkpoint_files(folder: Path, pattern: str) -> list[Path]:
+    """List a folder's checkpoint files, without those of another precision, which are not loaded."""
     variants = (".fp16.", ".bf16.", ".non_ema.")
-    return [path for path in sorted(folder.glob(pattern)) if not any(own in path.name for own in variants)]
+    return [path for path in sorted(folder.glob(pattern)) if not any(variant in path.name for variant in variants)]
 
 
 def _shapes(folder: Path, pattern: str) -> dict[str, tuple[int, ...]]:
-    files = weight_files(folder, pattern)
+    files = checkpoint_files(folder, pattern)
     if not files:
         pickled = some(path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".pt", ".ckpt"))
         beside = f"; it has {pickled}, and pickles are not trusted" if pickled else ""
@@ -196,8 +201,8 @@ def _shapes(folder: Path, pattern: str) -> dict[str, tuple[int, ...]]:
     return {name: shape for path in files for name, shape in read_header(path).items()}
 
 
-def _built(folder: Path, build: Callable[[], Sequence[Any]]) -> Sequence[Any]:
-    """Models without weights; a configuration that the library cannot follow is the user's file, not our fault."""
+def _build(folder: Path, build: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+    """Build models without weights; raise InputError for a configuration that the library cannot follow."""
     try:
         return build()
     except CigError:
@@ -206,45 +211,56 @@ def _built(folder: Path, build: Callable[[], Sequence[Any]]) -> Sequence[Any]:
         raise InputError(f"{folder}/config.json makes no model: {type(error).__name__}: {error}") from error
 
 
-def _need_shapes(folder: Path, there: dict[str, tuple[int, ...]], models: Iterable[torch.nn.Module]) -> None:
-    """Raises InputError for weights that lack or are of another shape."""
-    wanted = {name: tuple(own.shape) for model in models for name, own in model.state_dict().items()}
-    lacking = [name for name in wanted if name not in there]
-    wrong = [f"{name} {there[name]}, not {shape}" for name, shape in wanted.items() if there.get(name, shape) != shape]
+def _need_shapes(folder: Path, present: dict[str, tuple[int, ...]], models: Iterable[torch.nn.Module]) -> None:
+    """Raise InputError where tensors are missing or have another shape."""
+    wanted = {name: tuple(tensor.shape) for model in models for name, tensor in model.state_dict().items()}
+    lacking = [name for name in wanted if name not in present]
+    wrong = [
+        f"{name} {present[name]}, not {shape}" for name, shape in wanted.items() if present.get(name, shape) != shape
+    ]
     if lacking or wrong:
-        about = [f"lacks {len(lacking)} weights ({some(lacking, 3)})"] if lacking else []
-        about += [f"has {len(wrong)} of another shape ({some(wrong, 3)})"] if wrong else []
-        raise InputError(f"{folder} {' and '.join(about)}")
+        problems = [f"lacks {len(lacking)} weights ({some(lacking, 3)})"] if lacking else []
+        problems += [f"has {len(wrong)} of another shape ({some(wrong, 3)})"] if wrong else []
+        raise InputError(f"{folder} {' and '.join(problems)}")
 
 
-def _digest(weight: Weight, path: Path) -> str:
-    """Of a file or folder; in the hub's cache each content is compared with the digest that it is stored under."""
+def _digest(checkpoint: ModelCheckpoint, path: Path) -> str:
+    """Digest a file or folder.
+
+    In the hub's cache, files are links into blobs that are named by the sha256 that the hub stated, so each is
+    compared with its own name: a damaged download, or a damaged disk, shows. The digest is then the commit.
+    """
     if path.is_file():
         return file_digest(path)
-    if not weight.on_hub:
-        return folder_digest(path / "scheduler" if weight.kind == "scheduler" else path)
-    for own in sorted(path.rglob(f"*{hub.WEIGHTS}")):
-        stored = own.resolve().name
-        if stat_file(own).st_size > 2**30:
-            say(f"reading {own.name} of {weight.name}, {stat_file(own).st_size / 1e9:.1f} GB")
-        if len(stored) == 64 and file_digest(own) != stored:
-            raise InputError(f"{own} is not of the sha256 that the hub says, {stored}: damaged on its way or here")
-    return path.parent.name if weight.kind == "unet" else path.name
+    if not checkpoint.on_hub:
+        return folder_digest(path / "scheduler" if checkpoint.kind == "scheduler" else path)
+    for file in sorted(path.rglob(f"*{hub.WEIGHTS}")):
+        stored = file.resolve().name
+        if stat_file(file).st_size > 2**30:
+            say(f"reading {file.name} of {checkpoint.name}, {stat_file(file).st_size / 1e9:.1f} GB")
+        if len(stored) == 64 and file_digest(file) != stored:
+            raise InputError(f"{file} is not of the sha256 that the hub says, {stored}: damaged on its way or here")
+    return path.parent.name if checkpoint.kind == "unet" else path.name
 
 
-# For people and programs
+def to_text(inspection: Inspection) -> str:
+    """Describe an inspection in three lines, or four with what to type next."""
+    checkpoint = inspection.checkpoint
+    wanted = f"  wanted at {checkpoint.location} by {some(checkpoint.wanted_by, 5)}"
+    location = f"  at {inspection.path}" if inspection.path else wanted
+    version = f" ({'commit' if checkpoint.on_hub else 'sha256'} {inspection.digest})" if inspection.digest else ""
+    lines = [f"{checkpoint.name}: {inspection.state}", f"{location}{version}", f"  {inspection.detail}"]
+    return "\n".join(lines + ([f"  next: {inspection.hint}"] if inspection.hint else []))
 
 
-def to_text(finding: Finding) -> str:
-    """Two or three lines."""
-    own = finding.weight
-    head = f"{own.name}: {finding.state}"
-    place = f"  at {finding.path}" if finding.path else f"  wanted at {own.place} by {some(own.wanted_by, 5)}"
-    known = f" ({'commit' if own.on_hub else 'sha256'} {finding.digest})" if finding.digest else ""
-    lines = [head, f"{place}{known}", f"  {finding.about}"]
-    return "\n".join(lines + ([f"  next: {finding.hint}"] if finding.hint else []))
-
-
-def to_json(finding: Finding) -> dict[str, Any]:
-    own = {key: value for key, value in vars(finding).items() if key not in ("weight", "path")}
-    return {"name": finding.weight.name, "path": str(finding.path) if finding.path else None, **own}
+def to_json(inspection: Inspection) -> dict[str, Any]:
+    """Return what `cig models check --json` writes."""
+    return {
+        "name": inspection.checkpoint.name,
+        "path": str(inspection.path) if inspection.path else None,
+        "state": inspection.state,
+        "about": inspection.detail,
+        "hint": inspection.hint,
+        "digest": inspection.digest,
+        "widths": inspection.widths,
+    }
