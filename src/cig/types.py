@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from cig.errors import check_type
 
 if TYPE_CHECKING:
     from random import Random
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TARGET, ALSO_CORRECT = 2, 1  # grades of relevance
+Preprocessing = Literal["clip", "targetpad"]
+
+
+class Described:
+    """Give a method, a generator or a composer a representation of one line: its name and its models' sources."""
+
+    identity: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        models = ((key, model) for key, model in self.identity.items() if isinstance(model, Mapping))
+        sources = ", ".join(f"{key} {model['source']}" for key, model in models if "source" in model)
+        return f"<{getattr(self, 'name', None) or type(self).__name__}: {sources}>"
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,16 @@ class Benchmark:
         wanted = dict.fromkeys((*self.gallery, *(query.reference for query in self.queries)))
         return tuple(name for name in wanted if name not in self.images)
 
+    def __repr__(self) -> str:
+        present = sum(name in self.images for name in self.gallery)
+        gallery = f"gallery of {len(self.gallery)} pictures, {present} found"
+        return f"<Benchmark {self.title}: {len(self.queries)} queries, {gallery}>"
+
+
+def check_benchmark(value: object) -> None:
+    """Raise WrongTypeError unless an argument is a benchmark."""
+    check_type(value, Benchmark, "benchmark", 'a Benchmark, such as cig.load_benchmark("cirr/val")')
+
 
 @dataclass(frozen=True)
 class TextStates:
@@ -89,6 +113,11 @@ class ComposedEmbedding:
 
         return torch.cat([self.conditioning, self.conditioning2], dim=-1)
 
+    def __repr__(self) -> str:
+        queries, length, width = self.conditioning.shape
+        shapes = f"prompt {length} x {width + self.conditioning2.shape[-1]}, pooled {self.pooled2.shape[-1]}"
+        return f"<ComposedEmbedding of {queries} queries: {shapes}>"
+
 
 @dataclass(frozen=True)
 class PseudoTarget:
@@ -107,6 +136,9 @@ class Gallery:
 
     ids: tuple[str, ...]
     features: Tensor  # [N, d] float32 unit rows
+
+    def __repr__(self) -> str:
+        return f"<Gallery {' x '.join(map(str, self.features.shape))}>"
 
 
 @dataclass(frozen=True)
@@ -186,6 +218,10 @@ class Ranking:
     missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it could not run
     notes: Mapping[str, Any] = field(default_factory=dict)  # counts of what was missing or left out
 
+    def __repr__(self) -> str:
+        longest = max(map(len, self.ids), default=0)
+        return f"<Ranking of {len(self.queries)} queries: {longest} pictures each, {len(self.missing)} could not run>"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -199,6 +235,10 @@ class Report:
     missing: Mapping[str, Any]  # what was missing, by kind, named
     counts: Mapping[str, Any]  # part -> queries, gallery (None: its list is missing), and how many are present
     changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
+
+    def __repr__(self) -> str:
+        scores = self.scores.get("average") or next(iter(self.scores.values()), {})
+        return f"<Report {self.benchmark}: {', '.join(f'{name} {score:.2f}' for name, score in scores.items())}>"
 
 
 @dataclass(frozen=True)
@@ -214,7 +254,7 @@ class SubmissionForm:
 
     @property
     def header(self) -> dict[str, str]:
-        return {key: own for key, own in (("version", self.version), ("metric", self.metric)) if own}
+        return {key: value for key, value in (("version", self.version), ("metric", self.metric)) if value}
 
 
 class Method(Protocol):
@@ -256,6 +296,10 @@ class Branch:
     weight: float  # 0..1; the reference gets what is left of 1
     method: Method | None = None  # None: the one that searches. Another must have the same picture features
     caption: bool = True
+
+    def __repr__(self) -> str:
+        words = f"weight {self.weight:g}, {'with' if self.caption else 'without'} the caption"
+        return f"<Branch {self.name}: {len(self.pictures)} queries with pictures, {words}>"
 
 
 class Generator(Protocol):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from cig.errors import UsageError
+from cig.errors import UsageError, check_type
 from cig.evaluation import metrics, significance
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
+
+T = TypeVar("T")
 
 
 def parse(measure: str) -> tuple[str, int]:
@@ -37,9 +39,12 @@ def evaluate(
     Raises:
         UsageError: a benchmark whose targets are hidden.
     """
-    parts = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
-    ranked = [rankings] if isinstance(rankings, Ranking) else list(rankings)
-    before = [alone] if isinstance(alone, Ranking) else list(alone or ())
+    parts = _listed(benchmarks, Benchmark, "benchmark", 'a Benchmark, such as cig.load_benchmark("cirr/val")')
+    wanted = "a Ranking, such as cig.search(benchmark, method)"
+    ranked = _listed(rankings, Ranking, "ranking", wanted)
+    before = [] if alone is None else _listed(alone, Ranking, "alone", wanted)
+    if len(parts) != len(ranked):
+        raise UsageError(f"{len(parts)} benchmarks and {len(ranked)} rankings: give each benchmark one ranking")
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
     measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
@@ -58,6 +63,14 @@ def evaluate(
         counts=counts_of(parts, ranked),
         changes={part.part: changes(one, two) for part, one, two in zip(parts, before, ranked, strict=bool(before))},
     )
+
+
+def _listed(value: T | Sequence[T], kind: type[T], name: str, wanted: str) -> list[T]:
+    """Return one or several arguments as a list; raise WrongTypeError unless each is of the type."""
+    items = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    for item in items:
+        check_type(item, kind, name, wanted)
+    return cast("list[T]", items)
 
 
 def clusters_of(part: Benchmark) -> significance.Labels | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import config
-from cig.errors import MismatchError, NotFoundError, UsageError, did_you_mean, some
+from cig.errors import MismatchError, NotFoundError, UsageError, check_type, did_you_mean, some
 from cig.generators import _controls
+from cig.generators._generate import Imagined
 from cig.io.dataset_paths import existing_part
 from cig.io.manifest import Manifest, is_stale
 from cig.io.query_files import find_several_by_id, picture_name
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PseudoTargets = Imagined | Mapping[str, Path] | Mapping[str, str] | str | Path
 OF_PSEUDO_TARGETS = (PSEUDO_TARGET, "shuffled")  # branches of the pictures in --generated-image-dir
 
 
@@ -198,6 +201,25 @@ def find_pictures(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
         expected = picture_name(part.queries[0].id) if part.queries else "00000.png"
         raise NotFoundError(f"{folder} has no pseudo-target of {part.title}; expected names such as {expected}")
     return pictures
+
+
+def pseudo_target_pictures(pseudo_targets: PseudoTargets, benchmark: Benchmark) -> dict[str, tuple[Path, ...]]:
+    """Return the pictures of each query, from any form of pseudo-targets that `cig.search` takes.
+
+    Raises:
+        WrongTypeError: none of these forms.
+        NotFoundError: a path that is not a folder, or a folder without a picture of this benchmark.
+    """
+    if isinstance(pseudo_targets, str | Path):
+        if not os.path.isdir(pseudo_targets):
+            raise NotFoundError(f"pseudo_targets: {pseudo_targets} is not a folder; give the `out` of cig.imagine")
+        return find_pictures(Path(pseudo_targets), benchmark)
+    pictures = pseudo_targets.pictures if isinstance(pseudo_targets, Imagined) else pseudo_targets
+    wanted = "what cig.imagine returned, a mapping from query ids to paths, or a folder"
+    check_type(pictures, Mapping, "pseudo_targets", wanted)
+    for path in pictures.values():
+        check_type(path, (str, Path), "each of pseudo_targets", "a path")
+    return {query: (Path(path),) for query, path in pictures.items()}
 
 
 def refused_queries(folder: Path) -> set[str]:

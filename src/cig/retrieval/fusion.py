@@ -121,15 +121,16 @@ def _read_frozen(path: Path, branching: Branching, part: Benchmark, searcher: Me
 
 
 def pseudo_target_branch(
-    benchmark: Benchmark, pseudo_targets: Mapping[str, Path], reference_weight: float | None = None
+    benchmark: Benchmark, pictures: Mapping[str, tuple[Path, ...]], reference_weight: float | None = None
 ) -> Branch:
     """Make the branch of the published recipe (CIG, section 3).
 
     Args:
+        pictures: query id -> its pseudo-targets.
         reference_weight: by default the benchmark's published one.
     """
     weight = to_branch_weight(benchmark.weight if reference_weight is None else reference_weight)
-    return Branch(PSEUDO_TARGET, {query: (path,) for query, path in pseudo_targets.items()}, weight)
+    return Branch(PSEUDO_TARGET, pictures, weight)
 
 
 # The sum

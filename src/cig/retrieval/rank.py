@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
+from types import NoneType
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cig.errors import check_members, check_type
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.branches import PseudoTargets, pseudo_target_pictures
 from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import PictureFeatures, embed_pictures
-from cig.retrieval.fusion import pseudo_target_branch
+from cig.retrieval.fusion import pseudo_target_branch, to_reference_weight
 from cig.runtime import batches
-from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking
+from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking, check_benchmark
 
 TOP = 50  # what submissions hold and measures need
 QUERY_BATCH = 256
@@ -45,7 +49,7 @@ def seen_by(method: Method, benchmark: Benchmark) -> Benchmark:
 def search(
     benchmark: Benchmark,
     method: Method,
-    pseudo_targets: Mapping[str, Path] | None = None,
+    pseudo_targets: PseudoTargets | None = None,
     *,
     weight: float | None = None,
     branches: Sequence[Branch] = (),
@@ -56,7 +60,8 @@ def search(
     """Search one benchmark: embed, fuse, rank.
 
     Args:
-        pseudo_targets: query id -> picture, the branch of the published recipe.
+        pseudo_targets: the branch of the published recipe: what `cig.imagine` returned, query id -> picture, or a
+            folder of pictures by query id.
         weight: the reference's weight beside the pseudo-targets; by default the benchmark's published one.
         branches: any others; without branches, the reference searches alone.
         pictures: their features; by default they are computed here.
@@ -67,9 +72,16 @@ def search(
         UsageError: weights that do not sum to 1 at most, or branches of one name.
         MismatchError: a branch's method whose picture features are not those of the gallery.
     """
+    check_benchmark(benchmark)
+    check_members(method, ["uses_picture"], "method", 'a Method, such as cig.load_method("searle/b32")')
+    check_type(weight, (Real, NoneType), "weight", "a number from 0 to 1")
+    for branch in branches:
+        check_type(branch, Branch, "each of branches", "a cig.Branch")
     cache, benchmark = cache or FeatureCache(), seen_by(method, benchmark)
-    if pseudo_targets is not None and method.uses_picture:
-        branches = [pseudo_target_branch(benchmark, pseudo_targets, weight), *branches]
+    shown = None if pseudo_targets is None else pseudo_target_pictures(pseudo_targets, benchmark)
+    if shown is not None and method.uses_picture:
+        branches = [pseudo_target_branch(benchmark, shown, weight), *branches]
+    to_reference_weight([branch.weight for branch in branches])  # fails before hours of embedding
     if pictures is None:
         pictures = embed_pictures(method, wanted_pictures(benchmark, method, branches), cache=cache)
     embedded = embed(benchmark, method, branches, pictures=pictures, allow_missing=allow_missing, cache=cache)
