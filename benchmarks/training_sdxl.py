@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cig.pipelines.plan import Alive
 from cig.runtime import measured
-from cig.training.checkpoint import begin, trained
+from cig.training.checkpoint import new_state, trainable
 from cig.training.objectives._diffusion import Batch, ddpm, denoising
 from cig.training.objectives._lora import Lora, adapt
 from cig.training.plan import Plan
@@ -56,14 +56,14 @@ def sdxl(kind: str, side: int, saving: bool) -> dict[str, Any]:
     unet = unet_of(kind, device)
     if saving:
         unet.enable_gradient_checkpointing()
-    state, batch, noising = begin(unet, Plan(1)), batch_of(side, device), ddpm("epsilon")
+    state, batch, noising = new_state(unet, Plan(1)), batch_of(side, device), ddpm("epsilon")
 
     def step() -> None:
         state.optimizer.zero_grad()
         with torch.autocast("cuda", torch.bfloat16):
             loss = denoising(unet, noising, batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([own for _, own in trained(unet)], 1.0)
+        torch.nn.utils.clip_grad_norm_([own for _, own in trainable(unet)], 1.0)
         state.optimizer.step()
 
     for _ in range(WARM):
@@ -98,8 +98,8 @@ def counted(kind: str, side: int, saving: bool) -> dict[str, Any]:
         unet.to(torch.bfloat16)
     if saving:
         unet.enable_gradient_checkpointing()
-    learnt, every = sum(own.numel() for _, own in trained(unet)), sum(own.numel() for own in unet.parameters())
-    for _, own in trained(unet):
+    learnt, every = sum(own.numel() for _, own in trainable(unet)), sum(own.numel() for own in unet.parameters())
+    for _, own in trainable(unet):
         own.register_post_accumulate_grad_hook(forget_gradient)
     activations = alive_at_most(unet, side)
     frozen, copies = 2 * (every - learnt), 2 * learnt  # autocast keeps a bf16 copy of each weight that is trained

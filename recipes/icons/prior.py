@@ -32,7 +32,7 @@ from cig.models.clip import Clip
 from cig.models.composer import Composer
 from cig.runtime import batches, progress
 from cig.training.data import load_scenes
-from cig.training.data.latent_cache import shelve
+from cig.training.data.latent_cache import cache_latents
 from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives.generator import load_vae
@@ -78,7 +78,7 @@ def train_prior(
     """Writes `out/prior.safetensors` and a card; `shelf`: the generator's folder, whose features of views are read."""
     make_folder(out)
     shown = shown_reference(meta_unet(shelf, torch.float32).config)
-    seen = shelve(scenes, composer, load_vae(vae), shelf, plan, shown)
+    seen = cache_latents(scenes, composer, load_vae(vae), out=shelf, plan=plan, references=shown)
     wanted = features_of(scenes, searcher, plan.batch)
     torch.manual_seed(plan.seed)
     prior = Prior(flat(*condition(scenes, composer, seen, [0], Random(0))).shape[1], wanted.shape[1])

@@ -153,7 +153,15 @@ def fit(out, steps=6, stop_at=None, bad_at=None, export=lambda model: None, boar
         return loss * float("nan") if step.number == bad_at else loss
 
     plan = Plan(steps, 1, 0.1, 2, save_every=2, **plan)
-    train(model, loss_of, plan, out, lambda facts: export(model), {"data": "noise"}, tensorboard=board)
+    train(
+        model,
+        loss_of,
+        plan,
+        out=out,
+        export=lambda facts: export(model),
+        inputs={"data": "noise"},
+        tensorboard=board,
+    )
     return model.state_dict()
 
 
@@ -189,7 +197,14 @@ def test_a_later_call_may_keep_checkpoints_more_often(tmp_path):
     model, kept = nn.Linear(1, 1), []
     for save_every, steps in ((4, 4), (1, 6)):
         plan = Plan(steps, 1, 0.1, 1, "constant", save_every=save_every)
-        train(model, lambda step: model.weight.sum(), plan, tmp_path, lambda facts: kept.append(facts["steps"]), {})
+        train(
+            model,
+            lambda step: model.weight.sum(),
+            plan,
+            out=tmp_path,
+            export=lambda facts: kept.append(facts["steps"]),
+            inputs={},
+        )
     assert kept == [4, 5, 6]
 
 
@@ -211,7 +226,7 @@ def test_a_gradient_that_is_no_number_is_not_followed(tmp_path):
         return (model.weight - model.weight.detach()).abs().sqrt().sum()  # 0, and its slope is infinite
 
     with pytest.raises(DivergedError, match=r"its gradient's norm (nan|inf) at step 0"):
-        train(model, loss_of, Plan(2), tmp_path, lambda facts: None, {})
+        train(model, loss_of, Plan(2), out=tmp_path, export=lambda facts: None, inputs={})
     assert model.weight.item() == start
 
 
@@ -225,7 +240,7 @@ def test_what_is_exported_is_the_mean_of_the_weights(tmp_path, ema):
         return model.weight.sum()
 
     plan = Plan(2, lr=0.5, warmup=1, schedule="constant", weight_decay=0.0, save_every=1, ema=ema)
-    train(model, loss_of, plan, tmp_path, lambda facts: shown.append(model.weight.item()), {})
+    train(model, loss_of, plan, out=tmp_path, export=lambda facts: shown.append(model.weight.item()), inputs={})
     assert model.weight.item() == pytest.approx(0.0, abs=1e-6)  # Adam's steps are 0.5 each: 1, 0.5, 0
     first = 0.1 * 1 + 0.9 * 0.5  # the decay rises: 1/10, then 2/11, of which 0.15 is left
     assert shown == pytest.approx([first, 0.15 * first] if ema else [0.5, 0.0], abs=1e-6)
@@ -251,7 +266,7 @@ def test_parts_of_a_loss_add_up(tmp_path):
         def loss_of(rng, model=model, pixels=pixels, parts=parts):
             return (model(pixels[a:b]).square().sum() / 4 for a, b in parts)
 
-        train(model, loss_of, Plan(3, warmup=1), tmp_path / name, lambda facts: None, {})
+        train(model, loss_of, Plan(3, warmup=1), out=tmp_path / name, export=lambda facts: None, inputs={})
         ends.append(model.weight.detach().clone())
     assert torch.allclose(*ends, atol=1e-6)
 
@@ -275,7 +290,9 @@ def test_the_best_checkpoint_is_known(tmp_path):
     def loss_of(step):
         return model(torch.ones(1, 3)).square().mean()
 
-    facts = train(model, loss_of, Plan(6, 1, save_every=2), tmp_path, told.append, {}, validate=validate)
+    facts = train(
+        model, loss_of, Plan(6, 1, save_every=2), out=tmp_path, export=told.append, inputs={}, validate=validate
+    )
     assert facts["best"] == {"steps": 4, "map@10": 5.0, "recall@1": 0.0}
     assert [one["best"]["steps"] == one["steps"] for one in told] == [True, True, False]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -310,10 +327,10 @@ def test_without_bitsandbytes_the_8_bit_optimizer_is_a_wrong_call(tmp_path, monk
 
 def test_every_item_is_seen_once_a_pass_in_an_order_of_its_own():
     order = Order(10, seed=1)
-    seen = [place for step in range(5) for place in order.places(step, 4)]
+    seen = [place for step in range(5) for place in order.indices(step, 4)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
-    assert Order(10, seed=1).places(3, 4) == seen[12:16]
+    assert Order(10, seed=1).indices(3, 4) == seen[12:16]
 
 
 def test_shares_of_parts_add_up():
@@ -375,12 +392,12 @@ def mean(step):
 
 def contrast(step):
     items, wanted = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)
-    own = step.own(8)
+    own = step.rank_slice(8)
     found = processes.gathered(model(items[own]))
     return contrastive(found, wanted, torch.eye(8, dtype=torch.bool), scale) / processes.world()
 
 loss, out = {"mean": mean, "contrast": contrast}[sys.argv[1]], Path(sys.argv[2])
-train(model, loss, Plan(5, 8, 0.1, 1, save_every=2), out, lambda facts: None, {})
+train(model, loss, Plan(5, 8, 0.1, 1, save_every=2), out=out, export=lambda facts: None, inputs={})
 """
 
 

@@ -24,7 +24,7 @@ from cig.cli import train_phi
 from cig.cli.flags import LoopFlags
 from cig.errors import InputError, MismatchError, UsageError
 from cig.generators import sdxl
-from cig.generators._compose import Composed, take
+from cig.generators._compose import ComposedConditions, take
 from cig.generators._generate import Imagining, imagine
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_png
@@ -248,7 +248,7 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     part = load_benchmark("icons/val", limit=2)
     composer = load_composer(**{name: parts[name] for name in ("clip", "clip2", "phi", "phi2")})
     how = Imagining(brightness_thresh=-1)
-    done = imagine(part, Composed(part, composer), generator, tmp_path / "made", how)
+    done = imagine(part, ComposedConditions(part, composer), generator, out=tmp_path / "made", how=how)
     assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
     card = json.loads((home / "training.json").read_text())
     assert set(card["about"]["models"]) == {"clip", "clip2", "phi", "phi2", "vae"}
@@ -264,9 +264,11 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     assert generator.settings["image_guidance"] == 9.0
     part = load_benchmark("icons/val", limit=2)
     composer = load_composer(**{name: parts[name] for name in ("clip", "clip2", "phi", "phi2")})
-    done = imagine(part, Composed(part, composer), generator, tmp_path / "made", Imagining(brightness_thresh=-1))
+    done = imagine(
+        part, ComposedConditions(part, composer), generator, out=tmp_path / "made", how=Imagining(brightness_thresh=-1)
+    )
     assert [Image.open(path).size for path in done.pictures.values()] == [(64, 64)] * 2
-    composed = Composed(part, composer)(part.queries[:1])
+    composed = ComposedConditions(part, composer)(part.queries[:1])
     with pytest.raises(UsageError, match="shown the reference"):
         generator(composed, [1])
     black, white = (Image.new("RGB", (96, 64), ink) for ink in ("black", "white"))
@@ -301,8 +303,8 @@ def test_what_is_shown_is_kept_on_the_shelf_or_made_anew_alike(parts, tmp_path):
     make(parts, tmp_path, show_reference=True)
     (path,) = tmp_path.glob("shelf-*/*.safetensors")
     scenes, vae = load_scenes("icons/train", 24), load_vae(parts["vae"])
-    kept = latent_cache.Shelf([map_tensors(path)], 24, 1.0, latent_cache.shape_of(scenes, vae))
-    anew = latent_cache.Encoder(scenes, None, vae, latent_cache.shape_of(scenes, vae))
+    kept = latent_cache.LatentCache([map_tensors(path)], 24, scale=1.0, shape=(vae.config.latent_channels, 8, 8))
+    anew = latent_cache.LatentEncoder(scenes, None, vae)
     for view in range(scenes.views):
         one, other = (own.references([3, 5], view, [1, 2]) for own in (kept, anew))
         assert torch.allclose(one, other, atol=1e-3)
@@ -337,9 +339,11 @@ def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
     composer = SimpleNamespace(first=tower, second=tower)
     if shelved:
         composer.identity, composer.settings = {}, {"dtype": "float32"}
-        encoded = latent_cache.shelve(scenes, composer, vae, tmp_path / "out", Plan(1, 1, 1.0), references=True)
+        encoded = latent_cache.cache_latents(
+            scenes, composer, vae, out=tmp_path / "out", plan=Plan(1, 1, 1.0), references=True
+        )
     else:
-        encoded = latent_cache.Encoder(scenes, composer, vae, latent_cache.shape_of(scenes, vae))
+        encoded = latent_cache.LatentEncoder(scenes, composer, vae)
     shown, (one, other) = encoded.references([0], 0, [5]), encoded.features([0], 0, [5])
     assert torch.equal(one, other)
     as_seen = (shown.mean((2, 3)) + 1) / 2  # [1, 3]: of each colour, in 0..1

@@ -18,7 +18,7 @@ from cig.methods.oti import check_content, read_words
 from cig.models.clip import load_clip
 from cig.runtime import Compute, Shard, Work
 from cig.training.data.pictures import load_pictures, load_references
-from cig.training.data.templates import EVERY, FIRST, TEMPLATES, Phrasebook, templated, with_word
+from cig.training.data.templates import EVERY, FIRST, TEMPLATES, Phrasebook, fill_template, replace_concept
 from cig.training.loop import DivergedError
 from cig.training.objectives import oti
 from cig.training.objectives.oti import Recipe, invert, losses_of, need_apart, train_oti
@@ -55,13 +55,13 @@ def book(top=15, **changes):
 def test_templates_are_the_published_ones():
     assert len(TEMPLATES) == len(set(TEMPLATES)) == 24
     assert {"This is an illustration of a {}", "This sketch contains a {}", "We see a {} photo", "{}"} <= set(TEMPLATES)
-    assert templated("A photo of a {}") == "A photo of a  $ "
+    assert fill_template("A photo of a {}") == "A photo of a  $ "
 
 
 def test_the_first_occurrence_of_a_concept_is_replaced_or_every_one_wherever_its_letters_are():
     said = ("cat", "a cat on a catwalk")
-    assert with_word(said, FIRST) == "a  $  on a catwalk"
-    assert with_word(said, EVERY) == "a  $  on a  $ walk"
+    assert replace_concept(said, FIRST) == "a  $  on a catwalk"
+    assert replace_concept(said, EVERY) == "a  $  on a  $ walk"
 
 
 def test_concepts_that_are_not_in_all_of_their_phrases_are_passed_over():
@@ -123,7 +123,7 @@ def test_a_word_comes_nearer_to_its_picture_and_depends_on_no_neighbour(clip):
     assert not torch.allclose(*(invert(clip, names, features, replace(few, seed=i), book())[0] for i in (0, 1)))
 
     def near(words):
-        found = clip.embed_texts([templated("A photo of a {}")] * 3, words)
+        found = clip.embed_texts([fill_template("A photo of a {}")] * 3, words)
         return torch.cosine_similarity(found, features).mean().item()
 
     before, after = (near(invert(clip, names, features, recipe)[1]) for recipe in (Recipe(steps=0), most))
@@ -152,7 +152,7 @@ def same(one, other, names=OURS):
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(clip, folder, tmp_path, monkeypatch):
     whole = learn(clip, folder, tmp_path / "whole", published=True)
-    assert (whole.batches, whole.of, whole.words, dict(whole.failed)) == (3, 3, 6, {})
+    assert (whole.made, whole.total, whole.words, dict(whole.failed)) == (3, 3, 6, {})
     calls = []
 
     def stop(*arguments):
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(clip, folder, tmp_pa
     assert not (tmp_path / "broken" / OURS[0]).exists()
     again = learn(clip, folder, tmp_path / "broken", published=True)
     assert [batch[0] for batch in calls] == ["n01/a.png", "n01/c.png", "n01/c.png", "n02/b.png"]
-    assert again.batches == 2
+    assert again.made == 2
     assert same(tmp_path / "whole", tmp_path / "broken", OURS + THEIRS)
 
 
@@ -175,17 +175,17 @@ def test_a_torn_batch_is_made_again(clip, folder, tmp_path):
     learn(clip, folder, tmp_path / "a")
     learn(clip, folder, tmp_path / "b")
     (tmp_path / "b/batches/000001.safetensors").unlink()
-    assert learn(clip, folder, tmp_path / "b").batches == 1
+    assert learn(clip, folder, tmp_path / "b").made == 1
     assert same(tmp_path / "a", tmp_path / "b")
 
 
 def test_shards_make_what_one_run_makes(clip, folder, tmp_path):
     learn(clip, folder, tmp_path / "one")
     first = learn(clip, folder, tmp_path / "two", shard=Shard(1, 2))
-    assert (first.batches, first.there, first.whole, first.words) == (2, 2, False, 0)
+    assert (first.made, first.present, first.complete, first.words) == (2, 2, False, 0)
     assert not (tmp_path / "two" / OURS[0]).exists()
     second = learn(clip, folder, tmp_path / "two", shard=Shard(2, 2))
-    assert (second.batches, second.whole, second.words) == (1, True, 6)
+    assert (second.made, second.complete, second.words) == (1, True, 6)
     assert same(tmp_path / "one", tmp_path / "two")
 
 
@@ -202,10 +202,10 @@ def test_words_of_other_settings_are_not_mixed(clip, folder, tmp_path):
         learn(clip, folder, tmp_path, replace(RECIPE, steps=4))
     before = (tmp_path / OURS[0]).read_bytes()
     other = {"recipe": replace(RECIPE, steps=4), "overwrite": True}
-    assert learn(clip, folder, tmp_path, shard=Shard(1, 2), **other).batches == 2
-    assert learn(clip, folder, tmp_path, **other).batches == 1, "what was stopped goes on"
+    assert learn(clip, folder, tmp_path, shard=Shard(1, 2), **other).made == 2
+    assert learn(clip, folder, tmp_path, **other).made == 1, "what was stopped goes on"
     assert (tmp_path / OURS[0]).read_bytes() != before
-    assert learn(clip, folder, tmp_path, **other).batches == 3, "all, once more"
+    assert learn(clip, folder, tmp_path, **other).made == 3, "all, once more"
 
 
 def test_each_picture_finds_its_own_word_where_folders_use_the_same_names(clip, folder, tmp_path):

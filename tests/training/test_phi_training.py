@@ -32,8 +32,8 @@ from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 from cig.training import loop, phi_files
 from cig.training.data import taggers
-from cig.training.data.captions import Packed, load_captions
-from cig.training.data.decoding import Decoder, Unreadable
+from cig.training.data.captions import PackedTexts, load_captions
+from cig.training.data.decoding import Decoder, UnreadablePictures
 from cig.training.data.keywords import Word, mask_keywords
 from cig.training.data.pairs import pair_source
 from cig.training.data.pictures import load_pictures, pixel_source
@@ -102,9 +102,9 @@ def test_captions_that_are_not_there(tmp_path):
 
 
 def test_packed_texts_are_what_they_were():
-    packed = Packed(["a", "", "ü\ud800"])
+    packed = PackedTexts(["a", "", "ü\ud800"])
     assert (list(packed), len(packed), packed.letters) == (["a", "", "ü?"], 3, "aü?".encode())
-    assert Packed(["ab"]).digest != Packed(["a", "b"]).digest
+    assert PackedTexts(["ab"]).digest != PackedTexts(["a", "b"]).digest
 
 
 # Keywords
@@ -235,7 +235,9 @@ def pictures(tmp_path):
 def test_a_picture_that_cannot_be_read_gives_its_place_to_the_next(pictures, capsys):
     ledger = pictures / "out" / "unreadable.jsonl"
     names = [f"{name}.png" for name in "abcde"]
-    decoder = Decoder(names, lambda i: pictures / names[i], Preprocess(8), Unreadable(ledger), workers=2)
+    decoder = Decoder(
+        names, lambda i: pictures / names[i], Preprocess(8), unreadable=UnreadablePictures(ledger), workers=2
+    )
     places, pixels = decoder.read([0, 2, 4], following=[2])
     assert (places, len(pixels)) == ([0, 3, 4], 3)
     assert torch.equal(pixels[1], decoder.read([3], ())[1][0])
@@ -243,7 +245,7 @@ def test_a_picture_that_cannot_be_read_gives_its_place_to_the_next(pictures, cap
     assert "c.png: not a whole picture" in capsys.readouterr().err
     with ledger.open("a") as file:
         file.write('{"picture": "to')
-    assert list(Unreadable(ledger).known) == ["c.png"]
+    assert list(UnreadablePictures(ledger).reasons) == ["c.png"]
 
 
 def test_a_folder_of_nothing_that_can_be_read(tmp_path):
@@ -336,7 +338,7 @@ def test_published_layouts_are_read_again(world, tmp_path, objective, network, k
     clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
     phi = network(40, 80, 32, dropout=0)
     facts = {"steps": 6, "plan": {"batch": 4, "ema": ema}, "about": {"objective": objective}, "best": {"steps": 6}}
-    phi_files.write_phi(phi, tmp_path, "published", facts, per_pass=10)
+    phi_files.write_phi(phi, tmp_path, "published", facts=facts, items_per_pass=10)
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     read = load_phi(tmp_path / files[0], clip, kind)
     features = torch.randn(3, 40)
@@ -350,7 +352,7 @@ def test_what_was_learnt_from_is_in_the_file(tmp_path):
 
     about = {"objective": "lincir", "keywords": "fake", "clip": {"source": "x"}}
     facts = {"steps": 1, "plan": {"batch": 1, "ema": 0}, "about": about}
-    phi_files.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts)
+    phi_files.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts=facts)
     with safe_open(tmp_path / "phi.safetensors", "pt") as file:
         assert json.loads(file.metadata()["about"]) == about
 
@@ -508,14 +510,14 @@ def test_a_picture_that_comes_twice_in_a_step_is_known(pictures):
 def test_each_process_reads_its_own_share(pictures, monkeypatch):
     monkeypatch.setattr("cig.training.processes.world", lambda: 2)
     monkeypatch.setattr(
-        "cig.training.processes.everyones", lambda places: [*places, *places]
+        "cig.training.processes.gathered_indices", lambda indices: [*indices, *indices]
     )  # the others', here its own
     shares = []
     for rank in (0, 1):
         monkeypatch.setattr("cig.training.processes.rank", lambda rank=rank: rank)
         source = pixel_source(str(pictures), 8, pictures / "out")
         shares.append(source.of(Step(0, Random(0)), 4).names)
-        assert source.decoder.ahead.keys() == set(source.order.places(1, 4)[2 * rank : 2 * rank + 2])
+        assert source.decoder.ahead.keys() == set(source.order.indices(1, 4)[2 * rank : 2 * rank + 2])
     assert [len(own) for own in shares] == [2, 2]
     monkeypatch.undo()
     assert (*shares[0], *shares[1]) == pixel_source(str(pictures), 8, pictures / "out").of(Step(0, Random(0)), 4).names

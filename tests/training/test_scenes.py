@@ -12,7 +12,7 @@ from cig.errors import InputError, NotFoundError, PixelsError, UsageError
 from cig.io.images import Preprocess
 from cig.training.data import captioned_pictures, load_scenes, picture_checks
 from cig.training.data.framing import Frame
-from cig.training.data.picture_checks import look_over
+from cig.training.data.picture_checks import check_pictures
 from cig.training.data.scenes import augmented
 
 SMALL = Frame(32)
@@ -278,15 +278,15 @@ def test_what_was_looked_at_is_remembered_as_it_goes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(picture_checks, "check_images", stop_at_the_second)
     with pytest.raises(StopIteration):
-        look_over([tmp_path / f"{name}.png" for name in "abc"], Frame(8), tmp_path / "seen.json")
+        check_pictures([tmp_path / f"{name}.png" for name in "abc"], Frame(8), tmp_path / "seen.json")
     assert len(json.loads((tmp_path / "seen.json").read_text())) == 2
 
 
 def test_remembered_pictures_are_bounded_too(tmp_path, monkeypatch):
     paint(tmp_path / "a.png")
-    look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
+    check_pictures([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
     monkeypatch.setattr("cig.io.images._max_pixels", 4)
-    _, failed = look_over([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
+    _, failed = check_pictures([tmp_path / "a.png"], Frame(8), tmp_path / "seen.json")
     assert "--max-pixels" in failed[tmp_path / "a.png"]
 
 

@@ -104,7 +104,7 @@ class Clip:
         return said if words is None else said + words
 
 loss = lambda step: objective.loss(Clip(), phi, 8, step)
-train(phi, loss, Plan(5, 8, 0.01, 1, save_every=2), Path(sys.argv[1]), lambda facts: None, {})
+train(phi, loss, Plan(5, 8, 0.01, 1, save_every=2), out=Path(sys.argv[1]), export=lambda facts: None, inputs={})
 """
 
 

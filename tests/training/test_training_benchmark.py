@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cig.training.checkpoint import trained
+from cig.training.checkpoint import trainable
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -27,7 +27,7 @@ def test_what_is_kept(tiny_sdxl):
     weights = sum(own.numel() for own in tiny_sdxl.unet_of("full", torch.device("meta")).parameters())
     full, lora = (tiny_sdxl.counted(kind, 64, False) for kind in ("full", "lora"))
     assert full["weights, gradients, AdamW GB"] == pytest.approx(18 * weights / 1e9)
-    adapter = sum(own.numel() for _, own in trained(tiny_sdxl.unet_of("lora", torch.device("meta"))))
+    adapter = sum(own.numel() for _, own in trainable(tiny_sdxl.unet_of("lora", torch.device("meta"))))
     assert lora["weights, gradients, AdamW GB"] == pytest.approx((2 * weights + 18 * adapter) / 1e9)
     again = tiny_sdxl.counted("full", 64, True)
     assert 0 < again["activations a picture GB"] < full["activations a picture GB"]

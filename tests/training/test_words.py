@@ -21,8 +21,8 @@ from cig.methods import EMBEDDED
 from cig.training.data import association, vocabulary
 from cig.training.data.association import associate, embed_names
 from cig.training.data.concepts import read_concepts, write_concepts
-from cig.training.data.language_model import Drawing, Sampling, load_language_model
-from cig.training.data.phrases import generate_phrases, mended, read_phrases
+from cig.training.data.language_model import InverseTransformSampler, Sampling, load_language_model
+from cig.training.data.phrases import clean_phrase, generate_phrases, read_phrases
 from cig.training.data.pictures import load_pictures
 from cig.training.data.templates import TEMPLATES
 from cig.training.data.vocabulary import load_concepts, load_vocabulary, of_names
@@ -286,9 +286,9 @@ def test_other_phrases_are_refused(tmp_path, line, words):
         read_phrases(tmp_path / "phrases.txt")
 
 
-def test_phrases_are_mended_as_published():
-    assert mended("a dog\n\n\nruns... away.\n") == "a dog. runs. away. "
-    assert mended("end.\nnext") == "end. next"
+def test_phrases_are_cleaned_as_published():
+    assert clean_phrase("a dog\n\n\nruns... away.\n") == "a dog. runs. away. "
+    assert clean_phrase("end.\nnext") == "end. next"
 
 
 # A language model
@@ -297,7 +297,9 @@ def test_phrases_are_mended_as_published():
 def drawn(draws, scores, **sampling):
     """The tokens that are left, one a row."""
     ids = torch.zeros(len(draws), 0, dtype=torch.long)
-    out = Drawing(torch.tensor(draws)[:, None], Sampling(**sampling))(ids, torch.tensor([scores] * len(draws)).log())
+    out = InverseTransformSampler(torch.tensor(draws)[:, None], Sampling(**sampling))(
+        ids, torch.tensor([scores] * len(draws)).log()
+    )
     assert (out == 0).sum(1).tolist() == [1] * len(draws)
     return out.argmax(1).tolist()
 
@@ -354,7 +356,7 @@ CONCEPTS = ("dog", "a..b", "cat, wild", "è", "a name that leaves no room at all
 @pytest.fixture(scope="module")
 def unbroken(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("phrases") / "phrases.jsonl"
-    generate_phrases(CONCEPTS, model, SMALL, out)
+    generate_phrases(CONCEPTS, model, SMALL, out=out)
     return out
 
 
@@ -373,24 +375,24 @@ def test_phrases_continue_the_prompt(unbroken, capsys):
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_batches_change_no_phrase(unbroken, model, tmp_path, batch_size):
     out = tmp_path / "phrases.jsonl"
-    generate_phrases(CONCEPTS, model, SMALL, out, batch_size)
+    generate_phrases(CONCEPTS, model, SMALL, out=out, batch_size=batch_size)
     assert out.read_bytes() == unbroken.read_bytes()
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"concept": "a..b", "phr'])
 def test_a_killed_run_ends_as_one_that_was_not(unbroken, model, tmp_path, torn):
     out = tmp_path / "phrases.jsonl"
-    generate_phrases(CONCEPTS[:1], model, SMALL, out)
+    generate_phrases(CONCEPTS[:1], model, SMALL, out=out)
     with out.open("ab") as file:
         file.write(torn)
-    done = generate_phrases(CONCEPTS, model, SMALL, out)
+    done = generate_phrases(CONCEPTS, model, SMALL, out=out)
     assert (done.concepts, done.made, len(done.lost)) == (6, 5, 2)
     assert out.read_bytes() == unbroken.read_bytes()
-    assert generate_phrases(CONCEPTS, model, SMALL, out).made == 0
+    assert generate_phrases(CONCEPTS, model, SMALL, out=out).made == 0
 
 
 def test_neighbours_change_no_phrase(unbroken, model, tmp_path):
-    generate_phrases(["è", "dog", "dog"], model, SMALL, tmp_path / "phrases.jsonl")
+    generate_phrases(["è", "dog", "dog"], model, SMALL, out=tmp_path / "phrases.jsonl")
     assert {**read_phrases(unbroken), **read_phrases(tmp_path / "phrases.jsonl")} == read_phrases(unbroken)
 
 
@@ -408,14 +410,14 @@ def test_no_pair_of_tokens_comes_twice(model, monkeypatch):
 def test_other_settings_are_refused_by_name(unbroken, model, tmp_path):
     before = unbroken.read_bytes()
     with pytest.raises(MismatchError, match=r"temperature: 0\.5 there, 0\.7 now"):
-        generate_phrases(CONCEPTS, model, Sampling(6, temperature=0.7), unbroken)
+        generate_phrases(CONCEPTS, model, Sampling(6, temperature=0.7), out=unbroken)
     assert unbroken.read_bytes() == before
     with pytest.raises(MismatchError, match="does not say how"):
-        generate_phrases(CONCEPTS, model, SMALL, table(tmp_path / "phrases.jsonl", ""))
+        generate_phrases(CONCEPTS, model, SMALL, out=table(tmp_path / "phrases.jsonl", ""))
     with pytest.raises(UsageError, match=r"written as \.jsonl"):
-        generate_phrases(CONCEPTS, model, SMALL, tmp_path / "phrases.json")
+        generate_phrases(CONCEPTS, model, SMALL, out=tmp_path / "phrases.json")
     with pytest.raises(UsageError, match=r"--max-length 65: .* takes 64 tokens"):
-        generate_phrases(CONCEPTS, model, Sampling(6, max_length=65), tmp_path / "phrases.jsonl")
+        generate_phrases(CONCEPTS, model, Sampling(6, max_length=65), out=tmp_path / "phrases.jsonl")
     with pytest.raises(InputError, match="not finite; try --dtype float32"):
         drawn([0.5], [math.nan, 0.5], temperature=1.0)
     with pytest.raises(UsageError, match="--temperature 0"):
@@ -424,10 +426,10 @@ def test_other_settings_are_refused_by_name(unbroken, model, tmp_path):
 
 def test_a_line_that_is_not_ours_is_not_written_over(model, tmp_path):
     out = tmp_path / "phrases.jsonl"
-    generate_phrases(["dog"], model, SMALL, out)
+    generate_phrases(["dog"], model, SMALL, out=out)
     out.write_text("{}\n" + out.read_text())
     with pytest.raises(InputError, match="a line should be"):
-        generate_phrases(CONCEPTS, model, SMALL, out)
+        generate_phrases(CONCEPTS, model, SMALL, out=out)
 
 
 def test_weights_come_from_safetensors_alone(speaker, tmp_path):

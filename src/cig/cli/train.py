@@ -66,7 +66,7 @@ def clip(
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     at_least_1("--num-workers", num_workers)
     plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=0.1)
-    pairs = pair_source(data, pixels_of(SIZES[size], start), out, column, loop.seed, num_workers)
+    pairs = pair_source(data, pixels_of(SIZES[size], start), out, column=column, seed=loop.seed, workers=num_workers)
     train_clip(pairs, SIZES[size], plan, out, pairs.identity, loop.place(), start, layers, loop.tensorboard)
 
 
@@ -237,7 +237,7 @@ def generator(
     side = 1024 if resolution is None else resolution
     frame = Frame(side, crop or "centre") if resolution is not None or crop else None
     place = loop.place()
-    scenes = load_scenes(data, limit, frame, dataset_path, out / "pictures.json")
+    scenes = load_scenes(data, limit, frame, root=dataset_path, ledger=out / "pictures.json")
     frozen = getattr(torch, frozen_dtype)
     composer = load_composer(clip, clip2, phi=phi, phi2=phi2, device=place, dtype=frozen, cache_dir=cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None

@@ -13,8 +13,8 @@ from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
     from cig.models.clip import Clip
-    from cig.training.data.pictures import Pictures
-    from cig.training.data.pseudo_word_folder import Made
+    from cig.training.data.pictures import PictureList
+    from cig.training.data.pseudo_word_folder import PseudoWordStatus
     from cig.training.data.templates import Phrasebook
     from cig.training.objectives.searle import Searle
 
@@ -122,7 +122,7 @@ def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrase
     return None
 
 
-def _tell_phrases(book: Phrasebook | None, pictures: Pictures) -> None:
+def _tell_phrases(book: Phrasebook | None, pictures: PictureList) -> None:
     """Raises UsageError where the phrases are about none of the pictures."""
     from cig.pipelines._models import first_of
     from cig.runtime import say
@@ -140,18 +140,18 @@ def _tell_phrases(book: Phrasebook | None, pictures: Pictures) -> None:
         say("\n  ".join([f"without phrases, learnt from the picture alone: {len(silent)}", *first_of(silent)]))
 
 
-def _tell_words(made: Made, out: Path) -> None:
+def _tell_words(status: PseudoWordStatus, out: Path) -> None:
     """Raises IncompleteError that names the pictures that could not be read."""
     from cig.pipelines._models import first_of
     from cig.runtime import say
 
-    if made.whole:
-        say(f"{made.words} pseudo-words in {out}")
+    if status.complete:
+        say(f"{status.words} pseudo-words in {out}")
     else:
-        say(f"{made.there} of {made.of} batches in {out}; the run that finds them all puts the words together")
-    if made.failed:
-        lines = first_of([f"{name}: {why}" for name, why in made.failed.items()])
-        raise IncompleteError("\n  ".join([f"pictures without a pseudo-word: {len(made.failed)}", *lines]))
+        say(f"{status.present} of {status.total} batches in {out}; the run that finds them all puts the words together")
+    if status.failed:
+        lines = first_of([f"{name}: {why}" for name, why in status.failed.items()])
+        raise IncompleteError("\n  ".join([f"pictures without a pseudo-word: {len(status.failed)}", *lines]))
 
 
 def searle_book(flags: SearleFlags) -> Phrasebook:

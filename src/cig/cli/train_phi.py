@@ -140,7 +140,7 @@ def _pic2word(
     from cig.training.data.pictures import pixel_source
     from cig.training.objectives.pic2word import Pic2Word
 
-    seen = pixel_source(data, tower.size, out, root, seed, workers)
+    seen = pixel_source(data, tower.size, out, root=root, seed=seed, workers=workers)
     return Pic2Word(seen) if scale is None else Pic2Word(seen, scale)
 
 

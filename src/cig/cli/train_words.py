@@ -77,9 +77,11 @@ def concepts(
     device = resolve_device(compute.device)
     found = (load_references if references else load_pictures)(pictures, dataset_path, limit)
     names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
-    tower = load_tower(clip, device, resolve_dtype(compute.dtype, device), compute.cache_dir)
+    tower = load_tower(clip, device, resolve_dtype(compute.dtype, device), cache_dir=compute.cache_dir)
     cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
-    made = associate(found, names, tower, pad, k, compute.batch_size, compute.num_workers, cache)
+    made = associate(
+        found, names, tower, pad=pad, k=k, batch_size=compute.batch_size, workers=compute.num_workers, cache=cache
+    )
     write_concepts(out, made)
     print(f"{out}: {len(made.pictures):,} pictures, each with {k} of {len(names.names):,} names")
     if made.unreadable:
@@ -148,7 +150,7 @@ def phrases(
     """
     from cig.runtime import Shard, resolve_device, resolve_dtype
     from cig.training.data.language_model import Sampling, load_language_model
-    from cig.training.data.phrases import check_form, generate_phrases, told
+    from cig.training.data.phrases import check_form, describe_lost, generate_phrases
     from cig.training.data.vocabulary import ADDRESS, load_concepts
     from cig.training.processes import need_one
 
@@ -158,8 +160,8 @@ def phrases(
     sampling = Sampling(count, temperature, top_k, max_length, no_repeat, seed)
     names = Shard.parse(shard).take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
     place = resolve_device(device)
-    speaker = load_language_model(model, place, resolve_dtype(dtype, place, "float16"), cache_dir)
-    done = generate_phrases(names, speaker, sampling, out, batch_size)
+    speaker = load_language_model(model, place, resolve_dtype(dtype, place, "float16"), cache_dir=cache_dir)
+    done = generate_phrases(names, speaker, sampling, out=out, batch_size=batch_size)
     print(f"{out}: {done.concepts:,} concepts, {done.made:,} of them now, each with {count} phrases")
     if done.lost:
-        print(f"{told(done.lost)}")
+        print(describe_lost(done.lost))

@@ -1,4 +1,4 @@
-"""What a training holds between steps, how it is kept in checkpoint.pt, and taken up again."""
+"""The state of a training between steps: how checkpoint.pt holds it, and how a rerun takes it up."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Groups = Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class State:
-    """All that a step changes; order of data, dropout and noise are known from the step's number."""
+class TrainingState:
+    """Everything that a step changes; the order of data, dropout and noise follow from the step's number."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    mean: Mean
+    mean: WeightMean
     scaler: torch.amp.GradScaler
 
     @property
@@ -36,87 +36,92 @@ class State:
         return next(self.model.parameters()).device
 
     def can_scale_down(self) -> bool:
-        """Whether a gradient that is not finite is float16's fault, and the next step is scaled less."""
+        """Whether a gradient may be infinite only because of float16, so that a smaller scale helps the next step."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def to_dict(self) -> dict[str, Any]:
-        """What is frozen is not in it: whoever resumes has that already."""
-        parts = {"optimizer": self.optimizer, "scaler": self.scaler}
+        """Return what a checkpoint holds: no frozen weights, which a rerun loads from where they came from."""
         frozen = self._frozen()
-        model = {name: own for name, own in self.model.state_dict().items() if name not in frozen}
-        return {"model": model, **{name: own.state_dict() for name, own in parts.items()}, "mean": self.mean.weights}
+        return {
+            "model": {name: weight for name, weight in self.model.state_dict().items() if name not in frozen},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "mean": self.mean.weights,
+        }
 
     def load(self, saved: Mapping[str, Any]) -> None:
         self.model.load_state_dict({**self._frozen(), **saved["model"]})
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        for name, own in saved["mean"].items():
-            self.mean.weights[name].copy_(own)
+        for name, weight in saved["mean"].items():
+            self.mean.weights[name].copy_(weight)
 
     def _frozen(self) -> dict[str, nn.Parameter]:
         named = self.model.named_parameters(remove_duplicate=False)
-        return {name: own for name, own in named if not own.requires_grad}
+        return {name: weight for name, weight in named if not weight.requires_grad}
 
 
-class Mean:
-    """A running mean of what is trained, exported of a generator (Karras et al., CVPR 2024, section 3)."""
+class WeightMean:
+    """A running mean of the trained weights, which is what is exported (Karras et al., CVPR 2024, section 3)."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start from the model's weights; a decay of 0 keeps no mean."""
         self.model, self.decay = model, decay
-        self.weights = {name: own.detach().clone() for name, own in trained(model)} if decay else {}
+        self.weights = {name: weight.detach().clone() for name, weight in trainable(model)} if decay else {}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After a step, counted from 0."""
+        """Include the weights after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, own in trained(self.model) if self.weights else ():
-            self.weights[name].lerp_(own, 1 - decay)
+        for name, weight in trainable(self.model) if self.weights else ():
+            self.weights[name].lerp_(weight, 1 - decay)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The model has the mean weights within."""
-        own = {name: self.model.get_parameter(name).detach().clone() for name in self.weights}
+    def applied(self) -> Iterator[None]:
+        """Give the model the mean weights within the context."""
+        last = {name: self.model.get_parameter(name).detach().clone() for name in self.weights}
         self.model.load_state_dict(self.weights, strict=False)
         try:
             yield
         finally:
-            self.model.load_state_dict(own, strict=False)
+            self.model.load_state_dict(last, strict=False)
 
 
-def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Weights that are not frozen, by name."""
-    yield from ((name, own) for name, own in model.named_parameters() if own.requires_grad)
+def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the name and value of each weight that is not frozen."""
+    yield from ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
-def begin(model: nn.Module, plan: Plan, groups: Groups | None = None) -> State:
-    """Before the first step.
+def new_state(model: nn.Module, plan: Plan, groups: Groups | None = None) -> TrainingState:
+    """Return the state before the first step.
 
     Raises:
         UsageError: the optimizer needs a library that is not installed.
     """
-    alone = [{"params": [own for _, own in trained(model)]}]
-    optimizer = _optimizer(plan)(groups or alone, lr=plan.lr, betas=(0.9, 0.98))
+    groups = groups or [{"params": [weight for _, weight in trainable(model)]}]
+    optimizer = _optimizer(plan)(groups, lr=plan.lr, betas=(0.9, 0.98))
     for group in optimizer.param_groups:
         group.setdefault("speed", 1.0)
         group["weight_decay"] = plan.weight_decay if group.get("decays", True) else 0.0
     device = next(model.parameters()).device.type
     scaler = torch.amp.GradScaler(device, enabled=plan.autocast == "float16")
-    return State(model, optimizer, Mean(model, plan.ema), scaler)
+    return TrainingState(model, optimizer, mean=WeightMean(model, plan.ema), scaler=scaler)
 
 
-def save(state: State, facts: Mapping[str, Any], out: Path) -> None:
+def save(state: TrainingState, facts: Mapping[str, Any], out: Path) -> None:
+    """Write the checkpoint as a whole: through a buffer, because torch.save names its archive after the file."""
     buffer = io.BytesIO()
     torch.save({**state.to_dict(), "facts": dict(facts)}, buffer)
     make_folder(out)
     write_bytes(out / CHECKPOINT, buffer.getvalue())
 
 
-def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """The facts of the checkpoint in `out`, whose state this one gets; none where there is no checkpoint.
+def resume(state: TrainingState, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Load the checkpoint in `out` into the state and return its facts; without a checkpoint, return none.
 
     Raises:
-        MismatchError: it is of another training.
-        InputError: it is something else.
+        MismatchError: the checkpoint belongs to another training.
+        InputError: the file is something else.
     """
     if not (out / CHECKPOINT).exists():
         return {}
@@ -124,12 +129,15 @@ def resume(state: State, settings: Mapping[str, Any], out: Path) -> dict[str, An
     facts: dict[str, Any] = saved.get("facts", {})
     if not {"plan", "about", "steps"} <= set(facts):
         raise InputError(f"{out / CHECKPOINT} is no checkpoint of a training here; give another --out")
-    now, there = ({**own, "plan": Plan.binding(own["plan"])} for own in (settings, facts))
+    # A resumed run must end with the bits of an unbroken one. So every setting that moves a weight has to be the same:
+    # the plan, and what the caller lists beside it (data, models, sizes). Only the pace of checkpoints may change, and
+    # the number of steps where the rate does not depend on it (Plan.binding).
+    now, then = ({**part, "plan": Plan.binding(part["plan"])} for part in (settings, facts))
     different = [
-        f"{key}: {there[part].get(key)} there, {own.get(key)} now"
-        for part, own in now.items()
-        for key in {**own, **there[part]}
-        if there[part].get(key) != own.get(key)
+        f"{key}: {then[part].get(key)} there, {wanted.get(key)} now"
+        for part, wanted in now.items()
+        for key in {**wanted, **then[part]}
+        if then[part].get(key) != wanted.get(key)
     ]
     if different:
         raise MismatchError(

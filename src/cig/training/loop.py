@@ -1,8 +1,4 @@
-"""The loop that every objective shares: steps, checkpoints, validation, logs, by one process or several.
-
-A step's randomness comes from (seed, step) alone, so a resumed run needs no more than weights, optimizer and step, and
-ends with the same bits as an unbroken one (on a CPU, at one number of threads).
-"""
+"""The loop that all objectives share: steps, checkpoints, validation and logs, in one process or several."""
 
 from __future__ import annotations
 
@@ -24,16 +20,16 @@ from cig.io.files import make_folder
 from cig.io.json_files import append_json, write_json
 from cig.runtime import progress, say
 from cig.training import processes
-from cig.training.checkpoint import CHECKPOINT, Groups, State, begin, resume, save
+from cig.training.checkpoint import CHECKPOINT, Groups, TrainingState, new_state, resume, save
 from cig.training.plan import Plan
 from cig.training.step import Step
-from cig.training.tensorboard import Board
+from cig.training.tensorboard import Curves
 
 LOG = "log.jsonl"
 
 
 class DivergedError(CigError):
-    """The loss is no number any more; the last good checkpoint is kept."""
+    """The loss is not finite any more; the last good checkpoint is kept."""
 
 
 Loss = Callable[[Step], Tensor | Iterable[Tensor]]
@@ -45,121 +41,85 @@ def train(
     model: nn.Module,
     loss_of: Loss,
     plan: Plan,
+    *,
     out: Path,
     export: Export,
-    about: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     groups: Groups | None = None,
     validate: Validate | None = None,
     tensorboard: Path | None = None,
 ) -> Mapping[str, Any]:
-    """Trains to the plan's end, from the last checkpoint where there is one.
+    """Train to the plan's end, from the last checkpoint if there is one.
 
     Args:
-        loss_of: the loss of a step. A loss in parts is an iterable of them; each part is made after the last one's
-            gradients are in. With several processes it is each one's share: what they make is added up.
+        loss_of: the loss of a step. A loss in parts is an iterable of them; each part is computed after the gradients
+            of the part before. With several processes it is each one's share: their gradients are summed.
         out: gets checkpoint.pt and log.jsonl.
-        export: writes the model as others read it; called with the facts of the run, at every checkpoint. With
-            `plan.ema` the model holds its mean weights then. With `validate`, `facts["best"]` is a step and its scores;
-            where that is this step, the model is the best so far.
-        about: what the result depends on beside the plan; a checkpoint of something else is refused.
+        export: writes the model for other programs; called with the facts of the run at every checkpoint. With
+            `plan.ema` the model has its mean weights then. With `validate`, `facts["best"]` is a step and its scores;
+            if that is this step, the model is the best so far.
+        inputs: what the result depends on beside the plan ("about" in the files); other inputs refuse a checkpoint.
         groups: parameter groups; a group's "speed" multiplies the rate, "decays" says whether its weights decay.
-        validate: scores of the model, asked for at every checkpoint; more of the first one is better.
-        tensorboard: a folder for its event files.
+        validate: returns the model's scores at every checkpoint; a higher first score is better.
+        tensorboard: a folder for event files.
 
     Returns:
-        The facts: plan, about, steps, seconds (of training, of all calls), device, last loss, and, with `validate`,
+        The facts: plan, about, steps, seconds (of training, over all calls), device, last loss, and, with `validate`,
         scores and best.
 
     Raises:
         MismatchError: the checkpoint is of another plan or data.
         DivergedError: the loss or a gradient is not finite; the step is not taken, its ids are in diverged.json.
     """
-    settings = {"plan": asdict(plan), "about": dict(about)}
-    state, board = begin(model, plan, groups), Board(tensorboard)
+    settings = {"plan": asdict(plan), "about": dict(inputs)}
+    state, curves = new_state(model, plan, groups), Curves(tensorboard)
     make_folder(out)
     facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
-    if facts["steps"] and processes.rank() == 0 and _last_logged(out) < facts["steps"]:
-        append_json(out / LOG, _line(facts))  # which a kill after the checkpoint had lost
+    # A kill can fall between the checkpoint and its line in the log, which are two files: the line is written now.
+    if facts["steps"] and processes.rank() == 0 and _last_logged_step(out) < facts["steps"]:
+        append_json(out / LOG, _log_line(facts))
     started = time.monotonic() - facts["seconds"]
     steps = range(facts["steps"], plan.steps)
     model.train()
     for number in progress(steps, len(steps), "training", "step"):
-        loss = _step(state, loss_of, plan, number, out)
-        board.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
+        loss = _take_step(state, loss_of, plan, number=number, out=out)
+        curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
         facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss
         if (number + 1) % plan.save_every == 0 or number + 1 == plan.steps:
             facts |= {"steps": number + 1, "seconds": time.monotonic() - started, "device": str(state.device)}
-            _keep(state, facts, plan, out, export, validate)
-            board.put(number + 1, facts.get("scores", {}))
-    board.close()
+            _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
+            curves.put(number + 1, facts.get("scores", {}))
+    curves.close()
     return facts
 
 
-def _step(state: State, loss_of: Loss, plan: Plan, number: int, out: Path) -> float:
-    """One step of the optimizer; returns its loss."""
+def _take_step(state: TrainingState, loss_of: Loss, plan: Plan, *, number: int, out: Path) -> float:
+    """Take one step of the optimizer and return its loss."""
+    # All randomness of a step comes from (seed, step): the data's order, what the objective draws, dropout. So weights,
+    # optimizer and step number are the whole state, and a resumed run ends with the same bits as an unbroken one (on a
+    # CPU, with the same number of threads).
     for group in state.optimizer.param_groups:
         group["lr"] = plan.rate(number) * group["speed"]
-    step = Step(number, Random(f"{plan.seed}/{number}"), plan.accumulate, plan.seed)
+    step = Step(number, Random(f"{plan.seed}/{number}"), plan.accumulate, seed=plan.seed)
     torch.manual_seed(step.rng.getrandbits(62))
     state.optimizer.zero_grad()
-    loss = processes.summed(_backward(loss_of, step, state.scaler, _precision(plan, state.device)), state.device)
+    loss = _backward(loss_of, step, state.scaler, precision=_precision(plan, state.device))
+    loss = processes.summed(loss, state.device)
     processes.sum_gradients(state.model.parameters())
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), 1.0).item()
+    # An infinite gradient in float16 may be an overflow: the scaler skips that step and halves its scale. Once it
+    # cannot scale down, or if the loss itself is not finite, the weights would be lost, so training stops.
     if not math.isfinite(loss) or not (math.isfinite(norm) or state.can_scale_down()):
-        raise _diverged(loss, norm, step, out)
+        raise _diverged(step, out, loss=loss, norm=norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.mean.update(number)
     return loss
 
 
-def _keep(
-    state: State, facts: dict[str, Any], plan: Plan, out: Path, export: Export, validate: Validate | None
-) -> None:
-    """A checkpoint, by the first process; the model is exported before, so that what is kept can be used."""
-    with state.mean.shown(), _resting(state.model):
-        if validate:
-            _note(facts, validate())
-        if processes.rank() == 0:
-            export({**facts, **_rounded(facts)})
-    if processes.rank() == 0:
-        save(state, facts, out)
-        append_json(out / LOG, _line(facts))
-        say(_told(facts, plan))
-    processes.wait()
-
-
-def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {"steps": facts["steps"], "seconds": round(facts["seconds"], 1), "loss": round(facts["loss"], 4)}
-
-
-def _line(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's, in the log."""
-    return {**_rounded(facts), **facts.get("scores", {})}
-
-
-def _last_logged(out: Path) -> int:
-    """The steps of the log's last whole line."""
-    steps = 0
-    for line in (out / LOG).read_text().splitlines() if (out / LOG).exists() else ():
-        with suppress(ValueError, KeyError):  # a line that a kill tore
-            steps = json.loads(line)["steps"]
-    return steps
-
-
-def _diverged(loss: float, norm: float, step: Step, out: Path) -> DivergedError:
-    where = out / ("diverged.json" if processes.world() == 1 else f"diverged-{processes.rank()}.json")
-    write_json(where, {"step": step.number, "loss": str(loss), "gradient": str(norm), "ids": step.ids})
-    saved = f"the last good checkpoint is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "no checkpoint yet"
-    return DivergedError(
-        f"the loss is {loss} and its gradient's norm {norm} at step {step.number}, of {some(step.ids, 5)} "
-        f"(all in {where}); {saved}. Try a lower rate (--lr), in another folder."
-    )
-
-
-def _backward(loss_of: Loss, step: Step, scaler: torch.amp.GradScaler, precision: torch.autocast) -> float:
-    """The gradients of a step, part by part; returns its loss."""
+def _backward(loss_of: Loss, step: Step, scaler: torch.amp.GradScaler, *, precision: torch.autocast) -> float:
+    """Compute the gradients of a step, part by part, and return its loss."""
     total = 0.0
     with precision:
         losses = loss_of(step)
@@ -173,23 +133,47 @@ def _backward(loss_of: Loss, step: Step, scaler: torch.amp.GradScaler, precision
     return total
 
 
-def _note(facts: dict[str, Any], scores: Mapping[str, float]) -> None:
-    """Notes the scores, and whether they are the best so far."""
-    facts["scores"] = dict(scores)
-    name = next(iter(scores))
-    if "best" not in facts or scores[name] > facts["best"][name]:
-        facts["best"] = {"steps": facts["steps"], **scores}
+def _precision(plan: Plan, device: torch.device) -> torch.autocast:
+    if plan.autocast == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, getattr(torch, plan.autocast))
 
 
-def _told(facts: Mapping[str, Any], plan: Plan) -> str:
-    scores = "".join(f", {name} {score:.2f}" for name, score in facts.get("scores", {}).items())
-    pace = facts["steps"] * plan.batch / facts["seconds"]
-    return f"step {facts['steps']} of {plan.steps}: loss {facts['loss']:.4f}{scores}, {pace:.0f} items/s"
+def _diverged(step: Step, out: Path, *, loss: float, norm: float) -> DivergedError:
+    where = out / ("diverged.json" if processes.world() == 1 else f"diverged-{processes.rank()}.json")
+    write_json(where, {"step": step.number, "loss": str(loss), "gradient": str(norm), "ids": step.ids})
+    saved = f"the last good checkpoint is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "no checkpoint yet"
+    return DivergedError(
+        f"the loss is {loss} and its gradient's norm {norm} at step {step.number}, of {some(step.ids, 5)} "
+        f"(all in {where}); {saved}. Try a lower rate (--lr), in another folder."
+    )
+
+
+def _checkpoint(
+    state: TrainingState, facts: dict[str, Any], plan: Plan, *, out: Path, export: Export, validate: Validate | None
+) -> None:
+    """Validate the model in all processes; then the first process exports it and saves the state."""
+    with state.mean.applied(), _evaluation_mode(state.model):
+        if validate:
+            scores = facts["scores"] = dict(validate())
+            measure = next(iter(scores))
+            if "best" not in facts or scores[measure] > facts["best"][measure]:
+                facts["best"] = {"steps": facts["steps"], **scores}
+        if processes.rank() == 0:
+            export({**facts, **_rounded(facts)})
+    if processes.rank() == 0:
+        # After the export: a kill in between repeats some steps, but a checkpoint never lacks its usable model.
+        save(state, facts, out)
+        append_json(out / LOG, _log_line(facts))
+        listed = "".join(f", {name} {score:.2f}" for name, score in facts.get("scores", {}).items())
+        pace = facts["steps"] * plan.batch / facts["seconds"]
+        say(f"step {facts['steps']} of {plan.steps}: loss {facts['loss']:.4f}{listed}, {pace:.0f} items/s")
+    processes.wait()
 
 
 @contextmanager
-def _resting(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and as before afterwards."""
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off within the context."""
     model.eval()
     try:
         yield
@@ -197,7 +181,18 @@ def _resting(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def _precision(plan: Plan, device: torch.device) -> torch.autocast:
-    if plan.autocast == "float32":
-        return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, getattr(torch, plan.autocast))
+def _rounded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"steps": facts["steps"], "seconds": round(facts["seconds"], 1), "loss": round(facts["loss"], 4)}
+
+
+def _log_line(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_rounded(facts), **facts.get("scores", {})}
+
+
+def _last_logged_step(out: Path) -> int:
+    """Return the step of the log's last whole line; a kill can leave half a line."""
+    steps = 0
+    for line in (out / LOG).read_text().splitlines() if (out / LOG).exists() else ():
+        with suppress(ValueError, KeyError):
+            steps = json.loads(line)["steps"]
+    return steps

@@ -1,4 +1,4 @@
-"""The model card of what was trained here: data, command, settings, seconds, device, the best, what was left out."""
+"""The model card of a training: data, command, settings, seconds, device, best scores, unreadable pictures."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from cig.io.json_files import write_json
 from cig.runtime import versions
 
 
-def write_card(out: Path, what: str, facts: Mapping[str, Any], stem: str = "") -> None:
-    """`training.json` and README.md (or `{stem}.json` and `{stem}.md`)."""
+def write_card(out: Path, what: str, facts: Mapping[str, Any], *, stem: str = "") -> None:
+    """Write training.json and README.md (or `{stem}.json` and `{stem}.md`)."""
     typed = command(sys.argv)
-    known = {**facts, **({"command": typed} if typed else {}), "versions": versions()}
-    write_json(out / f"{stem or 'training'}.json", known, indent=2)
-    about, plan = facts["about"], facts["plan"]
+    facts = {**facts, **({"command": typed} if typed else {}), "versions": versions()}
+    write_json(out / f"{stem or 'training'}.json", facts, indent=2)
+    inputs, plan = facts["about"], facts["plan"]
     text = f"""# {what[0].upper() + what[1:]}
 
-Trained by `cig train` on {about["data"]}: {facts["steps"]} of {plan["steps"]} steps of {plan["batch"]} items,
+Trained by `cig train` on {inputs["data"]}: {facts["steps"]} of {plan["steps"]} steps of {plan["batch"]} items,
 {facts["seconds"]:.0f} s on {facts["device"]}. Loss at the end: {facts["loss"]}.
-{_further(known)}
+{_details(facts)}
 ```json
-{json.dumps({"plan": plan, "about": about}, indent=2)}
+{json.dumps({"plan": plan, "about": inputs}, indent=2)}
 ```
 """
-    write_bytes(out / f"{stem or 'README'}.md", text.encode("utf-8", "backslashreplace"))  # names are any bytes
+    write_bytes(out / f"{stem or 'README'}.md", text.encode("utf-8", "backslashreplace"))  # file names may be any bytes
 
 
 def command(argv: Sequence[str]) -> str:
-    """What was typed, as one can type it again; "" where it was not `cig`.
+    """Return the command line as it was typed; "" if the program was not `cig`.
 
-    Of absolute paths and those below a home only the last name is told: a card travels, and folders are their owner's.
+    Absolute paths and paths below a home are cut to their last name: a card is published, and folders are private.
     """
     program, *words = argv or [""]
     if Path(program).stem != "cig" and Path(program).parts[-2:] != ("cig", "__main__.py"):
@@ -54,7 +54,7 @@ def _without_folders(word: str) -> str:
 
 
 def scores_text(facts: Mapping[str, Any]) -> str:
-    """Which step was best on what, by which scores, and the last one's."""
+    """Return the best step with its scores, and the last step's scores."""
     best = {name: score for name, score in facts["best"].items() if name != "steps"}
     where = facts["about"]["validate"]["benchmark"]
     return f"best on {where}: step {facts['best']['steps']} ({_listed(best)}); last: {_listed(facts['scores'])}"
@@ -64,7 +64,7 @@ def _listed(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
 
 
-def _further(facts: Mapping[str, Any]) -> str:
+def _details(facts: Mapping[str, Any]) -> str:
     lines = []
     if "command" in facts:
         lines.append(f"\n    {facts['command']}\n")

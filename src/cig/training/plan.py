@@ -1,4 +1,4 @@
-"""How long a training is, and how fast."""
+"""The plan of a training: its length, batch, learning rate, precision and optimizer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast.
+    """How a training runs.
 
     Attributes:
-        steps: all of them, those of earlier calls included. A later call can raise them where the rate stays.
-        batch: items a step.
-        lr: the highest rate; after `warmup` steps it falls along a cosine to 3% of it, or stays (`constant`).
-        save_every: steps between checkpoints, each of them a usable model.
+        steps: all of them, those of earlier calls included. A later call can raise them if the rate is constant.
+        batch: items of a step.
+        lr: the highest rate; after `warmup` steps the rate falls along a cosine to 3% of it, or stays (`constant`).
+        save_every: steps between checkpoints, each with a usable model.
         autocast: float32 computes in float32; bfloat16 and float16 multiply in those, float16 with a loss that is
             scaled up.
-        ema: what is exported is a running mean of the weights with this decay, which rises to it as
-            (1 + step) / (10 + step) does; 0: the weights themselves.
-        accumulate: parts that a step's items are computed in, one after the other; for losses that are means of items.
+        ema: the decay of the running mean of weights that is exported; it rises to this value as
+            (1 + step) / (10 + step). 0: export the weights themselves.
+        accumulate: compute a step's items in so many parts, one after the other; for losses that are means of items.
         optimizer: adamw, or adamw8bit (bitsandbytes, on a GPU), whose moments take a quarter of the memory.
     """
 
@@ -44,12 +44,12 @@ class Plan:
 
     @staticmethod
     def binding(plan: Mapping[str, Any]) -> dict[str, Any]:
-        """What a later call cannot change: all but how often it is kept and, where the rate stays, how long it goes."""
+        """Return what a later call cannot change: all but the pace of checkpoints and, at a constant rate, steps."""
         free = {"save_every", "steps"} if plan.get("schedule") == "constant" else {"save_every"}
-        return {name: own for name, own in plan.items() if name not in free}
+        return {name: value for name, value in plan.items() if name not in free}
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(self.warmup, 1))
         if self.schedule == "constant":
             return self.lr * rising

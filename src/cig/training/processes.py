@@ -1,6 +1,6 @@
-"""Several processes that train one model, one for each GPU: who this one is, and what they tell each other.
+"""Several processes that train one model, one for each GPU: their ranks, and the exchange of numbers and gradients.
 
-Started by `accelerate launch` or `torchrun`; all of them draw the same step, and each computes its share of the items.
+`accelerate launch` or `torchrun` starts them. All of them draw the same step, and each computes its share of the items.
 """
 
 from __future__ import annotations
@@ -15,81 +15,83 @@ from torch import Tensor, nn
 
 from cig.errors import UsageError
 
-PATIENCE = timedelta(days=1)  # with each other: one may fill a shelf or look at a million pictures, while others wait
+# Torch gives up after ten minutes by default. One process may encode a cache of latents or decode a million pictures
+# for hours while the others wait at the barrier.
+TIMEOUT = timedelta(days=1)
 
 
 def world() -> int:
-    """How many there are; 1 where nobody started several."""
+    """Return the number of processes; 1 unless a launcher started several."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This one's number, from 0; the first writes."""
+    """Return this process's number, from 0; process 0 writes files."""
     return int(os.environ.get("RANK", "0"))
 
 
 def join(device: torch.device) -> torch.device:
-    """Joins the others, by the library that suits the device; returns the device of this process."""
+    """Join the other processes, by the library that suits the device; return the device of this process."""
     if world() == 1:
         return device
     from accelerate import PartialState
 
-    state: Any = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    own: torch.device = state.device
-    return own
+    state: Any = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
+    assigned: torch.device = state.device
+    return assigned
 
 
 def need_one(what: str, instead: str) -> None:
-    """Raises UsageError where several processes were started for what one does."""
+    """Raises UsageError if several processes were started for work that is not divided among them."""
     if world() > 1:
         raise UsageError(f"{what} was started in {world()} processes, and each would do all of it; {instead}")
 
 
 def wait() -> None:
-    """Until all are here."""
+    """Wait until all processes arrive here."""
     if world() > 1:
         torch.distributed.barrier()
 
 
 def summed(value: float, device: torch.device) -> float:
-    """A number of each, added."""
+    """Return the sum of the processes' values."""
     if world() == 1:
         return value
-    own = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-    torch.distributed.all_reduce(own)
-    return own.item()
+    total = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    torch.distributed.all_reduce(total)
+    return total.item()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Adds up what each has learnt of its items; one without items has learnt zeros."""
+    """Add up the processes' gradients; a process without items contributes zeros."""
     if world() == 1:
         return
-    for own in parameters:
-        if own.requires_grad:
-            own.grad = torch.zeros_like(own) if own.grad is None else own.grad
-            torch.distributed.all_reduce(own.grad)
+    for parameter in parameters:
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            torch.distributed.all_reduce(parameter.grad)
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows of all, in order of rank, with gradients to each one's own; every process has as many.
+    """Return the rows of all processes in order of rank, as many from each; gradients flow to every process's rows.
 
     A loss of gathered rows is computed by every process alike: divide it by `world()`, since gradients are summed.
     """
     if world() == 1:
         return rows
-    found: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
-    return found
+    every: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    return every
 
 
 class _Gathered(torch.autograd.Function):
-    """Each row's gradient is the sum of what all processes have of it."""
+    """`torch.distributed.all_gather` cuts the graph. Here a row's gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
         context.count = len(rows)
-        found = [torch.empty_like(rows) for _ in range(world())]
-        torch.distributed.all_gather(found, rows.contiguous())
-        return torch.cat(found)
+        every = [torch.empty_like(rows) for _ in range(world())]
+        torch.distributed.all_gather(every, rows.contiguous())
+        return torch.cat(every)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
@@ -98,10 +100,10 @@ class _Gathered(torch.autograd.Function):
         return total[rank() * context.count : (rank() + 1) * context.count]
 
 
-def everyones(places: Sequence[int]) -> list[int]:
-    """The places of all, in order of rank."""
+def gathered_indices(indices: Sequence[int]) -> list[int]:
+    """Return the indices of all processes, in order of rank."""
     if world() == 1:
-        return list(places)
-    found: list[list[int]] = [[] for _ in range(world())]
-    torch.distributed.all_gather_object(found, list(places))
-    return [place for own in found for place in own]
+        return list(indices)
+    every: list[list[int]] = [[] for _ in range(world())]
+    torch.distributed.all_gather_object(every, list(indices))
+    return [index for part in every for index in part]

@@ -1,4 +1,4 @@
-"""What an objective is given of a step: randomness that is known from the step alone, and which items are its own."""
+"""What an objective receives for a step: its random numbers, and the items that this process computes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cig.training.plan import Plan
 
 @dataclass
 class Step:
-    """What an objective is given of a step; all processes draw the same items, and each computes some of them.
+    """A step. All processes draw the same items, and each computes some of them.
 
     Attributes:
-        number: from 0.
-        rng: its own source of randomness, alike in all processes; torch's is seeded, too.
-        parts: that each process computes its items in.
-        seed: of the dropout of parts and processes, which is each one's own.
-        ids: what the objective has looked at; it appends to them, and they are told where the loss is no number.
+        number: counted from 0.
+        rng: random numbers of the step, the same in all processes; torch's generator is seeded as well.
+        parts: each process computes its items in so many parts.
+        seed: seeds the dropout, which differs between parts and processes.
+        ids: the objective appends the items that it reads; a diverging loss is reported with them.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Step:
     ids: list[str] = field(default_factory=list)
 
     def shares(self, count: int) -> Iterator[tuple[list[int], float]]:
-        """Of `count` items: the places of each of this process's parts, and their share of the whole.
+        """Yield the indices of each of this process's parts of `count` items, and the part's share of the whole.
 
         A loss that is a mean over items is the sum of `share * loss(part)` over the parts of all processes.
         """
@@ -42,20 +42,20 @@ class Step:
                 self._seed(number)
             yield chunk.tolist(), len(chunk) / count
 
-    def own(self, count: int) -> slice:
-        """Of `count` items that are contrasted with each other: this process's (see `processes.gathered`)."""
+    def rank_slice(self, count: int) -> slice:
+        """Return this process's slice of `count` items that are contrasted with each other (`processes.gathered`)."""
         each = count // processes.world()
         if processes.world() > 1:
             self._seed(processes.rank())
         return slice(processes.rank() * each, (processes.rank() + 1) * each)
 
     def _seed(self, part: int) -> None:
-        """What is drawn from here on is drawn for one part; all that is drawn for the whole step was drawn before."""
+        """Seed torch for one part; the objective has drawn everything that concerns the whole step before."""
         torch.manual_seed(Random(f"{self.seed}/{self.number}/{part}").getrandbits(62))
 
 
 def need_whole(plan: Plan, loss: str) -> None:
-    """Raises UsageError where a loss that contrasts all items of a step could not see them at once."""
+    """Raises UsageError if a loss that contrasts all items of a step could not see them at once."""
     if plan.accumulate > 1:
         raise UsageError(
             f"{loss} contrasts all items of a step with each other, so it cannot be computed in {plan.accumulate} "
@@ -66,19 +66,17 @@ def need_whole(plan: Plan, loss: str) -> None:
 
 
 class Order:
-    """Items in an order that is drawn anew for each pass over them, known from the step alone."""
+    """An order of items that is shuffled anew for each pass over them and depends on seed and step alone."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
-        self._drawn: tuple[int, list[int]] = (-1, [])
+        self._shuffled: tuple[int, list[int]] = (-1, [])  # the last pass that was asked for
 
-    def places(self, step: int, batch: int) -> list[int]:
-        """The `batch` items of a step, counted from 0."""
-        return [
-            self._pass(place // self.count)[place % self.count] for place in range(step * batch, (step + 1) * batch)
-        ]
+    def indices(self, step: int, batch: int) -> list[int]:
+        """Return the `batch` items of a step, counted from 0; a batch may end one pass and begin the next."""
+        return [self._pass(i // self.count)[i % self.count] for i in range(step * batch, (step + 1) * batch)]
 
     def _pass(self, number: int) -> list[int]:
-        if self._drawn[0] != number:
-            self._drawn = number, Random(f"{self.seed}/pass/{number}").sample(range(self.count), self.count)
-        return self._drawn[1]
+        if self._shuffled[0] != number:
+            self._shuffled = number, Random(f"{self.seed}/pass/{number}").sample(range(self.count), self.count)
+        return self._shuffled[1]

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, where asked for."""
+"""Curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cig.errors import UsageError
 from cig.training import processes
 
 
-class Board:
-    """Event files in a folder; without one, nothing.
+class Curves:
+    """Event files in a folder, written by the first process; without a folder, nothing is written.
 
     Raises:
-        UsageError: tensorboard is not installed.
+        UsageError: tensorboard is not installed, or the folder cannot be made.
     """
 
     def __init__(self, folder: Path | None) -> None:

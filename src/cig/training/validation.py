@@ -1,4 +1,4 @@
-"""Validation during training: a phi, as it is, searches a benchmark by the method that it is trained for."""
+"""Validation during training: the phi searches a benchmark by the method that it is trained for."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ from cig.retrieval.rank import search, wanted_pictures
 from cig.runtime import say
 from cig.types import Benchmark
 
-AVERAGE = ("recall@5", "subset_recall@1")  # CIRR's, which evaluation adds
+AVERAGE = ("recall@5", "subset_recall@1")  # CIRR's average is of these; evaluation adds it
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A benchmark, or the first of its queries, and what is best by it."""
+    """A benchmark, or the first of its queries, and the measure that decides which checkpoint is the best."""
 
     parts: tuple[Benchmark, ...]
     measure: str
 
     @property
-    def about(self) -> dict[str, Any]:
-        queries, gallery = (sum(len(getattr(part, what)) for part in self.parts) for what in ("queries", "gallery"))
+    def identity(self) -> dict[str, Any]:
+        queries, gallery = (sum(len(getattr(part, field)) for part in self.parts) for field in ("queries", "gallery"))
         counts = {"queries": queries, "gallery": gallery, "digest": digest_of([_content(part) for part in self.parts])}
         return {"benchmark": self.parts[0].name, **counts, "measure": self.measure}
 
     def scores(self, method: InversionMethod, pictures: PictureFeatures) -> dict[str, float]:
-        """In percent, of all parts; the measure that is asked for comes first."""
+        """Return the scores over all parts in percent, `measure` first."""
         rankings = [search(part, method, pictures=pictures) for part in self.parts]
-        named = evaluate(self.parts, rankings).scores
-        own = named["average"] if len(self.parts) > 1 else next(iter(named.values()))
-        return {self.measure: own[self.measure], **own}
+        scores = evaluate(self.parts, rankings).scores
+        whole = scores["average"] if len(self.parts) > 1 else next(iter(scores.values()))
+        return {self.measure: whole[self.measure], **whole}
 
 
 def _content(part: Benchmark) -> list[Any]:
-    """What is asked, what is right, what is searched."""
-    asked = [[query.id, query.reference, *query.captions, dict(query.relevant)] for query in part.queries]
-    return [asked, list(part.gallery)]
+    """Return the queries with their targets, and the gallery: what scores depend on."""
+    queries = [[query.id, query.reference, *query.captions, dict(query.relevant)] for query in part.queries]
+    return [queries, list(part.gallery)]
 
 
 def load_validation(
-    name: str, measure: str | None = None, root: Path | None = None, limit: int | None = None
+    name: str, measure: str | None = None, root: Path | None = None, *, limit: int | None = None
 ) -> Validation:
-    """A benchmark to validate on, by NAME/SPLIT.
+    """Load a benchmark to validate on, by NAME/SPLIT.
 
     Args:
-        measure: what more of is better; by default the benchmark's first.
-        limit: the first so many queries of each part; the gallery stays whole.
+        measure: of which more is better; by default the benchmark's first.
+        limit: take the first so many queries of each part; the gallery stays whole.
 
     Raises:
         UsageError: its targets are hidden, or it has no such measure.
-        NotFoundError: no such benchmark, or none of its pictures.
+        NotFoundError: there is no such benchmark, or none of its pictures.
     """
     parts = tuple(replace(part, queries=part.queries[:limit]) for part in load_benchmarks(name, root))
     if any(part.hidden for part in parts):
@@ -76,24 +76,24 @@ def load_validation(
 
 
 def validator(
-    validation: Validation, family: str, clip: Clip, phi: Phi | Im2Text, batch: int = 64, workers: int = 4
+    validation: Validation, family: str, clip: Clip, *, phi: Phi | Im2Text, batch: int = 64, workers: int = 4
 ) -> Callable[[], Mapping[str, float]]:
-    """What scores a phi that is being trained; the benchmark's pictures are encoded here, once.
+    """Return a function that scores the phi in training; encode the benchmark's pictures here, once.
 
     Args:
-        family: of methods: it fixes prompt, preprocessing and the pseudo-word's place.
-        phi: scored as fp16, as it is written, so that `cig evaluate` finds the same.
-        batch: pictures that are encoded at a time.
-        workers: threads that decode them.
+        family: of methods, which fixes prompt, preprocessing and the pseudo-word's position.
+        phi: scored as fp16, as the file holds it, so that `cig evaluate` gets the same scores.
+        batch: encode so many pictures at a time.
+        workers: threads that decode pictures.
     """
-    around = registry.load("methods", family).around
+    with_phi = registry.load("methods", family).with_phi
 
-    def method(of: Phi | Im2Text) -> InversionMethod:
-        made: InversionMethod = around(Inverter(clip, of), family, {"clip": clip.identity})
-        return made
+    def method(network: Phi | Im2Text) -> InversionMethod:
+        built: InversionMethod = with_phi(Inverter(clip, network), family, {"clip": clip.identity})
+        return built
 
     wanted = [path for part in validation.parts for path in wanted_pictures(part, method(phi))]
-    pictures = embed_pictures(method(phi), wanted, batch, workers)
+    pictures = embed_pictures(method(phi), wanted, batch, workers=workers)
     if pictures.failed:
         say(f"{len(pictures.failed)} pictures cannot be read, and are not found: {some(pictures.failed.values(), 3)}")
     return lambda: validation.scores(method(deepcopy(phi).half().float().eval()), pictures)

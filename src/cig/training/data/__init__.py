@@ -1,6 +1,6 @@
-"""Training: one loop, small objectives.
+"""The data of trainings: a benchmark's, or the user's files.
 
-A CLIP and a phi are trained on a benchmark's `pairs()`; a VAE and a generator on its `scenes()`, or on files.
+A CLIP and a phi learn from a benchmark's `pairs()`, a VAE and a generator from its `scenes()`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def load_pairs(name: str) -> Pairs:
-    """The (picture, caption) pairs of a benchmark that has some, by NAME/SPLIT: icons/train.
+    """Load the (picture, caption) pairs of a benchmark, by NAME/SPLIT: icons/train.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the benchmark has no pairs.
     """
     family, _, split = name.partition("/")
     module = registry.load("benchmarks", family)
@@ -33,7 +33,7 @@ def load_pairs(name: str) -> Pairs:
 
 
 def has_pairs(name: str) -> bool:
-    """Whether it is a benchmark with (picture, caption) pairs."""
+    """Whether the name is that of a benchmark with (picture, caption) pairs."""
     try:
         return hasattr(registry.load("benchmarks", name.partition("/")[0]), "pairs")
     except NotFoundError:
@@ -44,31 +44,34 @@ def load_scenes(
     data: str,
     limit: int | None = None,
     frame: Frame | None = None,
+    *,
     root: Path | None = None,
     ledger: Path | None = None,
 ) -> Scenes:
-    """Pictures with views and captions to draw them from.
+    """Load pictures with the views and captions that condition the generator.
 
     Args:
         data: icons/train; a benchmark's training split (fashioniq/train, cirr/train, folder/train); a table of
             pictures with captions, or of triplets; a folder of pictures, with captions in .txt files, or in
             InstructPix2Pix's form.
-        limit: the first so many of them.
-        frame: how pictures become squares; by default SDXL's 1024 pixels. Icons have theirs.
-        root: the benchmark's folder, or what a table's pictures are relative to.
-        ledger: a file that remembers which pictures were looked at.
+        limit: take the first so many.
+        frame: turns pictures into squares; by default SDXL's 1024 pixels. The icons have their size.
+        root: the benchmark's folder, or the folder that a table's pictures are relative to.
+        ledger: a file that remembers which pictures were checked.
 
     Raises:
-        UsageError: there is nothing to draw.
+        UsageError: the data has no pictures to train on, or their size is not free.
     """
     path = Path(data)
     if not os.path.exists(path) and hasattr(module := _benchmark(data), "scenes"):
-        return _drawn(module, data, limit, frame)
+        if frame:
+            raise UsageError(f"{data} has pictures of its own size: no --resolution, no --crop")
+        return cast(Scenes, module.scenes(data.partition("/")[2] or "train", limit))
     from cig.training.data.framing import Frame
     from cig.training.data.scenes import FileScenes
 
     examples, missing = _examples(path, data, root)
-    return FileScenes(data, examples[:limit], frame or Frame(), ledger, missing)
+    return FileScenes(data, examples[:limit], frame or Frame(), ledger=ledger, missing=missing)
 
 
 def _benchmark(data: str) -> ModuleType:
@@ -78,14 +81,8 @@ def _benchmark(data: str) -> ModuleType:
         raise NotFoundError(f"{data} is neither a table nor a folder nor a benchmark; {error}") from error
 
 
-def _drawn(module: ModuleType, data: str, limit: int | None, frame: Frame | None) -> Scenes:
-    if frame:
-        raise UsageError(f"{data} has pictures of its own size: no --resolution, no --crop")
-    return cast(Scenes, module.scenes(data.partition("/")[2] or "train", limit))
-
-
 def _examples(path: Path, data: str, root: Path | None) -> tuple[list[Example], list[str]]:
-    """Examples, and the names of those that lack a file."""
+    """Return the examples, and the names of those that lack a file."""
     from cig.training.data import captioned_pictures, triplets
 
     if os.path.isdir(path):

@@ -21,19 +21,22 @@ from cig.retrieval.features import PictureFeatures, content_of, embed_pictures
 from cig.retrieval.rank import top_k
 from cig.runtime import batches, progress
 from cig.training.data.concepts import Concepts
-from cig.training.data.pictures import Pictures, is_text
+from cig.training.data.pictures import PictureList, is_utf8
 from cig.training.data.templates import TEMPLATES
 from cig.training.data.vocabulary import Vocabulary
 from cig.types import Method
 
 K = 250  # names a picture
-NAMES_AT_ONCE = 64  # of the vocabulary, each in all templates
+NAMES_AT_ONCE = 64  # each in all templates
 PICTURES_AT_ONCE = 1024  # 20,000 names x 1,024 pictures are 80 MB
 
 
 @dataclass(frozen=True)
-class Looking:
-    """What features.py asks of a method where nothing but pictures is embedded; it shares their cached features."""
+class PictureEncoder:
+    """The part of a retrieval method that embeds pictures; `embed_pictures` needs no more.
+
+    Its identity and preprocessing are those of a method with this tower, so both share the cached features.
+    """
 
     tower: Tower
     preprocess: Any
@@ -47,57 +50,58 @@ class Looking:
 
 
 def associate(
-    pictures: Pictures,
+    pictures: PictureList,
     vocabulary: Vocabulary,
     tower: Tower,
+    *,
     pad: bool = True,
     k: int = K,
     batch_size: int = 32,
     workers: int = 4,
     cache: FeatureCache | None = None,
 ) -> Concepts:
-    """The k names whose text feature, a mean over templates, has the highest cosine with each picture's feature.
+    """Find for each picture the k names whose text feature, a mean over templates, has the highest cosine with it.
 
     Args:
-        tower: a CLIP, or another dual tower (towers.load_tower).
-        pad: SEARLE's targetpad before the tower's own preprocessing.
-        cache: keeps features of pictures and names, so that a rerun goes on from there.
+        tower: a CLIP, or another dual encoder (cig.models.dual_encoder).
+        pad: apply SEARLE's targetpad before the tower's preprocessing.
+        cache: keeps features of pictures and names, so that a rerun continues.
 
     Raises:
         UsageError: the vocabulary has fewer than k names.
         InputError: no picture can be read.
     """
     if not 1 <= k <= len(vocabulary.names):
-        there = len(vocabulary.names)
-        raise UsageError(f"-k {k}: {vocabulary.identity['source']} has {there} names; give 1 to {there}")
+        count = len(vocabulary.names)
+        raise UsageError(f"-k {k}: {vocabulary.identity['source']} has {count} names; give 1 to {count}")
     cache = cache or FeatureCache()
-    looking = Looking(tower, tower.preprocess(pad))
+    encoder = PictureEncoder(tower, tower.preprocess(pad))
     paths = dict(zip(pictures.names, pictures.paths, strict=True))
-    found = embed_pictures(cast(Method, looking), pictures.paths, batch_size, workers, cache)
-    unreadable = {name: why for name, path in paths.items() if (why := _lacking(name, path, found))}
+    embedded = embed_pictures(cast(Method, encoder), pictures.paths, batch_size, workers=workers, cache=cache)
+    unreadable = {name: why for name, path in paths.items() if (why := _why_left_out(name, path, embedded))}
     kept = [name for name in paths if name not in unreadable]
     if not kept:
         raise InputError(f"none of the {len(paths)} pictures can be read: {next(iter(unreadable.values()))}")
     names = embed_names(vocabulary.names, tower, cache)
-    features = (found.of([paths[name] for name in chunk]) for chunk in batches(kept, PICTURES_AT_ONCE))
+    features = (embedded.of([paths[name] for name in chunk]) for chunk in batches(kept, PICTURES_AT_ONCE))
     total = -(-len(kept) // PICTURES_AT_ONCE)
-    ranked = [_nearest(own, names, k) for own in progress(features, total, "concepts", "batch")]
-    about = {
+    ranked = [_nearest(chunk, names, k) for chunk in progress(features, total, "concepts", "batch")]
+    inputs = {
         "pictures": dict(pictures.identity),
         "clip": dict(tower.identity),
-        "preprocessing": str(looking.preprocess),
+        "preprocessing": str(encoder.preprocess),
         "vocabulary": dict(vocabulary.identity),
         "templates": list(TEMPLATES),
         "k": k,
     }
-    return Concepts(tuple(kept), vocabulary.names, np.concatenate(ranked), unreadable, about)
+    return Concepts(tuple(kept), vocabulary.names, ranked=np.concatenate(ranked), unreadable=unreadable, inputs=inputs)
 
 
-def _lacking(name: str, path: Path, found: PictureFeatures) -> str:
-    """Why a picture can have no row; not every byte that a disk takes in a name can be written into a table."""
-    if not is_text(name):
+def _why_left_out(name: str, path: Path, embedded: PictureFeatures) -> str:
+    """Return why a picture has no row in the table, which cannot hold every file name; "" if it has one."""
+    if not is_utf8(name):
         return "its name is not UTF-8; rename it"
-    return found.failed.get(path, "")
+    return embedded.failed.get(path, "")
 
 
 def _nearest(features: Tensor, names: Tensor, k: int) -> NDArray[np.int32]:
@@ -106,17 +110,17 @@ def _nearest(features: Tensor, names: Tensor, k: int) -> NDArray[np.int32]:
 
 
 def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tensor:
-    """[V, d] unit rows: means of unit features over the templates; those in the cache are not encoded again."""
-    about = {"names by": content_of(tower.identity), "templates": list(TEMPLATES)}
-    space = cache.space(about, f"names in {len(TEMPLATES)} templates, {tower.identity['source']}")
+    """Return [V, d] unit rows: means of unit features over the templates, encoded or from the cache."""
+    settings = {"names by": content_of(tower.identity), "templates": list(TEMPLATES)}
+    space = cache.space(settings, f"names in {len(TEMPLATES)} templates, {tower.identity['source']}")
     keys = {name: digest(name.encode()) for name in names}
-    known = dict(cache.read(space, keys.values()))
-    todo = [name for name in names if keys[name] not in known]
+    features = dict(cache.read(space, keys.values()))
+    todo = [name for name in names if keys[name] not in features]
     for chunk in progress(batches(todo, NAMES_AT_ONCE), -(-len(todo) // NAMES_AT_ONCE), "names", "batch"):
-        made = dict(zip((keys[name] for name in chunk), _in_templates(chunk, tower).numpy(), strict=True))
-        cache.write(space, made)
-        known |= made
-    return torch.from_numpy(np.stack([known[keys[name]] for name in names]))
+        encoded = dict(zip((keys[name] for name in chunk), _in_templates(chunk, tower).numpy(), strict=True))
+        cache.write(space, encoded)
+        features |= encoded
+    return torch.from_numpy(np.stack([features[keys[name]] for name in names]))
 
 
 def _in_templates(names: Sequence[str], tower: Tower) -> Tensor:

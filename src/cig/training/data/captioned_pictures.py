@@ -1,11 +1,10 @@
-"""Pictures with captions of one's own, and triplets: a table of either, or a folder of pictures with .txt beside them.
+"""The user's pictures with captions, or triplets: a table of either, or a folder of pictures with .txt files.
 
-A table names pictures relative to its own folder, or to another; none leads out of it.
+A table names pictures relative to its folder or to another one; a name that leads out of that folder is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,48 +25,47 @@ ALIASES = {
     "query-text": "caption",
     "target-image": "target",  # LaSCo's (Levy et al., 2024)
 }
-LONGEST = 10_000  # characters of a caption; a text tower reads some 77 words of it
+LONGEST = 10_000  # characters of a caption; a text tower reads at most some 77 words
 
 
 def of_table(path: Path, home: Path | None = None) -> list[Example]:
-    """Columns reference, caption, target are triplets; picture, caption are pictures to be asked for from themselves.
+    """Read the examples of a table.
 
-    Several captions in a cell (JSON, Parquet) are ways to say it, one a step; a triplet's are joined, in both orders.
-    LaSCo's columns are known, too: query-image, query-text, target-image, of which the pictures are [id, path].
+    Columns reference, caption, target hold triplets; columns picture, caption hold pictures, whose reference is an
+    augmented view of themselves. A cell (JSON, Parquet) may hold several captions: a step draws one; those of a triplet
+    are joined, in both orders. LaSCo's columns are read as well: query-image, query-text, target-image, where a picture
+    is [id, path].
 
     Args:
-        home: what pictures are relative to; the table's own folder by default.
+        home: the folder that pictures are relative to; by default the table's.
 
     Raises:
-        InputError: a column is not there, or a row is wrong; it is named.
+        InputError: a column is missing, or a row is wrong; the message names it.
     """
     rows = [_renamed(row, path) for row in read_rows(path)]
-    triplets = "target" in rows[0]
-    for column in ("reference", "caption", "target") if triplets else ("picture", "caption"):
+    is_triplets = "target" in rows[0]
+    for column in ("reference", "caption", "target") if is_triplets else ("picture", "caption"):
         if column not in rows[0]:
             raise InputError(f"{path} has no column {column}.{did_you_mean(column, rows[0])}")
-    read = _triplet if triplets else _captioned
-    return list(_examples(rows, read, path, home or path.parent))
+    read, examples = _triplet if is_triplets else _captioned, []
+    for number, row in enumerate(rows):
+        try:
+            examples.append(read(row, home or path.parent, number))
+        except InputError as error:
+            raise InputError(f"{path}, row {number} (counting from 0): {error}") from error
+    return examples
 
 
 def _renamed(row: Row, path: Path) -> Row:
-    """With our names of columns; raises InputError where two others mean one of them."""
-    renamed = {str(key): own for key, own in row.items() if str(key) not in ALIASES}
-    for key, own in ((str(key), own) for key, own in row.items() if str(key) in ALIASES):
+    """Rename other columns to ours, which take precedence; raises InputError if two others mean the same."""
+    renamed = {str(key): cell for key, cell in row.items() if str(key) not in ALIASES}
+    for key, cell in ((str(key), cell) for key, cell in row.items() if str(key) in ALIASES):
         if ALIASES[key] in row:
-            continue  # our own name goes first
+            continue
         if ALIASES[key] in renamed:
             raise InputError(f"{path}: {key} and another column both mean {ALIASES[key]}; call one of them that")
-        renamed[ALIASES[key]] = own
+        renamed[ALIASES[key]] = cell
     return renamed
-
-
-def _examples(rows: Sequence[Row], read: Any, path: Path, home: Path) -> Iterator[Example]:
-    for number, row in enumerate(rows):
-        try:
-            yield read(row, home, number)
-        except InputError as error:
-            raise InputError(f"{path}, row {number} (counting from 0): {error}") from error
 
 
 def _captioned(row: Row, home: Path, number: int) -> Example:
@@ -78,11 +76,11 @@ def _captioned(row: Row, home: Path, number: int) -> Example:
 def _triplet(row: Row, home: Path, number: int) -> Example:
     reference, target = (_name(row.get(key), key) for key in ("reference", "target"))
     captions = join_captions(captions_of(row.get("caption")))
-    return Example(f"{number}: {reference} -> {target}", home / target, captions, home / reference)
+    return Example(f"{number}: {reference} -> {target}", home / target, captions, reference=home / reference)
 
 
 def _name(value: Any, what: str) -> str:
-    """A picture's path below the home."""
+    """Return a picture's path below the home; raises InputError for any other."""
     name = name_of(value[-1] if isinstance(value, list) and value else value, what)
     if not name or not stays_below(name):
         raise InputError(f"{what} {name!r} leads out of the folder of pictures; name it below that")
@@ -90,10 +88,10 @@ def _name(value: Any, what: str) -> str:
 
 
 def captions_of(value: Any) -> tuple[str, ...]:
-    """A text, several, or none.
+    """Return the captions of a cell: a text, several, or none.
 
     Raises:
-        InputError: something else, or one too long.
+        InputError: the cell holds something else, or a caption is too long.
     """
     listed = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(text, str) for text in listed):
@@ -105,18 +103,18 @@ def captions_of(value: Any) -> tuple[str, ...]:
 
 
 def of_folder(home: Path) -> list[Example]:
-    """Every picture below a folder, with the caption of the .txt file of its name, where there is one.
+    """Return every picture below a folder, with the caption of the .txt file of its name if there is one.
 
     Raises:
-        NotFoundError: it has no pictures.
+        NotFoundError: the folder has no pictures.
     """
     paths = [Path(entry.path) for entry in walk_pictures(home)]
     if not paths:
         raise NotFoundError(f"{home} has no pictures (.jpg, .jpeg, .png, .webp)")
-    return [Example(path.relative_to(home).as_posix(), path, _beside(path.with_suffix(".txt"))) for path in paths]
+    return [Example(path.relative_to(home).as_posix(), path, _text_file(path.with_suffix(".txt"))) for path in paths]
 
 
-def _beside(path: Path) -> tuple[str, ...]:
+def _text_file(path: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     if stat_file(path).st_size > 4 * LONGEST:

@@ -1,4 +1,4 @@
-"""Captions to learn from: a file of one's own, a line or a row each, or those of a benchmark with pairs."""
+"""Captions to learn from: the lines of a text file, the rows of a table, or a benchmark with pairs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from random import Random
 from typing import Any, Protocol
 
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
@@ -18,28 +18,28 @@ from cig.training.data import load_pairs
 from cig.training.step import Order, Step
 from cig.types import Pairs
 
-COLUMNS = ("caption", "text")  # that a table's captions are looked for in
+COLUMNS = ("caption", "text")  # of a table, which may hold the captions
 TEXT_FORMS = ("txt", *FORMS)
 
 
 class Captions(Protocol):
-    """What a phi learns from that is taught by texts."""
+    """A source of captions for a phi."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Source, count, digest, and what was left out."""
+        """Source, count, digest, and the captions that were left out."""
 
     @property
     def per_pass(self) -> int:
-        """How many there are; 0 where they have no end."""
+        """The number of captions; 0 if they have no end."""
 
     def of(self, step: Step, count: int) -> list[str]:
-        """The captions of a step, the same in all processes."""
+        """Return the captions of a step, the same in all processes."""
 
 
 @dataclass(frozen=True)
 class DrawnCaptions:
-    """Of a benchmark whose captions are made anew at every step."""
+    """The captions of a benchmark that makes new ones at every step."""
 
     pairs: Pairs
     per_pass = 0
@@ -54,7 +54,7 @@ class DrawnCaptions:
 
 @dataclass(frozen=True)
 class ListedCaptions:
-    """Of a file: each once a pass, in an order that is drawn anew for it."""
+    """The captions of a file: each once a pass, in an order that is shuffled anew for it."""
 
     texts: Sequence[str]
     identity: Mapping[str, str]
@@ -65,11 +65,11 @@ class ListedCaptions:
         return len(self.texts)
 
     def of(self, step: Step, count: int) -> list[str]:
-        return [self.texts[place] for place in self.order.places(step.number, count)]
+        return [self.texts[index] for index in self.order.indices(step.number, count)]
 
 
-class Packed(Sequence[str]):
-    """Texts in one block of memory: as objects, millions of short ones would take several times as much."""
+class PackedTexts(Sequence[str]):
+    """Texts in one block of memory: as Python objects, millions of short ones would take several times as much."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.letters, self.ends = bytearray(), array("q", [0])
@@ -83,10 +83,10 @@ class Packed(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def __getitem__(self, place: Any) -> Any:
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        return self.letters[self.ends[place] : self.ends[place + 1]].decode()
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.letters[self.ends[index] : self.ends[index + 1]].decode()
 
     @property
     def digest(self) -> str:
@@ -96,18 +96,18 @@ class Packed(Sequence[str]):
 
 
 def load_captions(source: str, column: str | None = None, seed: int = 0) -> Captions:
-    """The captions of a file, or of a benchmark with pairs by NAME/SPLIT: icons/train.
+    """Load the captions of a file, or of a benchmark with pairs by NAME/SPLIT: icons/train.
 
-    A text file has one a line; CSV, TSV, JSON, JSONL and Parquet have them in a column, whose cells may hold several.
+    A text file has a caption a line; CSV, TSV, JSON, JSONL and Parquet have a column, whose cells may hold several.
 
     Args:
         column: of a table; by default caption, or else text.
-        seed: of the order in which a file's are read.
+        seed: of the order in which a file's captions are read.
 
     Raises:
-        NotFoundError: no such file.
-        UsageError: the table has no such column; the message says which there are.
-        InputError: it cannot be read, or holds no caption.
+        NotFoundError: there is no such file.
+        UsageError: the table has no such column; the message lists its columns.
+        InputError: the file cannot be read, or holds no caption.
     """
     form = Path(source).suffix.lower().removeprefix(".")
     if not os.path.isfile(source):
@@ -115,7 +115,7 @@ def load_captions(source: str, column: str | None = None, seed: int = 0) -> Capt
             raise NotFoundError(f"{source} is not a file; captions come as {', '.join(TEXT_FORMS)}, or a benchmark's")
         return DrawnCaptions(load_pairs(source))
     empty: list[int] = []
-    texts = Packed(_said(_cells(Path(source), form, column), empty))
+    texts = PackedTexts(_texts(_cells(Path(source), form, column), empty))
     if not texts:
         raise InputError(f"{source} holds no caption")
     left_out = {"left out": f"{len(empty)} without a text: {some(map(str, empty), 5)} (from 1)"} if empty else {}
@@ -123,52 +123,44 @@ def load_captions(source: str, column: str | None = None, seed: int = 0) -> Capt
     return ListedCaptions(texts, identity, Order(len(texts), seed))
 
 
-def sampled(texts: Sequence[str], count: int, rng: Random) -> list[str]:
-    """Some of them, or all where there are fewer."""
-    return [texts[place] for place in rng.sample(range(len(texts)), min(count, len(texts)))]
-
-
-def column_of(rows: Iterator[Row], path: Path, asked: str | None, usual: Sequence[str]) -> tuple[str, Iterator[Row]]:
-    """The column that is asked for, or the first usual one, and all the rows.
+def select_column(
+    rows: Iterator[Row], path: Path, column: str | None, *, defaults: Sequence[str]
+) -> tuple[str, Iterator[Row]]:
+    """Return the column, by default the first of `defaults` that the table has, and all the rows.
 
     Raises:
-        InputError: there is no row.
-        UsageError: there is no such column.
+        InputError: the table has no row.
+        UsageError: the table has no such column.
     """
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path} has no rows")
-    name = asked or next((own for own in usual if own in first), None)
+    name = column or next((default for default in defaults if default in first), None)
     if name not in first:
-        wanted = f"column {asked}" if asked else f"column {' or '.join(usual)}; say which it is with --column"
-        raise UsageError(f"{path} has no {wanted}.{did_you_mean(asked or usual[0], map(str, first))}")
-    return name, _again(first, rows)
-
-
-def _again(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
-    yield first
-    yield from rows
+        wanted = f"column {column}" if column else f"column {' or '.join(defaults)}; say which it is with --column"
+        raise UsageError(f"{path} has no {wanted}.{did_you_mean(column or defaults[0], map(str, first))}")
+    return name, chain([first], rows)
 
 
 def _cells(path: Path, form: str, column: str | None) -> Iterator[Any]:
-    """What each line or row holds."""
+    """Yield the content of each line or row."""
     if form not in FORMS:
         if column:
             raise UsageError(f"--column {column}: {path} is read as a plain text; tables are {', '.join(FORMS)}")
         yield from each_line(path)
         return
-    if form == "json" and isinstance(listed := read_json(path), list) and all(isinstance(own, str) for own in listed):
+    if form == "json" and isinstance(listed := read_json(path), list) and all(isinstance(text, str) for text in listed):
         yield from listed
         return
-    name, rows = column_of(each_row(path), path, column, COLUMNS)
+    name, rows = select_column(each_row(path), path, column, defaults=COLUMNS)
     for row in rows:
         yield row.get(name)
 
 
-def _said(cells: Iterable[Any], empty: list[int]) -> Iterator[str]:
-    """The texts of all cells; what holds none is noted by its number."""
+def _texts(cells: Iterable[Any], empty: list[int]) -> Iterator[str]:
+    """Yield the texts of all cells; append the numbers of cells without a text to `empty`."""
     for number, cell in enumerate(cells, 1):
-        texts = [own.strip() for own in (cell if isinstance(cell, list) else [cell]) if isinstance(own, str)]
+        texts = [text.strip() for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)]
         if not any(texts):
             empty.append(number)
         yield from filter(None, texts)

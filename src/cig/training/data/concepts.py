@@ -1,7 +1,7 @@
-"""The table of each picture's most similar names: written, and read again.
+"""The table of each picture's most similar names, written and read.
 
-A row is a picture: `Image Name`, then its names by rank in the columns `1`, `2`...: the published layout, in CSV as in
-Parquet.
+A row is a picture: `Image Name`, then its names by rank in the columns `1`, `2`... This is the published layout, in
+CSV and in Parquet.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ FORMS = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Concepts:
-    """Names of pictures.
+    """The names that are most similar to each picture.
 
     Attributes:
-        pictures: [N] those that could be read.
+        pictures: [N] names of the pictures that could be read.
         vocabulary: [V] names.
         ranked: [N, k] rows of the vocabulary, the most similar first, equal ones in its order.
         unreadable: picture -> why it has no names.
-        about: what the result depends on: pictures, CLIP, preprocessing, vocabulary, templates.
+        inputs: what the result depends on: pictures, CLIP, preprocessing, vocabulary, templates.
     """
 
     pictures: tuple[str, ...]
     vocabulary: tuple[str, ...]
     ranked: NDArray[np.int32]
     unreadable: Mapping[str, str]
-    about: Mapping[str, Any]
+    inputs: Mapping[str, Any]
 
     def rows(self) -> Iterator[tuple[str, list[str]]]:
-        for picture, own in zip(self.pictures, self.ranked, strict=True):
-            yield picture, [self.vocabulary[i] for i in own.tolist()]
+        for picture, ranks in zip(self.pictures, self.ranked, strict=True):
+            yield picture, [self.vocabulary[i] for i in ranks.tolist()]
 
 
 def check_form(path: Path) -> None:
-    """Raises UsageError for what no table is written as, before the work is done."""
+    """Raises UsageError for a suffix that no table is written as, before the work is done."""
     if path.suffix.lower() not in FORMS:
         raise UsageError(f"{path}: a table of concepts is written as {' or '.join(FORMS)}")
     if path.suffix.lower() == ".parquet":
@@ -62,12 +62,12 @@ def check_form(path: Path) -> None:
 
 
 def write_concepts(path: Path, concepts: Concepts) -> None:
-    """The table, whole or not at all, and its card beside it, `{name}.json`; raises UsageError for another suffix."""
+    """Write the table, whole or not at all, and its card `{name}.json`; raises UsageError for another suffix."""
     check_form(path)
     write_bytes(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
     counts = {"pictures": len(concepts.pictures), "unreadable": len(concepts.unreadable)}
-    known = {**concepts.about, "counts": counts, "unreadable": dict(concepts.unreadable), "sha256": file_digest(path)}
-    write_json(path.with_name(f"{path.name}.json"), {**known, "versions": versions()}, indent=2)
+    card = {**concepts.inputs, "counts": counts, "unreadable": dict(concepts.unreadable), "sha256": file_digest(path)}
+    write_json(path.with_name(f"{path.name}.json"), {**card, "versions": versions()}, indent=2)
 
 
 def _columns(concepts: Concepts) -> list[str]:
@@ -90,7 +90,7 @@ def _parquet(concepts: Concepts) -> bytes:
     from pyarrow import parquet
 
     vocabulary = pyarrow.array(concepts.vocabulary)
-    ranks = [pyarrow.DictionaryArray.from_arrays(pyarrow.array(own), vocabulary) for own in concepts.ranked.T]
+    ranks = [pyarrow.DictionaryArray.from_arrays(pyarrow.array(rank), vocabulary) for rank in concepts.ranked.T]
     table = pyarrow.Table.from_arrays([pyarrow.array(concepts.pictures), *ranks], names=_columns(concepts))
     buffer = io.BytesIO()
     parquet.write_table(table, buffer, store_schema=False)  # so that names are read as texts, which is faster
@@ -98,19 +98,19 @@ def _parquet(concepts: Concepts) -> bytes:
 
 
 def read_concepts(path: Path) -> dict[str, tuple[str, ...]]:
-    """Picture name -> its names, the most similar first, from CSV or Parquet, ours or as SEARLE writes it.
+    """Read each picture's names, the most similar first, from a CSV or Parquet file of ours or of SEARLE.
 
     Raises:
-        NotFoundError: it is not there.
-        InputError: it is no such table: another first column, a cell without a name, a picture twice.
+        NotFoundError: there is no such file.
+        InputError: it is another table: another first column, a cell without a name, a picture twice.
     """
     concepts: dict[str, tuple[str, ...]] = {}
-    known: dict[str, str] = {}  # a name is in memory once, however many pictures have it
+    interned: dict[str, str] = {}  # keep a name in memory once, however many pictures have it
     for row in each_row(path):
         picture, names = _checked(row, path)
         if picture in concepts:
             raise InputError(f"{path} has {picture} twice; a picture has one row")
-        concepts[picture] = tuple(known.setdefault(name, name) for name in names)
+        concepts[picture] = tuple(interned.setdefault(name, name) for name in names)
     if not concepts:
         raise InputError(f"{path} has no rows")
     return concepts

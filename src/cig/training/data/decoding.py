@@ -1,4 +1,4 @@
-"""Pictures decoded while a step is computed; one that cannot be read gives its place to the next, and is named."""
+"""Decoding of pictures while a step is computed; a picture that cannot be read is replaced by the next, and named."""
 
 from __future__ import annotations
 
@@ -19,47 +19,51 @@ from cig.runtime import say
 
 UNREADABLE = "unreadable.jsonl"
 MOST_IN_A_ROW = 100  # pictures that cannot be read, before the folder is taken to be damaged
-TOLD = 20  # of them, on a card
+LISTED = 20  # unreadable pictures on a card
 
 
-class Unreadable:
-    """Pictures that could not be read, in a file beside the model: a rerun leaves them out, too."""
+class UnreadablePictures:
+    """Pictures that could not be read, in a file beside the model, so that a rerun leaves them out as well.
+
+    The bits of a resumed run depend on this file: the picture that replaces an unreadable one must be the same again.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.known = path, _noted(path)
+        self.path, self.reasons = path, _read_reasons(path)
 
-    def note(self, name: str, why: str) -> None:
-        if name not in self.known:
-            self.known[name] = why
+    def add(self, name: str, why: str) -> None:
+        if name not in self.reasons:
+            self.reasons[name] = why
             make_folder(self.path.parent)
             append_json(self.path, {"picture": name, "why": why})
             say(f"left out: {why}")
 
 
 def facts_of_unreadable(out: Path) -> Mapping[str, Any]:
-    """What a card says of them, whichever process met them; nothing where there were none."""
-    known = _noted(out / UNREADABLE)
-    return {"unreadable": {"count": len(known), "pictures": dict(list(known.items())[:TOLD])}} if known else {}
+    """Return the unreadable pictures of all processes for the card; nothing if there are none."""
+    reasons = _read_reasons(out / UNREADABLE)
+    listed = dict(list(reasons.items())[:LISTED])
+    return {"unreadable": {"count": len(reasons), "pictures": listed}} if reasons else {}
 
 
-def _noted(path: Path) -> dict[str, str]:
-    """Picture -> why; a line that a kill tore is passed over, and its picture noted again."""
-    known = {}
+def _read_reasons(path: Path) -> dict[str, str]:
+    """Read why each picture is unreadable; skip half a line, which a kill leaves: its picture is added again."""
+    reasons = {}
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
-            known[str(row["picture"])] = str(row["why"])
+            reasons[str(row["picture"])] = str(row["why"])
         except (ValueError, KeyError, TypeError):
             continue
-    return known
+    return reasons
 
 
 class Decoder:
-    """Pixels of listed pictures.
+    """A decoder of listed pictures, which reads the next step's pictures ahead in threads.
 
     Args:
-        names: what the pictures are called in messages.
-        path_at: place -> path.
+        names: of the pictures, for messages.
+        path_at: returns the path of the picture at an index.
         workers: threads.
     """
 
@@ -68,38 +72,39 @@ class Decoder:
         names: Sequence[str],
         path_at: Callable[[int], Path],
         preprocess: Preprocess,
-        unreadable: Unreadable,
+        *,
+        unreadable: UnreadablePictures,
         workers: int,
     ) -> None:
         self.names, self.path_at, self.preprocess, self.unreadable = names, path_at, preprocess, unreadable
         self.pool = ThreadPoolExecutor(max(workers, 1))
         self.ahead: dict[int, Future[Tensor]] = {}
 
-    def read(self, places: Sequence[int], following: Sequence[int]) -> tuple[list[int], Tensor]:
-        """The pictures at these places, or the next readable ones: their own places, and [B, 3, S, S].
+    def read(self, indices: Sequence[int], following: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Decode the pictures at these indices; return the indices that were read, and their pixels [B, 3, S, S].
 
         Args:
-            following: the places of the next step, which are decoded meanwhile.
+            following: the indices of the next step, which are decoded meanwhile.
 
         Raises:
             InputError: a hundred in a row cannot be read.
         """
-        jobs = {place: self.ahead.get(place) or self._begun(place) for place in places}
-        self.ahead = {place: jobs.get(place) or self._begun(place) for place in following}
-        found = [self._from(place, jobs[place]) for place in places]
-        return [place for place, _ in found], torch.stack([pixels for _, pixels in found])
+        jobs = {index: self.ahead.get(index) or self._submit(index) for index in indices}
+        self.ahead = {index: jobs.get(index) or self._submit(index) for index in following}
+        read = [self._next_readable(index, jobs[index]) for index in indices]
+        return [index for index, _ in read], torch.stack([pixels for _, pixels in read])
 
-    def _begun(self, place: int) -> Future[Tensor]:
-        return self.pool.submit(read_pixels, self.path_at(place), self.preprocess)
+    def _submit(self, index: int) -> Future[Tensor]:
+        return self.pool.submit(read_pixels, self.path_at(index), self.preprocess)
 
-    def _from(self, place: int, job: Future[Tensor] | None) -> tuple[int, Tensor]:
-        """A picture and its place, or the next one's that can be read."""
+    def _next_readable(self, index: int, job: Future[Tensor] | None) -> tuple[int, Tensor]:
+        """Return the first readable picture from this index on, and its index."""
         for _ in range(min(MOST_IN_A_ROW, len(self.names))):
             try:
-                if self.names[place] not in self.unreadable.known:
-                    return place, (job or self._begun(place)).result()
+                if self.names[index] not in self.unreadable.reasons:
+                    return index, (job or self._submit(index)).result()
             except PictureError as error:
-                self.unreadable.note(self.names[place], str(error))
-            place, job = (place + 1) % len(self.names), None
-        why = next(reversed(self.unreadable.known.values()))
+                self.unreadable.add(self.names[index], str(error))
+            index, job = (index + 1) % len(self.names), None
+        why = next(reversed(self.unreadable.reasons.values()))
         raise InputError(f"too many pictures in a row cannot be read, the last because: {why}")

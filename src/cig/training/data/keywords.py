@@ -1,8 +1,8 @@
-"""Keywords of captions, and the captions with pseudo-words in their place (LinCIR, Gu et al., CVPR 2024, section 3.2).
+"""Captions whose keywords are replaced by pseudo-words (LinCIR, Gu et al., CVPR 2024, section 3.2).
 
-LinCIR masks every longest run of nouns, proper nouns, adjectives and determiners, found by a tagger (`taggers.py`). The
-chunker here needs none: a run is of words that are not in a list of English function words and common verbs,
-determiners before it included.
+LinCIR masks every longest run of nouns, proper nouns, adjectives and determiners, which a tagger marks (`taggers.py`).
+The chunker here needs no tagger: it masks runs of words outside a list of English function words and common verbs, and
+the determiners before them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cig.models.prompts import BARE_PROMPT
 
 class Word(NamedTuple):
     text: str
-    space: str  # what follows it: " ", or nothing
+    space: str  # the space after it: " ", or nothing
     key: bool  # whether it belongs to a keyword
 
 
 class Tagger(Protocol):
-    """What finds keywords."""
+    """A model that marks keywords."""
 
-    name: str  # with versions, for results
+    name: str  # with versions, for model cards
 
     def __call__(self, texts: Sequence[str]) -> list[list[Word]]:
-        """The words of each text, in order."""
+        """Return the words of each text, in order."""
 
 
 def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[str]:
@@ -36,23 +36,23 @@ def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[
 
     A caption without keywords loses one word at random; an empty one is `a photo of $`.
     """
-    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger([clean_caption(own) for own in captions])]
+    texts = [clean_caption(caption) for caption in captions]
+    return [_masked(words, rng) if words else BARE_PROMPT for words in tagger(texts)]
 
 
 def clean_caption(caption: str) -> str:
-    """In lower case, without what would stand for a pseudo-word (LinCIR's loader, by the same name)."""
+    """Return the caption in lower case, without `$`, which marks pseudo-words (LinCIR's function of this name)."""
     return " ".join(caption.lower().replace(PLACEHOLDER, " ").split())
 
 
 def _masked(words: Sequence[Word], rng: Random) -> str:
     if not any(word.key for word in words):
         lost = rng.randrange(len(words))
-        words = [word._replace(key=place == lost) for place, word in enumerate(words)]
+        words = [word._replace(key=index == lost) for index, word in enumerate(words)]
     parts: list[str] = []
     for key, run in groupby(words, key=lambda word: word.key):
-        own = list(run)
-        parts += [f" {PLACEHOLDER} "] if key else [part for word in own for part in word[:2]]
-    return " ".join("".join(parts).split())  # apart from punctuation: CLIP's tokenizer reads "$." as one token
+        parts += [f" {PLACEHOLDER} "] if key else [part for word in run for part in word[:2]]
+    return " ".join("".join(parts).split())  # spaces around "$": CLIP's tokenizer reads "$." as one token
 
 
 def _words(text: str) -> frozenset[str]:
@@ -71,7 +71,7 @@ STOP_WORDS = DETERMINERS | _words(
 
 
 class Chunker:
-    """Keywords without a tagger."""
+    """A chunker: it marks runs of words outside a stop-word list, with the determiners before them."""
 
     name = "runs of words outside a stop-word list"
 
@@ -80,9 +80,9 @@ class Chunker:
 
     def _words(self, words: Sequence[str]) -> list[Word]:
         keys = [_bare(word) not in STOP_WORDS for word in words]
-        for place in reversed(range(len(words) - 1)):
-            if keys[place + 1] and _bare(words[place]) in DETERMINERS:
-                keys[place] = True
+        for i in reversed(range(len(words) - 1)):
+            if keys[i + 1] and _bare(words[i]) in DETERMINERS:
+                keys[i] = True
         return [Word(word, " ", key) for word, key in zip(words, keys, strict=True)]
 
 

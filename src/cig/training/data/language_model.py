@@ -1,4 +1,4 @@
-"""A causal language model that continues a prompt, many times over, by draws that do not depend on batches."""
+"""A causal language model that continues a prompt many times; its draws do not depend on the batch size."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cig.runtime import batches, quiet_transformers, seed_of
 
 @dataclass(frozen=True)
 class Sampling:
-    """How often and how a prompt is continued; the defaults are SEARLE's.
+    """The number of continuations and how they are sampled; the defaults are SEARLE's.
 
     Attributes:
         count: continuations of a prompt.
-        top_k: only so many of the likeliest tokens are drawn from: the library's default in SEARLE's day.
+        top_k: draw from so many of the likeliest tokens; 50 was the library's default when SEARLE was released.
         max_length: tokens, those of the prompt included.
-        no_repeat: no sequence of so many tokens comes twice in a continuation, prompt included; 0: any may.
+        no_repeat: no sequence of so many tokens repeats in a continuation, prompt included; 0: any may.
     """
 
     count: int = 256
@@ -43,22 +43,27 @@ class Sampling:
             raise UsageError(f"--temperature {self.temperature}: more than 0")
 
     def draws(self, prompt: str) -> Tensor:
-        """[count, max_length] in (0, 1], from the seed and the prompt alone."""
+        """Return random numbers [count, max_length] in (0, 1], from the seed and the prompt alone."""
         generator = torch.Generator().manual_seed(seed_of("per-query", self.seed, "phrases", prompt, 0))
         return 1 - torch.rand(self.count, self.max_length, generator=generator)
 
 
-class Drawing(LogitsProcessor):
-    """Leaves the one token that a number drawn before stands for: the likeliest is then a sample."""
+class InverseTransformSampler(LogitsProcessor):
+    """Leaves one token a row, which numbers drawn beforehand select; then greedy decoding is sampling.
+
+    The library draws from one generator for the whole batch, so a continuation would depend on its neighbours. Here
+    each position of each continuation has its number, whatever the batch and wherever a rerun starts.
+    """
 
     def __init__(self, draws: Tensor, sampling: Sampling) -> None:
-        """Args: draws: [B, max_length] in (0, 1]."""
+        """`draws`: [B, max_length] in (0, 1]."""
         self.draws, self.sampling = draws, sampling
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[B, length so far], [B, V] logits -> [B, V]: 0 at the token, else -inf.
 
-        By inversion, in the order of the tokens' numbers: rounding moves borders a little, and changes nothing else.
+        The cumulative probabilities are in the order of token ids, not of likelihood: rounding that swaps two almost
+        equal logits then moves a border a little, and the draw selects the same token.
         """
         draw = self.draws[:, input_ids.shape[1] : input_ids.shape[1] + 1].to(scores.device)
         likeliest = scores.topk(min(self.sampling.top_k, scores.shape[1])).indices.sort().values
@@ -66,8 +71,8 @@ class Drawing(LogitsProcessor):
         below = logits.softmax(1).cumsum(1)
         if below.isnan().any():
             raise InputError("the language model's numbers are not finite; try --dtype float32")
-        place = torch.searchsorted(below, draw * below[:, -1:])
-        return torch.full_like(scores, -torch.inf).scatter(1, likeliest.gather(1, place), 0.0)
+        drawn = torch.searchsorted(below, draw * below[:, -1:])
+        return torch.full_like(scores, -torch.inf).scatter(1, likeliest.gather(1, drawn), 0.0)
 
 
 class LanguageModel:
@@ -77,21 +82,21 @@ class LanguageModel:
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
 
     def check(self, sampling: Sampling) -> None:
-        """Raises UsageError where phrases may be longer than the model takes."""
+        """Raises UsageError if phrases may be longer than the model takes."""
         most = getattr(self.model.config, "max_position_embeddings", None)
         if most and sampling.max_length > most:
             raise UsageError(f"--max-length {sampling.max_length}: {self.identity['source']} takes {most} tokens")
 
     @torch.no_grad()
     def continued(self, prompt: str, sampling: Sampling, batch_size: int = 256) -> list[str]:
-        """The prompt with each of its continuations; none where the prompt leaves no room for one."""
+        """Return the prompt with each of its continuations; none if the prompt is too long for one."""
         from transformers import GenerationConfig
 
         ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"].to(self.model.device)
         if ids.shape[1] >= sampling.max_length:
             return []
         end = self.tokenizer.eos_token_id
-        how = GenerationConfig(
+        greedy = GenerationConfig(
             max_length=sampling.max_length,
             no_repeat_ngram_size=sampling.no_repeat,
             do_sample=False,
@@ -102,22 +107,24 @@ class LanguageModel:
         phrases: list[str] = []
         for draws in batches(sampling.draws(prompt), batch_size):
             rows = ids.expand(len(draws), -1)
-            drawing = [Drawing(draws, sampling)]
-            made = self.model.generate(
-                rows, attention_mask=torch.ones_like(rows), generation_config=how, logits_processor=drawing
+            tokens = self.model.generate(
+                rows,
+                attention_mask=torch.ones_like(rows),
+                generation_config=greedy,
+                logits_processor=[InverseTransformSampler(draws, sampling)],
             )
-            phrases += self.tokenizer.batch_decode(made, skip_special_tokens=True)
+            phrases += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return phrases
 
 
 def load_language_model(
-    source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None
+    source: str, device: torch.device, dtype: torch.dtype, *, cache_dir: Path | None = None
 ) -> LanguageModel:
-    """A causal language model of transformers by hub id or folder; weights from safetensors alone.
+    """Load a causal language model of transformers by hub id or folder; weights from safetensors alone.
 
     Raises:
-        NotFoundError: neither a folder nor a hub id that can be reached.
-        InputError: the files cannot be read, are of no such model, or lack weights.
+        NotFoundError: it is neither a folder nor a hub id that can be reached.
+        InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -139,5 +146,5 @@ def load_language_model(
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer in {source} names no end token (eos_token)")
     model = model.eval().requires_grad_(False).to(device)
-    model.generation_config = GenerationConfig()  # its own may have habits that are none of our settings
+    model.generation_config = GenerationConfig()  # its own may penalise or truncate, beside our settings
     return LanguageModel(model, tokenizer, {**identity(source, cache_dir), "dtype": str(dtype)})

@@ -1,7 +1,6 @@
-"""What does not change while a generator is trained: latents of pictures, features of their views.
+"""The frozen parts of a generator's training: latents of pictures, and features of their views.
 
-A shelf has them computed once, in shards on the disk, which are mapped, not read; without one they are computed anew
-at each step.
+`LatentCache` reads them from shards on the disk, which were computed once; `LatentEncoder` computes them at each step.
 """
 
 from __future__ import annotations
@@ -30,94 +29,91 @@ PIXELS = 2**20  # that a VAE encodes at once
 PICTURES = 4096  # of a shard, or a few less
 
 
-class Encoded(Protocol):
-    """Pictures and views as a training reads them."""
+class LatentSource(Protocol):
+    """Latents of pictures and features of their views, by index."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a picture's latents."""
+        """The shape [C, h, w] of a picture's latents."""
 
-    def latents(self, places: Sequence[int]) -> Tensor:
-        """[B, C, h, w], of standard deviation 1."""
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Return [B, C, h, w], scaled to a standard deviation of 1."""
 
-    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
-        """[B, C, h, w]: a view's latents as the VAE makes them, not scaled; of a shelf, if it was to hold them."""
+    def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        """Return [B, C, h, w]: a view's latents, not scaled; a cache has them only if it was made with references."""
 
-    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What the two towers see of a view: ([B, p1], [B, p2]); a seed for each place."""
+    def features(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the two towers' features of a view, ([B, p1], [B, p2]); each index has a seed for its view."""
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Of N pictures, in fp16 on the disk."""
+class LatentCache:
+    """Latents and features of N pictures, in fp16 shards that are mapped into memory, not read."""
 
-    # latents [n, C, h, w]; of view v first{v} [n, p1], second{v} [n, p2] and, where asked for, reference{v} as latents
+    # latents [n, C, h, w]; of view v first{v} [n, p1], second{v} [n, p2] and, with references, reference{v} as latents
     shards: Sequence[Mapping[str, Tensor]]
     each: int  # n of all shards but the last
     scale: float  # of latents
     shape: tuple[int, int, int]
 
-    def latents(self, places: Sequence[int]) -> Tensor:
-        return self._rows("latents", places) * self.scale
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        return self._rows("latents", indices) * self.scale
 
-    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
-        return self._rows(f"reference{view}", places)
+    def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
+        return self._rows(f"reference{view}", indices)
 
-    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A view is as it was when the shelf was made, whatever the seed."""
-        return self._rows(f"first{view}", places), self._rows(f"second{view}", places)
+    def features(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the features of the view that was drawn when the cache was made, whatever the seed."""
+        return self._rows(f"first{view}", indices), self._rows(f"second{view}", indices)
 
-    def _rows(self, name: str, places: Sequence[int]) -> Tensor:
-        return torch.stack([self.shards[place // self.each][name][place % self.each] for place in places]).float()
+    def _rows(self, name: str, indices: Sequence[int]) -> Tensor:
+        return torch.stack([self.shards[index // self.each][name][index % self.each] for index in indices]).float()
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """Computes at each step, on the device of the VAE and of the CLIPs."""
+class LatentEncoder:
+    """Computes latents and features at each step, on the device of the VAE and of the CLIPs."""
 
     scenes: Scenes
     composer: Composer
     vae: Any
-    shape: tuple[int, int, int]
 
-    def latents(self, places: Sequence[int]) -> Tensor:
-        chunks = batches(places, at_once(self.vae, self.shape, len(places)))
-        encoded = [encode(self.scenes.pictures(own), self.vae, self.scenes.names(own)) for own in chunks]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        side = self.scenes.side // _pixels_a_latent(self.vae)
+        return self.vae.config.latent_channels, side, side
+
+    def batch_size(self, most: int) -> int:
+        """Return how many pictures, at most `most`, are encoded together: as many as have PIXELS pixels, or one."""
+        return max(1, min(most, PIXELS // (self.shape[1] * _pixels_a_latent(self.vae)) ** 2))
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        chunks = batches(indices, self.batch_size(len(indices)))
+        encoded = [encode(self.scenes.pictures(chunk), self.vae, self.scenes.names(chunk)) for chunk in chunks]
         return torch.cat(encoded).float() * self.vae.config.scaling_factor
 
-    def references(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
-        drawn = list(zip(places, seeds, strict=True))
+    def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
         encoded = []
-        for own in batches(drawn, at_once(self.vae, self.shape, len(places))):
-            seen = [self.scenes.references([place], view, Random(str(seed))) for place, seed in own]
-            encoded.append(encode(torch.cat(seen), self.vae, self.scenes.names([place for place, _ in own])))
+        for chunk in batches(list(zip(indices, seeds, strict=True)), self.batch_size(len(indices))):
+            views = [self.scenes.references([index], view, Random(str(seed))) for index, seed in chunk]
+            encoded.append(encode(torch.cat(views), self.vae, self.scenes.names([index for index, _ in chunk])))
         return torch.cat(encoded).float()
 
-    def features(self, places: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        first, second = self.composer.first.clip, self.composer.second.clip
-        return self._seen(first, places, view, seeds), self._seen(second, places, view, seeds)
+    def features(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Draw the views one by one, so that a view does not depend on the others of its part of a step."""
 
-    def _seen(self, clip: Any, places: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
-        """One by one, so that a view does not depend on the others of its part of a step."""
-        drawn = zip(places, seeds, strict=True)
-        seen = [self.scenes.seen([place], view, clip.size, Random(str(seed))) for place, seed in drawn]
-        features: Tensor = clip.embed_images(torch.cat(seen))
-        return features
+        def embed(clip: Any) -> Tensor:
+            drawn = zip(indices, seeds, strict=True)
+            views = [self.scenes.seen([index], view, clip.size, Random(str(seed))) for index, seed in drawn]
+            features: Tensor = clip.embed_images(torch.cat(views))
+            return features
 
-
-def shape_of(scenes: Scenes, vae: Any) -> tuple[int, int, int]:
-    side = scenes.side // factor_of(vae)
-    return vae.config.latent_channels, side, side
+        return embed(self.composer.first.clip), embed(self.composer.second.clip)
 
 
-def factor_of(vae: Any) -> int:
-    """Pixels a latent, along a side."""
+def _pixels_a_latent(vae: Any) -> int:
+    """Return the pixels of a latent, along a side."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
-def at_once(vae: Any, shape: tuple[int, int, int], most: int) -> int:
-    """Pictures that are encoded together."""
-    return max(1, min(most, PIXELS // (shape[1] * factor_of(vae)) ** 2))
 
 
 @torch.no_grad()
@@ -136,75 +132,69 @@ def encode(pictures: Tensor, vae: Any, names: Sequence[str]) -> Tensor:
     return latents
 
 
-def shelve(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, references: bool = False) -> Shelf:
-    """Maps the shards of `out/shelf-*`; those that are not there are computed, each process its share.
+def cache_latents(
+    scenes: Scenes, composer: Composer, vae: Any, *, out: Path, plan: Plan, references: bool = False
+) -> LatentCache:
+    """Map the shards of `out/shelf-*` and compute those that are missing, each process its share.
 
     Args:
-        references: latents of views, too.
+        references: cache the latents of views as well.
     """
-    models = {name: own for name, own in composer.identity.items() if not name.startswith("phi")}
-    key = digest_of(
-        {
-            **fingerprints(models),
-            **scenes.identity,
-            "seed": plan.seed,
-            "batch": plan.batch,
-            "vae": _content(vae),
-            "computed in": [composer.settings["dtype"], str(vae.dtype)],
-            **({"references": "latents"} if references else {}),
-        }
-    )
-    shape = shape_of(scenes, vae)
-    chunk = at_once(vae, shape, plan.batch)
+    # The folder's name is a digest of all that the content depends on: pictures, weights of the CLIPs and the VAE,
+    # precision, and seed and batch, which the drawn views follow from. So a cache of other settings is never read, and
+    # whatever has this name is right, by whichever run or process it was written. Shards are renamed into place when
+    # whole: after a kill, a rerun computes the missing ones. Every process maps all shards, once all are written.
+    models = {name: model for name, model in composer.identity.items() if not name.startswith("phi")}
+    settings = {
+        **fingerprints(models),
+        **scenes.identity,
+        "seed": plan.seed,
+        "batch": plan.batch,
+        "vae": digest_of([round(weight.double().sum().item(), 6) for weight in vae.state_dict().values()]),
+        "computed in": [composer.settings["dtype"], str(vae.dtype)],
+        **({"references": "latents"} if references else {}),
+    }
+    encoder = LatentEncoder(scenes, composer, vae)
+    chunk = encoder.batch_size(plan.batch)
     each = chunk * max(1, PICTURES // chunk)
-    folder = out / f"shelf-{key}"
+    folder = out / f"shelf-{digest_of(settings)}"
     sweep(folder)
     if others := [path.name for path in out.glob("shelf-*") if path != folder]:
         say(f"{out} has shelves of other data or settings, which may go: {some(others, 5)}")
     paths = [folder / f"{number:05d}.safetensors" for number in range(-(-len(scenes) // each))]
-    own = [number for number in range(len(paths))[processes.rank() :: processes.world()] if not paths[number].exists()]
-    for number in progress(own, len(own), f"latents and features, {each} pictures each", "shard"):
-        places = range(number * each, min((number + 1) * each, len(scenes)))
-        _write(paths[number], scenes, composer, vae, places, chunk, plan.seed, references)
+    share = range(len(paths))[processes.rank() :: processes.world()]
+    todo = [number for number in share if not paths[number].exists()]
+    for number in progress(todo, len(todo), f"latents and features, {each} pictures each", "shard"):
+        indices = range(number * each, min((number + 1) * each, len(scenes)))
+        write_bytes(paths[number], _shard(encoder, indices, chunk, seed=plan.seed, references=references))
     processes.wait()
-    return Shelf([map_tensors(path) for path in paths], each, vae.config.scaling_factor, shape)
+    shards = [map_tensors(path) for path in paths]
+    return LatentCache(shards, each, scale=vae.config.scaling_factor, shape=encoder.shape)
 
 
-def _write(
-    path: Path,
-    scenes: Scenes,
-    composer: Composer,
-    vae: Any,
-    places: range,
-    chunk: int,
-    seed: int,
-    references: bool,
-) -> None:
+def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, references: bool) -> bytes:
+    """Compute a shard, `chunk` pictures at a time."""
     import safetensors.torch
 
+    scenes, composer, vae = encoder.scenes, encoder.composer, encoder.vae
     clips = {"first": composer.first.clip, "second": composer.second.clip}
     rows: dict[str, list[Tensor]] = {}
-    for own in batches(places, chunk):
-        names = scenes.names(own)
-        rows.setdefault("latents", []).append(encode(scenes.pictures(own), vae, names))
+    for part in batches(indices, chunk):
+        names = scenes.names(part)
+        rows.setdefault("latents", []).append(encode(scenes.pictures(part), vae, names))
         for view in range(scenes.views):
-            drawn = f"{seed}/{own[0] // chunk}/{view}"  # both towers and the generator see the same
+            view_seed = f"{seed}/{part[0] // chunk}/{view}"  # both towers and the generator see the same view
             for name, clip in clips.items():
-                seen = scenes.seen(own, view, clip.size, Random(drawn))
-                rows.setdefault(f"{name}{view}", []).append(clip.embed_images(seen).half())
+                views = scenes.seen(part, view, clip.size, Random(view_seed))
+                rows.setdefault(f"{name}{view}", []).append(clip.embed_images(views).half())
             if references:
-                shown = encode(scenes.references(own, view, Random(drawn)), vae, names)
-                rows.setdefault(f"reference{view}", []).append(shown)
-    write_bytes(path, safetensors.torch.save({name: torch.cat(parts) for name, parts in rows.items()}))
+                latents = encode(scenes.references(part, view, Random(view_seed)), vae, names)
+                rows.setdefault(f"reference{view}", []).append(latents)
+    return safetensors.torch.save({name: torch.cat(parts) for name, parts in rows.items()})
 
 
 @contextmanager
-def in_full(device: torch.device) -> Iterator[None]:
-    """What is frozen computes in the precision of its own weights, without gradients."""
+def frozen_precision(device: torch.device) -> Iterator[None]:
+    """Compute frozen models in the precision of their weights, without gradients and without autocast."""
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
-
-
-def _content(vae: Any) -> str:
-    """Of its weights, by their sums: what it was loaded from may have been moved."""
-    return digest_of([round(own.double().sum().item(), 6) for own in vae.state_dict().values()])

@@ -1,4 +1,4 @@
-"""Pictures with captions to learn from: a table of one's own, or those of a benchmark."""
+"""Pictures with captions to learn from: the rows of a table, or a benchmark's pairs."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from torch import Tensor
 from cig.errors import InputError, NotFoundError, some
 from cig.io.dataset_paths import stays_below
 from cig.io.digests import digest
-from cig.io.files import UNSAYABLE
+from cig.io.files import UNPRINTABLE
 from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
 from cig.training import processes
 from cig.training.data import load_pairs
-from cig.training.data.captions import COLUMNS, Packed, column_of, sampled
-from cig.training.data.decoding import UNREADABLE, Decoder, Unreadable
+from cig.training.data.captions import COLUMNS, PackedTexts, select_column
+from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
 from cig.training.data.pictures import need_enough, need_size
 from cig.training.step import Order, Step
 from cig.types import PairBatch, Pairs
 
-PICTURES = ("picture", "image")  # columns that a table's pictures are looked for in
+PICTURES = ("picture", "image")  # columns of a table, which may name the pictures
 
 
 class PairSource(Protocol):
-    """What a CLIP is trained on."""
+    """A source of pictures with captions for a CLIP."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Source, count, digest, and what was left out."""
+        """Source, count, digest, and the pairs that were left out."""
 
     def of(self, step: Step, count: int) -> PairBatch:
-        """This process's share of the `count` pairs of a step, but the positives [count, count] of all."""
+        """Return this process's share of the `count` pairs of a step, with the positives [count, count] of all."""
 
     def captions(self, count: int, rng: Random) -> list[str]:
-        """Some captions alone: what a tokenizer is trained on."""
+        """Return some captions alone, which a tokenizer is trained on."""
 
 
 @dataclass(frozen=True)
 class DrawnPairs:
-    """Of a benchmark whose pairs are made anew at every step."""
+    """The pairs of a benchmark that makes new ones at every step."""
 
     pairs: Pairs
-    size: int  # of the pixels that the CLIP sees
+    size: int  # of the CLIP's input, in pixels
 
     @property
     def identity(self) -> Mapping[str, str]:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PairBatch:
-        """Raises MismatchError where the CLIP sees pictures of another size than the benchmark draws."""
-        batch, own = self.pairs.batch(count, step.rng), step.own(count)
+        """Raises MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
+        batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
         need_size(batch.pixels, self.size, self.identity["data"])
-        return replace(batch, pixels=batch.pixels[own], captions=batch.captions[own], ids=batch.ids[own])
+        return replace(batch, pixels=batch.pixels[share], captions=batch.captions[share], ids=batch.ids[share])
 
     def captions(self, count: int, rng: Random) -> list[str]:
         return self.pairs.captions(count, rng)
@@ -66,7 +66,7 @@ class DrawnPairs:
 
 @dataclass(frozen=True)
 class TablePairs:
-    """Of a table: each once a pass, in an order that is drawn anew for it; the preprocessing is CLIP's.
+    """The pairs of a table: each once a pass, in an order that is shuffled anew for it; CLIP's preprocessing.
 
     A caption is true of its own picture, of the same picture in another row, and of pictures with the same caption.
     """
@@ -78,37 +78,38 @@ class TablePairs:
     order: Order
 
     def of(self, step: Step, count: int) -> PairBatch:
-        """Raises UsageError where a step has more pairs than there are."""
+        """Raises UsageError if a step has more pairs than the table."""
         need_enough(len(self.names), count, "pairs")
-        own = step.own(count)
-        places, following = (self.order.places(number, count) for number in (step.number, step.number + 1))
-        seen, pixels = self.decoder.read(places[own], following[own])
-        places = processes.everyones(seen)
-        names, texts = (tuple(listed[place] for place in places) for listed in (self.names, self.texts))
-        return PairBatch(pixels, texts[own], _same(names) | _same(texts), names[own])
+        share = step.rank_slice(count)
+        now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))
+        read, pixels = self.decoder.read(now, following)
+        indices = processes.gathered_indices(read)
+        names, texts = (tuple(column[index] for index in indices) for column in (self.names, self.texts))
+        positives = _equal(names) | _equal(texts)
+        return PairBatch(pixels, captions=texts[share], positives=positives, ids=names[share])
 
     def captions(self, count: int, rng: Random) -> list[str]:
-        return sampled(self.texts, count, rng)
+        return [self.texts[index] for index in rng.sample(range(len(self.texts)), min(count, len(self.texts)))]
 
 
 def pair_source(
-    source: str, size: int, out: Path, column: str | None = None, seed: int = 0, workers: int = 4
+    source: str, size: int, out: Path, *, column: str | None = None, seed: int = 0, workers: int = 4
 ) -> PairSource:
-    """Pairs by a table's file, or by a benchmark's NAME/SPLIT: icons/train.
+    """Return the pairs of a table, or of a benchmark by NAME/SPLIT: icons/train.
 
     A table is CSV, TSV, JSON, JSONL or Parquet, with columns picture (or image) and caption (or text); a picture is a
     path below the table's folder.
 
     Args:
-        size: of the pixels that the CLIP sees.
+        size: of the CLIP's input, in pixels.
         out: gets the names of pictures that cannot be read.
         column: of the captions.
-        seed: of the order in which pairs are seen.
+        seed: of the order of pairs.
         workers: threads that decode pictures.
 
     Raises:
-        NotFoundError: no such file.
-        UsageError: it has no such columns.
+        NotFoundError: there is no such file.
+        UsageError: the table has no such columns.
         InputError: it cannot be read, has no pair with a picture, or names a picture outside of its folder.
     """
     path = Path(source)
@@ -117,54 +118,60 @@ def pair_source(
             raise NotFoundError(f"{source} is not a file; pairs come as a table ({', '.join(FORMS)}), or a benchmark's")
         return DrawnPairs(load_pairs(source), size)
     names, texts, identity = _read(path, column)
-    unreadable = Unreadable(out / UNREADABLE)
-    decoder = Decoder(names, lambda place: path.parent / names[place], Preprocess(size), unreadable, workers)
-    return TablePairs(names, texts, identity, decoder, Order(len(names), seed))
+    decoder = Decoder(
+        names,
+        lambda index: path.parent / names[index],
+        Preprocess(size),
+        unreadable=UnreadablePictures(out / UNREADABLE),
+        workers=workers,
+    )
+    return TablePairs(names, texts, identity, decoder=decoder, order=Order(len(names), seed))
 
 
-def _read(path: Path, column: str | None) -> tuple[Packed, Packed, dict[str, str]]:
-    """Pictures, captions, and what they are called in results."""
-    names, texts = Packed(), Packed()
+def _read(path: Path, column: str | None) -> tuple[PackedTexts, PackedTexts, dict[str, str]]:
+    """Return the names of pictures, their captions, and the identity of both."""
+    names, texts = PackedTexts(), PackedTexts()
     left_out: dict[str, list[str]] = {"without a caption": [], "whose picture is not there": []}
-    there: dict[str, bool] = {}
+    exists: dict[str, bool] = {}
     for number, name, text in _rows(path, column):
-        if name not in there:
-            there[name] = os.path.isfile(path.parent / name)
+        if name not in exists:
+            exists[name] = os.path.isfile(path.parent / name)
         if not text:
             left_out["without a caption"].append(f"row {number}")
-        elif not there[name]:
+        elif not exists[name]:
             left_out["whose picture is not there"].append(name)
         else:
             names.append(name)
             texts.append(text)
-    told = "; ".join(f"{len(rows)} {why}: {some(rows, 5)}" for why, rows in left_out.items() if rows)
+    summary = "; ".join(f"{len(rows)} {why}: {some(rows, 5)}" for why, rows in left_out.items() if rows)
     if not names:
-        raise InputError(f"{path} has no pair with a picture ({told})")
+        raise InputError(f"{path} has no pair with a picture ({summary})")
     content = digest(f"{names.digest} {texts.digest}".encode())
     identity = {"data": str(path), "pairs": f"{len(names)}", "digest": content}
-    return names, texts, {**identity, "left out": told} if told else identity
+    return names, texts, {**identity, "left out": summary} if summary else identity
 
 
 def _rows(path: Path, column: str | None) -> Iterator[tuple[int, str, str]]:
-    """Number, picture and caption ("" for none) of each row."""
-    captions, rows = column_of(each_row(path), path, column, COLUMNS)
-    pictures, rows = column_of(rows, path, None, PICTURES)
+    """Yield the number, picture and caption ("" for none) of each row."""
+    captions, rows = select_column(each_row(path), path, column, defaults=COLUMNS)
+    pictures, rows = select_column(rows, path, None, defaults=PICTURES)
     for number, row in enumerate(rows, 1):
         text = row.get(captions)
-        yield number, _inside(row.get(pictures), f"{path}, row {number}"), text.strip() if isinstance(text, str) else ""
+        name = _safe_path(row.get(pictures), f"{path}, row {number}")
+        yield number, name, text.strip() if isinstance(text, str) else ""
 
 
-def _inside(name: Any, place: str) -> str:
-    """A picture's path below the table's folder; raises InputError for any other."""
-    if not isinstance(name, str) or not name or UNSAYABLE.search(name):
-        raise InputError(f"{place}: the picture should be a path, found {str(name)[:80]!r}")
+def _safe_path(name: Any, row: str) -> str:
+    """Return a picture's path below the table's folder; raises InputError for any other value."""
+    if not isinstance(name, str) or not name or UNPRINTABLE.search(name):
+        raise InputError(f"{row}: the picture should be a path, found {str(name)[:80]!r}")
     if not stays_below(name):
-        raise InputError(f"{place}: {name[:80]!r} is not below the table's folder; write the path from there on")
+        raise InputError(f"{row}: {name[:80]!r} is not below the table's folder; write the path from there on")
     return name
 
 
-def _same(values: Sequence[str]) -> Tensor:
-    """[B, B] bool: which are equal."""
+def _equal(values: Sequence[str]) -> Tensor:
+    """Return which values are equal: [B, B] bool."""
     numbers: dict[str, int] = {}
     keys = torch.tensor([numbers.setdefault(value, len(numbers)) for value in values])
     return keys[:, None] == keys

@@ -1,6 +1,6 @@
-"""Phrases with a concept in them, for the losses of SEARLE and OTI: made by a language model, and read again.
+"""Phrases with a concept in them, for the losses of SEARLE and OTI, which a language model writes.
 
-A file has a JSON line for each concept, {"concept", "phrases"}; its card, `{name}.json`, says how it was made.
+A file has a JSON line for each concept, {"concept", "phrases"}; its card, `{name}.json`, has the settings.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ PROMPT = "a photo of {} that"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a file holds now, and what this run added."""
+class PhraseCounts:
+    """The concepts of a file of phrases after a run."""
 
     concepts: int
-    made: int
+    made: int  # concepts that this run added
     lost: tuple[str, ...]  # concepts that cannot be used
 
 
 def generate_phrases(
-    concepts: Iterable[str], model: LanguageModel, sampling: Sampling, out: Path, batch_size: int = 256
-) -> Outcome:
-    """The phrases of each concept, appended to a file; those that it has are not made again.
+    concepts: Iterable[str], model: LanguageModel, sampling: Sampling, *, out: Path, batch_size: int = 256
+) -> PhraseCounts:
+    """Append the phrases of each concept to a file, except for concepts that the file has already.
 
-    What is drawn for a concept depends on the seed and the concept alone, not on its neighbours or on batches.
+    The phrases of a concept depend on the seed and the concept alone, not on its neighbours or on batches.
 
     Args:
-        batch_size: phrases of one concept at once.
+        batch_size: write so many phrases of one concept at once.
 
     Raises:
-        UsageError: the file is called otherwise than .jsonl; the model takes fewer tokens.
-        InputError: what the model computes is not finite.
+        UsageError: the file's suffix is not .jsonl, or the model takes fewer tokens.
+        InputError: the model's numbers are not finite.
         MismatchError: the file was made with other settings.
     """
     model.check(sampling)
@@ -53,22 +53,22 @@ def generate_phrases(
     file = PhraseFile(out, {**settings, **fingerprints({"model": model.identity})})
     todo = [concept for concept in dict.fromkeys(concepts) if concept not in file.usable]
     for concept in progress(todo, len(todo), "phrases", "concept"):
-        made = model.continued(PROMPT.format(concept), sampling, batch_size)
-        file.add(concept, [mended(phrase) for phrase in made])
+        phrases = model.continued(PROMPT.format(concept), sampling, batch_size)
+        file.add(concept, [clean_phrase(phrase) for phrase in phrases])
     file.close(model.identity)
-    return Outcome(len(file.usable), len(todo), file.lost)
+    return PhraseCounts(len(file.usable), len(todo), file.lost)
 
 
-def mended(phrase: str) -> str:
-    """SEARLE's: a run of newlines becomes ". ", a run of dots one dot."""
+def clean_phrase(phrase: str) -> str:
+    """Replace a run of newlines by ". " and a run of dots by one dot, as SEARLE does."""
     return re.sub(r"\.+", ".", re.sub(r"\n+", ". ", phrase))
 
 
 class PhraseFile:
-    """A file that grows by a line a concept; a line that a kill tore is cut off, and its concept made again."""
+    """A file that grows by a line a concept, and that a rerun continues."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Raises UsageError, MismatchError, or InputError for lines that are not ours."""
+        """Open or create the file; raises UsageError, MismatchError, or InputError for lines of another form."""
         check_form(path)
         self.path, self.settings = path, dict(settings)
         self.card = path.with_name(f"{path.name}.json")
@@ -83,6 +83,7 @@ class PhraseFile:
 
     @property
     def lost(self) -> tuple[str, ...]:
+        """Concepts that cannot be used."""
         return tuple(concept for concept, usable in self.usable.items() if not usable)
 
     def add(self, concept: str, phrases: Sequence[str]) -> None:
@@ -90,34 +91,36 @@ class PhraseFile:
         self.usable[concept] = is_usable(concept, phrases)
 
     def close(self, model: Mapping[str, Any]) -> None:
-        """Says in the card what there is now."""
+        """Write the card: settings, model and counts."""
         counts = {"concepts": len(self.usable), "left out": list(self.lost)}
-        known = {"settings": self.settings, "model": dict(model), **counts, "versions": versions()}
-        write_json(self.card, known, indent=2)
+        card = {"settings": self.settings, "model": dict(model), **counts, "versions": versions()}
+        write_json(self.card, card, indent=2)
 
     def _refuse_other_settings(self) -> None:
-        there = read_object(self.card).get("settings") if self.card.exists() else None
-        if not isinstance(there, dict):
+        then = read_object(self.card).get("settings") if self.card.exists() else None
+        if not isinstance(then, dict):
             if self.path.exists():
                 raise MismatchError(f"{self.card.name} does not say how {self.path} was made; give another --out")
             return
         differ = [
-            f"{key}: {there.get(key)} there, {self.settings.get(key)} now"
-            for key in {**self.settings, **there}
-            if there.get(key) != self.settings.get(key)
+            f"{key}: {then.get(key)} there, {self.settings.get(key)} now"
+            for key in {**self.settings, **then}
+            if then.get(key) != self.settings.get(key)
         ]
         if differ:
             raise MismatchError(f"{self.path} was made with other settings ({'; '.join(differ)}); give another --out")
 
 
 def check_form(path: Path) -> None:
-    """Raises UsageError for what no phrases are written as, before a model is loaded."""
+    """Raises UsageError for a suffix that no phrases are written as, before a model is loaded."""
     if path.suffix.lower() != ".jsonl":
         raise UsageError(f"{path}: phrases are written as .jsonl")
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Takes away what a kill left of a line: whatever comes after the last line feed."""
+    """Cut the file after its last line feed, which is before the half line that a kill leaves."""
+    # A rerun must end with the bytes of a run that was not killed. Half a line would make the file unreadable, and a
+    # new line after it would be joined to it. The file may have gigabytes, so it is mapped and searched from the end.
     with writing(path), path.open("r+b") as file:
         size = file.seek(0, 2)
         if size:
@@ -128,32 +131,32 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def read_phrases(path: Path) -> dict[str, tuple[str, ...]]:
-    """Concept -> its phrases, from JSON lines ({"concept", "phrases"}) or SEARLE's `concept_to_phrases.pkl`.
+    """Read the phrases of each concept from JSON lines ({"concept", "phrases"}) or SEARLE's `concept_to_phrases.pkl`.
 
-    As published, a concept that one of its phrases does not have in it is left out; these are counted and named. A
+    As published, a concept is left out if one of its phrases does not contain it; these are counted and named. A
     concept that comes twice has the phrases of its last line.
 
     Raises:
-        NotFoundError: it is not there.
-        InputError: it is no such file, or no concept is left; a pickle is read without running anything in it.
-        UsageError: another suffix than .jsonl and .pkl.
+        NotFoundError: there is no such file.
+        InputError: it has another form, or no concept is left; a pickle is read without running anything in it.
+        UsageError: its suffix is neither .jsonl nor .pkl.
     """
-    phrases = {concept: tuple(own) for concept, own in _each(path)}
-    lost = [concept for concept, own in phrases.items() if not is_usable(concept, own)]
+    phrases = {concept: tuple(texts) for concept, texts in _each(path)}
+    lost = [concept for concept, texts in phrases.items() if not is_usable(concept, texts)]
     if len(lost) == len(phrases):
         raise InputError(f"{path} has no concept that is in all of its phrases")
     if lost:
-        say(f"{path}: {told(lost)}")
-    return {concept: own for concept, own in phrases.items() if is_usable(concept, own)}
+        say(f"{path}: {describe_lost(lost)}")
+    return {concept: texts for concept, texts in phrases.items() if is_usable(concept, texts)}
 
 
 def is_usable(concept: str, phrases: Sequence[str]) -> bool:
-    """Whether a pseudo-word can take the concept's place in every phrase, of which there are some."""
+    """Whether there are phrases, and a pseudo-word can replace the concept in each of them."""
     return bool(phrases) and all(concept in phrase for phrase in phrases)
 
 
-def told(lost: Sequence[str]) -> str:
-    """How many concepts cannot be used, and which."""
+def describe_lost(lost: Sequence[str]) -> str:
+    """Return a message that counts and names the concepts that cannot be used."""
     names = some(plain(concept, 60) for concept in lost)
     return f"{len(lost)} concepts are left out, because not all of their phrases have them: {names}"
 
@@ -169,7 +172,7 @@ def _each(path: Path) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _checked(row: Mapping[str, Any], path: Path) -> tuple[str, list[str]]:
-    """(concept, phrases) of a line; raises InputError."""
+    """Return concept and phrases of a line; raises InputError for another form."""
     concept, phrases = row.get("concept"), row.get("phrases")
     texts = isinstance(phrases, list) and all(isinstance(phrase, str) for phrase in phrases)
     if not isinstance(concept, str) or not concept or not texts:

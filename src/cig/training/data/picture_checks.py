@@ -1,6 +1,6 @@
-"""Pictures looked at before a training begins: what cannot be drawn is known, and the sizes of the others are.
+"""Checks of pictures before a training begins: which can be decoded, and their sizes.
 
-What was decoded whole is remembered in a file, so that a rerun looks at new and changed pictures alone.
+A file remembers the pictures that decoded, so that a rerun checks only new and changed ones.
 """
 
 from __future__ import annotations
@@ -20,45 +20,52 @@ from cig.training import processes
 from cig.training.data.framing import Frame, Size
 
 WORKERS = 4  # threads that decode
-AT_ONCE = 2**14  # pictures, after which those that were looked at are remembered
+AT_ONCE = 2**14  # pictures, after which the file is written
 
 
 @dataclass(frozen=True)
-class File:
-    """A picture that was decoded whole."""
+class CheckedPicture:
+    """A picture that decoded."""
 
     digest: str  # sha256 of the file
     size: Size
 
 
-def look_over(paths: Iterable[Path], frame: Frame, ledger: Path | None) -> tuple[dict[Path, File], dict[Path, str]]:
-    """(Pictures, why others cannot be drawn).
+def check_pictures(
+    paths: Iterable[Path], frame: Frame, ledger: Path | None
+) -> tuple[dict[Path, CheckedPicture], dict[Path, str]]:
+    """Decode the pictures; return the good ones, and for each other one why it cannot be trained on.
 
     Args:
-        ledger: the file that remembers.
+        ledger: the file that remembers the pictures that decoded.
     """
     stamps = {path: _stamp(path) for path in paths}
-    if processes.rank():  # the first process looks; the others read what it remembers, and look at what was broken
+    # Decoding a million pictures takes hours, so process 0 does it and writes the ledger after every chunk, which a
+    # kill leaves in place. The others wait, then read the ledger; only the pictures that did not decode are not in it,
+    # and each process decodes those again. An entry counts while the file's size and time of change are the same.
+    if processes.rank():
         processes.wait()
     rows = read_object(ledger) if ledger and ledger.exists() else {}
-    files = {path: own for path, stamp in stamps.items() if (own := _remembered(rows.get(str(path)), stamp))}
+    good = {path: entry for path, stamp in stamps.items() if (entry := _entry(rows.get(str(path)), stamp))}
     failed: dict[Path, str] = {}
-    todo = [path for path in stamps if path not in files]
+    todo = [path for path in stamps if path not in good]
     for chunk in [*batches(todo, AT_ONCE)] or [todo]:
-        looks = check_images(chunk, WORKERS, "looking at pictures")
-        failed |= {path: own.why for path, own in looks.items() if isinstance(own, UnreadableImage)}
-        files |= {
-            path: File(own.digest, own.size) for path, own in looks.items() if not isinstance(own, UnreadableImage)
+        checked = check_images(chunk, WORKERS, "looking at pictures")
+        failed |= {path: image.why for path, image in checked.items() if isinstance(image, UnreadableImage)}
+        good |= {
+            path: CheckedPicture(image.digest, image.size)
+            for path, image in checked.items()
+            if not isinstance(image, UnreadableImage)
         }
-        if ledger and looks and not processes.rank():
-            write_json(ledger, {str(path): [stamps[path], own.digest, *own.size] for path, own in files.items()})
+        if ledger and checked and not processes.rank():
+            write_json(ledger, {str(path): [stamps[path], entry.digest, *entry.size] for path, entry in good.items()})
     if not processes.rank():
         processes.wait()
-    return files, failed | {path: why for path, own in files.items() if (why := _misfit(frame, own.size, path))}
+    return good, failed | {path: why for path, entry in good.items() if (why := _misfit(frame, entry.size, path))}
 
 
 def _stamp(path: Path) -> str:
-    """What changes when a file does; "" where it cannot be told."""
+    """Return size and time of change; "" if the file cannot be read."""
     try:
         status = stat_file(path)
     except CigError:
@@ -66,14 +73,16 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}/{status.st_mtime_ns}"
 
 
-def _remembered(row: Any, stamp: str) -> File | None:
+def _entry(row: Any, stamp: str) -> CheckedPicture | None:
+    """Return the ledger's entry of a file that has not changed since."""
     match row:
         case [str(then), str(digest), int(width), int(height)] if then == stamp != "":
-            return File(digest, (width, height))
+            return CheckedPicture(digest, (width, height))
     return None
 
 
 def _misfit(frame: Frame, size: Size, path: Path) -> str:
+    """Return why a picture is too large to be framed; "" if it is not."""
     try:
         check_pixels(*size)
         frame.resized(size)

@@ -1,9 +1,9 @@
-"""Pictures to learn from, without captions: a folder of any depth (ImageNet's layout is one), or a benchmark's."""
+"""Pictures to learn from, without captions: a folder of any depth (such as ImageNet's), or a benchmark's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,65 +19,66 @@ from cig.io.digests import digest
 from cig.io.images import Preprocess
 from cig.training import processes
 from cig.training.data import has_pairs, load_pairs
-from cig.training.data.decoding import UNREADABLE, Decoder, Unreadable
+from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
 from cig.training.step import Order, Step
-from cig.types import Benchmark, Pairs
+from cig.types import Pairs
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Named pictures; a name tells a picture from every other one."""
+class PictureList:
+    """Pictures with distinct names."""
 
-    names: tuple[str, ...]  # in a folder: its path below it, in POSIX form
+    names: tuple[str, ...]  # in a folder: the paths below it, in POSIX form
     paths: tuple[Path, ...]
-    identity: Mapping[str, str]  # source, count, digest of names and, where they are files of yours, sizes
+    identity: Mapping[str, str]  # source, count, digest of names and file sizes
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-def load_pictures(source: str, root: Path | None = None, limit: int | None = None) -> Pictures:
-    """The pictures of a folder, or of a benchmark by NAME/SPLIT: its gallery and references, or what it
-    has to train on (icons/train).
+def load_pictures(source: str, root: Path | None = None, limit: int | None = None) -> PictureList:
+    """Load the pictures of a folder, or of a benchmark by NAME/SPLIT.
+
+    A benchmark's pictures are its gallery and references, or its training pictures (icons/train).
 
     Args:
-        root: the benchmark's folder, as elsewhere.
-        limit: the first so many; a folder's are in the order of their names.
+        root: the benchmark's folder.
+        limit: take the first so many; a folder's are in the order of their names.
 
     Raises:
-        NotFoundError: neither a folder with pictures nor a benchmark.
+        NotFoundError: it is neither a folder with pictures nor a benchmark.
     """
     named = _of_folder(Path(source)) if os.path.isdir(source) else _of_benchmark(source, root)
     if not named:
         raise NotFoundError(f"{source} has no pictures (.jpg, .jpeg, .png, .webp)")
-    return _pictures(source, {name: named[name] for name in tuple(named)[:limit]})
+    return _listed(source, {name: named[name] for name in tuple(named)[:limit]})
 
 
-def load_references(source: str, root: Path | None = None, limit: int | None = None) -> Pictures:
-    """The references of a benchmark's queries, by NAME/SPLIT: what searches ask with.
+def load_references(source: str, root: Path | None = None, limit: int | None = None) -> PictureList:
+    """Load the reference pictures of a benchmark's queries, by NAME/SPLIT.
 
     Args:
-        limit: those of the first so many queries of each part.
+        limit: take those of the first so many queries of each part.
 
     Raises:
-        NotFoundError: no such benchmark, or none of these pictures is there.
+        NotFoundError: there is no such benchmark, or none of these pictures.
     """
     parts = load_benchmarks(source, root)
     wanted = {query.reference: part.images for part in parts for query in part.queries[:limit]}
     named = {name: images[name] for name, images in wanted.items() if name in images}
     if not named:
         raise NotFoundError(f"{source}: none of the {len(wanted)} references is there; see cig check")
-    return _pictures(f"{source}, references", named)
+    return _listed(f"{source}, references", named)
 
 
-def is_text(name: str) -> bool:
-    """Whether it is UTF-8: disks take any bytes in a name, and Python shows them as halves of characters."""
+def is_utf8(name: str) -> bool:
+    """Whether a name is UTF-8: file systems allow any bytes in a name, and Python reads them as lone surrogates."""
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
 def _of_folder(home: Path) -> dict[str, Path]:
-    found = sorted(Path(entry.path).relative_to(home).as_posix() for entry in walk_pictures(home))
-    return {name: home / name for name in found}
+    names = sorted(Path(entry.path).relative_to(home).as_posix() for entry in walk_pictures(home))
+    return {name: home / name for name in names}
 
 
 def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:
@@ -87,29 +88,22 @@ def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:
     except NotFoundError as error:
         raise NotFoundError(f"{source} is neither a folder of pictures nor a benchmark; {error}") from error
     if hasattr(module, "pictures") and split not in module.SPLITS:
-        own: Mapping[str, Path] = module.pictures(split)
-        return own
+        pictures: Mapping[str, Path] = module.pictures(split)
+        return pictures
     parts = load_benchmarks(source, root)
-    wanted = ((part, name) for part in parts for name in (*part.gallery, *_references(part)))
+    wanted = ((part, name) for part in parts for name in (*part.gallery, *(query.reference for query in part.queries)))
     return {name: part.images[name] for part, name in wanted if name in part.images}
 
 
-def _references(part: Benchmark) -> Iterator[str]:
-    return (query.reference for query in part.queries)
-
-
-def _pictures(source: str, named: Mapping[str, Path]) -> Pictures:
+def _listed(source: str, named: Mapping[str, Path]) -> PictureList:
     names, paths = tuple(named), tuple(named.values())
-    return Pictures(names, paths, {"data": source, "pictures": f"{len(names)}", "digest": _digest(names, paths)})
-
-
-def _digest(names: Sequence[str], paths: Sequence[Path]) -> str:
-    rows = (f"{name}\0{_size(path)}" for name, path in zip(names, paths, strict=True))
-    return digest("\n".join(rows).encode("utf-8", "surrogateescape"))
+    rows = "\n".join(f"{name}\0{_size(path)}" for name, path in named.items())
+    content = digest(rows.encode("utf-8", "surrogateescape"))
+    return PictureList(names, paths, {"data": source, "pictures": f"{len(names)}", "digest": content})
 
 
 def _size(path: Path) -> str:
-    """In bytes; "" of a link to nothing, which is named when it is read."""
+    """Return the size in bytes; "" for a broken link, which is reported when it is read."""
     try:
         return str(path.stat().st_size)
     except OSError:
@@ -118,15 +112,15 @@ def _size(path: Path) -> str:
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """What a process sees of a step."""
+    """A process's pictures of a step."""
 
-    pixels: Tensor  # [b, 3, S, S], preprocessed: of this process's own share of the step
+    pixels: Tensor  # [b, 3, S, S], preprocessed: this process's share of the step
     names: tuple[str, ...]  # [b]
-    same: Tensor  # [B, B] bool, of all of the step: where a picture is there twice, each is right for the other's words
+    same: Tensor  # [B, B] bool, of the whole step: which items are the same picture, and so true of each other's words
 
 
 class PixelSource(Protocol):
-    """What a phi learns from that is taught by pictures."""
+    """A source of pictures for a phi."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -134,18 +128,18 @@ class PixelSource(Protocol):
 
     @property
     def per_pass(self) -> int:
-        """How many there are; 0 where they have no end."""
+        """The number of pictures; 0 if they have no end."""
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """This process's share of the `count` pictures of a step."""
+        """Return this process's share of the `count` pictures of a step."""
 
 
 @dataclass(frozen=True)
 class DrawnPictures:
-    """Of a benchmark whose pictures are made anew at every step."""
+    """The pictures of a benchmark that makes new ones at every step."""
 
     pairs: Pairs
-    size: int  # of the pixels that the CLIP sees
+    size: int  # of the CLIP's input, in pixels
     per_pass = 0
 
     @property
@@ -153,18 +147,18 @@ class DrawnPictures:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """Raises MismatchError where the CLIP sees pictures of another size than the benchmark draws."""
-        batch, own = self.pairs.batch(count, step.rng), step.own(count)
+        """Raises MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
+        batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
         need_size(batch.pixels, self.size, self.identity["data"])
-        drawn = torch.eye(count, dtype=torch.bool)  # each of its own, also of one icon
-        return PixelBatch(batch.pixels[own], batch.ids[own], drawn)
+        distinct = torch.eye(count, dtype=torch.bool)  # two drawings of one icon differ, too
+        return PixelBatch(batch.pixels[share], batch.ids[share], distinct)
 
 
 @dataclass(frozen=True)
 class ListedPictures:
-    """Of a list: each once a pass, in an order that is drawn anew for it."""
+    """The pictures of a list: each once a pass, in an order that is shuffled anew for it."""
 
-    pictures: Pictures
+    pictures: PictureList
     decoder: Decoder
     order: Order
 
@@ -177,18 +171,18 @@ class ListedPictures:
         return len(self.pictures)
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """Raises UsageError where a step has more pictures than there are."""
+        """Raises UsageError if a step has more pictures than the list."""
         need_enough(len(self.pictures), count, "pictures")
-        now, following = (
-            self.order.places(number, count)[step.own(count)] for number in (step.number, step.number + 1)
-        )
-        places, pixels = self.decoder.read(now, following)
-        every = torch.tensor(processes.everyones(places))  # twice: where a pass ends, or in an unreadable one's place
-        return PixelBatch(pixels, tuple(self.pictures.names[place] for place in places), every[:, None] == every)
+        share = step.rank_slice(count)
+        now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))
+        indices, pixels = self.decoder.read(now, following)
+        # A picture can come twice in a step: at the end of one pass and the start of the next, or as a replacement.
+        every = torch.tensor(processes.gathered_indices(indices))
+        return PixelBatch(pixels, tuple(self.pictures.names[index] for index in indices), every[:, None] == every)
 
 
 def need_size(pixels: Tensor, size: int, source: str) -> None:
-    """Raises MismatchError."""
+    """Raises MismatchError if the pixels of a source do not have the size of the CLIP's input."""
     drawn = pixels.shape[-1]
     if drawn != size:
         raise MismatchError(
@@ -197,26 +191,27 @@ def need_size(pixels: Tensor, size: int, source: str) -> None:
         )
 
 
-def need_enough(there: int, wanted: int, what: str) -> None:
-    """Raises UsageError: most of a step would be the same."""
-    if wanted > there:
-        raise UsageError(f"--batch-size {wanted} is more than the {there} {what}; give --batch-size {there} or less")
+def need_enough(count: int, batch: int, what: str) -> None:
+    """Raises UsageError if a batch is larger than the data, so that it would hold items twice."""
+    if batch > count:
+        raise UsageError(f"--batch-size {batch} is more than the {count} {what}; give --batch-size {count} or less")
 
 
 def pixel_source(
-    source: str, size: int, out: Path, root: Path | None = None, seed: int = 0, workers: int = 4
+    source: str, size: int, out: Path, *, root: Path | None = None, seed: int = 0, workers: int = 4
 ) -> PixelSource:
-    """Pictures by a folder or a benchmark's name; a benchmark with pairs makes them anew at every step.
+    """Return the pictures of a folder or of a benchmark by name; one with pairs makes new ones at every step.
 
     Args:
-        size: of the pixels that the CLIP sees; the preprocessing is CLIP's.
-        out: gets the names of those that cannot be read.
-        seed: of the order in which they are seen.
-        workers: threads that decode them.
+        size: of the CLIP's input, in pixels; the preprocessing is CLIP's.
+        out: gets the names of pictures that cannot be read.
+        seed: of the order of pictures.
+        workers: threads that decode pictures.
     """
     if has_pairs(source) and not os.path.isdir(source):
         return DrawnPictures(load_pairs(source), size)
-    found = load_pictures(source, root)
-    unreadable = Unreadable(out / UNREADABLE)
-    decoder = Decoder(found.names, found.paths.__getitem__, Preprocess(size), unreadable, workers)
-    return ListedPictures(found, decoder, Order(len(found), seed))
+    pictures = load_pictures(source, root)
+    unreadable = UnreadablePictures(out / UNREADABLE)
+    path_at = pictures.paths.__getitem__
+    decoder = Decoder(pictures.names, path_at, Preprocess(size), unreadable=unreadable, workers=workers)
+    return ListedPictures(pictures, decoder, Order(len(pictures), seed))

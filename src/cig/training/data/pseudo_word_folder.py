@@ -1,4 +1,4 @@
-"""A folder of pseudo-words, made batch by batch, perhaps by several runs at once; bound into one when all are there."""
+"""A folder of pseudo-words, made batch by batch by one run or several; the last run joins the batches."""
 
 from __future__ import annotations
 
@@ -25,74 +25,76 @@ STEMS = ("ema_oti_pseudo_tokens", "oti_pseudo_tokens")  # the running means, the
 
 
 @dataclass(frozen=True)
-class Made:
-    """What the folder holds after a run."""
+class PseudoWordStatus:
+    """The content of the folder after a run."""
 
-    batches: int  # that this run made
-    there: int  # batches of all runs
-    of: int  # batches in all
-    words: int = 0  # once all are there
+    made: int  # batches that this run made
+    present: int  # batches of all runs
+    total: int  # batches in all
+    words: int = 0  # once all batches are present
     failed: Mapping[str, str] = field(default_factory=dict)  # picture -> why it could not be read
 
     @property
-    def whole(self) -> bool:
-        return self.there == self.of
+    def complete(self) -> bool:
+        return self.present == self.total
 
 
-class Lexicon:
-    """`manifest.jsonl` has a line for each batch: its pictures, and those that could not be read."""
+class PseudoWordFolder:
+    """Batches of pseudo-words; `manifest.jsonl` has a line for each: its pictures, and those that are unreadable."""
 
     def __init__(
-        self, out: Path, settings: Mapping[str, Any], overwrite: bool = False, mine: Iterable[int] = ()
+        self, out: Path, settings: Mapping[str, Any], overwrite: bool = False, *, numbers: Iterable[int] = ()
     ) -> None:
-        """As Manifest; `mine`: numbers of the batches that are to be made.
+        """Open a folder as Manifest does; `numbers` are those of the batches that this run is to make.
 
         Raises:
             MismatchError: the folder was made with other settings and overwrite is off.
         """
-        self.out, self.manifest = out, Manifest(out, settings, overwrite, possible=[_name(number) for number in mine])
+        self.out, self.manifest = out, Manifest(out, settings, overwrite, possible=list(map(_name, numbers)))
         for name in (f"{stem}{suffix}" for stem in STEMS for suffix in (".safetensors", ".pt") if overwrite):
             remove(out / name)
 
     def has(self, number: int) -> bool:
         return _name(number) in self.manifest.lines and self._file(number).is_file()
 
-    def keep(self, number: int, names: Sequence[str], words: Sequence[Tensor], failed: Mapping[str, str]) -> None:
-        """A line is believed only with its file beside it, so the line goes first."""
+    def add(self, number: int, names: Sequence[str], words: Sequence[Tensor], *, failed: Mapping[str, str]) -> None:
+        """Keep a batch: the pictures' names, and a table of words for each of STEMS."""
         import safetensors.torch
 
+        # A batch counts if it has both its line and its file, so a kill at any point leaves it undone. The old file
+        # goes first, or the new line would vouch for words that --overwrite replaces; then the line, then the file.
         line = {"id": _name(number), "pictures": list(names), "failed": dict(failed)}
-        stored = dict(zip(STEMS, (own.contiguous() for own in words), strict=True))
-        remove(self._file(number))  # one that --overwrite replaces
+        tables = dict(zip(STEMS, (table.contiguous() for table in words), strict=True))
+        remove(self._file(number))
         self.manifest.add(line)
-        write_bytes(self._file(number), safetensors.torch.save(stored))
+        write_bytes(self._file(number), safetensors.torch.save(tables))
 
-    def bind(self, count: int, made: int, clip: Clip, published: bool = False) -> Made:
-        """All batches as one folder that method `oti` reads, if they are there; other runs may have made some."""
-        lines = self._all(count)
+    def join(self, count: int, made: int, clip: Clip, *, published: bool = False) -> PseudoWordStatus:
+        """Write the files that method `oti` reads if all `count` batches are present, of this run and others."""
+        lines = self._present(count)
         failed = {name: why for line in lines.values() for name, why in line["failed"].items()}
         if len(lines) < count:
-            return Made(made, len(lines), count, failed=failed)
+            return PseudoWordStatus(made, len(lines), count, failed=failed)
         names = [name for line in lines.values() for name in line["pictures"]]
         parts = [read_tensors(self._file(number)) for number in lines]
-        self._write({stem: torch.cat([own[stem] for own in parts]) for stem in STEMS}, names, published)
-        about = {"clip_model_name": model_name(clip.identity["source"]), **self.manifest.settings}
+        self._write({stem: torch.cat([part[stem] for part in parts]) for stem in STEMS}, names, published)
+        settings = {"clip_model_name": model_name(clip.identity["source"]), **self.manifest.settings}
         more = {"unreadable": failed, "versions": versions()}
-        write_json(self.out / "hyperparameters.json", {**about, **more}, indent=2)
-        return Made(made, count, count, len(names), failed)
+        write_json(self.out / "hyperparameters.json", {**settings, **more}, indent=2)
+        return PseudoWordStatus(made, count, count, words=len(names), failed=failed)
 
-    def _all(self, count: int) -> dict[int, dict[str, Any]]:
-        """Of this run and others of the same settings: the lines of the batches that are there."""
-        known = {**Manifest.read(self.out), **self.manifest.lines}
-        own = {name: line for name, line in known.items() if line.get("settings") == self.manifest.digest}
+    def _present(self, count: int) -> dict[int, dict[str, Any]]:
+        """Return the lines of the batches that are present, by this run and by others of the same settings."""
+        lines = {**Manifest.read(self.out), **self.manifest.lines}
+        valid = {name: line for name, line in lines.items() if line.get("settings") == self.manifest.digest}
         return {
-            number: own[_name(number)]
+            number: valid[_name(number)]
             for number in range(count)
-            if _name(number) in own and self._file(number).is_file()
+            if _name(number) in valid and self._file(number).is_file()
         }
 
     def _write(self, tables: Mapping[str, Tensor], names: list[str], published: bool) -> None:
-        """Ours and, if asked for, SEARLE's, whose pickle nothing of ours needs."""
+        """Write our files and, with `published`, SEARLE's; nothing of ours reads its pickle."""
         import safetensors.torch
 
         for stem, words in tables.items():

@@ -1,4 +1,4 @@
-"""Pictures of files as scenes: what is drawn, what it is asked for from, and in which words."""
+"""Examples from files as scenes: a picture to draw, the view that conditions the generator, and captions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from cig.io.digests import digest_of
 from cig.io.images import Preprocess, read_picture
 from cig.runtime import say
 from cig.training.data.framing import Frame
-from cig.training.data.picture_checks import WORKERS, look_over
+from cig.training.data.picture_checks import WORKERS, check_pictures
 
 T = TypeVar("T")
 LEAST_AREA = 0.5  # of a picture, in an augmented view
-JITTER = 0.2  # of brightness, contrast and colour, up and down
+JITTER = 0.2  # range of brightness, contrast and colour, up and down
 
 
 @dataclass(frozen=True)
 class Example:
-    """Something to draw."""
+    """A picture to draw, its captions and its reference."""
 
     name: str  # for messages; unique
-    picture: Path  # what is drawn
-    captions: tuple[str, ...]  # of which one is said; none: nothing is
-    reference: Path | None = None  # what it is asked for from; None: the picture itself, augmented
+    picture: Path
+    captions: tuple[str, ...]  # a step draws one; it may have none
+    reference: Path | None = None  # None: the picture itself, augmented
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -43,8 +43,8 @@ class FileScenes:
     """Examples whose pictures can be read; the others are named, counted and left out.
 
     Args:
-        data: what the user calls it.
-        ledger: a file that remembers which pictures were looked at, so that a rerun need not decode them again.
+        data: the user's name for the data.
+        ledger: a file that remembers which pictures were checked, so that a rerun does not decode them again.
         missing: names of examples that lack a file.
     """
 
@@ -55,77 +55,82 @@ class FileScenes:
         data: str,
         examples: Sequence[Example],
         frame: Frame,
+        *,
         ledger: Path | None = None,
         missing: Sequence[str] = (),
     ) -> None:
         self.frame, self.side = frame, frame.side
-        wanted = dict.fromkeys(path for one in examples for path in one.paths)
-        self.files, failed = look_over(wanted, frame, ledger)
-        self.examples = [one for one in examples if not failed.keys() & one.paths]
-        told = {**_left_out(data, examples, failed, missing), **_silent(data, self.examples)}
-        self.identity = {"data": data, **self._described(), **told}
+        wanted = dict.fromkeys(path for example in examples for path in example.paths)
+        self.files, failed = check_pictures(wanted, frame, ledger)
+        self.examples = [example for example in examples if not failed.keys() & example.paths]
+        counts = {**_left_out(data, examples, failed, missing=missing), **_without_caption(data, self.examples)}
+        self.identity = {"data": data, **self._content(), **counts}
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def names(self, places: Sequence[int]) -> list[str]:
-        return [self.examples[place].name for place in places]
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [self.examples[index].name for index in indices]
 
-    def pictures(self, places: Sequence[int]) -> Tensor:
-        return torch.stack(in_threads(self._picture, [self.examples[place] for place in places]))
+    def pictures(self, indices: Sequence[int]) -> Tensor:
+        def square(example: Example) -> Tensor:
+            return self.frame.cut(read_picture(example.picture).image, example.name)
 
-    def framing(self, places: Sequence[int]) -> Tensor:
-        own = [self.examples[place] for place in places]
-        rows = [self.frame.conditioning(self.files[one.picture].size, one.name) for one in own]
+        return torch.stack(in_threads(square, [self.examples[index] for index in indices]))
+
+    def framing(self, indices: Sequence[int]) -> Tensor:
+        examples = [self.examples[index] for index in indices]
+        rows = [self.frame.conditioning(self.files[example.picture].size, example.name) for example in examples]
         return torch.tensor(rows, dtype=torch.float32)
 
-    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        preprocess = Preprocess(side, rgb_first=True)  # as the composer's
-        return torch.stack(in_threads(lambda job: preprocess(_view(*job)), self._drawn(places, rng)))
+    def seen(self, indices: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
+        preprocess = Preprocess(side, rgb_first=True)  # the composer's
+        return torch.stack(in_threads(lambda view: preprocess(_view(*view)), self._views(indices, rng)))
 
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        return torch.stack(in_threads(lambda job: self.frame.cut(_view(*job), job[0].name), self._drawn(places, rng)))
+    def references(self, indices: Sequence[int], view: int, rng: Random) -> Tensor:
+        views = self._views(indices, rng)
+        return torch.stack(in_threads(lambda view: self.frame.cut(_view(*view), view[0].name), views))
 
-    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
-        return [rng.choice(self.examples[place].captions or ("",)) for place in places]
+    def said(self, indices: Sequence[int], view: int, rng: Random) -> list[str]:
+        return [rng.choice(self.examples[index].captions or ("",)) for index in indices]
 
-    def _drawn(self, places: Sequence[int], rng: Random) -> list[tuple[Example, int]]:
-        """Examples, and what their views are drawn from."""
-        return [(self.examples[place], rng.getrandbits(62)) for place in places]
+    def _views(self, indices: Sequence[int], rng: Random) -> list[tuple[Example, int]]:
+        """Return the examples, each with the seed of its view."""
+        return [(self.examples[index], rng.getrandbits(62)) for index in indices]
 
-    def _picture(self, example: Example) -> Tensor:
-        return self.frame.cut(read_picture(example.picture).image, example.name)
-
-    def _described(self) -> dict[str, str]:
-        rows = [[one.name, *(self.files[path].digest for path in one.paths), *one.captions] for one in self.examples]
+    def _content(self) -> dict[str, str]:
+        rows = [
+            [example.name, *(self.files[path].digest for path in example.paths), *example.captions]
+            for example in self.examples
+        ]
         framing = f"{self.side} pixels, {self.frame.crop} crops"
         return {"pictures": f"{len(rows)}", "framing": framing, "digest": digest_of(rows)}
 
 
 def _left_out(
-    data: str, examples: Sequence[Example], failed: Mapping[Path, str], missing: Sequence[str]
+    data: str, examples: Sequence[Example], failed: Mapping[Path, str], *, missing: Sequence[str]
 ) -> dict[str, str]:
-    """Says so; raises InputError where nothing is left."""
-    names = [*missing, *(one.name for one in examples if failed.keys() & one.paths)]
+    """Report the examples that are left out; raises InputError if none remains."""
+    names = [*missing, *(example.name for example in examples if failed.keys() & example.paths)]
     count = len(missing) + len(examples)
     whys = some([*failed.values(), *(f"{name}: no file" for name in missing)], 5)
     if len(names) == count:
         raise InputError(f"{data}: none of its {count} examples can be trained on: {whys}")
     if names:
         say(f"{len(names)} of {count} examples of {data} are left out: {whys}")
-    return {"left out": f"{len(names)}: {_told(names)}"} if names else {}
+    return {"left out": f"{len(names)}: {_listed(names)}"} if names else {}
 
 
-def _silent(data: str, examples: Sequence[Example]) -> dict[str, str]:
-    """Examples that say nothing, which may be meant: they are drawn from a view alone."""
-    names = [one.name for one in examples if not one.captions]
+def _without_caption(data: str, examples: Sequence[Example]) -> dict[str, str]:
+    """Report the examples without a caption, which may be intended: the view alone conditions the generator."""
+    names = [example.name for example in examples if not example.captions]
     if names:
         say(f"{len(names)} of {len(examples)} examples of {data} have no caption: {some(names, 5)}")
-    return {"without a caption": f"{len(names)}: {_told(names)}"} if names else {}
+    return {"without a caption": f"{len(names)}: {_listed(names)}"} if names else {}
 
 
-def _told(names: Sequence[str]) -> str:
-    """In a checkpoint, which is refused with texts of any length."""
+def _listed(names: Sequence[str]) -> str:
+    """Return names for the checkpoint, cut so that a message about it stays short."""
     return some(plain(name, 100) for name in names)
 
 
@@ -135,7 +140,7 @@ def _view(example: Example, seed: int) -> Image.Image:
 
 
 def augmented(image: Image.Image, rng: Random) -> Image.Image:
-    """Half of it or more, perhaps mirrored, a little lighter or darker, paler or stronger."""
+    """Crop at least half of a picture's area, perhaps mirror it, and vary brightness, contrast and colour a little."""
     share = rng.uniform(LEAST_AREA, 1) ** 0.5
     width, height = (max(1, round(side * share)) for side in image.size)
     left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
@@ -146,7 +151,7 @@ def augmented(image: Image.Image, rng: Random) -> Image.Image:
     return image
 
 
-def in_threads(job: Callable[[T], Tensor], items: Iterable[T]) -> list[Tensor]:
-    """In order."""
+def in_threads(read: Callable[[T], Tensor], items: Iterable[T]) -> list[Tensor]:
+    """Read all items in threads; return the tensors in order."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(job, items))
+        return list(pool.map(read, items))

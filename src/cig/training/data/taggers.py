@@ -1,4 +1,4 @@
-"""Part-of-speech taggers that find LinCIR's keywords, where they are installed: spaCy's, as LinCIR's own, or NLTK's."""
+"""Part-of-speech taggers that mark LinCIR's keywords, if installed: spaCy's, which LinCIR uses, or NLTK's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NLTK_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "DT", "PD
 
 
 class SpacyTagger:
-    """spaCy's small English model, without what keywords do not need."""
+    """spaCy's small English model, without the components that keywords do not need."""
 
     def __init__(self) -> None:
         import spacy
@@ -25,15 +25,15 @@ class SpacyTagger:
         self.name = f"spaCy {spacy.__version__}, {SPACY_MODEL} {self.pipeline.meta['version']}"
 
     def __call__(self, texts: Sequence[str]) -> list[list[Word]]:
-        found = self.pipeline.pipe(texts)
-        return [[Word(own.text, own.whitespace_, own.pos_ in SPACY_TAGS) for own in text] for text in found]
+        documents = self.pipeline.pipe(texts)
+        return [[Word(token.text, token.whitespace_, token.pos_ in SPACY_TAGS) for token in text] for text in documents]
 
 
 class NltkTagger:
     """NLTK's averaged perceptron.
 
     Args:
-        tagger: another than the one whose data NLTK finds: `tag([word]) -> [(word, tag)]`.
+        tagger: replaces the tagger whose data NLTK has: `tag([word]) -> [(word, tag)]`.
     """
 
     def __init__(self, tagger: Any = None) -> None:
@@ -55,15 +55,15 @@ class NltkTagger:
             yield Word(text[start:end], text[end:after], tag in NLTK_TAGS)
 
 
-def load_tagger(asked: Keywords = "auto") -> Tagger:
-    """What finds keywords; auto takes spaCy, else NLTK, else the stop-word chunker, as they are installed.
+def load_tagger(kind: Keywords = "auto") -> Tagger:
+    """Load a tagger; auto takes spaCy, else NLTK, else the stop-word chunker, as installed.
 
     Raises:
-        UsageError: the tagger that is asked for, or its model, is not installed.
+        UsageError: the tagger or its model is not installed.
     """
-    if asked == "spacy" or (asked == "auto" and _has_spacy()):
+    if kind == "spacy" or (kind == "auto" and _has_spacy()):
         return _loaded(SpacyTagger, f"spaCy and its model: pip install spacy && python -m spacy download {SPACY_MODEL}")
-    if asked == "nltk" or (asked == "auto" and _has_nltk()):
+    if kind == "nltk" or (kind == "auto" and _has_nltk()):
         return _loaded(NltkTagger, f"NLTK and its data: pip install nltk && python -m nltk.downloader {NLTK_DATA}")
     return Chunker()
 

@@ -1,4 +1,4 @@
-"""What is said of a picture with its pseudo-word: templates, and phrases in which the word stands for a concept.
+"""Texts with a picture's pseudo-word: templates, and phrases whose concept the word replaces.
 
 Both are SEARLE's (Baldrati et al., ICCV 2023, section 3); the templates are PALAVRA's (Cohen et al., ECCV 2022).
 """
@@ -42,28 +42,28 @@ TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
     "{} image",
     "{} illustration",
 )
-FIRST, EVERY = 1, -1  # occurrences of a concept that are replaced: by OTI, by phi's training
-Said = tuple[str, str]  # a concept, and a phrase that has it
+FIRST, EVERY = 1, -1  # occurrences of a concept that are replaced: in OTI, in the training of phi
+ConceptPhrase = tuple[str, str]  # a concept, and a phrase with it
 
 
 class Phrasebook:
-    """Phrases about what pictures look like.
+    """The concepts of pictures, and phrases with these concepts.
 
-    A concept that is not found again in each of its phrases is passed over, as published: it could not be replaced.
+    As published, a concept is skipped if one of its phrases does not contain it: it could not be replaced there.
 
     Args:
-        concepts: a picture's name -> what it looks like, best first.
+        concepts: a picture's name -> its concepts, best first.
         phrases: a concept -> phrases with it.
-        top: so many of a picture's concepts are used.
+        top: use so many of a picture's concepts.
     """
 
     def __init__(self, concepts: Mapping[str, Sequence[str]], phrases: Mapping[str, Sequence[str]], top: int) -> None:
         self.concepts, self.phrases, self.top = concepts, phrases, top
-        self._usable: dict[str, tuple[str, ...]] = {}  # phrases of concepts that were asked for
-        self._chosen: dict[str, list[str]] = {}  # concepts of pictures that were
+        self._usable: dict[str, tuple[str, ...]] = {}  # concept -> its phrases, once computed
+        self._chosen: dict[str, list[str]] = {}  # picture -> its usable concepts, once computed
 
-    def draw(self, name: str, rng: Random) -> Said | None:
-        """One of a picture's concepts, and one of its phrases; None where it has none that can be used."""
+    def draw(self, name: str, rng: Random) -> ConceptPhrase | None:
+        """Draw one of a picture's concepts and one of its phrases; None if no concept can be used."""
         choices = self._choices(name)
         if not choices:
             return None
@@ -71,61 +71,59 @@ class Phrasebook:
         return concept, rng.choice(self._phrases(concept))
 
     def lacking(self, names: Iterable[str]) -> dict[str, str]:
-        """Picture -> why nothing can be said of it."""
-        return {name: self._why(name) for name in names if not self._choices(name)}
+        """Return the pictures without a usable concept, and why."""
+        missing = (name for name in names if not self._choices(name))
+        return {name: _why_unusable(self.concepts.get(name, ())) for name in missing}
 
     def identity(self, names: Iterable[str]) -> str:
-        """A digest of all that can be drawn for these pictures."""
-        own = {name: self._choices(name) for name in names}
-        phrases = {concept: self._phrases(concept) for choices in own.values() for concept in choices}
-        rows = (*own.items(), *phrases.items())
+        """Return a digest of all that can be drawn for these pictures."""
+        concepts = {name: self._choices(name) for name in names}
+        phrases = {concept: self._phrases(concept) for choices in concepts.values() for concept in choices}
+        rows = (*concepts.items(), *phrases.items())
         return set_digest(digest(json.dumps(row).encode()) for row in rows)[:16]
 
     def _choices(self, name: str) -> list[str]:
         if name not in self._chosen:
-            best = list(dict.fromkeys(map(_plain, self.concepts.get(name, ()))))[: self.top]
+            concepts = (_without_placeholder(concept).strip() for concept in self.concepts.get(name, ()))
+            best = list(dict.fromkeys(concepts))[: self.top]
             self._chosen[name] = [concept for concept in best if self._phrases(concept)]
         return self._chosen[name]
 
     def _phrases(self, concept: str) -> tuple[str, ...]:
-        """Empty where one does not have the concept."""
+        """Return a concept's phrases; none if one of them does not contain the concept."""
         if concept not in self._usable:
-            own = tuple(map(_without_placeholder, self.phrases.get(concept, ())))
-            self._usable[concept] = own if concept and all(concept in phrase for phrase in own) else ()
+            phrases = tuple(map(_without_placeholder, self.phrases.get(concept, ())))
+            self._usable[concept] = phrases if concept and all(concept in phrase for phrase in phrases) else ()
         return self._usable[concept]
 
-    def _why(self, name: str) -> str:
-        own = self.concepts.get(name, ())
-        return f"none of {', '.join(own[:3])}... has phrases with it" if own else "it has no concepts"
 
-
-def _plain(concept: str) -> str:
-    return _without_placeholder(concept).strip()
+def _why_unusable(concepts: Sequence[str]) -> str:
+    return f"none of {', '.join(concepts[:3])}... has phrases with it" if concepts else "it has no concepts"
 
 
 def _without_placeholder(text: str) -> str:
-    """A dollar in a phrase is no pseudo-word."""
+    """Remove dollar signs, which would be read as pseudo-words."""
     return text.replace(PLACEHOLDER, "")
 
 
-def templated(template: str) -> str:
-    """ "A photo of a  $ " """
+def fill_template(template: str) -> str:
+    """ "A photo of a {}" -> "A photo of a  $ "."""
     return template.format(f" {PLACEHOLDER} ")
 
 
-def with_word(said: Said, times: int) -> str:
-    """The phrase with `$` for its concept: FIRST or EVERY, wherever its letters are, in a longer word, too."""
-    concept, phrase = said
-    return phrase.replace(concept, f" {PLACEHOLDER} ", times)
+def replace_concept(pair: ConceptPhrase, occurrences: int) -> str:
+    """Replace the concept by `$` in its phrase, FIRST or EVERY occurrence, as published even inside a longer word."""
+    concept, phrase = pair
+    return phrase.replace(concept, f" {PLACEHOLDER} ", occurrences)
 
 
-def apart(found: Tensor, wanted: Tensor) -> Tensor:
-    """[B] 1 - cosine, of rows."""
-    return 1 - functional.cosine_similarity(found, wanted.to(found.device))
+def cosine_distance(rows: Tensor, targets: Tensor) -> Tensor:
+    """[B, p], [B, p] -> [B]: 1 - cosine."""
+    return 1 - functional.cosine_similarity(rows, targets.to(rows.device))
 
 
-def phrase_losses(clip: Clip, words: Tensor, said: Sequence[Said], times: int) -> Tensor:
-    """[B] how far T(phrase with the word for its concept) is from T(phrase): equation 2, for each word [B, h]."""
+def phrase_losses(clip: Clip, words: Tensor, pairs: Sequence[ConceptPhrase], *, occurrences: int) -> Tensor:
+    """Words [B, h] -> [B]: the distance of T(phrase with the word for its concept) from T(phrase), equation 2."""
     with torch.no_grad():
-        wanted = clip.project_texts([phrase for _, phrase in said])
-    return apart(clip.project_texts([with_word(own, times) for own in said], words), wanted)
+        targets = clip.project_texts([phrase for _, phrase in pairs])
+    return cosine_distance(clip.project_texts([replace_concept(pair, occurrences) for pair in pairs], words), targets)

@@ -1,4 +1,4 @@
-"""Names that pictures are told by: a text file, a table, or Open Images' class names, which are downloaded once."""
+"""Vocabularies of names: a text file, a table, or Open Images' class names, which are downloaded once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from cig.config import user_cache
 from cig.errors import InputError, NotFoundError, plain, some
+from cig.io.addresses import named_hosts
 from cig.io.digests import digest
 from cig.io.files import read_bytes, write_bytes
-from cig.io.http import Rules, Web, WebError, named_hosts, retried
+from cig.io.http import Rules, Web, WebError, retried
 from cig.io.tables import FORMS, each_row, read_rows
 from cig.runtime import say
 from cig.training.data.concepts import FORMS as TABLES
@@ -29,27 +30,27 @@ class Vocabulary:
     """Distinct names, in the order of their file."""
 
     names: tuple[str, ...]
-    identity: Mapping[str, Any]  # source, digest of the names, how many, and how many lines were no new name
+    identity: Mapping[str, Any]  # source, digest and count of names, counts of blank lines and of repeated names
 
 
 def load_vocabulary(source: str | Path, address: str = ADDRESS) -> Vocabulary:
-    """The names of a file: a line each, or the column DisplayName of a table; or "open-images".
+    """Load the names of a file: a line each, or the column DisplayName of a table; or "open-images".
 
-    Names lose the space around them. Blank lines and names that come again do not count; how many, is told.
+    Names are stripped. Blank lines and repeated names are dropped and counted in a message.
 
     Args:
-        address: where Open Images' file is had.
+        address: of Open Images' file.
 
     Raises:
-        NotFoundError: the file is not there.
-        InputError: it has no names, cannot be read, or cannot be had.
+        NotFoundError: there is no such file.
+        InputError: the file has no names, cannot be read, or cannot be downloaded.
     """
     path = open_images(address) if str(source) == OPEN_IMAGES else Path(source)
     return of_names(_lines(path), str(source))
 
 
 def load_concepts(source: str, address: str = ADDRESS) -> tuple[str, ...]:
-    """The distinct names in a table of concepts, in the order they come in; of anything else, load_vocabulary's."""
+    """Return the distinct names in a table of concepts, in its order; else those of `load_vocabulary`."""
     path = Path(source)
     if path.suffix.lower() in TABLES and path.is_file() and PICTURE in next(each_row(path), ()):
         return tuple(dict.fromkeys(name for names in read_concepts(path).values() for name in names))
@@ -57,7 +58,7 @@ def load_concepts(source: str, address: str = ADDRESS) -> tuple[str, ...]:
 
 
 def of_names(lines: Iterable[str], source: str) -> Vocabulary:
-    """Raises InputError where there are none, or one is no text: half of a character, as JSON may have it."""
+    """Return the distinct names; raises InputError if there are none, or one has a lone surrogate, as JSON allows."""
     counts = Counter(line.strip() for line in lines)
     blank = counts.pop("", 0)
     again = {name: count for name, count in counts.items() if count > 1}
@@ -68,8 +69,8 @@ def of_names(lines: Iterable[str], source: str) -> Vocabulary:
     if blank or again:
         named = some((plain(name, 60) for name in again), 5)
         say(f"{source}: {blank} lines are blank, {len(again)} names come again and count once {named}".rstrip())
-    known = {"source": source, "sha256": digest("\n".join(counts).encode())}
-    return Vocabulary(tuple(counts), {**known, "names": len(counts), "blank": blank, "again": len(again)})
+    content = {"source": source, "sha256": digest("\n".join(counts).encode())}
+    return Vocabulary(tuple(counts), {**content, "names": len(counts), "blank": blank, "again": len(again)})
 
 
 def _lines(path: Path) -> list[str]:
@@ -90,32 +91,32 @@ def _name(value: Any, row: Mapping[str, Any], path: Path) -> str:
 
 
 def open_images(address: str = ADDRESS) -> Path:
-    """Open Images V7's class names (Google, CC BY 4.0) in the user's cache, where they stay.
+    """Return the file of Open Images V7's class names (Google, CC BY 4.0), downloaded once into the user's cache.
 
     Args:
-        address: one that the user typed may be http, and on a private network.
+        address: another address, which the user typed, may be http and on a private network.
 
     Raises:
-        WebError: they cannot be had.
-        InputError: what came is something else.
+        WebError: it cannot be downloaded.
+        InputError: the response is something else.
     """
     name = "oidv7-class-descriptions" if address == ADDRESS else digest(address.encode())[:16]
     path = user_cache() / "vocabularies" / f"{name}.csv"
     if not path.is_file():
-        write_bytes(path, _fetched(address))
+        write_bytes(path, _download(address))
     return path
 
 
-def _fetched(address: str) -> bytes:
+def _download(address: str) -> bytes:
     rules = Rules(most=MOST)
     if address != ADDRESS:
         rules = Rules(schemes=("http", "https"), trusted=named_hosts([address]), most=MOST)
     try:
         with Web(rules) as web:
-            ((_, data),) = web.each([address], lambda own: retried(lambda: web.body(own)))
+            ((_, data),) = web.each([address], lambda url: retried(lambda: web.body(url)))
     except WebError as error:
         hint = "fetch it by other means, and give the file with --vocabulary"
-        raise WebError(f"{error}; {hint}", error.kind, error.again, error.after) from error
+        raise WebError(f"{error}; {hint}", error.kind, error.again, after=error.after) from error
     if NAME.encode() not in data.partition(b"\n")[0]:
         raise InputError(f"{address} is no list of class names: its first line has no column {NAME}")
     return data

@@ -113,7 +113,16 @@ def train_clip(
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", {**facts, **facts_of_unreadable(out)})
 
-    train(model, loss_of, plan, out, export, about, _groups(model), tensorboard=tensorboard)
+    train(
+        model,
+        loss_of,
+        plan,
+        out=out,
+        export=export,
+        inputs=about,
+        groups=_groups(model),
+        tensorboard=tensorboard,
+    )
 
 
 def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tensor | float) -> Tensor:

@@ -20,7 +20,7 @@ from cig.generators.sdxl import shown_reference
 from cig.io.digests import identity
 from cig.io.files import make_folder
 from cig.models.composer import Composer
-from cig.training.data.latent_cache import Encoded, Encoder, in_full, shape_of, shelve
+from cig.training.data.latent_cache import LatentEncoder, LatentSource, cache_latents, frozen_precision
 from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives._diffusers import save, save_pipeline
@@ -140,7 +140,7 @@ def train_generator(
 
     known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source, cache_dir)}}
     known |= {"start": _identity(start, cache_dir)} if start else {"size": asdict(size)}
-    train(unet, loss_of, plan, out, export, known, tensorboard=tensorboard)
+    train(unet, loss_of, plan, out=out, export=export, inputs=known, tensorboard=tensorboard)
 
 
 def need_elsewhere(out: Path, sources: Mapping[str, str | Path | None]) -> None:
@@ -158,7 +158,7 @@ def _identity(start: str, cache_dir: Path | None = None) -> dict[str, str]:
     return identity(start, cache_dir, config="unet/config.json")
 
 
-def drawn(count: int, scenes: Scenes, encoded: Encoded, noising: Any, dropout: float, rng: Random) -> Draw:
+def drawn(count: int, scenes: Scenes, encoded: LatentSource, noising: Any, dropout: float, rng: Random) -> Draw:
     """A step's examples."""
     places = [rng.randrange(len(scenes)) for _ in range(count)]
     view = rng.randrange(scenes.views)
@@ -181,7 +181,7 @@ def composed(
     draw: Draw,
     items: Sequence[int],
     scenes: Scenes,
-    encoded: Encoded,
+    encoded: LatentSource,
     composer: Composer,
     device: torch.device,
     shown: bool = False,
@@ -190,7 +190,7 @@ def composed(
     own = list(items)
     places = [draw.places[item] for item in own]
     captions = [(draw.captions[item],) if draw.captions[item] else () for item in own]
-    with in_full(device):
+    with frozen_precision(device):
         seeds = [draw.seeds[item] for item in own]
         features = encoded.features(places, draw.view, seeds)
         embedding = composer.compose([str(place) for place in places], features, captions)
@@ -235,14 +235,16 @@ def _begun(
     return adapt(unet, recipe.lora) if recipe.lora else unet
 
 
-def _encoded(scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means, shown: bool) -> Encoded:
+def _encoded(
+    scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means, shown: bool
+) -> LatentSource:
     """With a shelf, what has filled it leaves the device."""
     if not means.shelf:
-        return Encoder(scenes, composer, vae, shape_of(scenes, vae))
-    shelf = shelve(scenes, composer, vae, out, plan, shown)
+        return LatentEncoder(scenes, composer, vae)
+    cache = cache_latents(scenes, composer, vae, out=out, plan=plan, references=shown)
     for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
         model.to(CPU)
-    return shelf
+    return cache
 
 
 def _known(recipe: Recipe, means: Means) -> dict[str, Any]:

@@ -17,12 +17,20 @@ from torch import Tensor
 from cig.errors import UsageError, some
 from cig.io.digests import fingerprints
 from cig.io.images import Preprocess, read_batches
-from cig.methods._picture_names import twice
+from cig.methods._picture_names import repeated_names
 from cig.models.clip import Clip
 from cig.runtime import Shard, batches, progress
-from cig.training.data.pictures import Pictures, is_text
-from cig.training.data.pseudo_word_folder import Lexicon, Made
-from cig.training.data.templates import FIRST, TEMPLATES, Phrasebook, Said, apart, phrase_losses, templated
+from cig.training.data.pictures import PictureList, is_utf8
+from cig.training.data.pseudo_word_folder import PseudoWordFolder, PseudoWordStatus
+from cig.training.data.templates import (
+    FIRST,
+    TEMPLATES,
+    ConceptPhrase,
+    Phrasebook,
+    cosine_distance,
+    fill_template,
+    phrase_losses,
+)
 from cig.training.loop import DivergedError
 
 
@@ -50,7 +58,7 @@ class Recipe:
 
 def train_oti(
     clip: Clip,
-    pictures: Pictures,
+    pictures: PictureList,
     recipe: Recipe,
     out: Path,
     book: Phrasebook | None = None,
@@ -59,7 +67,7 @@ def train_oti(
     overwrite: bool = False,
     published: bool = False,
     workers: int = 4,
-) -> Made:
+) -> PseudoWordStatus:
     """Learns a word for each picture into `out`, batch by batch; a rerun goes on, shards may run side by side.
 
     Args:
@@ -77,20 +85,20 @@ def train_oti(
     chunks = list(enumerate(batches(range(len(pictures)), recipe.batch)))
     mine = (shard or Shard()).take(chunks)
     settings = _settings(clip, pictures, recipe, book, preprocess)
-    lexicon = Lexicon(out, settings, overwrite, [number for number, _ in mine])
-    todo = [(number, chunk) for number, chunk in mine if not lexicon.has(number)]
+    folder = PseudoWordFolder(out, settings, overwrite, numbers=[number for number, _ in mine])
+    todo = [(number, chunk) for number, chunk in mine if not folder.has(number)]
     for number, chunk in progress(todo, len(todo), "pseudo-words", "batch"):
         named = {pictures.names[place]: pictures.paths[place] for place in chunk}
         features, failed = _features(clip, named, preprocess, workers)
-        lexicon.keep(number, list(features), _inverted(clip, features, recipe, book), failed)
-    return lexicon.bind(len(chunks), len(todo), clip, published)
+        folder.add(number, list(features), _inverted(clip, features, recipe, book), failed=failed)
+    return folder.join(len(chunks), len(todo), clip, published=published)
 
 
 def need_apart(names: Sequence[str]) -> None:
     """Raises UsageError for names that a list of them cannot hold, or that method `oti` would take for one picture."""
-    if odd := [name for name in names if not is_text(name)]:
+    if odd := [name for name in names if not is_utf8(name)]:
         raise UsageError(f"{len(odd)} names of pictures are not UTF-8, such as {ascii(odd[0])[:80]}; rename them")
-    if again := twice(names):
+    if again := repeated_names(names):
         raise UsageError(f"{some(again, 5)}: others have the same name but for suffix or zeros; rename or remove one")
 
 
@@ -125,7 +133,7 @@ def invert(
     mean = words.clone()
     optimizer = torch.optim.AdamW([words.requires_grad_()], lr=recipe.lr, weight_decay=recipe.weight_decay)
     for step in range(recipe.steps):
-        texts = [templated(rng.choice(TEMPLATES)) for rng in rngs]
+        texts = [fill_template(rng.choice(TEMPLATES)) for rng in rngs]
         said = [book.draw(name, rng) if book else None for name, rng in zip(names, rngs, strict=True)]
         losses = losses_of(clip, words, features, texts, said, recipe)
         optimizer.zero_grad()
@@ -141,7 +149,7 @@ def losses_of(
     words: Tensor,
     features: Tensor,
     texts: Sequence[str],
-    said: Sequence[Said | None],
+    said: Sequence[ConceptPhrase | None],
     recipe: Recipe,
 ) -> Tensor:
     """[B] each word's loss: equations 1 and 2, weighted; the first alone where nothing is said of the picture.
@@ -150,11 +158,11 @@ def losses_of(
         words: [B, h]; features: [B, p], of their pictures.
         texts: templates with `$`; said: concepts and phrases.
     """
-    images = apart(clip.project_texts(texts, words), features)
+    images = cosine_distance(clip.project_texts(texts, words), features)
     told = torch.tensor([place for place, own in enumerate(said) if own], dtype=torch.long, device=images.device)
     if not len(told):
         return images
-    own = phrase_losses(clip, words[told], [pair for pair in said if pair], FIRST)
+    own = phrase_losses(clip, words[told], [pair for pair in said if pair], occurrences=FIRST)
     phrases = torch.zeros_like(images).index_copy(0, told, own)
     weights = torch.zeros_like(images).index_fill(0, told, recipe.phrase_weight)
     losses: Tensor = (recipe.image_weight * images + weights * phrases) / (recipe.image_weight + weights)
@@ -177,7 +185,7 @@ def _need_finite(losses: Tensor, words: Tensor, names: Sequence[str], step: int)
 
 
 def _settings(
-    clip: Clip, pictures: Pictures, recipe: Recipe, book: Phrasebook | None, preprocess: Preprocess
+    clip: Clip, pictures: PictureList, recipe: Recipe, book: Phrasebook | None, preprocess: Preprocess
 ) -> dict[str, Any]:
     """What words depend on."""
     said = {"top_concepts": book.top, "phrases": book.identity(pictures.names)} if book else {"phrases": None}

@@ -18,7 +18,7 @@ from cig.runtime import say
 from cig.training.data.decoding import facts_of_unreadable
 from cig.training.loop import train
 from cig.training.model_card import scores_text, write_card
-from cig.training.phi_files import Layout, Network, names_of, write_phi
+from cig.training.phi_files import Layout, Network, file_names, write_phi
 from cig.training.plan import Plan
 from cig.training.step import Step
 from cig.training.validation import Validation, validator
@@ -115,18 +115,18 @@ def train_phi(
     phi = begun(clip, objective, dropout, start).to(clip.device)
     about = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity), **objective.about}
     about |= {"layout": layout, **({"start": identity(start)} if start else {})}
-    about |= {"validate": validation.about} if validation else {}
+    about |= {"validate": validation.identity} if validation else {}
 
     def loss_of(step: Step) -> Iterable[Tensor]:
         return objective.loss(clip, phi, plan.batch, step)
 
     def export(facts: Mapping[str, Any]) -> None:
-        write_phi(phi, out, layout, facts, objective.per_pass)
+        write_phi(phi, out, layout, facts=facts, items_per_pass=objective.per_pass)
         write_card(out, f"a phi by {objective.name}", {**facts, **facts_of_unreadable(out)})
 
-    scores = validator(validation, objective.name, clip, phi) if validation else None
-    facts = train(phi, loss_of, plan, out, export, about, validate=scores, tensorboard=tensorboard)
-    _, last, best = names_of(layout, facts)
+    scores = validator(validation, objective.name, clip, phi=phi) if validation else None
+    facts = train(phi, loss_of, plan, out=out, export=export, inputs=about, validate=scores, tensorboard=tensorboard)
+    _, last, best = file_names(layout, facts)
     if gone := [name for name in dict.fromkeys((last, best) if validation else (last,)) if not (out / name).is_file()]:
         raise CigError(f"{out} was trained to the end, but {some(gone)} is gone; train it again, in another --out")
     if validation:

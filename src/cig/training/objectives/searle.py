@@ -19,7 +19,7 @@ from cig.models.clip import Clip
 from cig.models.phi import Phi
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
-from cig.training.data.pictures import Pictures
+from cig.training.data.pictures import PictureList
 from cig.training.data.templates import EVERY, Phrasebook, phrase_losses
 from cig.training.objectives.phi import Network, Pace
 from cig.training.plan import Plan
@@ -89,8 +89,8 @@ class Searle:
         step.ids += names
         words = phi(self.lesson.features[places].to(clip.device))
         contrast = nt_xent(self.lesson.words[places].to(clip.device), words, self.temperature)
-        own = step.own(size)
-        phrases = phrase_losses(clip, words[own], [pair for pair in said[own] if pair], EVERY).sum() / size
+        own = step.rank_slice(size)
+        phrases = phrase_losses(clip, words[own], [pair for pair in said[own] if pair], occurrences=EVERY).sum() / size
         yield self.distil_weight * contrast / processes.world() + self.phrase_weight * phrases
 
 
@@ -108,7 +108,7 @@ def nt_xent(ones: Tensor, others: Tensor, temperature: float) -> Tensor:
 
 def learn_from(
     clip: Clip,
-    pictures: Pictures,
+    pictures: PictureList,
     words: PseudoWords,
     book: Phrasebook,
     preprocess: Preprocess,
@@ -129,8 +129,10 @@ def learn_from(
     named = dict(zip(pictures.names, pictures.paths, strict=True))
     lacking = words.lacking(pictures.paths)
     missing = {name: lacking[path] for name, path in named.items() if path in lacking} | book.lacking(named)
-    sight = cast(Method, WordMethod("searle", clip, preprocess, "every", {"clip": clip.identity}))  # it asks nothing
-    seen = embed_pictures(sight, [path for name, path in named.items() if name not in missing], batch, workers, cache)
+    sight = cast(Method, WordMethod("searle", clip, preprocess, placement="every", identity={"clip": clip.identity}))
+    seen = embed_pictures(
+        sight, [path for name, path in named.items() if name not in missing], batch, workers=workers, cache=cache
+    )
     missing |= {name: seen.failed[path] for name, path in named.items() if path in seen.failed}
     kept = {name: path for name, path in named.items() if name not in missing}
     if not kept:

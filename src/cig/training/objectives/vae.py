@@ -71,7 +71,8 @@ def train_vae(
         save(vae, out)
         write_card(out, "a VAE for a generator", facts)
 
-    train(vae, loss_of, plan, out, export, {**about, "size": asdict(size)}, tensorboard=tensorboard)
+    inputs = {**about, "size": asdict(size)}
+    train(vae, loss_of, plan, out=out, export=export, inputs=inputs, tensorboard=tensorboard)
 
 
 def reconstruction(pictures: Tensor, drawn: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
