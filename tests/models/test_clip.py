@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWit
 
 import oracle
 from cig.errors import InputError, MismatchError, NotFoundError
-from cig.models.clip import Clip, load_clip, load_tokenizer, openai_tokenizer, places_of
+from cig.models.clip import Clip, load_clip, load_tokenizer, openai_tokenizer, placeholder_mask
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 
@@ -159,10 +159,10 @@ def test_the_hook_leaves_no_trace(clip):
     assert not clip.text.get_input_embeddings()._forward_hooks
 
 
-def test_places():
+def test_placeholder_mask():
     ids = torch.tensor([[1, 9, 2, 9], [3, 3, 3, 3]])
-    assert places_of(ids, 9, "every").int().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0]]
-    assert places_of(ids, 9, "first").int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    assert placeholder_mask(ids, 9, "every").int().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0]]
+    assert placeholder_mask(ids, 9, "first").int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def test_image_features_are_the_oracles(world, clip):
@@ -242,7 +242,7 @@ def test_real_text_towers(tmp_path, name):
     CLIPTextModelWithProjection(config).save_pretrained(tmp_path)
     text = CLIPTextModelWithProjection.from_pretrained(tmp_path).eval()
     vision = SimpleNamespace(config=SimpleNamespace(image_size=224, projection_dim=config.projection_dim))
-    clip = Clip(vision, text, openai_tokenizer(), {})
+    clip = Clip(vision, text, openai_tokenizer(), identity={})
     prompts, words = ["a photo of $ that is red!", "short $"], torch.randn(2, config.hidden_size)
     ids = torch.tensor([oracle.tokens(prompt) for prompt in prompts])
     with torch.no_grad():

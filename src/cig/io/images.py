@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,7 +22,6 @@ from cig.runtime import batches
 if TYPE_CHECKING:
     from torch import Tensor
 
-Preprocessing = Literal["clip", "targetpad"]
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 TARGET_RATIO = 1.25  # SEARLE pads a picture whose sides have a larger ratio

@@ -1,4 +1,4 @@
-"""Pictures -> captions, by any image-to-text model of transformers that needs no prompt: BLIP, GIT, ViT-GPT2..."""
+"""Caption pictures with any image-to-text model of transformers that needs no prompt: BLIP, GIT, ViT-GPT2..."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cig.errors import InputError, NotFoundError, reason, some
+from cig.errors import InputError, NotFoundError, reason
 from cig.io.digests import identity
-from cig.models.dual_encoder import OwnPreprocess, own_preprocess
+from cig.models._pretrained import need_all_weights
+from cig.models.dual_encoder import OwnPreprocess, load_preprocess
 from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ BATCH = 16
 
 
 class Captioner:
-    """Greedy decoding, so a picture has one caption."""
+    """A captioning model; decoding is greedy, so a picture always gets the same caption."""
 
-    def __init__(self, model: Any, tokenizer: Any, preprocess: OwnPreprocess, identity: dict[str, Any]) -> None:
+    def __init__(self, model: Any, tokenizer: Any, preprocess: OwnPreprocess, *, identity: dict[str, Any]) -> None:
         self.model, self.tokenizer, self.preprocess, self.identity = model, tokenizer, preprocess, identity
 
     @torch.no_grad()
@@ -34,19 +35,21 @@ class Captioner:
             pixels = torch.stack([self.preprocess(picture) for picture in chunk]).to(
                 self.model.device, self.model.dtype
             )
-            made = self.model.generate(
+            tokens = self.model.generate(
                 pixel_values=pixels, max_new_tokens=LONGEST_CAPTION, do_sample=False, num_beams=1
             )
-            captions += self.tokenizer.batch_decode(made, skip_special_tokens=True)
+            captions += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(caption.split()) for caption in captions]
 
 
-def load_captioner(source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Captioner:
-    """A captioner by hub id or folder.
+def load_captioner(
+    source: str, device: torch.device, dtype: torch.dtype, *, cache_dir: Path | None = None
+) -> Captioner:
+    """Load a captioner by hub id or folder.
 
     Raises:
-        NotFoundError: neither a folder nor a hub id that can be reached.
-        InputError: the files cannot be read, are of no captioner, or lack weights.
+        NotFoundError: the source is neither a folder nor a hub id that can be reached.
+        InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
@@ -61,8 +64,7 @@ def load_captioner(source: str, device: torch.device, dtype: torch.dtype, cache_
             raise InputError(f"the captioner in {source} cannot be loaded: {reason(error)}") from error
         hint = "give the folder of a copy, or check --cache-dir"
         raise NotFoundError(f"no captioner {source}: it is not a folder, and {reason(error)}; {hint}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise InputError(f"{source} lacks weights of a captioner: {some(map(str, info['missing_keys']), 5)}")
+    need_all_weights(info, source, "captioner")
     model = model.eval().requires_grad_(False).to(device)
-    known = {**identity(source, cache_dir), "dtype": str(dtype)}
-    return Captioner(model, tokenizer, own_preprocess(source, cache_dir), known)
+    origin = {**identity(source, cache_dir), "dtype": str(dtype)}
+    return Captioner(model, tokenizer, load_preprocess(source, cache_dir), identity=origin)

@@ -1,6 +1,6 @@
-"""CLIP's two towers: pictures -> features; prompts, with pseudo-words in them -> text states.
+"""Run CLIP's two towers: pictures to features; prompts, which may hold pseudo-words, to text states.
 
-Any CLIP in transformers' layout, by hub id or folder. The tokenizer needs no hub: OpenAI's vocabulary is vendored.
+Any CLIP in transformers' layout loads, by hub id or folder. OpenAI's vocabulary is part of the package.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
-from cig.errors import InputError, MismatchError, NotFoundError, reason, some
+from cig.errors import InputError, MismatchError, NotFoundError, reason
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
+from cig.models._pretrained import need_all_weights
 from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Placement = Literal["every", "first"]  # of the pseudo-word: stage 1 and LinCIR, or SEARLE (stage 3)
+Placement = Literal["every", "first"]  # at which `$` the pseudo-word goes: stage 1 and LinCIR, or SEARLE (stage 3)
 PLACEHOLDER = "$"
 TEXT_BATCH = 64
 
 
 class Tokenizer:
-    """Texts -> token ids, with OpenAI's cleaning: ftfy, HTML unescaped twice, whitespace collapsed, lower case."""
+    """Turn texts into token ids, with OpenAI's cleaning: ftfy, HTML unescaped twice, spaces collapsed, lower case."""
 
     def __init__(self, tokenizer: Any, context: int, pad: int) -> None:
         self.tokenizer, self.context, self.pad = tokenizer, context, pad
@@ -44,7 +45,7 @@ class Tokenizer:
         self.placeholder = self._single(PLACEHOLDER)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Start, words, end: at their real length, cut to the context length with the end token kept."""
+        """Return each text's tokens (start, words, end), cut to the context length but never padded."""
         if not texts:
             return []
         cleaned = [_clean(text) for text in texts]
@@ -52,7 +53,7 @@ class Tokenizer:
         return [row if len(row) <= self.context else [*row[: self.context - 1], self.end] for row in ids]
 
     def padded(self, rows: Sequence[list[int]]) -> Tensor:
-        """[B, context] int64."""
+        """Pad rows of tokens: [B, context] int64."""
         return torch.tensor([row + [self.pad] * (self.context - len(row)) for row in rows])
 
     def _single(self, text: str) -> int:
@@ -63,13 +64,12 @@ class Tokenizer:
 
 
 def _clean(text: str) -> str:
-    """A lone surrogate, which no encoder can take, becomes a question mark."""
-    sound = text.encode("utf-8", "replace").decode()
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(sound))).lower().split())
+    encodable = text.encode("utf-8", "replace").decode()  # a lone surrogate becomes a question mark
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(encodable))).lower().split())
 
 
 def openai_tokenizer(context: int = 77) -> Tokenizer:
-    """The vendored one. Padding is 0, as published: padding positions take part in SDXL's cross-attention."""
+    """Return OpenAI's tokenizer; it pads with 0, as published, and SDXL's cross-attention reads the padding."""
     return Tokenizer(_openai_bpe(), context, pad=0)
 
 
@@ -88,16 +88,16 @@ def _openai_bpe() -> Any:
 
 
 def _byte_letters() -> Iterator[str]:
-    """GPT-2's printable letter for each byte, in the vocabulary's order: printable bytes first."""
+    """Yield GPT-2's printable letter for each byte, in the vocabulary's order: printable bytes first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     yield from map(chr, printable)
     yield from (chr(256 + i) for i in range(256 - len(printable)))
 
 
 def load_tokenizer(source: str, context: int) -> Tokenizer:
-    """A folder's own tokenizer.json, if its vocabulary is not OpenAI's; else the vendored one.
+    """Load a folder's tokenizer.json if its vocabulary differs from OpenAI's; else return OpenAI's tokenizer.
 
-    Copies of OpenAI's in the wild pad with the end token, which is not what the published code does.
+    Many copies of OpenAI's tokenizer pad with the end token, which the published code does not.
     """
     from transformers import AutoTokenizer
 
@@ -105,20 +105,20 @@ def load_tokenizer(source: str, context: int) -> Tokenizer:
     if not (Path(source) / "tokenizer.json").is_file():
         return standard
     try:
-        own = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"{source}/tokenizer.json cannot be loaded: {reason(error)}") from error
-    if own.get_vocab() == standard.tokenizer.get_vocab():
+    if tokenizer.get_vocab() == standard.tokenizer.get_vocab():
         return standard
-    if own.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise MismatchError(f"{source}/tokenizer.json names no end token (eos_token); CLIP pools there")
-    return Tokenizer(own, context, pad=own.pad_token_id if own.pad_token_id is not None else 0)
+    return Tokenizer(tokenizer, context, pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
 class Clip:
     """A CLIP: picture tower, text tower, tokenizer."""
 
-    def __init__(self, vision: Any, text: Any, tokenizer: Tokenizer, identity: dict[str, Any]) -> None:
+    def __init__(self, vision: Any, text: Any, tokenizer: Tokenizer, *, identity: dict[str, Any]) -> None:
         self.vision, self.text, self.tokenizer, self.identity = vision, text, tokenizer, identity
         self.size: int = vision.config.image_size
         self.feature_width: int = vision.config.projection_dim
@@ -126,85 +126,88 @@ class Clip:
         self.device: torch.device = next(text.parameters()).device
         self.dtype: torch.dtype = next(text.parameters()).dtype
 
+    def __repr__(self) -> str:
+        return f"<Clip {self.identity['source']}: {self.feature_width} wide, {self.dtype} on {self.device}>"
+
     def preprocess(self, pad: bool) -> Preprocess:
         return Preprocess(self.size, pad)
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, p] float32 on the CPU: projected, not normalised."""
+        """Encode pixels [B, 3, S, S] as features [B, p], float32 on the CPU: projected, not normalised."""
         features = self.vision(pixel_values=pixels.to(self.device, self.dtype)).image_embeds
         return features.float().cpu()
 
     def text_states(self, prompts: Sequence[str], words: Tensor | None = None) -> TextStates:
-        """At the full context length, as a generator reads them; the pseudo-word is at every `$`. On the CPU.
+        """Encode prompts at the full context length, as a generator reads them; the states are on the CPU.
 
         Args:
-            words: [B, h] pseudo-words, one a prompt.
+            words: [B, h] pseudo-words, one a prompt, which replace every `$`.
         """
         rows = self.tokenizer(prompts)
         with torch.no_grad():
-            out, pooled = self._run(rows, self.tokenizer.padded(rows), words, "every")
+            out, pooled = self._run(rows, self.tokenizer.padded(rows), words)
         return TextStates(out.hidden_states[-2].float().cpu(), out.last_hidden_state.float().cpu(), pooled.cpu())
 
     @torch.no_grad()
     def embed_texts(
         self, prompts: Sequence[str], words: Tensor | None = None, placement: Placement = "every"
     ) -> Tensor:
-        """[B, p] float32 on the CPU: projected end-of-text states, not normalised.
+        """Encode prompts as features [B, p], float32 on the CPU: projected end-of-text states, not normalised.
 
-        Each prompt is encoded at its real length: causal attention never looks at what follows the end.
+        Args:
+            words: [B, h] pseudo-words, one a prompt.
         """
+        # Each prompt is encoded at its real length, which is several times faster than at 77 tokens and exact:
+        # attention is causal, so the state at the end token never depends on the padding after it.
         rows = self.tokenizer(prompts)
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         features = torch.empty(len(rows), self.feature_width)
         for _, group in groupby(by_length, key=lambda i: len(rows[i])):
             for chunk in batches(list(group), TEXT_BATCH):
                 picked = [rows[i] for i in chunk]
-                own = None if words is None else words[list(chunk)]
-                features[list(chunk)] = self._run(picked, torch.tensor(picked), own, placement)[1].cpu()
+                chosen = None if words is None else words[list(chunk)]
+                features[list(chunk)] = self._run(picked, torch.tensor(picked), chosen, placement=placement)[1].cpu()
         return features
 
     def project_texts(self, prompts: Sequence[str], words: Tensor | None = None) -> Tensor:
-        """[B, p] on the CLIP's own device, in one go, through which the words [B, h] at every `$` can be learnt."""
+        """Encode prompts in one batch as features [B, p] on the CLIP's device, with gradients for the words [B, h]."""
         rows = self.tokenizer(prompts)
         longest = max(map(len, rows))
         ids = torch.tensor([row + [self.tokenizer.end] * (longest - len(row)) for row in rows])
-        return self._run(rows, ids, words, "every")[1]
+        return self._run(rows, ids, words)[1]
 
     def _run(
-        self, rows: Sequence[list[int]], ids: Tensor, words: Tensor | None, placement: Placement
+        self, rows: Sequence[list[int]], ids: Tensor, words: Tensor | None, *, placement: Placement = "every"
     ) -> tuple[Any, Tensor]:
-        """The text tower's output and the pooled state [B, p].
-
-        We know where each text ends, so pooling does not depend on eos_token_id, which old configurations have wrong.
-        """
-        places = places_of(ids, self.tokenizer.placeholder, placement).to(self.device)
-        with pseudo_words(self.text.get_input_embeddings(), places, words):
+        """Return the text tower's output and the projected end-of-text state [B, p]."""
+        mask = placeholder_mask(ids, self.tokenizer.placeholder, placement).to(self.device)
+        with pseudo_words(self.text.get_input_embeddings(), mask, words):
             out = self.text(input_ids=ids.to(self.device), output_hidden_states=True)
+        # The model would look for the end by eos_token_id, which old configurations have wrong; the rows tell it.
         ends = [row.index(self.tokenizer.end) for row in rows]
         pooled = out.last_hidden_state[torch.arange(len(rows), device=self.device), ends]
         return out, self.text.text_projection(pooled).float()
 
 
-def places_of(ids: Tensor, placeholder: int, placement: Placement) -> Tensor:
-    """[B, L] bool: where the pseudo-word goes."""
-    places = ids == placeholder
-    return places & (places.cumsum(1) == 1) if placement == "first" else places
+def placeholder_mask(ids: Tensor, placeholder: int, placement: Placement) -> Tensor:
+    """Mark the tokens that the pseudo-word replaces: [B, L] bool."""
+    mask = ids == placeholder
+    return mask & (mask.cumsum(1) == 1) if placement == "first" else mask
 
 
 @contextlib.contextmanager
-def pseudo_words(embedding: torch.nn.Module, places: Tensor, words: Tensor | None) -> Iterator[None]:
-    """While it lasts, the token embedding yields the pseudo-words [B, h] at these places [B, L].
+def pseudo_words(embedding: torch.nn.Module, mask: Tensor, words: Tensor | None) -> Iterator[None]:
+    """Within the context, put the pseudo-words [B, h] where the mask [B, L] is set in the token embedding's output."""
 
-    A hook on the public model: masks, positions and precision stay the model's own. One model a thread.
-    """
-
-    def put(module: torch.nn.Module, args: Any, embedded: Tensor) -> Tensor:
+    # A hook on the public model, because transformers 5 ignores the causal mask that older code passes to the text
+    # encoder by hand: with the model's own forward, masks, positions and precision stay right in every version. The
+    # hook belongs to the module, so two threads must not share one model.
+    def replace_tokens(module: torch.nn.Module, args: Any, embedded: Tensor) -> Tensor:
         assert words is not None
-        own = words.to(embedded.device, embedded.dtype)
-        return torch.where(places.unsqueeze(-1), own.unsqueeze(1), embedded)
+        return torch.where(mask.unsqueeze(-1), words.to(embedded.device, embedded.dtype).unsqueeze(1), embedded)
 
-    handle = embedding.register_forward_hook(put) if words is not None else None
+    handle = embedding.register_forward_hook(replace_tokens) if words is not None else None
     try:
         yield
     finally:
@@ -236,25 +239,25 @@ def load_clip(
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     quiet_transformers()
-    text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir)
-    vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir)
+    text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir=cache_dir)
+    vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
     _check_tokens(tokenizer, text.config.vocab_size, source)
-    known = {**identity(source, cache_dir), "dtype": str(dtype)}
-    return Clip(vision.to(device), text.to(device), tokenizer, known)
+    origin = {**identity(source, cache_dir), "dtype": str(dtype)}
+    return Clip(vision.to(device), text.to(device), tokenizer, identity=origin)
 
 
-def _check_tokens(tokenizer: Tokenizer, known: int, source: str) -> None:
-    """Raises MismatchError, where the tower would only say that an index is out of range."""
+def _check_tokens(tokenizer: Tokenizer, size: int, source: str) -> None:
+    """Raise MismatchError if the tokenizer and the text tower, of so many tokens, do not fit each other."""
     highest = max(tokenizer.tokenizer.get_vocab().values())
-    if highest >= known:
-        raise MismatchError(f"{source}: its tokenizer has tokens up to {highest}, its text tower {known} of them")
+    if highest >= size:
+        raise MismatchError(f"{source}: its tokenizer has tokens up to {highest}, its text tower {size} of them")
     if tokenizer.end not in tokenizer(["a"])[0]:
         raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
 
 
 def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) -> tuple[Any, Any]:
-    """(picture tower, text tower) without weights, on torch's meta device: for counting.
+    """Build (picture tower, text tower) without weights, on torch's meta device, to count their operations.
 
     Raises:
         NotFoundError: the configuration is neither in a folder nor in the hub's cache.
@@ -268,7 +271,7 @@ def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) ->
 
 
 def clip_widths(source: str, cache_dir: Path | None = None) -> tuple[int, int]:
-    """Of projected picture features and of words; raises as meta_clip does."""
+    """Return the widths of projected picture features and of words; raises as meta_clip does."""
     config = _clip_config(source, cache_dir)
     return config.vision_config.projection_dim, config.text_config.hidden_size
 
@@ -289,7 +292,7 @@ def _clip_config(source: str, cache_dir: Path | None) -> Any:
         ) from error
 
 
-def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | None) -> Any:
+def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None) -> Any:
     folder, local = Path(source), os.path.exists(source)
     if local:
         _check_folder(folder)
@@ -303,13 +306,12 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, cache_dir: Path | N
             f"no CLIP {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise InputError(f"{source} lacks weights of a CLIP: {some(map(str, info['missing_keys']), 5)}")
+    need_all_weights(info, source, "CLIP")
     return model.eval().requires_grad_(False)
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises NotFoundError or MismatchError if it is not a CLIP's; the library would only say what a key lacks."""
+    """Raise NotFoundError or MismatchError unless a folder holds a CLIP; transformers would only name a key."""
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder} has no config.json; give a CLIP in transformers' layout, or a hub id")
     config = read_json(folder / "config.json")

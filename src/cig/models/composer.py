@@ -1,4 +1,4 @@
-"""The composer: reference + caption -> what conditions the generator, by two CLIPs and two phis (CIG, section 3)."""
+"""Compose a reference and a caption into the generator's condition, by two CLIPs and two phis (CIG, section 3)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from cig.errors import MismatchError
 from cig.io.digests import identity
-from cig.io.images import Preprocess, Preprocessing
-from cig.models.phi import Inverter, kind_of, load_phi
+from cig.io.images import Preprocess
+from cig.models.phi import Inverter, checkpoint_kind, load_phi
 from cig.models.prompts import prompts
 from cig.runtime import jsonable
-from cig.types import ComposedEmbedding
+from cig.types import ComposedEmbedding, Described, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache
 
 
-class Composer:
-    """Reference + caption -> what conditions the generator, by two CLIPs and two phis (CIG, stage 1)."""
+class Composer(Described):
+    """Two CLIPs and two phis that turn a reference and a caption into the generator's condition (CIG, stage 1)."""
 
     def __init__(self, first: Inverter, second: Inverter, preprocessing: Preprocessing = "clip") -> None:
         self.first, self.second = first, second
@@ -40,14 +40,14 @@ class Composer:
         ]
 
     def embed_images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pixels for each tower -> features ([B, p1], [B, p2])."""
+        """Encode the pixels for each tower as features ([B, p1], [B, p2])."""
         return self.first.clip.embed_images(pixels[0]), self.second.clip.embed_images(pixels[-1])
 
     def compose(
         self, ids: Sequence[str], features: tuple[Tensor, Tensor], captions: Sequence[Sequence[str]]
     ) -> ComposedEmbedding:
-        """Features ([B, p1], [B, p2]) and the captions of B queries -> their composed embeddings."""
-        texts = [prompts(own)[0] for own in captions]
+        """Compose the features ([B, p1], [B, p2]) and the captions of B queries."""
+        texts = [prompts(row)[0] for row in captions]
         states = self.first.clip.text_states(texts, self.first(features[0]))
         states2 = self.second.clip.text_states(texts, self.second(features[1]))
         return ComposedEmbedding(
@@ -82,22 +82,29 @@ def load_composer(
     """
     from cig.models.clip import load_clip
 
-    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir=cache_dir), kind_of(Path(phi)))
-    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir=cache_dir), kind_of(Path(phi2)))
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir=cache_dir), checkpoint_kind(Path(phi)))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir=cache_dir), checkpoint_kind(Path(phi2)))
     composer = Composer(first, second, preprocessing)
     composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
     return composer
 
 
 def load_composer_lazily(
-    clip: str, clip2: str, phi: Path, phi2: Path, cache: FeatureCache, cache_dir: Path | None = None, **options: Any
+    clip: str,
+    clip2: str,
+    *,
+    phi: Path,
+    phi2: Path,
+    cache: FeatureCache,
+    cache_dir: Path | None = None,
+    **options: Any,
 ) -> Composer:
-    """load_composer, but where its files were described before, they are loaded only when they are needed."""
+    """Load as load_composer does or, if the cache has its description, return a stand-in that loads on first use."""
     clips = [identity(name, cache_dir, hasher=cache.file_digest) for name in (clip, clip2)]
     phis = [identity(path, hasher=cache.file_digest) for path in (phi, phi2)]
     composer: Composer = cache.load_lazily(
         {"composer": clips + phis, "options": jsonable(options)},
         lambda: load_composer(clip, clip2, phi=phi, phi2=phi2, cache_dir=cache_dir, **options),
-        lambda made: {"identity": made.identity, "settings": made.settings},
+        lambda composer: {"identity": composer.identity, "settings": composer.settings},
     )
     return composer

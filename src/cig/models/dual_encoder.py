@@ -1,7 +1,7 @@
-"""Any dual tower of transformers, by hub id or folder: CLIP as encoders.py knows it, others as they know themselves.
+"""Load any dual tower of transformers, by hub id or folder: CLIP by clip.py, other models here.
 
 A dual tower is a model with `get_image_features` and `get_text_features`: SigLIP, SigLIP 2, ALIGN, Chinese
-CLIP, BLIP's... Its pictures are prepared by its own image processor, its texts by its own tokenizer.
+CLIP, BLIP's... Its image processor prepares the pictures, and its tokenizer the texts.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import check_pixels, target_pad
 from cig.io.json_files import read_object
+from cig.models._pretrained import need_all_weights
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
 from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LONGEST_TEXT = 256  # tokens, where a model would take more; no relative caption has as many
-SIGLIP = "siglip"  # of the checkpoints of SigLIP 2 with a fixed resolution, too
+LONGEST_TEXT = 256  # tokens; some models take more, but no relative caption has as many
+SIGLIP = "siglip"  # the model_type of SigLIP, and of SigLIP 2 with a fixed resolution
 
 
 @dataclass(frozen=True)
 class OwnPreprocess:
-    """A picture -> [3, S, S] float32, as the model's own image processor does it, without torchvision.
+    """Turn a picture into [3, S, S] float32 as the model's own image processor does, without torchvision.
 
-    Its text tells all of its settings, so that what is remembered by it is not taken for something else.
+    The representation contains all settings: it is part of the key of cached features. So are the names of the class
+    and its fields; renaming one invalidates every cache.
     """
 
-    processor: str  # the name of a class of transformers
+    processor: str  # the name of a class in transformers
     settings: str  # its settings, as JSON with sorted keys
     pad: bool = False  # SEARLE's targetpad first
 
@@ -47,14 +49,14 @@ class OwnPreprocess:
         image = image.convert("RGB")
         image = target_pad(image) if self.pad else image
         self._check_pixels(*image.size)
-        made = _processor(self.processor, self.settings)(images=image, return_tensors="pt")
-        pixels: Tensor = made["pixel_values"][0]
-        if set(made) != {"pixel_values"} or pixels.dim() != 3:
-            raise ValueError(f"{self.processor} makes {some(made)}, not pixels of one size alone")
+        outputs = _processor(self.processor, self.settings)(images=image, return_tensors="pt")
+        pixels: Tensor = outputs["pixel_values"][0]
+        if set(outputs) != {"pixel_values"} or pixels.dim() != 3:
+            raise ValueError(f"{self.processor} makes {some(outputs)}, not pixels of one size alone")
         return pixels.float()
 
     def _check_pixels(self, width: int, height: int) -> None:
-        """Of what resizing makes of a narrow picture, before it is cropped."""
+        """Limit the size of a resized picture: before the crop, a very narrow one can become huge."""
         size = json.loads(self.settings).get("size") or {}
         if edge := size.get("shortest_edge"):
             check_pixels(edge, edge * max(width, height) // min(width, height), "resized, it would be ")
@@ -69,31 +71,31 @@ def _processor(name: str, settings: str) -> Any:
 
 
 class DualEncoder:
-    """A dual tower that is no CLIP: picture features and text features, but no words to put into a prompt."""
+    """A dual tower other than CLIP: it has picture and text features, but prompts cannot hold pseudo-words."""
 
-    def __init__(self, model: Any, tokenizer: Any, own: OwnPreprocess, identity: dict[str, Any]) -> None:
-        self.model, self.tokenizer, self.own, self.identity = model, tokenizer, own, identity
+    def __init__(self, model: Any, tokenizer: Any, processor: OwnPreprocess, *, identity: dict[str, Any]) -> None:
+        self.model, self.tokenizer, self.processor, self.identity = model, tokenizer, processor, identity
         text = model.config.text_config
         self.is_siglip: bool = model.config.model_type == SIGLIP
         self.vocabulary: int = text.vocab_size
         self.context: int = min(text.max_position_embeddings, tokenizer.model_max_length, LONGEST_TEXT)
 
     def preprocess(self, pad: bool) -> OwnPreprocess:
-        return replace(self.own, pad=pad)
+        return replace(self.processor, pad=pad)
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, d] float32 on the CPU, not normalised."""
+        """Encode pixels [B, 3, S, S] as features [B, d], float32 on the CPU, not normalised."""
         return _features(self.model.get_image_features(pixel_values=pixels.to(self.model.device, self.model.dtype)))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """[B, d] float32 on the CPU, not normalised."""
+        """Encode texts as features [B, d], float32 on the CPU, not normalised."""
         chunks = batches([text.encode("utf-8", "replace").decode() for text in texts], TEXT_BATCH)
         return torch.cat([_features(self.model.get_text_features(**self._tokens(list(chunk)))) for chunk in chunks])
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
-        """SigLIP (Zhai et al., ICCV 2023) was trained on lower case, padded to the full length, without a mask."""
+        # SigLIP (Zhai et al., ICCV 2023) was trained on lower case, padded to the full length, without a mask.
         padding: bool | str = "max_length" if self.is_siglip else True
         texts = [text.lower() for text in texts] if self.is_siglip else texts
         tokens = self.tokenizer(texts, padding=padding, truncation=True, max_length=self.context, return_tensors="pt")
@@ -107,16 +109,16 @@ Tower = Clip | DualEncoder
 
 
 def _features(out: Any) -> Tensor:
-    """The projected features: a tensor, or what transformers wraps around it."""
+    """Return the projected features from a model's output, which is a tensor or a record that holds it."""
     return (out if isinstance(out, torch.Tensor) else out.pooler_output).float().cpu()
 
 
-def load_tower(source: str, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Tower:
-    """A dual tower by hub id or folder.
+def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_dir: Path | None = None) -> Tower:
+    """Load a dual tower by hub id or folder.
 
     Raises:
-        NotFoundError: neither a folder nor a hub id that can be reached.
-        MismatchError: no dual tower, or one whose pictures have no fixed size (SigLIP 2 NaFlex).
+        NotFoundError: the source is neither a folder nor a hub id that can be reached.
+        MismatchError: the model is no dual tower, or its pictures have no fixed size (SigLIP 2 NaFlex).
         InputError: the files cannot be read, or lack weights.
     """
     from transformers import AutoTokenizer
@@ -125,21 +127,20 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, cache_dir:
     config = _config(source, cache_dir)
     if config is None or config.model_type == "clip":
         return load_clip(source, device, dtype, cache_dir=cache_dir)
-    kind = _kind(config, source)
-    own = own_preprocess(source, cache_dir)
+    kind = _model_class(config, source)
+    processor = load_preprocess(source, cache_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         model, info = kind.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
         raise InputError(f"the {config.model_type} in {source} cannot be loaded: {reason(error)}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise InputError(f"{source} lacks weights of a {config.model_type}: {some(map(str, info['missing_keys']), 5)}")
+    need_all_weights(info, source, config.model_type)
     model = model.eval().requires_grad_(False).to(device)
-    return DualEncoder(model, tokenizer, own, {**identity(source, cache_dir), "dtype": str(dtype)})
+    return DualEncoder(model, tokenizer, processor, identity={**identity(source, cache_dir), "dtype": str(dtype)})
 
 
 def _config(source: str, cache_dir: Path | None) -> Any:
-    """None where there is none, as load_clip will say better."""
+    """Read the configuration; None for a CLIP, and where there is none, for which load_clip has the better error."""
     from transformers import AutoConfig
 
     local = os.path.exists(source)
@@ -158,8 +159,7 @@ def _config(source: str, cache_dir: Path | None) -> Any:
         raise MismatchError(f'{path} is of no dual tower: its model_type is "{kind}": {reason(error)}') from error
 
 
-def _kind(config: Any, source: str) -> Any:
-    """The model's class."""
+def _model_class(config: Any, source: str) -> Any:
     from transformers import MODEL_MAPPING
 
     kind = MODEL_MAPPING.get(type(config), None)
@@ -172,18 +172,18 @@ def _kind(config: Any, source: str) -> Any:
     return kind
 
 
-def own_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
-    """Tried on two shapes: what it makes of them must fit into one batch."""
+def load_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
+    """Load a model's preprocessing, and try it on two shapes: its outputs must fit into one batch."""
     from transformers import AutoImageProcessor
 
     try:
         processor = AutoImageProcessor.from_pretrained(
             source, backend="pil", cache_dir=cache_dir, trust_remote_code=False
         )
-        own = OwnPreprocess(type(processor).__name__, json.dumps(processor.to_dict(), sort_keys=True))
-        shapes = {own(Image.new("RGB", size)).shape for size in ((64, 48), (48, 64))}
+        preprocess = OwnPreprocess(type(processor).__name__, json.dumps(processor.to_dict(), sort_keys=True))
+        shapes = {preprocess(Image.new("RGB", size)).shape for size in ((64, 48), (48, 64))}
     except Exception as error:
         raise InputError(f"the preprocessing of {source} cannot be used: {reason(error)}") from error
     if len(shapes) > 1:
         raise MismatchError(f"{source} prepares pictures to sizes that fit into no batch; give another model")
-    return own
+    return preprocess

@@ -1,6 +1,6 @@
-"""Textual inversion: a picture's feature becomes a pseudo-word, a word that a prompt can hold.
+"""Textual inversion: networks that turn a picture's feature into a pseudo-word, a token that a prompt can hold.
 
-Used twice: to condition the generator (two CLIPs, two phis) and to search (one of each).
+The composer uses two of them to condition the generator, and search methods use one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Phi(nn.Module):
-    """The textual-inversion network of SEARLE and LinCIR: three linear layers with GELU and dropout between.
+    """The textual-inversion network of SEARLE and LinCIR: three linear layers, with GELU and dropout in between.
 
     Args:
         input_dim: width of the CLIP's projected picture features.
@@ -30,7 +30,7 @@ class Phi(nn.Module):
         output_dim: width of the text tower's token embedding.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.5) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, *, dropout: float = 0.5) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(input_dim, hidden_dim),
@@ -51,7 +51,7 @@ class Phi(nn.Module):
 class Im2Text(nn.Module):
     """Pic2Word's textual-inversion network (Saito et al., CVPR 2023): as Phi, but with ReLU, after the dropout."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.1) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, *, dropout: float = 0.1) -> None:
         super().__init__()
         widths = (input_dim, hidden_dim)
         blocks = (nn.Sequential(nn.Linear(width, hidden_dim), nn.Dropout(dropout), nn.ReLU()) for width in widths)
@@ -66,12 +66,12 @@ class Im2Text(nn.Module):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How a kind of network is stored: three linear layers under a key, their names after a prefix."""
+    """The form in which a kind of network is stored: three linear layers under a key."""
 
     network: type[Phi] | type[Im2Text]
     key: str
     layers: tuple[str, str, str]
-    prefix: str = ""
+    prefix: str = ""  # of the layers' names
 
     @property
     def names(self) -> list[str]:
@@ -79,7 +79,7 @@ class Checkpoint:
 
 
 PHI = Checkpoint(Phi, "Phi", ("layers.0", "layers.3", "layers.6"))
-IM2TEXT = Checkpoint(Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), "module.")
+IM2TEXT = Checkpoint(Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), prefix="module.")
 KINDS = {"phi": PHI, "im2text": IM2TEXT}
 
 
@@ -92,31 +92,29 @@ class Inverter:
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
-        """[B, p] -> [B, h] pseudo-words, float32 on the CPU."""
+        """Turn picture features [B, p] into pseudo-words [B, h], float32 on the CPU."""
         weight = next(self.phi.parameters())
         return self.phi(features.to(weight.device, weight.dtype)).float().cpu()
 
 
 def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
-    """A checkpoint with three linear layers, such as `layers.{0,3,6}.{weight,bias}` under the key `Phi`.
+    """Load a checkpoint with three linear layers, such as `layers.{0,3,6}.{weight,bias}` under the key `Phi`.
 
-    A safetensors file has the layers themselves: it knows no keys above.
-
-    Sizes are read from the weights.
+    A safetensors file has the layers without the key. The sizes of the network come from the weights.
 
     Raises:
-        InputError: not such a checkpoint, or values that are not finite.
-        MismatchError: it does not fit the CLIP; both widths are named.
+        InputError: the file is no such checkpoint, or a value is not finite.
+        MismatchError: the network does not fit the CLIP; the message gives both widths.
     """
     weights, (width, hidden, out) = read_phi(Path(path), kind)
-    need_fit(path, (width, out), clip.identity["source"], (clip.feature_width, clip.token_width))
+    need_fit(path, (width, out), clip.identity["source"], widths=(clip.feature_width, clip.token_width))
     phi = kind.network(width, hidden, out, dropout=0)
     phi.load_state_dict(weights)
     return Inverter(clip, phi.to(clip.device, clip.dtype).eval().requires_grad_(False))
 
 
-def kind_of(path: Path, network: str = "") -> Checkpoint:
-    """The kind of that name; without one, told by what a file holds (PHI, whose error says more, where nothing is)."""
+def checkpoint_kind(path: Path, network: str = "") -> Checkpoint:
+    """Return the kind with a name or, without one, detect it in a file; PHI, whose error says more, if neither fits."""
     if network:
         return KINDS[network]
     mark = IM2TEXT.names[0] if path.suffix == ".safetensors" else IM2TEXT.key
@@ -124,16 +122,16 @@ def kind_of(path: Path, network: str = "") -> Checkpoint:
 
 
 def read_phi(path: Path, kind: Checkpoint = PHI) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
-    """(weights by the network's own names, (input, hidden, output)); raises InputError as load_phi does."""
+    """Return (weights by the network's own names, (input, hidden, output)); raises InputError as load_phi does."""
     weights = _stored(path, kind)
-    hidden, width, out = _phi_widths({name: tuple(own.shape) for name, own in weights.items()}, kind, path)
-    if not all(torch.isfinite(own).all() for own in weights.values()):
+    hidden, width, out = _phi_widths({name: tuple(tensor.shape) for name, tensor in weights.items()}, kind, path)
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise InputError(f"{path}: phi has weights that are not finite")
     return weights, (width, hidden, out)
 
 
-def need_fit(path: str | Path, phi: tuple[int, int], clip: str, widths: tuple[int, int]) -> None:
-    """Raises MismatchError unless a phi's (input, output) are a CLIP's widths of features and words."""
+def need_fit(path: str | Path, phi: tuple[int, int], clip: str, *, widths: tuple[int, int]) -> None:
+    """Raise MismatchError unless a phi's (input, output) equal a CLIP's widths of features and words."""
     if phi != widths:
         raise MismatchError(
             f"phi {path} turns features of width {phi[0]} into words of width {phi[1]}, but the CLIP {clip} has "
@@ -142,20 +140,20 @@ def need_fit(path: str | Path, phi: tuple[int, int], clip: str, widths: tuple[in
 
 
 def _stored(path: Path, kind: Checkpoint) -> dict[str, Tensor]:
-    """Raises InputError unless all weights are there; safetensors have them bare, without key or prefix."""
+    """Read the weights; raises InputError if one is absent. A safetensors file has no key and no prefix."""
     stored = read_tensors(path)
     bare = path.suffix == ".safetensors"
     content, prefix = (stored, "") if bare else (stored.get(kind.key), kind.prefix)
     weights = {name: content.get(prefix + name) for name in kind.names} if isinstance(content, dict) else {}
     if not weights or not all(map(is_plain, weights.values())):
         wanted = ", ".join(prefix + name for name in kind.names)
-        place = "" if bare else f'a key "{kind.key}" with '
-        raise InputError(f"{path}: not a phi checkpoint: expected {place}floats in {wanted}")
+        parent = "" if bare else f'a key "{kind.key}" with '
+        raise InputError(f"{path}: not a phi checkpoint: expected {parent}floats in {wanted}")
     return weights
 
 
 def _phi_widths(shapes: Mapping[str, tuple[int, ...]], kind: Checkpoint, path: str | Path) -> tuple[int, int, int]:
-    """(hidden, input, output), checked before a network of that size is made."""
+    """Return (hidden, input, output), checked before a network of that size is built."""
     first, middle, last = kind.layers
     hidden, width, out = shapes[f"{first}.bias"], shapes[f"{first}.weight"][1:], shapes[f"{last}.bias"]
     chain = {first: hidden + width, middle: hidden + hidden, last: out + hidden}

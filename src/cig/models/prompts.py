@@ -1,4 +1,4 @@
-"""Prompts: `a photo of $ that {caption}`, with a pseudo-word in the place of $."""
+"""Build prompts: `a photo of $ that {caption}`, in which a pseudo-word replaces the `$`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from cig.errors import UsageError
 
 PROMPT = "a photo of $ that {caption}"
-
-
-BARE_PROMPT = "a photo of $"  # of a query without a caption
+BARE_PROMPT = "a photo of $"  # for a query without a caption
 
 
 def prompt(caption: str, template: str = PROMPT) -> str:
@@ -17,7 +15,7 @@ def prompt(caption: str, template: str = PROMPT) -> str:
 
 
 def join_captions(captions: Sequence[str]) -> tuple[str, ...]:
-    """How several captions become one: `c1 and c2` and, reversed, `c2 and c1`; one is left as it is, none is none."""
+    """Join several captions in both orders, `c1 and c2` and `c2 and c1`; leave a single caption as it is."""
     if len(captions) < 2:
         return tuple(captions)
     stripped = [caption.strip(".?, ") for caption in captions]
@@ -25,12 +23,12 @@ def join_captions(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def prompts(captions: Sequence[str], template: str = PROMPT, bare: str | None = BARE_PROMPT) -> tuple[str, ...]:
-    """The prompt of each order of a query's captions; `bare` where it has none.
+    """Build the prompt for each order of a query's captions, or the bare prompt for a query without captions.
 
     Raises:
         UsageError: there is no caption and no bare prompt.
     """
-    made = tuple(prompt(text, template) for text in join_captions(captions))
-    if not made and bare is None:
+    texts = tuple(prompt(text, template) for text in join_captions(captions))
+    if not texts and bare is None:
         raise UsageError("a query without a caption leaves nothing to search with; ask a method that looks at pictures")
-    return made or (bare or "",)
+    return texts or (bare or "",)
