@@ -25,7 +25,7 @@ def home(world, tmp_path):
 
 def found(checkup):
     """kind -> the names"""
-    return {finding.kind: sorted(finding.found) for finding in checkup.findings}
+    return {finding.kind: sorted(finding.items) for finding in checkup.findings}
 
 
 def run(*words):
@@ -347,8 +347,8 @@ def test_the_real_fashioniq_with_drawn_pictures(annotations, tmp_path):
     assert result.counts == {
         "dress": {"queries": 2017, "queries_present": stand, "gallery": 3817, "gallery_present": 2672}
     }
-    html = page.to_html(result, [], 0, "grey", [], {})
+    html = page.to_html(result, [], 0, method="grey", branches=[], provenance={})
     assert f"{stand:,} / 2,017 queries, 2,672 / 3,817 pictures" in html
-    for text in (report.to_text(result), report.to_markdown(result, "grey", [], {})):
+    for text in (report.to_text(result), report.to_markdown(result, "grey", [], provenance={})):
         assert f"{stand:,} / 2,017" in text
         assert "2,672 / 3,817" in text

@@ -50,21 +50,23 @@ def ranking(bench, ranks):
 def test_a_case_holds_what_was_found_and_how_the_target_moved():
     bench = benchmark()
     fused = replace(ranking(bench, (3, 14, 5, None)), missing={"3": "no picture for the reference a"})
-    made = page.cases(bench, fused, ranking(bench, (14, 3, 5, 9)), {"0": Path("0.png")}, refused={"1"})
+    made = page.make_cards(
+        bench, fused, alone=ranking(bench, (14, 3, 5, 9)), pseudo_targets={"0": Path("0.png")}, refused={"1"}
+    )
     assert [case.change for case in made] == ["gained", "lost", "unchanged", ""]
     assert [case.moved for case in made] == [11, -11, 0, None]
     assert [(shown.name, shown.grade) for shown in made[1].results] == [("a", 0), ("t1", 2), ("b", 1)]
     assert made[1].results[0].path == Path("a.png")
-    assert made[1].targets == (page.Shown("t1", None, 2),)
+    assert made[1].targets == (page.NamedPicture("t1", None, 2),)
     assert [(case.pseudo_target, case.refused) for case in made[:2]] == [(Path("0.png"), False), (None, True)]
     assert [case.missing for case in made] == ["", "", "", "no picture for the reference a"]
 
 
 def test_nothing_is_compared_without_a_second_ranking_or_without_targets():
     for bench, ranks in ((benchmark(), (1, 2, 3, 4)), (benchmark(hidden=True), (None,) * 4)):
-        made = page.cases(bench, ranking(bench, ranks))
+        made = page.make_cards(bench, ranking(bench, ranks))
         assert {(case.change, case.rank_alone, case.missing) for case in made} == {("", None, "")}
-    assert page.cases(benchmark(2), ranking(benchmark(2), (1, None)))[1].missing == (
+    assert page.make_cards(benchmark(2), ranking(benchmark(2), (1, None)))[1].missing == (
         "the target has no picture in the gallery"
     )
 
@@ -72,14 +74,14 @@ def test_nothing_is_compared_without_a_second_ranking_or_without_targets():
 def test_only_the_first_ten_results():
     bench = benchmark(1)
     many = replace(ranking(bench, (1,)), ids=(tuple(f"p{i}" for i in range(50)),))
-    assert [shown.name for shown in page.cases(bench, many)[0].results] == [f"p{i}" for i in range(10)]
+    assert [shown.name for shown in page.make_cards(bench, many)[0].results] == [f"p{i}" for i in range(10)]
 
 
 def test_chosen_are_those_that_moved_most_and_evenly_spaced_others():
     bench = benchmark(100)
     ranks = {3: 1, 40: 20, 41: 45, 90: 99, 91: 98, 92: 60}  # from 50: 3 and 40 rise, 90, 91, 92 fall
     fused = ranking(bench, tuple(ranks.get(i, 50) for i in range(100)))
-    every = page.cases(bench, fused, ranking(bench, (50,) * 100))
+    every = page.make_cards(bench, fused, alone=ranking(bench, (50,) * 100))
     chosen = [int(case.id) for case in page.choose(every, 8)]
     assert len(chosen) == 8
     assert chosen == sorted(chosen)
@@ -92,9 +94,18 @@ def test_chosen_are_those_that_moved_most_and_evenly_spaced_others():
 
 def html(queries=(), bench=None, report=None, **more):
     bench = replace(bench or benchmark(), queries=tuple(queries) or (bench or benchmark()).queries)
-    shown = page.cases(bench, ranking(bench, (1,) * len(bench.queries)))
+    shown = page.make_cards(bench, ranking(bench, (1,) * len(bench.queries)))
     branches = [{"name": "reference", "weight": 1.0, "source": "no pseudo-targets"}]
-    return page.to_html(report, shown, len(shown), "searle", branches, {"commit": None}, "toy/val", **more)
+    return page.to_html(
+        report,
+        shown,
+        len(shown),
+        method="searle",
+        branches=branches,
+        provenance={"commit": None},
+        title="toy/val",
+        **more,
+    )
 
 
 def test_nothing_in_a_caption_a_name_or_a_tag_breaks_out(tmp_path):
@@ -143,20 +154,26 @@ def imagine(bench, folder, seed=0):
 
 
 def searched(world, name, folder, captions=(), tags=()):
-    """A real run with and without pseudo-targets: what `to_html` takes."""
+    """A real run with and without pseudo-targets: what `to_html` takes, by position and by keyword."""
     models = world / "models"
     method = cig.load_method("image", cig.Source(str(models / "clip-small")))
     parts = [spiced(part, captions, tags) for part in cig.load_benchmarks(name, world)]
     made = [imagine(part, folder / (part.part or "all")) for part in parts]
     fused = [cig.search(part, method, own, weight=0.4) for part, own in zip(parts, made, strict=True)]
     alone = [cig.search(part, method) for part in parts]
-    every = [case for each in zip(parts, fused, alone, made, strict=True) for case in page.cases(*each)]
+    searches = zip(parts, fused, alone, made, strict=True)
+    every = [
+        card
+        for part, found, before, targets in searches
+        for card in page.make_cards(part, found, alone=before, pseudo_targets=targets)
+    ]
     branches = [
         {"name": "reference", "weight": 0.4, "source": "--fusion-weight"},
         {"name": "pseudo-target", "weight": 0.6, "source": "--fusion-weight", "pictures": "runs/tiny/images"},
     ]
     provenance = {"commit": "0" * 40, "settings": {"device": "cpu"}, "models": dict(method.identity), "seconds": 1.5}
-    return cig.evaluate(parts, fused, alone), page.choose(every), len(every), method.name, branches, provenance
+    named = {"method": method.name, "branches": branches, "provenance": provenance}
+    return (cig.evaluate(parts, fused, alone), page.choose(every), len(every)), named
 
 
 def spiced(part, captions, tags):
@@ -179,11 +196,11 @@ def spiced(part, captions, tags):
 def pages(world, tmp_path_factory):
     """Two files: CIRCO's with hostile captions, and FashionIQ's with a picture that cannot be read."""
     folder = tmp_path_factory.mktemp("pages")
-    circo = searched(world, "circo/val", folder / "circo", HOSTILE, ("addition", "viewpoint"))
-    (folder / "circo.html").write_text(page.to_html(*circo), encoding="utf-8")
-    report, chosen, *rest = searched(world, "fashioniq/val", folder / "fashioniq")
-    chosen[0] = replace(chosen[0], pseudo_target=None, reference=page.Shown("gone", folder / "gone.jpg"))
-    (folder / "fashioniq.html").write_text(page.to_html(report, chosen[:9], *rest), encoding="utf-8")
+    circo, named = searched(world, "circo/val", folder / "circo", HOSTILE, ("addition", "viewpoint"))
+    (folder / "circo.html").write_text(page.to_html(*circo, **named), encoding="utf-8")
+    (report, chosen, total), named = searched(world, "fashioniq/val", folder / "fashioniq")
+    chosen[0] = replace(chosen[0], pseudo_target=None, reference=page.NamedPicture("gone", folder / "gone.jpg"))
+    (folder / "fashioniq.html").write_text(page.to_html(report, chosen[:9], total, **named), encoding="utf-8")
     return folder
 
 
@@ -300,7 +317,8 @@ def screenshots(folder):
     with browser() as opened:
         for name, data, tags, size, scheme in shots:
             file = home / f"{name}.html"
-            file.write_text(page.to_html(*searched(world, data, home / name, tags=tags)), encoding="utf-8")
+            run, named = searched(world, data, home / name, tags=tags)
+            file.write_text(page.to_html(*run, **named), encoding="utf-8")
             tab = opened.new_page(viewport=size, color_scheme=scheme)
             tab.goto(f"{file.as_uri()}#sort={'gain' if name == 'phone' else 'order'}")
             if name == "phone":  # its first screens are numbers alone

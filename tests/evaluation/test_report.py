@@ -14,7 +14,7 @@ def test_report_as_text_and_json():
     lost = replace(one, missing={"targets": {"": ["7", "9"]}})
     told = "queries whose target, or one of them, is missing (without any they score 0): 2 (7, 9)"
     assert report.to_text(lost).splitlines()[-1] == told
-    written = report.to_json(one, "searle", [{"name": "reference"}], {"seconds": 1})
+    written = report.to_json(one, "searle", [{"name": "reference"}], provenance={"seconds": 1})
     assert " ".join(written) == (
         "benchmark protocol method branches scores intervals per_query missing counts changes provenance"
     )
@@ -26,7 +26,7 @@ def test_report_as_markdown():
     one = Report("fashioniq/val", {"gallery": "full"}, scores, intervals, {}, {}, {}, {"dress": moved})
     branches = [{"name": "a | b\n<i>\ud800", "weight": 0.7, "source": "as published"}]
     provenance = {"commit": None, "versions": {"torch": "2"}, "models": {"clip": {"sha256": "ab", "licence": "MIT"}}}
-    assert report.to_markdown(one, "searle", branches, provenance).splitlines() == [
+    assert report.to_markdown(one, "searle", branches, provenance=provenance).splitlines() == [
         "# fashioniq/val: searle",
         "",
         "| measure | dress |",
@@ -45,4 +45,4 @@ def test_report_as_markdown():
         "- model clip: sha256 ab, licence MIT",
     ]
     hidden = replace(one, scores={}, intervals={}, changes={})
-    assert "measure" not in report.to_markdown(hidden, "searle", branches, {})
+    assert "measure" not in report.to_markdown(hidden, "searle", branches, provenance={})

@@ -125,8 +125,8 @@ def test_null_p_values_are_uniform():
 def test_null_p_values_of_clusters_are_uniform_and_without_them_far_too_small():
     rng, which = np.random.default_rng(0), np.repeat(np.arange(30), 5)
     draws = [rng.normal(size=30)[which] + 0.1 * rng.normal(size=150) for _ in range(500)]
-    assert uniform([paired_p([own], [which], 1000, seed) for seed, own in enumerate(draws)]) > 0.01
-    blind = [paired_p([own], None, 1000, seed) for seed, own in enumerate(draws)]
+    assert uniform([paired_p([own], [which], resamples=1000, seed=seed) for seed, own in enumerate(draws)]) > 0.01
+    blind = [paired_p([own], None, resamples=1000, seed=seed) for seed, own in enumerate(draws)]
     assert uniform(blind) < 1e-6
     assert np.mean(np.array(blind) < 0.05) > 0.2
 

@@ -12,10 +12,10 @@ from cig import load_benchmarks, registry
 from cig.cli.branch_flags import parse_named, usual_methods
 from cig.cli.main import main
 from cig.errors import InputError, NotFoundError, UsageError
-from cig.evaluation.paired import versus
+from cig.evaluation.paired import compare_scores
 from cig.evaluation.score import clusters_of
 from cig.evaluation.significance import holm
-from cig.evaluation.trec_compare import compare
+from cig.evaluation.trec_compare import compare_runs
 from cig.generators._controls import names as control_names
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import read_object
@@ -152,11 +152,11 @@ def test_a_weights_file_of_another_form(world, tmp_path, monkeypatch, capsys, co
 
 def test_versus_by_hand():
     """Of four queries two gain, one loses: +1/4 of 100; flips of (100, 100, -100): all are at least as far."""
-    own = versus([np.array([0.0, 0, 100, 0])], [np.array([100.0, 100, 0, 0])])
+    own = compare_scores([np.array([0.0, 0, 100, 0])], [np.array([100.0, 100, 0, 0])])
     assert (own.gained, own.lost, own.equal, own.difference, own.p) == (2, 1, 1, 25.0, 1.0)
     assert own.shares == (50, 25)
     assert own.interval[0] < 25 < own.interval[1]
-    sure = versus([np.zeros(3)], [np.full(3, 100.0)])
+    sure = compare_scores([np.zeros(3)], [np.full(3, 100.0)])
     assert (sure.p, sure.interval) == (2 / 8, (100, 100))
 
 
@@ -328,7 +328,7 @@ def test_runs_by_hand(tmp_path, capsys):
     """A finds q1 second, and lacks q3, which scores 0; B finds all three first. Flips of (1, 1, 1): p = 2/8."""
     for name, text in {"a.run": RUN_A, "b.run": RUN_B, "q": QRELS}.items():
         (tmp_path / name).write_text(text)
-    compared = compare([tmp_path / "a.run", tmp_path / "b.run"], tmp_path / "q", ["recall@1", "recall@2", "map@2"])
+    compared = compare_runs([tmp_path / "a.run", tmp_path / "b.run"], tmp_path / "q", ["recall@1", "recall@2", "map@2"])
     assert compared.scores[0] == pytest.approx({"recall@1": 0, "recall@2": 100 / 3, "map@2": 100 / 6})
     assert compared.scores[1] == pytest.approx({"recall@1": 100, "recall@2": 100, "map@2": 250 / 3})
     assert compared.versus[0]["recall@1"].p == 2 / 8
@@ -344,7 +344,7 @@ def test_several_runs_are_corrected(tmp_path):
     (tmp_path / "q").write_text(QRELS)
     for name in "abc":
         (tmp_path / f"{name}.run").write_text(RUN_A if name == "a" else RUN_B)
-    compared = compare([tmp_path / f"{name}.run" for name in "abc"], tmp_path / "q", ["recall@1"])
+    compared = compare_runs([tmp_path / f"{name}.run" for name in "abc"], tmp_path / "q", ["recall@1"])
     assert [own["recall@1"] for own in compared.holm] == [0.5, 0.5], "twice 2/8"
 
 
@@ -353,11 +353,11 @@ def test_wrong_runs_are_told(tmp_path):
     (tmp_path / "a.run").write_text(RUN_A.replace("q", "x"))
     (tmp_path / "b.run").write_text(RUN_B)
     with pytest.raises(UsageError, match="share no query: x1"):
-        compare([tmp_path / "a.run", tmp_path / "b.run"], tmp_path / "q")
+        compare_runs([tmp_path / "a.run", tmp_path / "b.run"], tmp_path / "q")
     with pytest.raises(UsageError, match="no subset rankings"):
-        compare([tmp_path / "b.run", tmp_path / "b.run"], tmp_path / "q", ["subset_recall@1"])
+        compare_runs([tmp_path / "b.run", tmp_path / "b.run"], tmp_path / "q", ["subset_recall@1"])
     with pytest.raises(UsageError, match="at least two runs"):
-        compare([tmp_path / "b.run"], tmp_path / "q")
+        compare_runs([tmp_path / "b.run"], tmp_path / "q")
 
 
 def test_an_exported_run_scores_as_its_evaluation(world, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
-"""A run as one HTML file that needs nothing else: scores, what pseudo-targets changed, and queries with their pictures.
+"""The report as one self-contained HTML file: scores, the effect of pseudo-targets, and queries with their pictures.
 
-Captions, names and tags come from strangers: everything is escaped, and the page's own policy lets it load nothing and
-run no script but its own.
+Captions, names and tags are untrusted: everything is escaped, and the page's content security policy lets it load
+nothing and run no script but the one inside it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from cig.types import TARGET, Benchmark, Query, Ranking, Report
 if TYPE_CHECKING:
     from jinja2 import Template
 
-MOST = 200  # queries on a page, as their pictures are inside it
+MOST = 200  # queries on a page, whose pictures are inside it
 FIRST = 10  # results of a query
 SIDE, QUALITY = 160, 60  # of a thumbnail: its longest side, and WebP's quality
-LONG = 160  # characters of a caption that are shown before it is folded
+LONG = 160  # characters of a caption above which it is folded
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture by its name; without a path there is only the name."""
+class NamedPicture:
+    """A picture by its name; without a path, only the name is shown."""
 
     name: str
     path: Path | None
@@ -44,43 +44,44 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One query as the page shows it."""
+class QueryCard:
+    """One query as the page shows it: what was asked, the target, and the first results."""
 
     id: str
     part: str
     captions: tuple[str, ...]
     tags: tuple[str, ...]
-    reference: Shown
+    reference: NamedPicture
     pseudo_target: Path | None
     refused: bool  # the generator's pictures of it were all refused
-    results: tuple[Shown, ...]  # the first ten
-    targets: tuple[Shown, ...]  # empty where they are hidden
+    results: tuple[NamedPicture, ...]  # the first ten
+    targets: tuple[NamedPicture, ...]  # empty where they are hidden
     rank: int | None  # of the target, from 1; None where it is hidden, missing, or the query could not run
     rank_alone: int | None  # the same without pseudo-targets
     missing: str  # why it could not run, or has no rank
 
     @property
     def moved(self) -> int | None:
-        """Ranks that the target rose by, thanks to the pseudo-target; negative where it fell."""
+        """Return how many ranks the target rose by with the pseudo-target; negative where it fell."""
         return self.rank_alone - self.rank if self.rank and self.rank_alone else None
 
     @property
     def change(self) -> str:
-        """ "gained", "lost" or "unchanged"; "" where there is nothing to compare."""
+        """Return "gained", "lost" or "unchanged"; "" where there is nothing to compare."""
         if self.moved is None:
             return ""
         return "gained" if self.moved > 0 else "lost" if self.moved < 0 else "unchanged"
 
 
-def cases(
+def make_cards(
     benchmark: Benchmark,
     ranking: Ranking,
+    *,
     alone: Ranking | None = None,
     pseudo_targets: Mapping[str, Path] | None = None,
     refused: Collection[str] = (),
-) -> list[Case]:
-    """Every query of the benchmark with what was found for it.
+) -> list[QueryCard]:
+    """Make a card of every query of the benchmark.
 
     Args:
         alone: the ranking without pseudo-targets.
@@ -90,19 +91,21 @@ def cases(
     ranks, ranks_alone = _ranks(ranking), _ranks(alone)
     results = dict(zip(ranking.queries, ranking.ids, strict=True))
     return [
-        Case(
+        QueryCard(
             id=query.id,
             part=benchmark.part,
             captions=query.captions,
             tags=query.tags,
-            reference=_shown(benchmark, query.reference),
+            reference=_named_picture(benchmark, query.reference),
             pseudo_target=(pseudo_targets or {}).get(query.id),
             refused=query.id in refused,
-            results=tuple(_shown(benchmark, name, query) for name in results[query.id][:FIRST]),
-            targets=tuple(_shown(benchmark, name, query) for name, own in query.relevant.items() if own == TARGET),
+            results=tuple(_named_picture(benchmark, name, query) for name in results[query.id][:FIRST]),
+            targets=tuple(
+                _named_picture(benchmark, name, query) for name, grade in query.relevant.items() if grade == TARGET
+            ),
             rank=ranks.get(query.id),
             rank_alone=ranks_alone.get(query.id),
-            missing=ranking.missing.get(query.id) or _no_rank(query, ranks),
+            missing=ranking.missing.get(query.id) or _unranked_reason(query, ranks),
         )
         for query in benchmark.queries
     ]
@@ -112,66 +115,67 @@ def _ranks(ranking: Ranking | None) -> dict[str, int | None]:
     return dict(zip(ranking.queries, ranking.target_ranks, strict=False)) if ranking else {}
 
 
-def _no_rank(query: Query, ranks: Mapping[str, int | None]) -> str:
-    lost = query.relevant and query.id in ranks and ranks[query.id] is None
-    return "the target has no picture in the gallery" if lost else ""
+def _unranked_reason(query: Query, ranks: Mapping[str, int | None]) -> str:
+    unranked = query.relevant and query.id in ranks and ranks[query.id] is None
+    return "the target has no picture in the gallery" if unranked else ""
 
 
-def _shown(benchmark: Benchmark, name: str, query: Query | None = None) -> Shown:
-    return Shown(name, benchmark.images.get(name), query.relevant.get(name, 0) if query else 0)
+def _named_picture(benchmark: Benchmark, name: str, query: Query | None = None) -> NamedPicture:
+    return NamedPicture(name, benchmark.images.get(name), query.relevant.get(name, 0) if query else 0)
 
 
-def choose(cases: Sequence[Case], most: int = MOST) -> list[Case]:
-    """At most `most`, in their order: a quarter that rose most, a quarter that fell most, the rest evenly spaced."""
-    if len(cases) <= most:
-        return list(cases)
-    order = sorted(range(len(cases)), key=lambda i: cases[i].moved or 0)
-    fell = [i for i in order[: most // 4] if cases[i].change == "lost"]
-    rose = [i for i in order[::-1][: most // 4] if cases[i].change == "gained"]
+def choose(cards: Sequence[QueryCard], most: int = MOST) -> list[QueryCard]:
+    """Choose at most `most`, in their order: a quarter that rose most, a quarter that fell most, the rest evenly."""
+    if len(cards) <= most:
+        return list(cards)
+    order = sorted(range(len(cards)), key=lambda i: cards[i].moved or 0)
+    fell = [i for i in order[: most // 4] if cards[i].change == "lost"]
+    rose = [i for i in order[::-1][: most // 4] if cards[i].change == "gained"]
     rest = sorted(set(order) - {*fell, *rose})
     room = most - len(fell) - len(rose)
     spaced = [rest[j * len(rest) // room] for j in range(room)]
-    return [cases[i] for i in sorted([*fell, *rose, *spaced])]
+    return [cards[i] for i in sorted([*fell, *rose, *spaced])]
 
 
 def to_html(
     report: Report | None,
-    cases: Sequence[Case],
+    cards: Sequence[QueryCard],
     total: int,
+    *,
     method: str,
     branches: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     title: str = "",
     cache: FeatureCache | None = None,
 ) -> str:
-    """The page; write it as UTF-8.
+    """Render the page; write it as UTF-8.
 
     Args:
         report: of all queries; None, or one without scores, where targets are hidden.
-        cases: those to show, chosen with `choose`.
-        total: how many queries there are.
+        cards: the queries to show, chosen with `choose`.
+        total: how many queries the benchmark has.
         title: by default the report's benchmark.
         cache: where small pictures are kept for the next page.
     """
-    report = report or Report(title, {}, {}, {}, {}, {}, {})
-    urls = thumbnails((path for case in cases for path in _paths(case)), cache)
-    pictures = {url: place for place, url in enumerate(dict.fromkeys(urls.values()))}
+    report = report or Report(title, protocol={}, scores={}, intervals={}, per_query={}, missing={}, counts={})
+    urls = thumbnails((path for card in cards for path in _paths(card)), cache)
+    index_of = {url: index for index, url in enumerate(dict.fromkeys(urls.values()))}
     page = template("report.html").render(
-        **own_code("report.js", "report.css"),
+        **inline_code("report.js", "report.css"),
         title=title or report.benchmark,
         report=report,
-        cases=cases,
+        cards=cards,
         total=total,
         method=method,
         branches=branches,
         provenance=provenance,
         missing=notes(report.missing),
-        place={path: pictures[url] for path, url in urls.items()},
-        pictures=list(pictures),
-        parts=list(dict.fromkeys(case.part for case in cases if case.part)),
-        tags=sorted({tag for case in cases for tag in case.tags}),
-        imagined=any(case.pseudo_target or case.refused for case in cases),
-        compared=any(case.change for case in cases),
+        picture_index={path: index_of[url] for path, url in urls.items()},
+        pictures=list(index_of),
+        parts=list(dict.fromkeys(card.part for card in cards if card.part)),
+        tags=sorted({tag for card in cards for tag in card.tags}),
+        imagined=any(card.pseudo_target or card.refused for card in cards),
+        compared=any(card.change for card in cards),
         label=label,
         present=present,
         long=LONG,
@@ -180,19 +184,23 @@ def to_html(
 
 
 def template(name: str) -> Template:
-    """One of ours: everything that is put into it is escaped."""
+    """Load a template of the package; everything that is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    house = Environment(loader=PackageLoader("cig", "assets/templates"), autoescape=True, undefined=StrictUndefined)
-    house.trim_blocks = house.lstrip_blocks = True
-    return house.get_template(name)
+    loader = PackageLoader("cig", "assets/templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.get_template(name)
 
 
-def own_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
-    """The script and styles of a page, and the policy that allows these and nothing else.
+def inline_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
+    """Return a page's script and styles, and the policy that allows these and nothing else.
+
+    The policy names the script and the style by their sha256. Escaping should keep a caption from becoming a script; if
+    it ever fails, the browser still refuses any script that this function did not hash, and any address to load from.
 
     Args:
-        more: directives to add to the policy; connect_src="'self'" lets a page ask its own server.
+        more: directives to add to the policy; connect_src="'self'" lets a page ask its server.
     """
     from markupsafe import Markup
 
@@ -201,8 +209,8 @@ def own_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
     style = "".join(rules)
     allowed = {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}
     allowed |= {"style-src": _source(style), "script-src": _source(code)}
-    allowed |= {name.replace("_", "-"): whence for name, whence in more.items()}
-    policy = "; ".join(f"{what} {whence}" for what, whence in allowed.items())
+    allowed |= {name.replace("_", "-"): sources for name, sources in more.items()}
+    policy = "; ".join(f"{directive} {sources}" for directive, sources in allowed.items())
     return {"style": Markup(style), "script": Markup(code), "policy": policy}
 
 
@@ -213,16 +221,16 @@ def _source(code: str) -> str:
 # Pictures
 
 
-def _paths(case: Case) -> list[Path]:
-    shown = (case.reference, *case.targets, *case.results)
-    return [path for path in (case.pseudo_target, *(each.path for each in shown)) if path]
+def _paths(card: QueryCard) -> list[Path]:
+    pictures = (card.reference, *card.targets, *card.results)
+    return [path for path in (card.pseudo_target, *(picture.path for picture in pictures)) if path]
 
 
 def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: int = SIDE) -> dict[Path, str]:
-    """path -> data URL of a small WebP, each distinct path once; those that cannot be read are left out.
+    """Make path -> data URL of a small WebP, each distinct path once; unreadable pictures are left out.
 
     Args:
-        side: the longest, in pixels.
+        side: the longer side, in pixels.
     """
     distinct = list(dict.fromkeys(paths))
     cache = cache or FeatureCache()
@@ -234,7 +242,7 @@ def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: i
         made = zip(
             distinct, pool.map(lambda path: None if path in small else _thumbnail(path, side), distinct), strict=True
         )
-        fresh = {path: own for path, own in made if own}
+        fresh = {path: thumbnail for path, thumbnail in made if thumbnail}
     cache.write_bytes(space, dict(fresh.values()))
     cache.write_digests({path: name for path, (name, _) in fresh.items()}, since)
     small |= {path: data for path, (_, data) in fresh.items()}
@@ -242,7 +250,7 @@ def thumbnails(paths: Iterable[Path], cache: FeatureCache | None = None, side: i
 
 
 def _thumbnail(path: Path, side: int) -> tuple[str, bytes] | None:
-    """(digest of the picture, its WebP), upright as stored, as the models saw it."""
+    """Return the picture's digest and its WebP; it is not rotated by EXIF, as models see it."""
     buffer = io.BytesIO()
     try:
         picture = read_picture(path)

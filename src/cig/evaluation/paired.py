@@ -1,4 +1,4 @@
-"""One system against another on the same queries: how much, how sure, and for whom."""
+"""Paired comparison of two systems on the same queries: the difference, its significance, and who gains."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cig.types import Benchmark, Ranking
 
 
 @dataclass(frozen=True)
-class Versus:
-    """Under one measure; the difference is other minus base, in the measure's unit (percent)."""
+class PairedComparison:
+    """Two systems under one measure; the difference is other minus base, in percent."""
 
     difference: float
     interval: tuple[float, float]  # 95%, resampling queries: both systems answer the same ones
@@ -26,21 +26,28 @@ class Versus:
 
     @property
     def shares(self) -> tuple[float, float]:
-        """Percent of queries gained and lost."""
+        """Return the percentages of queries gained and lost."""
         count = max(1, self.gained + self.lost + self.equal)
         return 100 * self.gained / count, 100 * self.lost / count
 
 
-def versus(base: Sequence[Values], other: Sequence[Values], clusters: Sequence[Labels | None] | None = None) -> Versus:
-    """Scores of the same queries, [Q] a stratum (FashionIQ: a category); the mean of the strata's means is compared."""
+def compare_scores(
+    base: Sequence[Values], other: Sequence[Values], clusters: Sequence[Labels | None] | None = None
+) -> PairedComparison:
+    """Compare scores of the same queries by the mean of the strata's means.
+
+    Args:
+        base, other: [Q] a stratum (FashionIQ: a category), in percent.
+        clusters: [Q] labels a stratum, of queries that are not independent; None for single queries.
+    """
     labels = clusters or [None] * len(base)
-    differences = [two - one for one, two in zip(base, other, strict=True)]
+    differences = [new - old for old, new in zip(base, other, strict=True)]
     rng = np.random.default_rng(0)
     pairs = zip(differences, labels, strict=True)
-    draws = [significance.bootstrap(own[:, None], which, seed=rng) for own, which in pairs]
+    draws = [significance.bootstrap(stratum[:, None], cluster, seed=rng) for stratum, cluster in pairs]
     every = np.concatenate(differences)
-    return Versus(
-        difference=float(np.mean([own.mean() for own in differences])),
+    return PairedComparison(
+        difference=float(np.mean([stratum.mean() for stratum in differences])),
         interval=significance.interval(np.mean(draws, axis=0)[:, 0]),
         p=significance.paired_p(differences, labels),
         gained=int((every > 0).sum()),
@@ -51,12 +58,12 @@ def versus(base: Sequence[Values], other: Sequence[Values], clusters: Sequence[L
 
 def compare_rankings(
     parts: Sequence[Benchmark], base: Sequence[Ranking], other: Sequence[Ranking]
-) -> Mapping[str, Versus]:
-    """Under each of the benchmark's measures. Raises UsageError where targets are hidden."""
-    ones = [score_queries(part, own) for part, own in zip(parts, base, strict=True)]
-    twos = [score_queries(part, own) for part, own in zip(parts, other, strict=True)]
+) -> Mapping[str, PairedComparison]:
+    """Compare two searches under each of the benchmark's measures; raise UsageError where targets are hidden."""
+    of_base = [score_queries(part, ranking) for part, ranking in zip(parts, base, strict=True)]
+    of_other = [score_queries(part, ranking) for part, ranking in zip(parts, other, strict=True)]
     clusters = [clusters_of(part) for part in parts]
     return {
-        measure: versus([table[:, i] for table in ones], [table[:, i] for table in twos], clusters)
+        measure: compare_scores([table[:, i] for table in of_base], [table[:, i] for table in of_other], clusters)
         for i, measure in enumerate(parts[0].measures)
     }

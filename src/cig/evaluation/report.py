@@ -1,4 +1,4 @@
-"""A Report -> the terminal, JSON for other programs, and Markdown for a README or an issue."""
+"""Write a Report as text for the terminal, JSON for other programs, and Markdown for a README or an issue."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cig.io.text_table import text_table
 from cig.types import Report
 
 
-def to_json(report: Report, method: str, branches: list[dict[str, Any]], provenance: Mapping[str, Any]) -> dict:
-    """The fields of docs/files.md."""
+def to_json(report: Report, method: str, branches: list[dict[str, Any]], *, provenance: Mapping[str, Any]) -> dict:
+    """Return the fields that docs/files.md describes."""
     return {
         "benchmark": report.benchmark,
         "protocol": dict(report.protocol),
@@ -27,24 +27,27 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], provena
     }
 
 
-def present(report: Report, part: str, what: str) -> str:
-    """ "1,004 / 2,017": of a part's queries those that can be answered, of its gallery the pictures that are ranked.
+def present(report: Report, part: str, kind: str) -> str:
+    """Write how many of a part's queries can be answered, or how many of its gallery are ranked: "1,004 / 2,017".
 
-    "1,121 / ?" of a gallery whose list is missing; "" for the average over the parts.
+    "1,121 / ?" is of a gallery whose list is missing; the average over the parts has "".
+
+    Args:
+        kind: "queries" or "gallery".
     """
-    own = report.counts.get(part)
-    if not own:
+    counts = report.counts.get(part)
+    if not counts:
         return ""
-    return f"{own[f'{what}_present']:,} / {'?' if own[what] is None else f'{own[what]:,}'}"
+    return f"{counts[f'{kind}_present']:,} / {'?' if counts[kind] is None else f'{counts[kind]:,}'}"
 
 
 def _present(report: Report) -> list[list[str]]:
-    things = ("queries", "gallery") if report.counts else ()
-    return [[f"{what} present", *(present(report, part, what) for part in report.scores)] for what in things]
+    kinds = ("queries", "gallery") if report.counts else ()
+    return [[f"{kind} present", *(present(report, part, kind) for part in report.scores)] for kind in kinds]
 
 
 def to_text(report: Report) -> str:
-    """A table: a line a measure, a column a part, each score with its 95% interval."""
+    """Format a table: a line a measure, a column a part, each score with its 95% interval."""
     parts = list(report.scores)
     measures = list(report.scores[parts[0]])
     header = [report.benchmark, *(part or "score" for part in parts)]
@@ -60,9 +63,9 @@ def _cell(report: Report, part: str, measure: str) -> str:
 
 
 def to_markdown(
-    report: Report, method: str, branches: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
+    report: Report, method: str, branches: Sequence[Mapping[str, Any]], *, provenance: Mapping[str, Any]
 ) -> str:
-    """A page of Markdown: scores, branches, protocol, what pseudo-targets changed, what was missing, provenance."""
+    """Format a page of Markdown: scores, branches, effect of pseudo-targets, missing data, protocol, provenance."""
     lines = [f"# {_plain(report.benchmark)}: {_plain(method)}", ""]
     if report.scores:
         measures = list(next(iter(report.scores.values())))
@@ -70,15 +73,17 @@ def to_markdown(
         rows += _present(report)
         lines += [*_table(["measure", *(part or "score" for part in report.scores)], rows), ""]
         lines += ["In percent, with 95% bootstrap intervals over queries.", ""]
-    lines += [*_table(["branch", "weight", "source"], [_branch(branch) for branch in branches]), ""]
+    lines += [
+        *_table(
+            ["branch", "weight", "source"],
+            [[branch["name"], f"{branch['weight']:.2f}", branch["source"]] for branch in branches],
+        ),
+        "",
+    ]
     lines += [f"- {_plain(line)}" for line in [*changed(report), *notes(report.missing)]]
     lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in report.protocol.items()]
     lines += [f"- {_plain(line)}" for line in _origin(provenance)]
     return "\n".join(lines) + "\n"
-
-
-def _branch(branch: Mapping[str, Any]) -> list[str]:
-    return [branch["name"], f"{branch['weight']:.2f}", branch["source"]]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -87,7 +92,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """On one line, with nothing in it that ends a cell, starts HTML, or cannot be written."""
+    """Put a value on one line, with nothing in it that ends a cell, starts HTML, or cannot be encoded."""
     text = " ".join(str(value).encode("utf-8", "replace").decode().split())
     for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", r"\|")):
         text = text.replace(mark, safe)
@@ -95,9 +100,9 @@ def _plain(value: Any) -> str:
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[str]:
-    """Where the numbers come from, a line each: the whole of it is in the JSON."""
+    """Say where the numbers come from, a line each; the JSON has all of it."""
     models = provenance.get("models", {})
-    known = {
+    facts = {
         "commit": provenance.get("commit"),
         "versions": ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items()),
         **{f"model {name}": _facts(model) for name, model in models.items()},
@@ -105,7 +110,7 @@ def _origin(provenance: Mapping[str, Any]) -> list[str]:
         "device": provenance.get("device"),
         "seconds": provenance.get("seconds"),
     }
-    return [f"{what}: {value}" for what, value in known.items() if value]
+    return [f"{name}: {value}" for name, value in facts.items() if value]
 
 
 def _facts(model: Any) -> str:
@@ -116,18 +121,18 @@ NAMES = {"recall": "Recall", "subset_recall": "Subset recall", "map": "mAP", "av
 
 
 def label(measure: str) -> str:
-    """ "Subset recall@1" from "subset_recall@1"."""
+    """Write "subset_recall@1" for people: "Subset recall@1"."""
     name, at, k = measure.partition("@")
     return f"{NAMES.get(name, name)}{at}{k}"
 
 
 def changed(report: Report) -> list[str]:
-    """A line a part: whom the pseudo-targets helped, and whom they harmed."""
+    """Write a line a part: how many queries the pseudo-targets helped, and how many they harmed."""
     return [
-        f"{f'{part}: ' if part else ''}ranks of targets with pseudo-targets: {own['gained']:.0f} rose, "
-        f"{own['lost']:.0f} fell, {own['unchanged']:.0f} stayed; "
-        f"{own['worse_by_more_than_10']:.1f}% fell by more than 10 ranks"
-        for part, own in report.changes.items()
+        f"{f'{part}: ' if part else ''}ranks of targets with pseudo-targets: {changes['gained']:.0f} rose, "
+        f"{changes['lost']:.0f} fell, {changes['unchanged']:.0f} stayed; "
+        f"{changes['worse_by_more_than_10']:.1f}% fell by more than 10 ranks"
+        for part, changes in report.changes.items()
     ]
 
 
@@ -140,14 +145,11 @@ EFFECTS = {
 }
 
 
-def _effect(kind: str) -> str:
-    return EFFECTS.get(kind) or f"queries without a picture for {kind}, searched without it"
-
-
 def notes(missing: Mapping[str, Any]) -> list[str]:
-    """A line for each kind of missing thing: how many, what follows, and which."""
+    """Write a line for each kind of missing data: how many, what follows, and which."""
     lines = []
     for kind, by_part in missing.items():
+        effect = EFFECTS.get(kind) or f"queries without a picture for {kind}, searched without it"
         for part, names in by_part.items():
-            lines.append(f"{f'{part}: ' if part else ''}{_effect(kind)}: {len(names)} ({some(names, 10)})")
+            lines.append(f"{f'{part}: ' if part else ''}{effect}: {len(names)} ({some(names, 10)})")
     return lines

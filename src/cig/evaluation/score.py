@@ -1,4 +1,4 @@
-"""Rankings -> scores, per query and with intervals, by the official definitions."""
+"""Score rankings by the official definitions, per query and with intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def parse(measure: str) -> tuple[str, int]:
-    """("subset_recall", 1) from "subset_recall@1"."""
+    """Split a measure: "subset_recall@1" -> ("subset_recall", 1)."""
     name, _, cutoff = measure.partition("@")
     if name not in ("recall", "subset_recall", "map") or not cutoff.isdecimal() or not int(cutoff):
         raise UsageError(f'no measure "{measure}"; there are recall@k, subset_recall@k and map@k')
@@ -27,14 +27,13 @@ def evaluate(
     rankings: Ranking | Sequence[Ranking],
     alone: Ranking | Sequence[Ranking] | None = None,
 ) -> Report:
-    """Scores in percent, with 95% intervals from 2,000 resamples of queries or of named clusters.
+    """Score rankings in percent, with 95% intervals from 2,000 resamples of queries or of named clusters.
 
-    FashionIQ's are drawn within a category.
-
-    A query that could not run, or whose target is not in the gallery, scores 0; the mean is over all queries.
+    FashionIQ's resamples are drawn within a category. A query that could not run, or whose target is not in the
+    gallery, scores 0; the mean is over all queries.
 
     Args:
-        alone: the rankings without pseudo-targets, to say whom these helped and whom they harmed.
+        alone: the rankings without pseudo-targets, to count the queries that these helped and harmed.
 
     Raises:
         UsageError: a benchmark whose targets are hidden.
@@ -61,7 +60,10 @@ def evaluate(
         per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
         missing=missing_of(parts, ranked),
         counts=counts_of(parts, ranked),
-        changes={part.part: changes(one, two) for part, one, two in zip(parts, before, ranked, strict=bool(before))},
+        changes={
+            part.part: changes(without, fused)
+            for part, without, fused in zip(parts, before, ranked, strict=bool(before))
+        },
     )
 
 
@@ -74,19 +76,21 @@ def _listed(value: T | Sequence[T], kind: type[T], name: str, wanted: str) -> li
 
 
 def clusters_of(part: Benchmark) -> significance.Labels | None:
+    """Label the clusters of a benchmark's queries; None where no query names one."""
     return significance.labels([query.cluster for query in part.queries])
 
 
 def _drawn(parts: Sequence[Benchmark]) -> dict[str, str]:
-    """What intervals rest on, where it is not single queries."""
-    known = [own for own in map(clusters_of, parts) if own is not None]
-    return {"intervals": f"over {sum(int(own.max()) + 1 for own in known)} clusters of queries"} if known else {}
+    """Say what is resampled for the intervals, where it is not single queries."""
+    labels = [clusters for clusters in map(clusters_of, parts) if clusters is not None]
+    count = sum(int(clusters.max()) + 1 for clusters in labels)
+    return {"intervals": f"over {count} clusters of queries"} if labels else {}
 
 
 def changes(alone: Ranking, fused: Ranking, far: int = 10) -> dict[str, float]:
-    """How many queries' targets rose, fell or stayed, and the share (percent) that fell by more than `far` ranks.
+    """Count the queries whose targets rose, fell or stayed, and the percentage that fell by more than `far` ranks.
 
-    Counted are queries whose target has a rank in both.
+    Queries whose target has no rank in one of the rankings are not counted.
     """
     pairs = zip(alone.target_ranks, fused.target_ranks, strict=True)
     falls = np.array([after - before for before, after in pairs if before and after], dtype=int)
@@ -96,34 +100,34 @@ def changes(alone: Ranking, fused: Ranking, far: int = 10) -> dict[str, float]:
 
 
 def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:
-    """[Q, M] percent: each query under each of the benchmark's measures."""
+    """Return [Q, M] in percent: each query under each of the benchmark's measures."""
     if benchmark.hidden or not all(query.relevant for query in benchmark.queries):
         hint = "use `cig submit` and the official server, or evaluate val"
         raise UsageError(f"the targets of {benchmark.name} are hidden; {hint}")
-    columns = [_column(benchmark.queries, ranking, *parse(measure)) for measure in benchmark.measures]
+    relevant, columns = [query.relevant for query in benchmark.queries], []
+    for measure in benchmark.measures:
+        name, _ = parse(measure)
+        lists = ranking.subset if name == "subset_recall" else ranking.ids
+        grade = ALSO_CORRECT if name == "map" else TARGET
+        columns.append(score_lists(lists, relevant, measure, grade=grade))
     return 100 * np.stack(columns, axis=1)
 
 
-def _column(queries: Sequence[Query], ranking: Ranking, name: str, k: int) -> metrics.Values:
-    grade = ALSO_CORRECT if name == "map" else TARGET
-    lists = ranking.subset if name == "subset_recall" else ranking.ids
-    return score_lists(lists, [query.relevant for query in queries], name, k, grade)
-
-
 def score_lists(
-    lists: Sequence[Sequence[str]], relevant: Sequence[Mapping[str, int]], name: str, k: int, grade: int
+    lists: Sequence[Sequence[str]], relevant: Sequence[Mapping[str, int]], measure: str, *, grade: int
 ) -> metrics.Values:
-    """[Q], 0..1: lists of names, best first, by a measure over the names of at least this grade."""
-    wanted = [{name for name, own in grades.items() if own >= grade} for grades in relevant]
+    """Score lists of names, best first, by a measure over the names of at least this grade: [Q], 0..1."""
+    name, k = parse(measure)
+    correct = [{picture for picture, own_grade in grades.items() if own_grade >= grade} for grades in relevant]
     hits = np.zeros((len(lists), k), dtype=bool)
-    for row, (names, right) in enumerate(zip(lists, wanted, strict=True)):
-        hits[row, : len(names)] = [name in right for name in names[:k]]
-    counts = np.array([len(right) for right in wanted])
+    for row, (names, pictures) in enumerate(zip(lists, correct, strict=True)):
+        hits[row, : len(names)] = [picture in pictures for picture in names[:k]]
+    counts = np.array([len(pictures) for pictures in correct])
     return metrics.average_precision(hits, counts, k) if name == "map" else metrics.recall(hits, counts, k)
 
 
 def _named(measures: Sequence[str], row: metrics.Values) -> dict[str, float]:
-    """Measure -> value; CIRR's average, (recall@5 + subset_recall@1) / 2, is added where both are there."""
+    """Return measure -> value, with CIRR's average, (recall@5 + subset_recall@1) / 2, where both are measured."""
     named = {measure: float(value) for measure, value in zip(measures, row, strict=True)}
     if {"recall@5", "subset_recall@1"} <= set(named):
         named["average"] = (named["recall@5"] + named["subset_recall@1"]) / 2
@@ -143,47 +147,45 @@ def _per_query(benchmark: Benchmark, table: metrics.Values) -> dict[str, dict[st
 
 
 def missing_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """What was missing, by kind, and in FashionIQ by category; empty where nothing was."""
+    """Return what was missing, by kind and part; empty where nothing was."""
     missing: dict[str, Any] = {}
     for benchmark, ranking in zip(benchmarks, rankings, strict=True):
-        for kind, what in _missing(benchmark, ranking).items():
-            if what:
-                missing.setdefault(kind, {})[benchmark.part] = what
+        for kind, names in _missing(benchmark, ranking).items():
+            if names:
+                missing.setdefault(kind, {})[benchmark.part] = names
     return missing
 
 
 def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, dict[str, int | None]]:
-    """Queries and gallery pictures of each part, and how many of them are there: that can be answered, are ranked.
+    """Count each part's queries and gallery pictures, those queries that can be answered and pictures that are ranked.
 
-    The gallery's is None where its list is missing: what was found says nothing of how many there should be.
+    The gallery's count is None where its list is missing: the pictures on disk do not say how many there should be.
     """
-    return {part.part: _counts(part, _missing(part, own)) for part, own in zip(benchmarks, rankings, strict=True)}
-
-
-def _counts(benchmark: Benchmark, missing: Mapping[str, Any]) -> dict[str, int | None]:
-    queries, gallery = len(benchmark.queries), len(benchmark.gallery)
-    return {
-        "queries": queries,
-        "queries_present": queries - len({*missing["references"], *missing["targets"]}),
-        "gallery": None if benchmark.missing_list else gallery,
-        "gallery_present": gallery - len(missing["gallery"]),
-    }
+    counts: dict[str, dict[str, int | None]] = {}
+    for part, ranking in zip(benchmarks, rankings, strict=True):
+        missing, queries, gallery = _missing(part, ranking), len(part.queries), len(part.gallery)
+        counts[part.part] = {
+            "queries": queries,
+            "queries_present": queries - len({*missing["references"], *missing["targets"]}),
+            "gallery": None if part.missing_list else gallery,
+            "gallery_present": gallery - len(missing["gallery"]),
+        }
+    return counts
 
 
 def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
-    there = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
-    searched = there & set(benchmark.gallery)
+    readable = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
+    searched = readable & set(benchmark.gallery)
     return {
         "list": [benchmark.missing_list.name] if benchmark.missing_list else [],
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),
         "targets": [query.id for query in benchmark.queries if set(_targets(query)) - searched],
-        **{_kind(name): queries for name, queries in ranking.notes.get("branches", {}).items()},
+        **{
+            "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}": queries
+            for branch, queries in ranking.notes.get("branches", {}).items()
+        },
     }
-
-
-def _kind(branch: str) -> str:
-    return "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}"
 
 
 def _targets(query: Query) -> list[str]:

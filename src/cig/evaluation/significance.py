@@ -1,4 +1,4 @@
-"""Statistics over queries, as pure functions of numpy arrays. Nothing of ours is imported here.
+"""Statistics over queries, as pure functions of numpy arrays.
 
 A cluster is a group of queries that are not independent (of one object, say): it is drawn, or flipped, as a whole.
 """
@@ -20,11 +20,13 @@ CHUNK = 2**24  # signs at once
 def bootstrap(
     values: Values, clusters: Labels | None = None, resamples: int = 2000, seed: int | np.random.Generator = 0
 ) -> Values:
-    """Means [resamples, M] of queries drawn with replacement from values [Q, M] (Efron, 1979).
+    """Return means [resamples, M] of queries drawn with replacement from values [Q, M] (Efron, 1979).
+
+    A resample is a multinomial count of each query, so all resamples are one matrix product instead of 2,000 indexings.
 
     Args:
-        clusters: [Q] labels 0..C-1; whole clusters are drawn, and the mean is over the queries that they hold.
-        seed: for several strata one generator, from 0, so that their draws have nothing to do with each other.
+        clusters: [Q] labels 0..C-1; whole clusters are drawn, and the mean is over their queries.
+        seed: give several strata one generator, so that their draws are independent.
     """
     rng = np.random.default_rng(seed)
     if clusters is None:
@@ -34,12 +36,12 @@ def bootstrap(
         return means
     sizes = np.bincount(clusters).astype(float)
     draws = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
-    weighted: Values = draws @ _sums(values, clusters) / (draws @ sizes)[:, None]
+    weighted: Values = draws @ _sum_clusters(values, clusters) / (draws @ sizes)[:, None]
     return weighted
 
 
 def interval(means: Values, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled means [resamples]."""
+    """Return the percentile interval of resampled means [resamples]."""
     low, high = np.percentile(means, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
@@ -47,45 +49,48 @@ def interval(means: Values, level: float = 0.95) -> tuple[float, float]:
 def paired_p(
     differences: Sequence[Values],
     clusters: Sequence[Labels | None] | None = None,
+    *,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """Two-sided paired randomisation test of no difference (Fisher; for retrieval Smucker et al., CIKM 2007).
+    """Return p of a two-sided paired randomisation test (Fisher; for retrieval Smucker et al., CIKM 2007).
 
-    Under the null either system could have been the other, so the sign of each query's difference (of a cluster's, as
-    a whole) is flipped by a coin. p = (1 + flips at least as far from 0) / (1 + flips). Of few clusters all flips are
-    tried.
+    Under the null hypothesis the systems are interchangeable, so the sign of each query's difference (of a cluster's,
+    as a whole) is flipped by a coin. p = (1 + flips at least as far from 0) / (1 + flips). Where all flips are no more
+    than the resamples, they are enumerated, and p is exact.
 
     Args:
         differences: [Q] a stratum (FashionIQ: a category); the statistic is the mean of their means.
         clusters: [Q] labels 0..C-1 a stratum, or None.
     """
     labels = clusters or [None] * len(differences)
-    terms = np.concatenate([_terms(own, which) for own, which in zip(differences, labels, strict=True)])
-    terms = terms[terms != 0] / len(differences)  # a flip of nothing changes nothing
-    seen = abs(terms.sum()) - 1e-12 * np.abs(terms).sum()  # sums of the same terms in another order are equal
+    terms = np.concatenate([_terms(values, cluster) for values, cluster in zip(differences, labels, strict=True)])
+    # Zero terms are dropped, since flipping them changes nothing. The observed sum is lowered by a rounding error, so
+    # that a flip which adds the same terms in another order counts as equally far.
+    terms = terms[terms != 0] / len(differences)
+    observed = abs(terms.sum()) - 1e-12 * np.abs(terms).sum()
     if 2 ** len(terms) <= resamples:
         flips = np.array(list(itertools.product((-1, 1), repeat=len(terms)))).reshape(2 ** len(terms), len(terms))
-        return float((np.abs(flips @ terms) >= seen).mean())
-    far = sum(int((np.abs(signs @ terms) >= seen).sum()) for signs in _signs(len(terms), resamples, seed))
+        return float((np.abs(flips @ terms) >= observed).mean())
+    far = sum(int((np.abs(signs @ terms) >= observed).sum()) for signs in _signs(len(terms), resamples, seed))
     return (1 + far) / (1 + resamples)
 
 
 def _terms(differences: Values, clusters: Labels | None) -> Values:
-    """What each cluster adds to the mean."""
-    own = differences if clusters is None else _sums(differences[:, None], clusters)[:, 0]
-    return own / len(differences)
+    """Return what each cluster adds to the mean."""
+    sums = differences if clusters is None else _sum_clusters(differences[:, None], clusters)[:, 0]
+    return sums / len(differences)
 
 
-def _sums(values: Values, clusters: Labels) -> Values:
-    """[C, M]: values [Q, M] summed within each cluster."""
+def _sum_clusters(values: Values, clusters: Labels) -> Values:
+    """Sum values [Q, M] within each cluster: [C, M]."""
     sums = np.zeros((int(clusters.max()) + 1, values.shape[1]))
     np.add.at(sums, clusters, values)
     return sums
 
 
 def _signs(count: int, resamples: int, seed: int) -> Iterator[Values]:
-    """Coins [n, count] of -1 and 1, a bounded number at a time."""
+    """Draw coins [n, count] of -1 and 1, a bounded number at a time."""
     rng = np.random.default_rng(seed)
     step = max(1, CHUNK // count)
     for start in range(0, resamples, step):
@@ -93,31 +98,36 @@ def _signs(count: int, resamples: int, seed: int) -> Iterator[Values]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values of several comparisons, corrected so that the chance of any false one stays (Holm, 1979)."""
+    """Correct the p-values of several comparisons for the chance of any false positive (Holm, 1979).
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than one before it.
+    """
     order = sorted(range(len(values)), key=lambda i: values[i])
     corrected, worst = [0.0] * len(values), 0.0
-    for place, i in enumerate(order):
-        worst = max(worst, min(1.0, (len(values) - place) * values[i]))
+    for smaller, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(values) - smaller) * values[i]))
         corrected[i] = worst
     return corrected
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact binomial test that wins and losses are equally likely; ties are left out beforehand."""
+    """Return p of the two-sided exact binomial test that wins and losses are equally likely; leave ties out."""
     count, extreme = wins + losses, min(wins, losses)
     tail = sum(math.comb(count, i) for i in range(extreme + 1))
     return min(1.0, 2 * tail / 2**count)
 
 
 def share_interval(wins: int, losses: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of wins / (wins + losses) (Clopper and Pearson, 1934): it leaves 0.5 out where the sign test's
-    p is below 1 - level, and only there. (0, 1) without either."""
+    """Return the exact interval of wins / (wins + losses) (Clopper and Pearson, 1934); (0, 1) without either.
+
+    It excludes 0.5 if and only if the sign test's p is below 1 - level.
+    """
     tail = (1 - level) / 2
     return _least_share(wins, wins + losses, tail), 1 - _least_share(losses, wins + losses, tail)
 
 
 def _least_share(wins: int, count: int, tail: float) -> float:
-    """The share of wins at which that many or more have the chance `tail`, by halving."""
+    """Return the share at which that many wins or more have the chance `tail`, by bisection."""
     low, high = 0.0, 1.0 if wins else 0.0
     while high - low > 1e-12:
         middle = (low + high) / 2
@@ -126,16 +136,19 @@ def _least_share(wins: int, count: int, tail: float) -> float:
 
 
 def chance_of(wins: int, count: int, share: float) -> float:
-    """Of that many wins or more in `count` tries that are each won with the chance `share`, above 0 and below 1."""
+    """Return the chance of that many wins or more in `count` tries, each won with the chance `share` in (0, 1).
+
+    The terms are summed as exponentials of logarithms: binomial coefficients of thousands of tries overflow a float.
+    """
     ways = (math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in range(wins, count + 1))
     win, lose = math.log(share), math.log1p(-share)
-    return math.fsum(math.exp(own + i * win + (count - i) * lose) for i, own in enumerate(ways, wins))
+    return math.fsum(math.exp(log_ways + i * win + (count - i) * lose) for i, log_ways in enumerate(ways, wins))
 
 
 def labels(names: Sequence[str]) -> Labels | None:
-    """Cluster names of queries -> labels 0..C-1; "" is a cluster of its own. None where nobody names one."""
+    """Number the clusters of queries 0..C-1; each "" is a cluster by itself. None where no query names one."""
     if not any(names):
         return None
     keys = [(name, None) if name else ("", i) for i, name in enumerate(names)]
-    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return np.array([place[key] for key in keys])
+    label_of = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return np.array([label_of[key] for key in keys])

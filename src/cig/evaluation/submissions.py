@@ -1,4 +1,4 @@
-"""Whether a file would be accepted by the official evaluation server, and what is wrong with it."""
+"""Validation of submission files: would the official evaluation server accept the file, and if not, why."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ HEADER = ("version", "metric")
 
 
 def forms() -> list[SubmissionForm]:
-    """Of every benchmark that a server judges."""
+    """List the submission forms of every benchmark that a server scores."""
     modules = (registry.load("benchmarks", name) for name in registry.names("benchmarks"))
     return [form for module in modules for form in getattr(module, "SUBMISSIONS", ())]
 
 
 def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, list[str]]:
-    """Which submission a file is, by its keys, and every problem with it; none if it is valid.
+    """Return which submission a file is, by its keys, and every problem with it; none if it is valid.
 
     Args:
         dataset: the dataset's folder; without it, names, references and subset membership are not checked.
 
     Raises:
         InputError: not JSON, or not an object of lists.
-        NotFoundError: the dataset, or the list of its gallery, is not there.
+        NotFoundError: the dataset, or the list of its gallery, is missing.
     """
     content, twice = _read(path)
     header = {key: content.pop(key) for key in HEADER if key in content}
@@ -43,13 +43,17 @@ def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, l
     problems += _id_problems(content, form, benchmark)
     queries = {query.id: query for query in benchmark.queries} if benchmark else {}
     for name, ranked in content.items():
-        found = _list_problems(ranked, form, benchmark, queries.get(name))
-        problems += [f"query {name}: {what}" for what in found]
+        of_list = _list_problems(ranked, form, benchmark, query=queries.get(name))
+        problems += [f"query {name}: {problem}" for problem in of_list]
     return form, problems
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The object, and the keys that stand in it twice, which JSON readers pass over in silence."""
+    """Read the object, and the keys that occur twice in it.
+
+    JSON readers keep the last of two equal keys without a word, so a query that was written twice would lose a list
+    here and perhaps another one on the server; only a hook on the pairs sees both.
+    """
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,9 +70,9 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _closest(header: Mapping[str, Any], queries: int) -> SubmissionForm:
-    """The form of that header, if there is one, and of the nearest number of queries."""
-    known = [form for form in forms() if form.header == header]
-    return min(known or forms(), key=lambda form: abs(form.queries - queries))
+    """Return the form of that header, if there is one, with the nearest number of queries."""
+    alike = [form for form in forms() if form.header == header]
+    return min(alike or forms(), key=lambda form: abs(form.queries - queries))
 
 
 def _header_problems(header: Mapping[str, Any], form: SubmissionForm) -> Iterator[str]:
@@ -79,7 +83,7 @@ def _header_problems(header: Mapping[str, Any], form: SubmissionForm) -> Iterato
         if key not in wanted:
             yield f'"{key}" has no place in a file for {form.benchmark}'
         elif key == "metric":
-            choices = " or ".join(f'"{own.metric}"' for own in forms() if own.benchmark == form.benchmark)
+            choices = " or ".join(f'"{other.metric}"' for other in forms() if other.benchmark == form.benchmark)
             yield f'"metric" should be {choices}, found {header.get(key)!r}'
         else:
             yield f'"{key}" should be "{wanted[key]}", found {header.get(key)!r}'
@@ -89,34 +93,34 @@ def _id_problems(content: Mapping[str, Any], form: SubmissionForm, benchmark: Be
     expected = len(benchmark.queries) if benchmark else form.queries
     if len(content) != expected:
         yield f"{len(content)} queries, expected {expected}"
-    known = {query.id for query in benchmark.queries} if benchmark else set(content)
-    if missing := sorted(known - set(content)):
+    ids = {query.id for query in benchmark.queries} if benchmark else set(content)
+    if missing := sorted(ids - set(content)):
         yield f"without queries {some(missing, 5)}"
     for name in content:
         if not (name.isascii() and name.isdecimal()):
             yield f'"{name}" is no query id'
-        elif name not in known:
+        elif name not in ids:
             yield f"query {name} is not in {form.benchmark}"
 
 
 def _list_problems(
-    ranked: Any, form: SubmissionForm, benchmark: Benchmark | None, query: Query | None
+    ranked: Any, form: SubmissionForm, benchmark: Benchmark | None, *, query: Query | None
 ) -> Iterator[str]:
-    if not isinstance(ranked, list) or not all(isinstance(own, str | int) and own is not True for own in ranked):
+    if not isinstance(ranked, list) or not all(isinstance(name, str | int) and name is not True for name in ranked):
         yield "should be a list of picture names"
         return
-    names = [str(own) for own in ranked]
+    names = [str(name) for name in ranked]
     expected = _expected(form, benchmark, query)
     if len(names) != expected:
         yield f"{len(names)} names, expected {expected}"
-    if twice := [own for own, count in Counter(names).items() if count > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         yield f"names {some(twice, 3)} more than once"
     if benchmark and query:
         yield from _name_problems(names, form, benchmark, query)
 
 
 def _expected(form: SubmissionForm, benchmark: Benchmark | None, query: Query | None) -> int:
-    """How many names: fewer where the gallery, or the query's own set, holds fewer."""
+    """Return how many names a list needs: fewer where the gallery, or the query's picture set, has fewer."""
     if not benchmark or not query:
         return form.names
     pool = set(query.subset) if form.subset else set(benchmark.gallery)

@@ -1,4 +1,4 @@
-"""Two or more TREC runs against one set of judgements: systems that someone else ran, too."""
+"""Comparison of two or more TREC runs, ours or others', against one set of judgements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cig.errors import MismatchError, UsageError, some
 from cig.evaluation import significance
-from cig.evaluation.paired import Versus, versus
+from cig.evaluation.paired import PairedComparison, compare_scores
 from cig.evaluation.score import parse, score_lists
 from cig.evaluation.significance import Values
 from cig.evaluation.trec import Qrels, Run, read_qrels, read_run
@@ -21,19 +21,24 @@ MEASURES = ("recall@1", "recall@5", "recall@10", "recall@50", "map@10")
 
 
 @dataclass(frozen=True)
-class RunsCompared:
+class RunComparison:
     names: tuple[str, ...]  # of the runs; the first is the base
     queries: int
     measures: tuple[str, ...]
     scores: tuple[Mapping[str, float], ...]  # of each run, percent
-    versus: tuple[Mapping[str, Versus], ...]  # of each other run against the first
+    versus: tuple[Mapping[str, PairedComparison], ...]  # of each other run against the first
     holm: tuple[Mapping[str, float], ...]  # p of these, corrected over the other runs
-    lacking: tuple[tuple[str, ...], ...]  # queries that a run has no line for; they score 0
-    foreign: tuple[tuple[str, ...], ...]  # queries of a run that nobody judged; they are left out
+    lacking: tuple[tuple[str, ...], ...]  # queries that a run has no line of; they score 0
+    foreign: tuple[tuple[str, ...], ...]  # queries of a run without judgements; they are left out
 
 
-def compare(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASURES) -> RunsCompared:
-    """Raises UsageError for unknown measures or fewer than two runs, MismatchError for a run without a judged query."""
+def compare_runs(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASURES) -> RunComparison:
+    """Score every run, and compare each with the first.
+
+    Raises:
+        UsageError: an unknown measure, or fewer than two runs.
+        MismatchError: a run without a judged query.
+    """
     if len(paths) < 2:
         raise UsageError("give at least two runs to compare: cig compare A.run B.run --qrels FILE")
     for measure in measures:
@@ -44,15 +49,18 @@ def compare(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASUR
         if not set(run) & set(judged):
             raise MismatchError(f"{path} and {qrels} share no query: {some(run, 3)} there, {some(judged, 3)} here")
     strata = _strata(judged)
-    tables = {measure: [_scores(run, judged, strata, measure) for run in runs] for measure in measures}
-    against = [{name: versus(own[0], own[i]) for name, own in tables.items()} for i in range(1, len(runs))]
-    corrected = {name: significance.holm([own[name].p for own in against]) for name in measures}
-    return RunsCompared(
+    tables = {measure: [_scores(run, judged, strata, measure=measure) for run in runs] for measure in measures}
+    against = [
+        {name: compare_scores(runs_scores[0], runs_scores[i]) for name, runs_scores in tables.items()}
+        for i in range(1, len(runs))
+    ]
+    corrected = {name: significance.holm([comparisons[name].p for comparisons in against]) for name in measures}
+    return RunComparison(
         names=tuple(map(str, paths)),
         queries=len(judged),
         measures=tuple(measures),
         scores=tuple(
-            {name: float(np.mean([own.mean() for own in tables[name][i]])) for name in measures}
+            {name: float(np.mean([stratum.mean() for stratum in tables[name][i]])) for name in measures}
             for i in range(len(runs))
         ),
         versus=tuple(against),
@@ -62,39 +70,38 @@ def compare(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = MEASUR
     )
 
 
-def _mean(strata: Sequence[Values]) -> float:
-    return float(np.mean([own.mean() for own in strata]))
-
-
 def _strata(judged: Qrels) -> list[list[str]]:
-    """Queries by the part before the slash, where all have one: FashionIQ's categories."""
+    """Group queries by the part before the slash, where all have one: FashionIQ's categories.
+
+    Few queries in any group mean that the slash is of something else; then all queries are one stratum.
+    """
     strata: dict[str, list[str]] = {}
+    have_parts = all("/" in query for query in judged)
     for query in judged:
-        strata.setdefault(query.partition("/")[0] if all("/" in own for own in judged) else "", []).append(query)
-    few = any(len(own) < SMALLEST for own in strata.values())  # then the slash is of something else
+        strata.setdefault(query.partition("/")[0] if have_parts else "", []).append(query)
+    few = any(len(queries) < SMALLEST for queries in strata.values())
     return [list(judged)] if few else list(strata.values())
 
 
-def _scores(run: Run, judged: Qrels, strata: Sequence[Sequence[str]], measure: str) -> list[Values]:
-    """[Q] percent a stratum."""
-    name, k = parse(measure)
-    graded = any(grade >= TARGET for own in judged.values() for grade in own.values())
-    grade = TARGET if graded and name == "recall" else ALSO_CORRECT
+def _scores(run: Run, judged: Qrels, strata: Sequence[Sequence[str]], *, measure: str) -> list[Values]:
+    """Score a run in percent, [Q] a stratum."""
+    graded = any(grade >= TARGET for grades in judged.values() for grade in grades.values())
+    grade = TARGET if graded and parse(measure)[0] == "recall" else ALSO_CORRECT
     return [
-        100 * score_lists([run.get(query, ()) for query in own], [judged[query] for query in own], name, k, grade)
-        for own in strata
+        100 * score_lists([run.get(name, ()) for name in names], [judged[name] for name in names], measure, grade=grade)
+        for names in strata
     ]
 
 
-def to_text(compared: RunsCompared) -> str:
-    """A block of lines for each run after the first: measure, scores, difference, p."""
+def to_text(compared: RunComparison) -> str:
+    """Format a block of lines for each run after the first: measure, scores, difference, p."""
     base, lines = compared.names[0], [f"{compared.queries} judged queries; percent [95% interval]"]
-    for name, own, scores, holm in zip(
+    for name, comparisons, scores, holm in zip(
         compared.names[1:], compared.versus, compared.scores[1:], compared.holm, strict=True
     ):
         lines += ["", f"{name} against {base}"]
         for measure in compared.measures:
-            each = own[measure]
+            each = comparisons[measure]
             lines.append(
                 f"  {measure:10}  {compared.scores[0][measure]:6.2f} -> {scores[measure]:6.2f}  {each.difference:+.2f} "
                 f"[{each.interval[0]:+.2f}, {each.interval[1]:+.2f}]  p {each.p:.4f} (Holm {holm[measure]:.4f})  "

@@ -15,7 +15,7 @@ from cig import config
 from cig.benchmarks._requirements import need_pictures
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import significance
-from cig.evaluation.paired import Versus, compare_rankings
+from cig.evaluation.paired import PairedComparison, compare_rankings
 from cig.evaluation.score import evaluate, score_queries
 from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
@@ -58,7 +58,7 @@ class ComparisonRow:
     weight: float  # the branch's
     source: str  # where the weight comes from
     report: Report
-    versus: Mapping[str, Versus]  # against the method alone, by measure; empty for the method alone
+    versus: Mapping[str, PairedComparison]  # against the method alone, by measure; empty for the method alone
     cost: Cost  # a query's
     imagined: bool  # whether the cost has the imagining in it, where there was one
 

@@ -230,8 +230,8 @@ def write_outputs(
     from cig.evaluation.trec import write_qrels, write_run
 
     if outputs.json:
-        about = to_json(report, result.method.name, result.branches, result.provenance)
-        write_json(outputs.json, {**about, **further})
+        content = to_json(report, result.method.name, result.branches, provenance=result.provenance)
+        write_json(outputs.json, {**content, **further})
     if outputs.rankings:
         write_json(outputs.rankings, result.names)
     if outputs.run:
@@ -246,15 +246,28 @@ def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], c
     from cig.evaluation import html
     from cig.evaluation.report import to_markdown
 
-    about = result.method.name, result.branches, result.provenance
+    method, branches, provenance = result.method.name, result.branches, result.provenance
     for path in paths:
         if path.suffix == ".md":
-            write_bytes(path, to_markdown(report, *about).encode())
+            write_bytes(path, to_markdown(report, method, branches, provenance=provenance).encode())
             continue
         alone: Sequence[Ranking | None] = result.alone or [None] * len(result.parts)
         columns = zip(result.parts, result.rankings, alone, result.targets, result.refused, strict=True)
-        cases = [case for column in columns for case in html.cases(*column)]
-        write_bytes(path, html.to_html(report, html.choose(cases), len(cases), *about, cache=cache).encode())
+        cards = [
+            card
+            for part, ranking, without, pseudo_targets, refused in columns
+            for card in html.make_cards(part, ranking, alone=without, pseudo_targets=pseudo_targets, refused=refused)
+        ]
+        page = html.to_html(
+            report,
+            html.choose(cards),
+            len(cards),
+            method=method,
+            branches=branches,
+            provenance=provenance,
+            cache=cache,
+        )
+        write_bytes(path, page.encode())
 
 
 def without_scores(result: SearchResult) -> Report:

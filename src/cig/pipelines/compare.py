@@ -10,7 +10,7 @@ from typing import Any
 from cig.benchmarks import Data
 from cig.errors import UsageError
 from cig.evaluation import report, trec_compare
-from cig.evaluation.trec_compare import RunsCompared
+from cig.evaluation.trec_compare import RunComparison
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
@@ -48,9 +48,9 @@ def compare(
 
 def compare_runs(
     runs: Sequence[Path], qrels: Path, measures: Sequence[str] = (), *, json: Path | None = None
-) -> RunsCompared:
+) -> RunComparison:
     """Each run against the first."""
-    compared = trec_compare.compare(runs, qrels, measures or trec_compare.MEASURES)
+    compared = trec_compare.compare_runs(runs, qrels, measures or trec_compare.MEASURES)
     if json:
         write_json(json, asdict(compared))
     return compared

@@ -90,7 +90,7 @@ class Entry:
 
     @property
     def json(self) -> dict[str, Any]:
-        return report.to_json(self.report, self.row.method, self.found.branches, self.found.provenance)
+        return report.to_json(self.report, self.row.method, self.found.branches, provenance=self.found.provenance)
 
 
 def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[Entry]:

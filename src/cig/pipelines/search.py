@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cig import config
 from cig.benchmarks._requirements import need_all
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, printable, some
-from cig.evaluation.html import SURROGATES, own_code, template, thumbnails
+from cig.evaluation.html import SURROGATES, inline_code, template, thumbnails
 from cig.generators import Composing, Generation, need_unet
 from cig.io.dataset_paths import is_walked
 from cig.io.digests import digest_of, file_digest, fingerprints
@@ -175,19 +175,18 @@ def imagine(asked: ComposedQuery, load: Callable[[], tuple[Composer, Generator]]
         IncompleteError: the generator's pictures were all refused.
         PictureError: the image cannot be read.
     """
-    from cig.generators._compose import Composed
-    from cig.generators._generate import Imagining
+    from cig.generators._compose import ComposedConditions
     from cig.generators._generate import imagine as imagine_all
 
     reference = asked.images[0]
     query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))
     part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
-    trying = Imagining(how.seed, how.seeds, how.brightness_thresh, how.max_retries)
+    trying = how.imagining
     composer, generator = load()
-    composed = Composed(part, composer)
+    composed = ComposedConditions(part, composer)
     made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
     folder = place / "imagined" / digest_of(jsonable(made_by))
-    done = imagine_all(part, composed, generator, folder, trying, batch_size=1)
+    done = imagine_all(part, composed, generator, out=folder, how=trying, batch_size=1)
     if why := done.missing.get(query.id):
         raise PictureError(why)
     if query.id not in done.pictures:
@@ -280,7 +279,7 @@ def to_html(
     imagined = [asked.pseudo_target] if asked.pseudo_target else []
     shown = [*asked.images, *imagined, *(hit.path for hit in hits)]
     page = template("hits.html").render(
-        **own_code("hits.js", "report.css", "hits.css"),
+        **inline_code("hits.js", "report.css", "hits.css"),
         asked=asked,
         hits=hits,
         about=about,

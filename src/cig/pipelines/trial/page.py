@@ -22,7 +22,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from cig.errors import OutputError, UsageError
-from cig.evaluation.html import own_code, template, thumbnails
+from cig.evaluation.html import inline_code, template, thumbnails
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import Trial, Votes, checked_vote
 from cig.runtime import say
@@ -62,7 +62,7 @@ class Booth:
         self.cases = {case.id: case for case in trial.cases}
         self.secret = secrets.token_urlsafe(24)
         self.lock = threading.Lock()  # of the votes
-        code = own_code("trial.js", "report.css", "trial.css", connect_src="'self'", frame_ancestors="'none'")
+        code = inline_code("trial.js", "report.css", "trial.css", connect_src="'self'", frame_ancestors="'none'")
         self.policy = code["policy"]
         self.page = template("trial.html").render(code, title=trial.name)
 

@@ -27,6 +27,7 @@ from cig.training.data.vocabulary import Vocabulary
 from cig.types import Method
 
 K = 250  # names a picture
+NOT_UTF8 = "its name is not UTF-8; rename it"  # a table of texts cannot hold it
 NAMES_AT_ONCE = 64  # each in all templates
 PICTURES_AT_ONCE = 1024  # 20,000 names x 1,024 pictures are 80 MB
 
@@ -78,14 +79,13 @@ def associate(
     encoder = PictureEncoder(tower, tower.preprocess(pad))
     paths = dict(zip(pictures.names, pictures.paths, strict=True))
     embedded = embed_pictures(cast(Method, encoder), pictures.paths, batch_size, workers=workers, cache=cache)
-    unreadable = {name: why for name, path in paths.items() if (why := _why_left_out(name, path, embedded))}
+    reasons = {name: embedded.failed.get(path, "") if is_utf8(name) else NOT_UTF8 for name, path in paths.items()}
+    unreadable = {name: why for name, why in reasons.items() if why}
     kept = [name for name in paths if name not in unreadable]
     if not kept:
         raise InputError(f"none of the {len(paths)} pictures can be read: {next(iter(unreadable.values()))}")
     names = embed_names(vocabulary.names, tower, cache)
-    features = (embedded.of([paths[name] for name in chunk]) for chunk in batches(kept, PICTURES_AT_ONCE))
-    total = -(-len(kept) // PICTURES_AT_ONCE)
-    ranked = [_nearest(chunk, names, k) for chunk in progress(features, total, "concepts", "batch")]
+    ranked = _rank(embedded, [paths[name] for name in kept], names, k=k)
     inputs = {
         "pictures": dict(pictures.identity),
         "clip": dict(tower.identity),
@@ -94,19 +94,17 @@ def associate(
         "templates": list(TEMPLATES),
         "k": k,
     }
-    return Concepts(tuple(kept), vocabulary.names, ranked=np.concatenate(ranked), unreadable=unreadable, inputs=inputs)
+    return Concepts(tuple(kept), vocabulary.names, ranked=ranked, unreadable=unreadable, inputs=inputs)
 
 
-def _why_left_out(name: str, path: Path, embedded: PictureFeatures) -> str:
-    """Return why a picture has no row in the table, which cannot hold every file name; "" if it has one."""
-    if not is_utf8(name):
-        return "its name is not UTF-8; rename it"
-    return embedded.failed.get(path, "")
-
-
-def _nearest(features: Tensor, names: Tensor, k: int) -> NDArray[np.int32]:
-    """[B, d] and unit [V, d] -> [B, k] rows of the names."""
-    return top_k(normalize(features, dim=-1) @ names.T, k)[1].to(torch.int32).numpy()
+def _rank(embedded: PictureFeatures, paths: Sequence[Path], names: Tensor, *, k: int) -> NDArray[np.int32]:
+    """Return for each picture the k nearest rows of the names [V, d], nearest first: [N, k]."""
+    ranked = []
+    chunks = batches(paths, PICTURES_AT_ONCE)
+    for chunk in progress(chunks, -(-len(paths) // PICTURES_AT_ONCE), "concepts", "batch"):
+        cosines = normalize(embedded.of(chunk), dim=-1) @ names.T
+        ranked.append(top_k(cosines, k)[1].to(torch.int32).numpy())
+    return np.concatenate(ranked)
 
 
 def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tensor:
@@ -117,13 +115,10 @@ def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tens
     features = dict(cache.read(space, keys.values()))
     todo = [name for name in names if keys[name] not in features]
     for chunk in progress(batches(todo, NAMES_AT_ONCE), -(-len(todo) // NAMES_AT_ONCE), "names", "batch"):
-        encoded = dict(zip((keys[name] for name in chunk), _in_templates(chunk, tower).numpy(), strict=True))
+        texts = [template.format(name) for name in chunk for template in TEMPLATES]
+        each = normalize(tower.embed_texts(texts), dim=-1).reshape(len(chunk), len(TEMPLATES), -1)
+        means = normalize(each.mean(1), dim=-1).numpy()
+        encoded = dict(zip((keys[name] for name in chunk), means, strict=True))
         cache.write(space, encoded)
         features |= encoded
     return torch.from_numpy(np.stack([features[keys[name]] for name in names]))
-
-
-def _in_templates(names: Sequence[str], tower: Tower) -> Tensor:
-    texts = [template.format(name) for name in names for template in TEMPLATES]
-    each = normalize(tower.embed_texts(texts), dim=-1)
-    return normalize(each.reshape(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
