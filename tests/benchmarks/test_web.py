@@ -12,7 +12,6 @@ from PIL import Image
 
 from cig.benchmarks import _web
 from cig.benchmarks._web import fetch_pictures
-from cig.io.addresses import is_public
 from cig.io.http import Rules
 
 
@@ -164,16 +163,6 @@ def test_a_slow_server_is_left(tmp_path, monkeypatch):
     web = Web(monkeypatch, x=httpx.Response(200, content=png()))
     monkeypatch.setattr(_web, "RULES", Rules(patience=-1.0))
     assert "not done after" in web.get(tmp_path, "https://a.org/x")[1]["https://a.org/x"]
-
-
-PRIVATE = ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"]
-PRIVATE += ["64:ff9b::7f00:1", "2002:7f00:1::1", "::127.0.0.1", "fec0::1", "2001:0:7f00:1::", "240.0.0.1"]
-
-
-@pytest.mark.parametrize("address", PRIVATE)
-def test_private_addresses(address):
-    assert not is_public(address)
-    assert is_public(PUBLIC)
 
 
 def nobody(host, port):

@@ -18,8 +18,8 @@ def test_find_home_and_pictures(tmp_path):
         find_home(tmp_path, "fashioniq", ["other"])
     for name in ("a.png", "a.jpg", "b.WEBP", "c.txt", ".hidden"):
         Image.new("RGB", (2, 2)).save(tmp_path / "FashionIQ/images" / name, format="PNG")
-    found = list_pictures([tmp_path / "none", tmp_path / "FashionIQ/images"])
-    assert {stem: path.name for stem, path in found.items()} == {"a": "a.jpg", "b": "b.WEBP"}
+    pictures = list_pictures([tmp_path / "none", tmp_path / "FashionIQ/images"])
+    assert {stem: path.name for stem, path in pictures.items()} == {"a": "a.jpg", "b": "b.WEBP"}
 
 
 def test_pictures_of_a_tree_are_walked_without_hidden_ones_or_links_to_folders(tmp_path):

@@ -49,16 +49,16 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("age", "whole_seconds", "known"), [(0, False, False), (0.2, False, True), (1, True, False), (4, True, True)]
+    ("age", "whole_seconds", "stored"), [(0, False, False), (0.2, False, True), (1, True, False), (4, True, True)]
 )
-def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, age, whole_seconds, known):
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(tmp_path, age, whole_seconds, stored):
     """It could change again within a tick of the clock; one of whole seconds ticks slowly."""
     cache, path = FeatureCache(tmp_path), old(tmp_path / "a")
     when = int((time.time() - age) * 1e9)
     when = when // 10**9 * 10**9 if whole_seconds else when | 1
     os.utime(path, ns=(when, when))
     cache.write_digests({path: "A"}, time.time())
-    assert bool(cache.read_digests([path])) == known
+    assert bool(cache.read_digests([path])) == stored
 
 
 def test_a_file_that_another_was_moved_onto_since_it_was_read_is_not_remembered(tmp_path):

@@ -155,8 +155,8 @@ def test_padded_names_are_found(number):
 def test_padded_and_unpadded_files_are_found(tmp_path):
     for name in ("00007.png", "8.png", "12063.png", "9.txt"):
         (tmp_path / name).write_text("x")
-    found = find_by_id(tmp_path, ["7", "8", "9", "12063"], [".png"])
-    assert {key: path.name for key, path in found.items()} == {"7": "00007.png", "8": "8.png", "12063": "12063.png"}
+    paths = find_by_id(tmp_path, ["7", "8", "9", "12063"], [".png"])
+    assert {key: path.name for key, path in paths.items()} == {"7": "00007.png", "8": "8.png", "12063": "12063.png"}
 
 
 def test_two_files_of_one_query_must_agree(tmp_path):

@@ -11,8 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cig.errors import UsageError
-from cig.io.addresses import named_hosts
 from cig.io.http import Rules, Web, WebError, _retry_after, chunks, retried
 
 
@@ -74,14 +72,14 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, b"", Set_Cookie="track=42")
 
     def busy_once(self):
-        self.server.asked += 1
-        if self.server.asked == 1:
+        self.server.requests += 1
+        if self.server.requests == 1:
             self.answer(429, b"", Retry_After="0")
         else:
             self.answer(200, b"after all")
 
     def busy_for_hours(self):
-        self.server.asked += 1
+        self.server.requests += 1
         self.answer(429, b"", Retry_After="7200")
 
     def round(self):
@@ -93,15 +91,15 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    own = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    own.daemon_threads = True
-    own.lock, own.under_way, own.most, own.asked = threading.Lock(), 0, 0, 0
-    thread = threading.Thread(target=own.serve_forever, kwargs={"poll_interval": 0.02})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.lock, server.under_way, server.most, server.requests = threading.Lock(), 0, 0, 0
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield own
-    own.shutdown()
+    yield server
+    server.shutdown()
     thread.join()
-    own.server_close()
+    server.server_close()
 
 
 def address(server, path):
@@ -137,10 +135,10 @@ def test_what_breaks_off_may_be_asked_again(server, path):
 def test_a_redirect_leads_nowhere_that_may_not_be_asked(server):
     with Web(rules(server)) as web:
         assert web.read(address(server, "elsewhere?/whole")) == b"picture"
-        places = {"/round": "redirects", "ftp://a/b": "only http", "//10.0.0.1/x": "10.0.0.1"}
-        for place, words in places.items():
+        targets = {"/round": "redirects", "ftp://a/b": "only http", "//10.0.0.1/x": "10.0.0.1"}
+        for target, words in targets.items():
             with pytest.raises(WebError, match=words):
-                web.read(address(server, f"elsewhere?{place}"))
+                web.read(address(server, f"elsewhere?{target}"))
 
 
 def test_a_redirect_to_no_place_is_an_answer_that_is_none(server):
@@ -165,13 +163,6 @@ def test_a_large_body_may_take_longer_than_the_patience_and_headers_may_not(serv
         assert list(web.each(["drip_body"], take)) == [("drip_body", (b".", None))]
         with pytest.raises(WebError, match="not done after"):
             list(web.each(["drip_headers"], take))
-
-
-def test_hosts_that_were_typed():
-    typed = ["http://LocalHost:8000/x", "http://[::1]:8000", "https://a.org/{asin}.jpg"]
-    assert named_hosts(typed) == {"localhost:8000", "::1:8000", "a.org:443"}
-    with pytest.raises(UsageError, match="no address"):
-        named_hosts(["http://[::1"])
 
 
 def test_no_more_than_so_many_at_once(server):
@@ -206,10 +197,10 @@ def test_waiting_as_long_as_was_asked_for_but_not_for_hours(server):
             return await retried(lambda: web.body(url), waits=(0.0, 0.0))
 
         ((_, body),) = web.each([address(server, "busy_once")], patiently)
-        assert (body, server.asked) == (b"after all", 2)
+        assert (body, server.requests) == (b"after all", 2)
         with pytest.raises(WebError, match="answers 429"):
             list(web.each([address(server, "busy_for_hours")], patiently))
-    assert server.asked == 3
+    assert server.requests == 3
 
 
 def test_retry_after():

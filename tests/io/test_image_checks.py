@@ -47,17 +47,17 @@ def drawn(tmp_path_factory):
 )
 def test_what_is_no_picture_is_told_apart(tmp_path, data, kind):
     (tmp_path / "a.jpg").write_bytes(data)
-    found = check_image(tmp_path / "a.jpg")
-    assert isinstance(found, UnreadableImage)
-    assert found.kind == kind
-    assert found.why.partition(": ")[0] == f"{tmp_path}/a.jpg"
+    check = check_image(tmp_path / "a.jpg")
+    assert isinstance(check, UnreadableImage)
+    assert check.kind == kind
+    assert check.why.partition(": ")[0] == f"{tmp_path}/a.jpg"
 
 
 def test_a_folder_named_as_a_picture_and_a_truncated_jpeg_are_damaged(tmp_path, drawn):
     (tmp_path / "a.jpg").mkdir()
     (tmp_path / "b.jpg").write_bytes(drawn[0].read_bytes()[:-100])
     seen = check_images([tmp_path / "a.jpg", tmp_path / "b.jpg"], 2, "look")
-    assert [own.kind for own in seen.values()] == ["damaged", "damaged"]
+    assert [check.kind for check in seen.values()] == ["damaged", "damaged"]
 
 
 def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
@@ -77,9 +77,9 @@ def test_too_many_pixels_are_told_from_damage(tmp_path, monkeypatch):
 )
 def test_pictures_of_one_colour_are_blank(tmp_path, image, blank):
     (tmp_path / "a.png").write_bytes(packed(image))
-    found = check_image(tmp_path / "a.png")
-    assert isinstance(found, ReadableImage)
-    assert (found.blank, found.size) == (blank, image.size)
+    check = check_image(tmp_path / "a.png")
+    assert isinstance(check, ReadableImage)
+    assert (check.blank, check.size) == (blank, image.size)
 
 
 def test_one_pixel_that_differs_is_not_blank(tmp_path):
@@ -114,8 +114,8 @@ def test_near_compares_all_pairs():
     hashes[7] = hashes[93] ^ np.uint64(0b1111)  # 4 bits
     hashes[50] = hashes[2] ^ np.uint64(0b11111)  # 5 bits
     hashes[60] = hashes[61]  # neighbours, in one block or in two
-    found = near_duplicates(hashes, 4)
-    assert {place: int(found[place]) for place in np.flatnonzero(found >= 0).tolist()} == {7: 93, 93: 7, 60: 61, 61: 60}
+    neighbours = near_duplicates(hashes, 4)
+    assert {i: int(neighbours[i]) for i in np.flatnonzero(neighbours >= 0).tolist()} == {7: 93, 93: 7, 60: 61, 61: 60}
     alike = near_duplicates(np.zeros(6, dtype=np.uint64), 0).tolist()
-    assert all(other >= 0 and other != place for place, other in enumerate(alike))
+    assert all(other >= 0 and other != i for i, other in enumerate(alike))
     assert near_duplicates(hashes[:1], 64).tolist() == [-1], "a hash is not its own neighbour"

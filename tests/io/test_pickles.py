@@ -18,7 +18,7 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def path(tmp_path_factory):
     return tmp_path_factory.mktemp("pickles") / "any.pkl"
 
 
@@ -30,15 +30,15 @@ def put(path, data):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @settings(max_examples=40, deadline=None)
 @given(value=LISTS)
-def test_lists_are_what_pickle_reads(place, protocol, value):
+def test_lists_are_what_pickle_reads(path, protocol, value):
     shared = {**value, "again": [*value, *value]}  # repeated texts come from the memo
-    assert read_pickled_lists(put(place, pickle.dumps(shared, protocol))) == shared
+    assert read_pickled_lists(put(path, pickle.dumps(shared, protocol))) == shared
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_many_entries_come_in_several_batches(place, protocol):
+def test_many_entries_come_in_several_batches(path, protocol):
     value = {f"name {i}": [f"phrase {i}.{j}" for j in range(3)] for i in range(2500)} | {"long": ["x"] * 2500}
-    assert read_pickled_lists(put(place, pickle.dumps(value, protocol))) == value
+    assert read_pickled_lists(put(path, pickle.dumps(value, protocol))) == value
 
 
 class Program:
@@ -79,12 +79,12 @@ LAUGHS = b"\x80\x04]\x94" + TWICE + b"."
         (b"", "no other pickle is read"),
     ],
 )
-def test_other_pickles_are_refused(place, capsys, monkeypatch, data, words):
+def test_other_pickles_are_refused(path, capsys, monkeypatch, data, words):
     monkeypatch.setattr(pickles, "MOST_CONTAINERS", 100)
     for read in (read_pickled_lists, read_pickled_names):
         if read is read_pickled_lists or not data.startswith(pickle.dumps(["a"])):
             with pytest.raises(InputError, match=words if read is read_pickled_lists else "no other pickle is read"):
-                read(put(place, data))
+                read(put(path, data))
     assert "a pickle ran" not in capsys.readouterr().out
 
 
@@ -107,17 +107,17 @@ PIECES = st.one_of(
         st.binary(max_size=60),
         st.lists(PIECES, max_size=30).map(b"".join),
         st.tuples(LISTS, st.integers(0, 40), st.binary(max_size=3)).map(
-            lambda own: (data := pickle.dumps(own[0]))[: own[1]] + own[2] + data[own[1] + len(own[2]) :]
+            lambda drawn: (data := pickle.dumps(drawn[0]))[: drawn[1]] + drawn[2] + data[drawn[1] + len(drawn[2]) :]
         ),
     )
 )
-def test_any_bytes_are_lists_of_texts_or_an_input_error(place, data):
-    put(place, data)
+def test_any_bytes_are_lists_of_texts_or_an_input_error(path, data):
+    put(path, data)
     with contextlib.suppress(InputError):
-        assert all(isinstance(name, str) for name in read_pickled_names(place))
+        assert all(isinstance(name, str) for name in read_pickled_names(path))
     with contextlib.suppress(InputError):
-        read = theirs = read_pickled_lists(place)
-        assert all(isinstance(text, str) for key, own in read.items() for text in (key, *own))
+        read = theirs = read_pickled_lists(path)
+        assert all(isinstance(text, str) for key, row in read.items() for text in (key, *row))
         with contextlib.suppress(Exception):  # pickle minds frames and versions, which say nothing
             theirs = pickle.loads(data)  # safe, being of plain texts alone
         assert read == theirs

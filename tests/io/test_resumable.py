@@ -70,7 +70,7 @@ def test_what_breaks_off_goes_on_from_there(server, tmp_path, mood):
     first, *others = server.bytes_asked()
     assert first == ""
     assert len(others) == 2
-    assert all(0 < int(asked.removeprefix("bytes=").rstrip("-")) <= 1500000 for asked in others)
+    assert all(0 < int(start.removeprefix("bytes=").rstrip("-")) <= 1500000 for start in others)
 
 
 def test_tries_are_counted_anew_after_a_headway(server, tmp_path, monkeypatch):

@@ -62,8 +62,8 @@ def test_pictures_are_the_models_own(world, folder, siglip):
 
 def test_texts_are_lower_case_and_as_long_as_the_context(folder, siglip):
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    own = [text.lower().encode("utf-8", "replace").decode() for text in TEXTS]
-    ids = tokenizer(own, padding="max_length", truncation=True, max_length=12, return_tensors="pt")["input_ids"]
+    texts = [text.lower().encode("utf-8", "replace").decode() for text in TEXTS]
+    ids = tokenizer(texts, padding="max_length", truncation=True, max_length=12, return_tensors="pt")["input_ids"]
     assert ids.shape == (3, 12)
     with torch.no_grad():
         truth = AutoModel.from_pretrained(folder).eval().get_text_features(input_ids=ids).pooler_output
@@ -80,10 +80,10 @@ def test_targetpad_comes_first(siglip):
 
 
 def test_what_preprocesses_is_known_by_its_settings(folder, siglip):
-    own = siglip.preprocess(pad=False)
-    assert repr(own) == repr(load_tower(str(folder), CPU, FLOAT).preprocess(False))
-    assert '"size": {"height": 32, "width": 32}' in repr(own)
-    assert repr(own) != repr(siglip.preprocess(pad=True))
+    preprocess = siglip.preprocess(pad=False)
+    assert repr(preprocess) == repr(load_tower(str(folder), CPU, FLOAT).preprocess(False))
+    assert '"size": {"height": 32, "width": 32}' in repr(preprocess)
+    assert repr(preprocess) != repr(siglip.preprocess(pad=True))
 
 
 @pytest.mark.parametrize("name", ["image", "text", "sum", "slerp"])
@@ -189,8 +189,8 @@ def test_other_towers_read_texts_at_their_real_length(tmp_path):
     tower = load_tower(str(tmp_path), CPU, FLOAT)
     texts = ["is red", "shows two dogs instead of one", "is taken from above " * 30]
     features = tower.embed_texts(texts)
-    for own, feature in zip(texts, features, strict=True):
-        tokens = tower.tokenizer([own], truncation=True, max_length=60, return_tensors="pt")
+    for text, feature in zip(texts, features, strict=True):
+        tokens = tower.tokenizer([text], truncation=True, max_length=60, return_tensors="pt")
         with torch.no_grad():
             truth = model.get_text_features(tokens["input_ids"]).pooler_output[0]
         assert torch.allclose(feature, truth, atol=1e-5)
