@@ -43,7 +43,7 @@ def convert_phi(checkpoint: ModelCheckpoint, original: Path, address: str) -> Pa
     """
     import safetensors.torch
 
-    from cig.models.phi import kind_of, read_phi
+    from cig.models.phi import checkpoint_kind, read_phi
 
     if (size := stat_file(original).st_size) > MOST_PHI:
         raise InputError(f"{original} has {size:,} bytes, more than any phi; refused")
@@ -52,7 +52,7 @@ def convert_phi(checkpoint: ModelCheckpoint, original: Path, address: str) -> Pa
         raise MismatchError(
             f"{original} is of sha256 {content}, but its release's file of {checkpoint.sha256}; refused"
         )
-    tensors, (width, _, out) = read_phi(original, kind_of(original, checkpoint.network))
+    tensors, (width, _, out) = read_phi(original, checkpoint_kind(original, checkpoint.network))
     compare_widths(checkpoint, original, (width, out))
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
     path = Path(checkpoint.location).with_suffix(hub.WEIGHTS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from cig.errors import CigError, some
 from cig.io.digests import identity
 from cig.models.clip import Clip
-from cig.models.phi import Im2Text, Phi, kind_of, need_fit, read_phi
+from cig.models.phi import Im2Text, Phi, checkpoint_kind, need_fit, read_phi
 from cig.runtime import say
 from cig.training.data.decoding import facts_of_unreadable
 from cig.training.loop import train
@@ -138,10 +138,10 @@ def begun(clip: Clip, objective: Objective, dropout: float, start: Path | None =
     """A new network, or one that was trained before."""
     if not start:
         width = clip.feature_width
-        return objective.network(width, objective.hidden(width), clip.token_width, dropout)
-    kind = kind_of(start)
+        return objective.network(width, objective.hidden(width), clip.token_width, dropout=dropout)
+    kind = checkpoint_kind(start)
     weights, (width, hidden, words) = read_phi(start, kind)
-    need_fit(start, (width, words), clip.identity["source"], (clip.feature_width, clip.token_width))
-    phi = kind.network(width, hidden, words, dropout)
+    need_fit(start, (width, words), clip.identity["source"], widths=(clip.feature_width, clip.token_width))
+    phi = kind.network(width, hidden, words, dropout=dropout)
     phi.load_state_dict(weights)
     return phi
