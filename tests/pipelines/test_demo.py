@@ -126,7 +126,7 @@ def test_half_a_question_is_a_wrong_call(flags, named, capsys):
     assert named in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.vi.md", "src/cig/demo.py"])
+@pytest.mark.parametrize("page", ["README.md", "README.vi.md", "src/cig/pipelines/demo.py"])
 def test_a_shown_search_has_an_answer(page):
     text = (Path(__file__).parents[2] / page).read_text()
     shown = re.findall(r"cig demo --query (\S+) --text [\"']has an? (\w+) badge[\"']", text)

@@ -214,7 +214,7 @@ def test_another_number_than_expected_is_told_and_fails(measured, tmp_path, monk
     expecting(monkeypatch, "icons/pic2word", expected={"recall@1": scores["recall@1"] + 0.11})
     places = Places(out=tmp_path, compute=Compute("cpu"))
     with pytest.raises(CigError, match=r"icons/pic2word is further than 0\.1"):
-        room.reproduce("icons/pic2word", places)
+        room.reproduce("icons/pic2word", places).need_sound()
     result = json.loads((tmp_path / "icons/pic2word.json").read_text())
     assert (result["within"], result["difference"]) == (False, {"recall@1": pytest.approx(-0.11)})
 
@@ -231,7 +231,15 @@ def small(world, out, **more):
         clip=f"{models}/clip-small",
         phi=models / "phi-small.pt",
         composing=Composing(*composing),
-        generation=Generation(Path(sdxl), sdxl, f"{sdxl}/vae", height=32, width=32, steps=1, brightness_thresh=0.0),
+        generation=Generation(
+            model_path=Path(sdxl),
+            sdxl_repo=sdxl,
+            vae_repo=f"{sdxl}/vae",
+            height=32,
+            width=32,
+            steps=1,
+            brightness_thresh=0.0,
+        ),
         compute=Compute("cpu", batch_size=4),
         out=out,
         **more,
@@ -240,8 +248,8 @@ def small(world, out, **more):
 
 def test_cirr_with_pseudo_targets_from_end_to_end(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    result = room.reproduce("cirr/searle-xl+cig", small(world, Path("out")))
-    shown = capsys.readouterr().out
+    reproduction = room.reproduce("cirr/searle-xl+cig", small(world, Path("out")))
+    result, shown = reproduction.record, reproduction.text
     written = json.loads((tmp_path / "out/cirr/searle-xl+cig.json").read_text())
     assert written == json.loads(json.dumps(result))
     files = [f"out/cirr_test1/submission/{prefix}searle-xl+cig.json" for prefix in ("", "subset_")]
@@ -265,8 +273,8 @@ def test_a_base_and_its_pseudo_targets_share_what_was_computed(world, tmp_path):
     pictures.mkdir()
     for i in range(9996, 9996 + 8):
         Image.new("RGB", (32, 32), (i % 256, 99, 20)).save(pictures / f"{i:05d}.png")
-    base = room.reproduce("cirr/searle-xl", small(world, tmp_path / "out"))
-    more = room.reproduce("cirr/searle-xl+cig", small(world, tmp_path / "out", pseudo_targets=pictures))
+    base = room.reproduce("cirr/searle-xl", small(world, tmp_path / "out")).record
+    more = room.reproduce("cirr/searle-xl+cig", small(world, tmp_path / "out", pseudo_targets=pictures)).record
     assert [len(own["branches"]) for own in (base, more)] == [1, 2]
     assert [own["commands"][0].split()[1] for own in (base, more)] == ["submit", "submit"]
     assert (tmp_path / "out/cirr_test1/features/features.sqlite").is_file()
@@ -282,7 +290,7 @@ def test_fashioniq_with_a_picture_missing_is_not_comparable(world, tmp_path, cap
     (home / f"images/{absent}.jpg").unlink()
     places = replace(small(world, tmp_path / "out"), dataset=home)
     with pytest.raises(IncompleteError, match=f"not comparable: dress: gallery pictures missing.*{absent}"):
-        room.reproduce("fashioniq/lincir-l14", places)
+        room.reproduce("fashioniq/lincir-l14", places).need_sound()
     err = capsys.readouterr().err
     assert "fashioniq/val: 1 pictures that its annotations name are not there" in err
     assert "cig download fashioniq" in err
@@ -314,7 +322,7 @@ def test_queries_that_could_not_run_are_named_and_what_was_measured_is_kept(worl
     (home / f"images/{reference}.jpg").unlink()
     places = replace(small(world, tmp_path / "out"), dataset=home)
     with pytest.raises(IncompleteError, match=f"no picture for the reference {reference}"):
-        room.reproduce("fashioniq/lincir-l14", places)
+        room.reproduce("fashioniq/lincir-l14", places).need_sound()
     assert not json.loads((tmp_path / "out/fashioniq/lincir-l14.json").read_text())["complete"]
 
 

@@ -124,7 +124,7 @@ def test_a_unet_that_is_shown_the_reference_reads_it_beside_extracted_embeddings
     data, compute = Data("cirr/test1", home), Compute("cpu", "float32")
     generation = Generation(**models, height=64, width=64, steps=2)
     with pytest.raises(IncompleteError, match=first[2].name):
-        generate_from(data, compute, generation, done / "embeddings/cirr", tmp_path / "out")
+        generate_from(data, compute, generation, embeddings=done / "embeddings/cirr", out=tmp_path / "out")
     assert {path.stem.lstrip("0") or "0" for path in (tmp_path / "out").glob("*.png")} == {
         query for _, query, *_ in others if query not in torn
     }
