@@ -21,6 +21,7 @@ Functions
 
 Records
     Benchmark, Query             what is searched, and for what
+    Method, Generator            the protocols of what load_method and load_generator return
     Source                       the checkpoints, device and dtype of a method
     Imagining, Imagined          the settings of imagine, and its result
     Branch                       pictures that join the reference in a query, and their weight
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from cig.types import Benchmark as Benchmark
     from cig.types import Branch as Branch
     from cig.types import ComposedEmbedding as ComposedEmbedding
+    from cig.types import Generator as Generator
+    from cig.types import Method as Method
     from cig.types import Query as Query
     from cig.types import Ranking as Ranking
     from cig.types import Report as Report
@@ -77,8 +80,10 @@ _MODULES = {  # public name -> its module; the imports above state the same to t
     "ComposedEmbedsDataset": "pipelines.published_datasets",
     "EmbeddingFolder": "generators._compose",
     "FashionIQDataset": "pipelines.published_datasets",
+    "Generator": "types",
     "Imagined": "generators._generate",
     "Imagining": "generators",
+    "Method": "types",
     "Phi": "models.phi",
     "Query": "types",
     "Ranking": "types",

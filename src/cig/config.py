@@ -49,6 +49,7 @@ TABLES = {
     ),
 }
 EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"  # the shipped models
+DEFAULT_GENERATOR = "sdxl"
 GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> flag -> its preset
     "sdxl": {},  # the published settings are the flags' defaults
     "sdxl/icons": {

@@ -82,6 +82,12 @@ def seed_of(mode: Seeds, seed: int, benchmark: str, query: str, attempt: int) ->
     return int.from_bytes(digest[:8], "big") % 2**63
 
 
+def need_seed(seed: int) -> None:
+    """Raise UsageError unless torch can take --seed: 64 bits with the sign."""
+    if not abs(seed) < 2**63:
+        raise UsageError(f"--seed {seed}: of less than 64 bits")
+
+
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Cut a sequence into consecutive slices. A resumed run cuts the same ones, so it computes the same bits."""
     for start in range(0, len(items), size):

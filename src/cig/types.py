@@ -1,6 +1,6 @@
-"""The nouns of composed image retrieval: frozen records, with shape and meaning beside each field.
+"""The records and protocols of composed image retrieval, with shape and meaning beside each field.
 
-Nothing here reads a file or knows a model; every other room speaks in these words.
+Nothing here reads a file or loads a model.
 """
 
 from __future__ import annotations
@@ -43,26 +43,28 @@ class Query:
     relevant: Mapping[str, int] = field(default_factory=dict)  # name -> grade; empty where targets are hidden
     subset: tuple[str, ...] = ()  # CIRR: the picture set that the query was written in, reference included
     tags: tuple[str, ...] = ()  # CIRCO: semantic aspects
-    negatives: tuple[str, ...] = ()  # pictures that are known to be wrong, where the annotators say so
-    cluster: str = ""  # queries of one cluster are not independent: statistics resample them together
+    negatives: tuple[str, ...] = ()  # pictures that the annotators marked as wrong
+    cluster: str = ""  # queries of one cluster are not independent: the bootstrap resamples them together
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Queries over a gallery, and how the field measures them."""
+    """Queries over a gallery, and the measures of their rankings."""
 
     name: str  # "cirr/val"
     queries: tuple[Query, ...]
-    images: Mapping[str, Path]  # the pictures that were found; a name without an entry is missing
+    images: Mapping[str, Path]  # picture name -> file; a name without an entry is missing
     gallery: tuple[str, ...]  # names, in the order of the annotation file
     measures: tuple[str, ...]  # "recall@10", "subset_recall@1", "map@5"
-    drop_reference: bool  # CIRR: the reference never appears in its own ranking
+    drop_reference: bool  # CIRR: the reference is left out of its query's ranking
     weight: float  # the reference's share when a pseudo-target is fused in
     weight_source: str  # where that weight comes from
     part: str = ""  # FashionIQ: the category; siblings share a name
     hidden: bool = False  # targets are not public: submit, do not evaluate
     protocol: Mapping[str, str] = field(default_factory=dict)  # choices that move numbers
-    missing_list: Path | None = None  # of the official gallery, if it is not there: then gallery is what was found
+    missing_list: Path | None = (
+        None  # the official gallery's list, where it is missing: the gallery is then every picture
+    )
 
     @property
     def title(self) -> str:
@@ -71,7 +73,7 @@ class Benchmark:
 
     @property
     def missing_images(self) -> tuple[str, ...]:
-        """Names that the annotations mention and that have no picture."""
+        """Names of the gallery and of references that have no picture."""
         wanted = dict.fromkeys((*self.gallery, *(query.reference for query in self.queries)))
         return tuple(name for name in wanted if name not in self.images)
 
@@ -88,7 +90,7 @@ def check_benchmark(value: object) -> None:
 
 @dataclass(frozen=True)
 class TextStates:
-    """What a text tower makes of prompts, at the tokenizer's full context length L."""
+    """The states of a text tower for prompts, at the tokenizer's full context length L."""
 
     hidden: Tensor  # [B, L, h] before the last layer
     last: Tensor  # [B, L, h] after the last layer and the final layer norm
@@ -97,14 +99,14 @@ class TextStates:
 
 @dataclass(frozen=True)
 class ComposedEmbedding:
-    """What conditions the generator: reference and caption, composed by two text towers (CIG, section 3)."""
+    """The generator's condition: references and captions, composed by two text towers (CIG, section 3)."""
 
     ids: tuple[str, ...]
     conditioning: Tensor  # [B, L, h1] tower 1, before its last layer
     conditioning2: Tensor  # [B, L, h2] tower 2, before its last layer
     pooled2: Tensor  # [B, p2] tower 2, projected end-of-text state
     last: Tensor  # [B, L, h1] tower 1, final states; the published files call it "pooled"
-    references: tuple[Image, ...] = ()  # [B], for a generator that is shown them
+    references: tuple[Image, ...] = ()  # [B], for a generator that reads them
 
     @property
     def prompt(self) -> Tensor:
@@ -121,18 +123,18 @@ class ComposedEmbedding:
 
 @dataclass(frozen=True)
 class PseudoTarget:
-    """One imagined picture; a refused one is kept and counted, never silently absent."""
+    """One imagined picture. Refused ones are kept, too, and counted."""
 
     id: str
     image: Image
-    seed: int  # of the attempt that made it
+    seed: int  # of its attempt
     attempts: int  # pictures made for this query
     accepted: bool  # its mean pixel value exceeds the brightness threshold
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is searched."""
+    """The features that are searched."""
 
     ids: tuple[str, ...]
     features: Tensor  # [N, d] float32 unit rows
@@ -152,24 +154,24 @@ class PairBatch:
 
 
 class Pairs(Protocol):
-    """What a CLIP or a phi is trained on."""
+    """The training data of a CLIP or a phi."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Name and digest."""
+        """The data's name and digest."""
 
     def batch(self, size: int, rng: Random) -> PairBatch:
-        """`size` pairs, augmented; all that is random comes from rng."""
+        """Draw `size` augmented pairs; every random choice comes from rng."""
 
     def captions(self, count: int, rng: Random) -> list[str]:
-        """Some captions alone."""
+        """Draw captions without pictures."""
 
 
 class Scenes(Protocol):
-    """What a generator is trained on: pictures, each with views of what it shows and captions that are true of it.
+    """The training data of a generator: pictures, each with several views and captions.
 
-    A view and a caption ask for the picture, as a reference and a relative caption ask for the target: what differs
-    between view and picture is in the caption.
+    A view and its caption ask for the picture as a reference and its relative caption ask for the target: the caption
+    states the difference between the view and the picture.
     """
 
     views: int  # kinds of views that each picture has
@@ -177,46 +179,47 @@ class Scenes(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Name and digest."""
+        """The data's name and digest."""
 
     def __len__(self) -> int: ...
 
     def names(self, places: Sequence[int]) -> list[str]:
-        """What the pictures are called, for messages."""
+        """Return the pictures' names, for messages."""
 
     def pictures(self, places: Sequence[int]) -> Tensor:
-        """[B, 3, side, side] in -1..1, the same at every call."""
+        """Return the pictures [B, 3, side, side] in -1..1, the same at every call."""
 
     def framing(self, places: Sequence[int]) -> Tensor:
-        """[B, 6]: what was done to get there, which SDXL is told (Podell et al., 2023, section 2.2).
+        """Return the sizes [B, 6] that condition SDXL (Podell et al., 2023, section 2.2).
 
-        Height and width of the picture as it was, top and left of the crop in it resized, height and width drawn.
+        They are the original height and width, the crop's top and left in the resized picture, the crop's height and
+        width.
         """
 
     def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        """[B, 3, side, side], augmented and preprocessed for a CLIP; all that is random comes from rng."""
+        """Return the view [B, 3, side, side], augmented and preprocessed for a CLIP; random choices come from rng."""
 
     def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        """[B, 3, side, side] in -1..1: the view as a picture, for a generator that is shown the reference.
+        """Return the view [B, 3, side, side] in -1..1, for a generator that reads the reference.
 
-        From an rng in the same state as `seen` had, it is the same view; drawings are not augmented.
+        An rng in the state that `seen` had gives the same view; drawings are not augmented.
         """
 
     def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
-        """Captions that ask for the pictures from that view; "" says nothing."""
+        """Return captions that ask for the pictures from that view; "" where there is none."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """For every query the nearest pictures, nearest first; an empty row where a query could not run."""
+    """The nearest pictures of every query, nearest first. A query that could not run has an empty row."""
 
     queries: tuple[str, ...]  # [Q] query ids, in the benchmark's order
     ids: tuple[tuple[str, ...], ...]  # [Q][K] picture names
     scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities
-    subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's own picture set without the reference, ranked
+    subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's picture set without the reference, ranked
     target_ranks: tuple[int | None, ...] = ()  # [Q] of the annotated target, from 1; None: hidden, missing, not run
     missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it could not run
-    notes: Mapping[str, Any] = field(default_factory=dict)  # counts of what was missing or left out
+    notes: Mapping[str, Any] = field(default_factory=dict)  # counts of pictures and branches that were missing
 
     def __repr__(self) -> str:
         longest = max(map(len, self.ids), default=0)
@@ -225,16 +228,16 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Report:
-    """What is shown at the end; scores are in percent, unrounded."""
+    """Scores in percent, unrounded, with intervals and what was missing."""
 
     benchmark: str
     protocol: Mapping[str, str]
     scores: Mapping[str, Mapping[str, float]]  # part ("" where there is one) -> measure -> score
     intervals: Mapping[str, Mapping[str, tuple[float, float]]]  # the same, 95% bootstrap over queries
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]]  # part -> query id -> measure -> score
-    missing: Mapping[str, Any]  # what was missing, by kind, named
+    missing: Mapping[str, Any]  # kind -> the names of what was missing
     counts: Mapping[str, Any]  # part -> queries, gallery (None: its list is missing), and how many are present
-    changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what pseudo-targets did to ranks
+    changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of the ranks, by pseudo-targets
 
     def __repr__(self) -> str:
         scores = self.scores.get("average") or next(iter(self.scores.values()), {})
@@ -243,14 +246,14 @@ class Report:
 
 @dataclass(frozen=True)
 class SubmissionForm:
-    """A file that an evaluation server takes: {query id: names, best first}, after a header where it has one."""
+    """The form of a file for an evaluation server: {query id: names, best first}, after a header if it has one."""
 
     benchmark: str  # "cirr/test1"
     queries: int
     names: int  # a query
     metric: str | None = None
     version: str | None = None
-    subset: bool = False  # names are of the query's own picture set
+    subset: bool = False  # names are of the query's picture set
 
     @property
     def header(self) -> dict[str, str]:
@@ -265,35 +268,35 @@ class Method(Protocol):
     identity: Mapping[str, Any]  # models, their digests and licences
     uses_picture: bool  # False for text alone: a pseudo-target changes nothing
     # optional: picture_model, the part of identity that picture features depend on (by default all of it)
-    # optional: asks_for_queries = True: embed_queries is also given queries=[Query] and paths=[Path], for what no
-    #   feature tells (a pseudo-word or a caption that is kept by the picture's name)
-    # optional: look_up(paths) -> {path: feature [d]}: picture features that are known without pixels
-    # optional: no_query(paths) -> {path: why}: pictures that may be found, but of which no query can be made
-    # optional: names, the pictures that look_up knows: a gallery that needs no files
+    # optional: asks_for_queries = True: embed_queries also gets queries=[Query] and paths=[Path], for what is stored
+    #   by the picture's name (a pseudo-word, a caption)
+    # optional: look_up(paths) -> {path: feature [d]}: picture features that are stored, so need no pixels
+    # optional: no_query(paths) -> {path: why}: gallery pictures that cannot be a reference
+    # optional: names, the pictures of look_up: a gallery that needs no files
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, d] projected picture features, not normalised."""
+        """Embed pixels [B, 3, S, S] as projected picture features [B, d], not normalised."""
         ...
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Picture features [B, d] and the captions of each query -> [B, d] unit query features."""
+        """Compose picture features [B, d] and the captions of each query as unit query features [B, d]."""
         ...
 
     def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Captions alone -> [B, d] unit features, for queries whose reference is missing."""
+        """Embed captions alone as unit features [B, d], for queries whose reference is missing."""
         ...
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A term of a query's feature: a method's unit feature of some pictures, with the caption or without, at a weight.
+    """A term of a query's feature: pictures, embedded by a method with the caption or without, at a weight.
 
-    The published recipe is one: the pseudo-target, by the method that searches, with the caption.
+    The published recipe has one branch: the pseudo-target, by the method that searches, with the caption.
     """
 
     name: str  # unique in a search
     pictures: Mapping[str, tuple[Path, ...]]  # query id -> its pictures, whose unit features are averaged
-    weight: float  # 0..1; the reference gets what is left of 1
+    weight: float  # 0..1; the reference gets the rest of 1
     method: Method | None = None  # None: the one that searches. Another must have the same picture features
     caption: bool = True
 
@@ -303,12 +306,12 @@ class Branch:
 
 
 class Generator(Protocol):
-    """Imagines pictures."""
+    """A generator of pseudo-targets."""
 
-    settings: Mapping[str, Any]  # what moves pixels: size, steps, guidance, dtype
+    settings: Mapping[str, Any]  # everything that changes pixels: size, steps, guidance, dtype
     identity: Mapping[str, Any]  # models and their digests
-    # A third, `shown`, may be true: then a condition comes with the references' pictures.
+    # optional: shown = True: the generator also reads the references' pictures, which then come with the condition
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
-        """One picture for each row of the condition, from its own seed."""
+        """Draw one picture for each row of the condition, from the row's seed."""
         ...

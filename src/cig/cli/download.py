@@ -87,7 +87,7 @@ def download(
         str(name or dataset),
         dataset_path,
         asking.asked(),
-        json,
+        json=json,
         categories=categories,
         splits=splits,
         mirror=mirror,

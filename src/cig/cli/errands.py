@@ -19,12 +19,15 @@ from cig.cli.flags import (
     FindFlags,
     Flag,
     GenerateFlags,
-    ImagineFlags,
+    GeneratorName,
     Name,
     RunSearchFlags,
     computing,
+    prefixed,
 )
+from cig.config import DEFAULT_GENERATOR
 from cig.errors import IncompleteError, UsageError, at_least_1
+from cig.generators import Composing, Generation
 from cig.runtime import Compute, say
 
 
@@ -141,8 +144,9 @@ def search(
     html: Path | None = None,
     json: Path | None = None,
     search: FindFlags = FindFlags(),
-    compose: ImagineFlags = ImagineFlags(),
-    generator: GenerateFlags = GenerateFlags(),
+    compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 32,
 ) -> None:
@@ -185,7 +189,7 @@ def search(
 
     at_least_1("-k", k)
     finding = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
-    searching, composing, generation = search.asked(), compose.asked(), generator.asked()
+    searching, composing, generation = search.asked(), compose, generation
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
     lookup = open_gallery(
@@ -208,8 +212,9 @@ def plan(
     /,
     *,
     data: DataFlags = DataFlags(),
-    compose: ComposeFlags = ComposeFlags(),
-    generator: GenerateFlags = GenerateFlags(),
+    compose: ComposeFlags = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
     search: RunSearchFlags = RunSearchFlags(),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
@@ -229,8 +234,8 @@ def plan(
     text, fits = plan(
         data.asked(benchmark, "cirr"),
         computing(compute, batch_size),
-        compose.asked(),
-        generation=generator.asked(),
+        compose,
+        generation=generation,
         searching=search.asked(),
         out=out,
     )
@@ -245,8 +250,9 @@ def trial(
     *,
     queries: Path | None = None,
     generated_image_dir: Path | None = None,
-    compose: ComposeFlags = ComposeFlags(),
-    generator: GenerateFlags = GenerateFlags(),
+    compose: ComposeFlags = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
     search: RunSearchFlags = RunSearchFlags(),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
@@ -295,7 +301,7 @@ def trial(
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
     searching = replace(search.asked(), pseudo_targets=generated_image_dir)
-    trying = Trying(pictures, queries, searching, compose.asked(), generator.asked(), top)
+    trying = Trying(pictures, queries, searching, compose, generation, top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
     verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
     print("\n".join(verdict.words))

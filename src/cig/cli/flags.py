@@ -5,8 +5,8 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,14 +14,14 @@ from cyclopts import Group, Parameter
 
 from cig import config
 from cig.errors import UsageError, at_least_1
-from cig.runtime import Compute, Work
+from cig.generators import Composing, Generation
+from cig.runtime import Compute, Work, need_seed
 
 if TYPE_CHECKING:
     import torch
 
     from cig.benchmarks import Data
-    from cig.download import Asking
-    from cig.generators import Composing, Generation
+    from cig.download import FetchSettings
     from cig.pipelines.compare import Comparing
     from cig.retrieval.requests import Searching
     from cig.training.plan import Plan
@@ -39,6 +39,28 @@ COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enu
 
 ComputeFlags = Annotated[Compute, Parameter(name="*", group=COMPUTE)]
 WorkFlags = Annotated[Work, Parameter(name="*", negative="")]
+ComposeFlags = Annotated[Composing, Parameter(name="*", group=COMPOSE)]
+GenerateFlags = Annotated[Generation, Parameter(name="*", negative="", group=GENERATE)]
+GeneratorName = Annotated[
+    str,
+    Parameter(
+        group=GENERATE,
+        help="sdxl, as published; sdxl/icons, shipped, for drawings: then the defaults of these flags, and of "
+        "compose's, are that one's.",
+    ),
+]
+
+
+def prefixed(word: str, *names: str) -> Parameter:
+    """Put a word before some flags of a record, or before all: --compose-clip, where another --clip stands."""
+    return Parameter(
+        name_transform=lambda name: f"{word}-" * (not names or name in names) + name.replace("_", "-"),
+    )
+
+
+def without(*names: str) -> Parameter:
+    """Leave some fields of a record at their defaults: a verb does not take their flags."""
+    return Parameter(parse=re.compile(f"^(?!({'|'.join(names)})$)"))
 
 
 def computing(compute: Compute, batch_size: int) -> Compute:
@@ -79,90 +101,6 @@ class DataFlags:
         if self.limit is not None:
             at_least_1("--limit", self.limit)
         return Data(name, self.dataset_path, self.categories, gallery, self.queries, self.limit)
-
-
-@Parameter(name="*", group=COMPOSE)
-@dataclass(frozen=True)
-class ComposerFlags:
-    clip: str = "openai/clip-vit-large-patch14"
-    "The first composing CLIP: hub id or folder."
-    clip2: str = "Geonmo/CLIP-Giga-config-fixed"
-    "The second one, whose pooled text the generator reads."
-    phi: Path | None = None
-    "The textual-inversion network of --clip. Default: ./models/phi_best.pt."
-    phi2: Path | None = None
-    "That of --clip2. Default: ./models/phi_best_giga.pt."
-
-    def asked(self) -> Composing:
-        from cig.generators import Composing
-
-        return Composing(*vars(self).values())
-
-
-@Parameter(name="*", group=COMPOSE)
-@dataclass(frozen=True)
-class ComposeFlags(ComposerFlags):
-    preprocess_type: Preprocess = "clip"
-    "clip is the published way of this stage."
-
-
-@Parameter(name="*", group=GENERATE)
-@dataclass(frozen=True)
-class GeneratorFlags:
-    generator: str = "sdxl"
-    """sdxl, as published; sdxl/icons, shipped, for drawings: then the defaults of these flags, and of compose's, are
-    that one's."""
-    model_path: Path | None = None
-    "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
-    sdxl_repo: str = "stabilityai/stable-diffusion-xl-base-1.0"
-    "The base pipeline, for its scheduler: hub id or folder."
-    vae_repo: str = "madebyollin/sdxl-vae-fp16-fix"
-    "A VAE that is safe in fp16: hub id or folder."
-    offload: Literal["none", "model", "sequential"] = "none"
-    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
-    vae_slicing: Annotated[bool, Flag] = False
-    "Decode one picture of a batch at a time."
-    attention_slicing: Annotated[bool, Flag] = False
-    "Less memory in attention, slower."
-
-    def asked(self) -> Generation:
-        from cig.generators import Generation
-
-        values = {name.removesuffix("_scale"): own for name, own in vars(self).items() if name != "generator"}
-        return Generation(**values)
-
-
-@Parameter(name="*", group=GENERATE)
-@dataclass(frozen=True)
-class GenerateFlags(GeneratorFlags):
-    height: int = 512
-    width: int = 512
-    steps: int = 50
-    guidance_scale: float = 5.0
-    "Classifier-free guidance, away from zero embeddings."
-    image_guidance_scale: float = 1.5
-    """Guidance towards the reference, 1 or more, of a UNet that is shown it, as InstructPix2Pix's is; others have none,
-    nor is there any at --guidance-scale 1."""
-    seed: int = 1600
-    seeds: Literal["published", "per-query"] = "published"
-    "published: one seed for every query, + 1 a retry; per-query: derived from the query's id."
-    brightness_thresh: float = 10.0
-    "A picture whose mean pixel value (0..255) is not above it is made again."
-    max_retries: int = 5
-    "How often; then the query has no accepted picture, and is listed."
-    vae_tiling: Annotated[bool, Flag] = False
-    "Decode large pictures in tiles, which are blended: pixels move."
-
-    def asked(self) -> Generation:
-        for key in ("height", "width", "steps"):
-            at_least_1(f"--{key}", getattr(self, key))
-        for key in ("guidance_scale", "image_guidance_scale", "brightness_thresh"):
-            if not isfinite(getattr(self, key)):
-                raise UsageError(f"--{key.replace('_', '-')} {getattr(self, key)}: a number")
-        if self.max_retries < 0:
-            raise UsageError(f"--max-retries {self.max_retries}: 0 or more")
-        need_seed(self.seed)
-        return super().asked()
 
 
 @Parameter(name="*", group=SEARCH)
@@ -266,26 +204,6 @@ class FindFlags(ModelFlags, MethodFlags):
     def asked(self) -> Searching:
         models = {"clip": self.clip, "phi": self.phi, "preprocessing": self.preprocess_type}
         return self.searching(**models, reference_weight=self.fusion_weight, cache=self.feature_cache)
-
-
-@Parameter(name="*", group=COMPOSE)
-@dataclass(frozen=True)
-class ImagineFlags:
-    compose_clip: str = "openai/clip-vit-large-patch14"
-    "The first composing CLIP: hub id or folder."
-    compose_clip2: str = "Geonmo/CLIP-Giga-config-fixed"
-    "The second one, whose pooled text the generator reads."
-    compose_phi: Path | None = None
-    "The textual-inversion network of --compose-clip. Default: ./models/phi_best.pt."
-    compose_phi2: Path | None = None
-    "That of --compose-clip2. Default: ./models/phi_best_giga.pt."
-    compose_preprocess_type: Preprocess = "clip"
-    "clip is the published way of this stage."
-
-    def asked(self) -> Composing:
-        from cig.generators import Composing
-
-        return Composing(*vars(self).values())
 
 
 @Parameter(name="*")
@@ -451,8 +369,8 @@ class AskingFlags:
     max_pixels: int = 2**26
     "Larger pictures are refused before they are decoded."
 
-    def asked(self) -> Asking:
-        from cig.download import Asking
+    def asked(self) -> FetchSettings:
+        from cig.download import FetchSettings
         from cig.io.images import limit_pixels
 
         for key in ("per_host", "at_once", "max_mb", "max_pixels"):
@@ -460,7 +378,13 @@ class AskingFlags:
         limit_pixels(self.max_pixels)
         if self.retries < 0 or not 0 < self.patience < float("inf"):
             raise UsageError("--retries should be 0 or more, --patience more than 0 seconds")
-        return Asking(self.per_host, self.at_once, self.retries, self.patience, self.max_mb * 2**20)
+        return FetchSettings(
+            per_host=self.per_host,
+            at_once=self.at_once,
+            retries=self.retries,
+            patience=self.patience,
+            most=self.max_mb * 2**20,
+        )
 
 
 def key_value(text: str) -> tuple[str, str]:
@@ -468,11 +392,6 @@ def key_value(text: str) -> tuple[str, str]:
     if not key or not mark:
         raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
     return key, value
-
-
-def need_seed(seed: int) -> None:
-    if not abs(seed) < 2**63:
-        raise UsageError(f"--seed {seed}: of less than 64 bits")
 
 
 def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:

@@ -124,7 +124,7 @@ def _generator(arguments: Any) -> config.Setting:
     given = next((own.tokens[0].value for own in arguments if own.names[0] == GENERATOR and own.tokens), "")
     if given:
         return config.Setting(given, GENERATOR)
-    return config.value("generate", "generator") or config.Setting("sdxl", "default")
+    return config.value("generate", "generator") or config.Setting(config.DEFAULT_GENERATOR, "default")
 
 
 app.config = (_fill_in,)

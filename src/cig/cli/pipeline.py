@@ -15,6 +15,7 @@ from cig.cli.flags import (
     DataFlags,
     Flag,
     GenerateFlags,
+    GeneratorName,
     Name,
     RunSearchFlags,
     SearchFlags,
@@ -22,7 +23,9 @@ from cig.cli.flags import (
     WorkFlags,
     computing,
 )
+from cig.config import DEFAULT_GENERATOR
 from cig.errors import at_least_1
+from cig.generators import Composing, Generation
 from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
@@ -34,8 +37,8 @@ def extract(
     /,
     *,
     data: DataFlags = DataFlags(),
-    compose: ComposeFlags = ComposeFlags(),
-    generator: Annotated[str, Parameter(group=GENERATE)] = "sdxl",
+    compose: ComposeFlags = Composing(),
+    generator: Annotated[str, Parameter(group=GENERATE)] = DEFAULT_GENERATOR,
     compute: ComputeFlags = Compute(),
     work: WorkFlags = Work(),
     text_embeddings_dir: Path | None = None,
@@ -53,7 +56,7 @@ def extract(
     from cig.pipelines.extract import extract
 
     queries = data.asked(benchmark, "cirr")
-    extract(queries, computing(compute, batch_size), compose.asked(), out=text_embeddings_dir, work=work)
+    extract(queries, computing(compute, batch_size), compose, out=text_embeddings_dir, work=work)
 
 
 def generate(
@@ -61,7 +64,8 @@ def generate(
     /,
     *,
     data: DataFlags = DataFlags(),
-    generator: GenerateFlags = GenerateFlags(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
     compute: ComputeFlags = Compute(),
     work: WorkFlags = Work(),
     text_embeddings_dir: Path | None = None,
@@ -87,7 +91,7 @@ def generate(
     generate(
         data.asked(benchmark, "cirr"),
         computing(compute, batch_size),
-        generator.asked(),
+        generation,
         embeddings=text_embeddings_dir,
         out=save_path,
         work=replace(work, retry_rejected=retry_rejected),
@@ -191,8 +195,9 @@ def run(
     /,
     *,
     data: DataFlags = DataFlags(),
-    compose: ComposeFlags = ComposeFlags(),
-    generator: GenerateFlags = GenerateFlags(),
+    compose: ComposeFlags = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
     search: RunSearchFlags = RunSearchFlags(),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
@@ -236,8 +241,8 @@ def run(
     evaluation = run(
         queries,
         computing(compute, batch_size),
-        compose.asked(),
-        generation=generator.asked(),
+        compose,
+        generation=generation,
         searching=search.asked(),
         out=out,
         name=submission_name,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComposerFlags, ComputeFlags, GeneratorFlags, computing
+from cig.cli.flags import ComposeFlags, ComputeFlags, GenerateFlags, GeneratorName, computing, without
+from cig.config import DEFAULT_GENERATOR
 from cig.errors import at_least_1
+from cig.generators import Composing, Generation, Imagining
 from cig.runtime import Compute
+
+SAMPLING = (  # what moves a number, and is a cell's
+    *(field.name for field in fields(Imagining)),
+    *("height", "width", "steps", "guidance_scale", "image_guidance_scale", "vae_tiling"),
+)
 
 
 def reproduce(
@@ -20,8 +28,9 @@ def reproduce(
     generated_image_dir: Path | None = None,
     search_clip: str | None = None,
     search_phi: Path | None = None,
-    compose: ComposerFlags = ComposerFlags(),
-    generator: GeneratorFlags = GeneratorFlags(),
+    compose: Annotated[ComposeFlags, without("preprocess_type")] = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: Annotated[GenerateFlags, without(*SAMPLING)] = Generation(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 4,
     search_batch_size: int = 32,
@@ -54,7 +63,7 @@ def reproduce(
     from cig.pipelines.reproduce.run import Places
 
     at_least_1("--search-batch-size", search_batch_size)
-    models = generated_image_dir, compose.asked(), generator.asked()
+    models = generated_image_dir, compose, generation
     places = Places(
         dataset_path, search_clip, search_phi, *models, computing(compute, batch_size), search_batch_size, out
     )

@@ -67,7 +67,17 @@ def clip(
     at_least_1("--num-workers", num_workers)
     plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=0.1)
     pairs = pair_source(data, pixels_of(SIZES[size], start), out, column=column, seed=loop.seed, workers=num_workers)
-    train_clip(pairs, SIZES[size], plan, out, pairs.identity, loop.place(), start, layers, loop.tensorboard)
+    train_clip(
+        pairs,
+        SIZES[size],
+        plan,
+        out=out,
+        inputs=pairs.identity,
+        device=loop.place(),
+        start=start,
+        layers=layers,
+        tensorboard=loop.tensorboard,
+    )
 
 
 def vae(
@@ -107,7 +117,8 @@ def vae(
     _check_size(size, SIZES)
     place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
     scenes = load_scenes(data)  # not before: processes that are together look at files once
-    train_vae(scenes, SIZES[size], plan, out, scenes.identity, place, loop.tensorboard)
+    options = {"device": place, "tensorboard": loop.tensorboard}
+    train_vae(scenes, SIZES[size], plan, out=out, inputs=scenes.identity, **options)
 
 
 def generator(
@@ -220,7 +231,7 @@ def generator(
     from cig.training.objectives._diffusion import Prediction
     from cig.training.objectives._lora import Lora
     from cig.training.objectives._unet import SIZES
-    from cig.training.objectives.generator import Means, Recipe, train_generator
+    from cig.training.objectives.generator import GeneratorRecipe, MemoryOptions, StartModels, train_generator
 
     for flag, value in {
         "--limit": limit,
@@ -242,9 +253,18 @@ def generator(
     composer = load_composer(clip, clip2, phi=phi, phi2=phi2, device=place, dtype=frozen, cache_dir=cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None
     predicted: Prediction = "v_prediction" if prediction == "v" else "epsilon"
-    recipe = Recipe(predicted, condition_dropout, min_snr, adapter, show_reference)
-    parts = (scenes, composer, vae, SIZES[size], recipe, plan, out, scenes.identity, place)
-    train_generator(*parts, start, cache_dir, loop.tensorboard, Means(gradient_checkpointing, shelf, frozen))
+    train_generator(
+        scenes,
+        composer,
+        plan,
+        recipe=GeneratorRecipe(predicted, condition_dropout, min_snr, lora=adapter, shown=show_reference),
+        start=StartModels(vae, SIZES[size], start, cache_dir=cache_dir),
+        out=out,
+        inputs=scenes.identity,
+        device=place,
+        tensorboard=loop.tensorboard,
+        memory=MemoryOptions(gradient_checkpointing, shelf, frozen),
+    )
 
 
 def _check_generator(

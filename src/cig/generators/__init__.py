@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from cig import config, registry
 from cig.config import GENERATORS
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, UsageError, at_least_1, check_type
 from cig.io.files import weights_at
 from cig.io.hub import is_hub_id
-from cig.io.images import Preprocessing
-from cig.runtime import Seeds
-from cig.types import Generator
+from cig.runtime import Seeds, need_seed
+from cig.types import Generator, Preprocessing
 
 Offload = Literal["none", "model", "sequential"]
 SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -22,29 +23,24 @@ VAE_REPO = "madebyollin/sdxl-vae-fp16-fix"
 
 
 def load_generator(name: str, **options: Any) -> Generator:
-    """A generator by name, e.g. load_generator("sdxl", model_path="models/sdxl_checkpoint", device="cuda").
+    """Load a generator: load_generator("sdxl", model_path="models/sdxl_checkpoint", device="cuda").
 
-    "sdxl/icons" is shipped, and has options of its own in the place of the published ones.
+    "sdxl/icons" is shipped with the package and has its own presets.
     """
+    check_type(name, str, "name", 'a name, such as "sdxl"')
     family, _, variant = name.partition("/")
     module = registry.load("generators", family)
     if name in GENERATORS:
-        own = {key: value for key, value in sampling(name).items() if key != "seeds"}
-        options = {**own, **options}
+        presets = {key: value for key, value in GENERATORS[name].get("generate", {}).items() if key != "seeds"}
+        options = {**_load_options(presets), **options}
     elif variant:
         options["variant"] = variant
     generator: Generator = module.load(**options)
     return generator
 
 
-def sampling(name: str) -> dict[str, Any]:
-    """What a generator's own flags are set to, in the words of `load` and of options.Generation."""
-    own = GENERATORS[name].get("generate", {})
-    return {key.removesuffix("_scale"): value for key, value in own.items()}
-
-
 def need_unet(model_path: str | Path, flag: str = "--model-path") -> str:
-    """A folder with `unet/` in it, or a hub id, as from_pretrained takes it."""
+    """Return a folder with `unet/` in it, or a hub id, for from_pretrained; raises NotFoundError."""
     path, text = Path(model_path), str(model_path)
     if is_hub_id(text):
         return text
@@ -59,53 +55,119 @@ def need_unet(model_path: str | Path, flag: str = "--model-path") -> str:
 
 @dataclass(frozen=True)
 class Composing:
-    """What conditions the generator: two CLIPs, two phis."""
+    """The settings of the composer: two CLIPs and two phis, which condition the generator."""
 
     clip: str = "openai/clip-vit-large-patch14"
+    "The first composing CLIP: hub id or folder."
     clip2: str = "Geonmo/CLIP-Giga-config-fixed"
-    phi: Path | None = None  # by default the published places
+    "The second one, whose pooled text the generator reads."
+    phi: Path | None = None
+    "The textual-inversion network of the first CLIP. Default: ./models/phi_best.pt."
     phi2: Path | None = None
-    preprocessing: Preprocessing = "clip"
+    "That of the second CLIP. Default: ./models/phi_best_giga.pt."
+    preprocess_type: Preprocessing = "clip"
+    "clip is the published way of this stage."
 
     @property
     def phis(self) -> tuple[Path, Path]:
-        places = weights_at(config.path("phi_vit")), weights_at(config.path("phi_giga"))
-        return self.phi or places[0], self.phi2 or places[1]
+        published = weights_at(config.path("phi_vit")), weights_at(config.path("phi_giga"))
+        return self.phi or published[0], self.phi2 or published[1]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields under the keys that files keep."""
+        return {"preprocessing" if key == "preprocess_type" else key: value for key, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
-class Generation:
-    """The generator and how its pictures are accepted."""
+class Imagining:
+    """How pictures are tried and accepted; the defaults are the published ones."""
+
+    seed: int = 1600
+    seeds: Seeds = "published"
+    "published: one seed for every query, + 1 a retry; per-query: derived from the query's id."
+    brightness_thresh: float = 10.0
+    "A picture whose mean pixel value (0..255) is not above it is made again."
+    max_retries: int = 5
+    "How often; then the query has no accepted picture, and is listed."
+
+    def __post_init__(self) -> None:
+        _need_number("--brightness-thresh", self.brightness_thresh)
+        if self.max_retries < 0:
+            raise UsageError(f"--max-retries {self.max_retries}: 0 or more")
+        need_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Generation(Imagining):
+    """The generator, how it samples, and how its pictures are accepted."""
 
     model_path: Path | None = None
+    "A folder with unet/ in it, or a hub id. Default: ./models/sdxl_checkpoint."
     sdxl_repo: str = SDXL_REPO
+    "The base pipeline, for its scheduler: hub id or folder."
     vae_repo: str = VAE_REPO
+    "A VAE that is safe in fp16: hub id or folder."
     height: int = 512
     width: int = 512
     steps: int = 50
-    guidance: float = 5.0
-    image_guidance: float = 1.5
-    seed: int = 1600
-    seeds: Seeds = "published"
-    brightness_thresh: float = 10.0
-    max_retries: int = 5
+    guidance_scale: float = 5.0
+    "Classifier-free guidance, away from zero embeddings."
+    image_guidance_scale: float = 1.5
+    """Guidance towards the reference, 1 or more, of a UNet that is shown it, as InstructPix2Pix's is; others have none,
+    nor is there any at --guidance-scale 1."""
     offload: Offload = "none"
+    "Move weights to the GPU when they are needed: whole models, or layer by layer (slow, least memory)."
     vae_slicing: bool = False
+    "Decode one picture of a batch at a time."
     vae_tiling: bool = False
+    "Decode large pictures in tiles, which are blended: pixels move."
     attention_slicing: bool = False
+    "Less memory in attention, slower."
+
+    def __post_init__(self) -> None:
+        for flag, value in {"--height": self.height, "--width": self.width, "--steps": self.steps}.items():
+            at_least_1(flag, value)
+        _need_number("--guidance-scale", self.guidance_scale)
+        _need_number("--image-guidance-scale", self.image_guidance_scale)
+        super().__post_init__()
 
     @property
     def unet(self) -> Path:
         return self.model_path or config.path("sdxl_checkpoint")
 
-    def recorded(self) -> dict[str, Any]:
-        """Setting -> value, as files keep it; older ones have no guidance by the reference: its default is left out."""
-        values = dict(vars(self))
-        if self.image_guidance == Generation.image_guidance:
+    @property
+    def imagining(self) -> Imagining:
+        """The acceptance alone: manifests keep its fields."""
+        return Imagining(**{field.name: getattr(self, field.name) for field in fields(Imagining)})
+
+    def options(self) -> dict[str, Any]:
+        """Return what the generator's `load` takes."""
+        acceptance = vars(self.imagining)
+        options = {name: value for name, value in vars(self).items() if name not in acceptance}
+        return {**_load_options(options), "model_path": self.unet}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields under the keys that files keep.
+
+        Older files have no guidance by the reference: its default is left out.
+        """
+        values = _load_options(vars(self))
+        if self.image_guidance_scale == Generation.image_guidance_scale:
             del values["image_guidance"]
         return values
 
 
+def _need_number(flag: str, value: float) -> None:
+    if not isfinite(value):
+        raise UsageError(f"{flag} {value}: a number")
+
+
+def _load_options(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename flags to the arguments of `load`, which files keep as well: guidance_scale is guidance there."""
+    return {name.removesuffix("_scale"): value for name, value in flags.items()}
+
+
 def presets(generator: str) -> tuple[Composing, Generation]:
-    """What a generator is conditioned and sampled with, e.g. "sdxl/icons", where no flag says otherwise."""
-    return Composing(**GENERATORS[generator].get("compose", {})), Generation(**sampling(generator))
+    """Return what conditions and samples a generator, e.g. "sdxl/icons", where no flag says otherwise."""
+    tables = GENERATORS[generator]
+    return Composing(**tables.get("compose", {})), Generation(**tables.get("generate", {}))

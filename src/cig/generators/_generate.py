@@ -1,4 +1,4 @@
-"""Imagining pseudo-targets: seeds, batches, acceptance, retries, resume (CIG, stage 2)."""
+"""Imagine pseudo-targets: seeds, batches, acceptance, retries, resume (CIG, stage 2)."""
 
 from __future__ import annotations
 
@@ -9,45 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cig.generators._compose import Composed, Conditions, Shown, take
+from cig.errors import check_members, check_type
+from cig.generators import Imagining
+from cig.generators._compose import ComposedConditions, Conditions, ConditionsWithReferences, take
 from cig.io.digests import fingerprints
 from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.models.composer import Composer
-from cig.runtime import Seeds, Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
-from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query
+from cig.runtime import Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
+from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query, check_benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True)
-class Imagining:
-    """How pictures are tried and accepted; the defaults are the published ones."""
-
-    seed: int = 1600
-    seeds: Seeds = "published"
-    brightness_thresh: float = 10.0  # a picture whose mean pixel value (0..255) is not above it is made again
-    max_retries: int = 5
-
-
-@dataclass(frozen=True)
 class Imagined:
-    """What a folder of pseudo-targets holds after a run."""
+    """The outcome of `imagine`."""
 
     pictures: Mapping[str, Path]  # query id -> its accepted picture
     made: int  # queries that were done in this run
     refused: tuple[str, ...]  # queries without an accepted picture
-    foreign: tuple[str, ...]  # queries whose picture was there, without a line in the manifest
+    foreign: tuple[str, ...]  # queries whose picture has no line in the manifest
     missing: Mapping[str, str] = field(default_factory=dict)  # queries that were not tried, and why
+
+    def __repr__(self) -> str:
+        counts = f"{self.made} queries done in this run, {len(self.refused)} refused, {len(self.missing)} missing"
+        return f"<Imagined: {len(self.pictures)} pseudo-targets, {counts}>"
 
 
 def imagine(
     benchmark: Benchmark,
     composer: Composer | Conditions,
     generator: Generator,
+    *,
     out: str | Path,
     how: Imagining | None = None,
     batch_size: int = 4,
@@ -55,60 +52,65 @@ def imagine(
     retry_rejected: bool = False,
     shard: Shard | None = None,
 ) -> Imagined:
-    """One picture a query, `out/{id:05d}.png`; refused ones go to `out/rejected/`; what is done is kept.
+    """Make one picture a query, `out/{id:05d}.png`, but for those that exist; refused ones go to `out/rejected/`.
 
     Args:
         composer: what conditions the generator, a Composer or a folder of embeddings (EmbeddingFolder).
         retry_rejected: go on with the seeds after the last for queries that have no accepted picture.
-        shard: which batches of queries are done; what is returned is about these alone.
+        shard: makes and reports a share of the batches alone.
 
     Raises:
         MismatchError: the folder was made with other settings and overwrite is off.
     """
+    _check_arguments(benchmark, composer, generator, out=out, how=how)
     out, how = Path(out), how or Imagining()
-    models = fingerprints(generator.identity)
-    mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    queries = [query for batch in mine for query in batch]
-    conditions = Composed(benchmark, composer) if isinstance(composer, Composer) else composer
+    share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+    queries = [query for batch in share for query in batch]
+    conditions = ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer
     if getattr(generator, "shown", False):
-        conditions = Shown(benchmark, conditions)
-    settings = {
-        "benchmark": benchmark.title,
-        **asdict(how),
-        **generator.settings,
-        **conditions.settings,
-        "models": models,
-    }
-    possible = [query.id for query in queries if query.id not in conditions.missing]
-    manifest = Manifest(out, settings, overwrite, possible=possible)
-    believed = [query for query in queries if not overwrite or query.id in manifest.lines]
-    shelf = Shelf(out, manifest, _pictures(out, believed), retry_rejected)
-    todo = [batch for batch in mine if any(not shelf.done(own) and own.id not in conditions.missing for own in batch)]
-    conditions.prepare([query for batch in todo for query in batch])
-    made = 0
-    known = {query.id: query for query in queries}
-    with measured() as cost:
-        for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
-            for target in _try(batch, conditions, generator, how, benchmark.name, shelf):
-                shelf.keep(target, query_digest(known[target.id]), models)
-                made += 1
-    if made:
-        write_json(out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
-    refused = (query.id for query in queries if shelf.refused(query.id))
-    foreign = tuple(name for name in shelf.pictures if name not in manifest.lines)
-    lost = [query for query in queries if query.id in conditions.missing and not shelf.done(query)]
-    missing = {query.id: conditions.missing[query.id] for query in lost}
-    return Imagined(_pictures(out, queries), made, tuple(refused), foreign, missing)
+        conditions = ConditionsWithReferences(benchmark, conditions)
+    settings = {"benchmark": benchmark.title, **asdict(how), **generator.settings, **conditions.settings}
+    settings["models"] = fingerprints(generator.identity)
+    able = [[query for query in batch if query.id not in conditions.missing] for batch in share]
+    manifest = Manifest(out, settings, overwrite, possible=[query.id for batch in able for query in batch])
+    folder = OutputFolder(out, manifest, queries, retry_rejected=retry_rejected, overwrite=overwrite)
+    todo = [batch for batch, possible in zip(share, able, strict=True) if not all(map(folder.done, possible))]
+    made = _make_batches(todo, conditions, generator, how=how, benchmark=benchmark, folder=folder)
+    refused = tuple(query.id for query in queries if folder.refused(query.id))
+    foreign = tuple(name for name in folder.pictures if name not in manifest.lines)
+    lost = [query.id for query in queries if query.id in conditions.missing and not folder.done(query)]
+    missing = {name: conditions.missing[name] for name in lost}
+    return Imagined(_pictures(out, queries), made, refused, foreign=foreign, missing=missing)
 
 
-class Shelf:
-    """What the output folder holds: the manifest's lines, and the pictures that were there at the start."""
+def _check_arguments(benchmark: Any, composer: Any, generator: Any, *, out: Any, how: Any) -> None:
+    """Raise WrongTypeError that names the argument of `imagine` and what it should be."""
+    check_benchmark(benchmark)
+    if not isinstance(composer, Composer):
+        wanted = "a Composer (cig.load_composer) or a cig.EmbeddingFolder"
+        check_members(composer, ("missing", "prepare"), "composer", wanted)
+    wanted = 'a Generator, such as cig.load_generator("sdxl")'
+    check_members(generator, ("__call__", "settings", "identity"), "generator", wanted)
+    check_type(out, (str, Path), "out", "the path of a folder")
+    check_type(how, (Imagining, type(None)), "how", "a cig.Imagining")
 
-    def __init__(self, out: Path, manifest: Manifest, pictures: Mapping[str, Path], retry_rejected: bool) -> None:
-        self.out, self.manifest, self.pictures, self.retry_rejected = out, manifest, pictures, retry_rejected
+
+class OutputFolder:
+    """The state of the output folder: the manifest's lines, and the pictures of earlier runs or from elsewhere."""
+
+    # Each query's line and picture are two files, so a kill may leave one without the other. `done` decides what that
+    # means: an accepted query needs its picture, a refused one needs its line only. `keep` writes in the order that
+    # makes this safe. With --overwrite, a picture counts only if this or a stopped overwriting run has a line for it.
+
+    def __init__(
+        self, out: Path, manifest: Manifest, queries: Sequence[Query], *, retry_rejected: bool, overwrite: bool = False
+    ) -> None:
+        self.out, self.manifest, self.retry_rejected = out, manifest, retry_rejected
+        trusted = [query for query in queries if not overwrite or query.id in manifest.lines]
+        self.pictures = _pictures(out, trusted)
 
     def done(self, query: Query) -> bool:
-        if self.manifest.is_stale(query):  # its caption or reference is another now
+        if self.manifest.is_stale(query):  # its caption or reference has changed
             return False
         if self.refused(query.id):
             return not self.retry_rejected
@@ -118,20 +120,21 @@ class Shelf:
         return not self.manifest.lines.get(query, {}).get("accepted", True)
 
     def attempts(self, query: Query) -> int:
-        """Pictures made for it before this run, to be added to."""
+        """Return the number of refused pictures of earlier runs, after which --retry-rejected goes on."""
         goes_on = self.retry_rejected and self.refused(query.id) and not self.manifest.is_stale(query)
         return self.manifest.lines[query.id].get("attempts", 0) if goes_on else 0
 
-    def keep(self, target: PseudoTarget, asked: str, models: Mapping[str, Any]) -> None:
-        """In an order that a kill cannot hurt: a line that says accepted is believed only with its picture beside it,
-        one that says refused is believed as it is, so there the picture goes first."""
+    def keep(self, target: PseudoTarget, digest: str, models: Mapping[str, Any]) -> None:
+        """Write a picture and its line, in an order that survives a kill between the two."""
+        # An accepted picture's line goes first: without its picture it is not believed, and the query is done again.
+        # A refused picture's line is believed by itself, so it goes last: before it, the query counts as not done.
         name = picture_name(target.id)
         accepted, refused = self.out / name, self.out / "rejected" / name
         file = accepted if target.accepted else refused
-        line = {"id": target.id, "file": str(file.relative_to(self.out)), "query": asked, "seed": target.seed}
+        line = {"id": target.id, "file": str(file.relative_to(self.out)), "query": digest, "seed": target.seed}
         line |= {"attempts": target.attempts, "accepted": target.accepted, "models": models}
         for stem in stems_of(target.id):
-            remove(self.out / f"{stem}.png")  # one that --overwrite replaces
+            remove(self.out / f"{stem}.png")  # a picture that --overwrite replaces
         if target.accepted:
             self.manifest.add(line)
             write_png(accepted, target.image)
@@ -141,28 +144,57 @@ class Shelf:
             self.manifest.add(line)
 
 
-def _try(
-    batch: Sequence[Query], conditions: Conditions, generator: Generator, how: Imagining, benchmark: str, shelf: Shelf
-) -> list[PseudoTarget]:
-    """The whole batch is made again, finished pictures too: a picture depends, in its last bits, on its neighbours.
+def _make_batches(
+    todo: Sequence[Sequence[Query]],
+    conditions: Conditions,
+    generator: Generator,
+    *,
+    how: Imagining,
+    benchmark: Benchmark,
+    folder: OutputFolder,
+) -> int:
+    """Make the pictures of batches into the folder, and `cost.json`; return the number of queries done."""
+    made, models = 0, fingerprints(generator.identity)
+    queries = {query.id: query for batch in todo for query in batch}
+    conditions.prepare(list(queries.values()))
+    with measured() as cost:
+        for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
+            for target in _make_batch(batch, conditions, generator, how=how, benchmark=benchmark.name, folder=folder):
+                folder.keep(target, query_digest(queries[target.id]), models)
+                made += 1
+    if made:
+        write_json(folder.out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
+    return made
 
-    Retried queries alone go on from their last seed; what was done is not returned.
-    """
-    wanted = {query.id for query in batch if not shelf.done(query)}
-    retried = [query for query in batch if query.id in wanted and shelf.attempts(query)]
+
+def _make_batch(
+    batch: Sequence[Query],
+    conditions: Conditions,
+    generator: Generator,
+    *,
+    how: Imagining,
+    benchmark: str,
+    folder: OutputFolder,
+) -> list[PseudoTarget]:
+    """Make the pictures of the queries of a batch that are not done."""
+    # A picture depends, in its last bits, on its neighbours in the batch. So a batch of which some queries are done is
+    # made again as a whole, and only the rest of it is returned: a resumed run then writes the same bytes as one that
+    # was never stopped. Retried queries go on from their last seed, and therefore form a batch of their own.
+    wanted = {query.id for query in batch if not folder.done(query)}
+    retried = [query for query in batch if query.id in wanted and folder.attempts(query)]
     targets: list[PseudoTarget] = []
     for queries in ([query for query in batch if query not in retried], retried):
         composed = conditions(queries) if wanted & {query.id for query in queries} else None
-        if composed and wanted & set(composed.ids):  # for what cannot be composed its neighbours are not made again
-            starts = {query.id: shelf.attempts(query) for query in queries}
-            targets += make_pictures(composed, generator, how, benchmark, starts)
+        if composed and wanted & set(composed.ids):  # if nothing wanted can be composed, do not make its neighbours
+            starts = {query.id: folder.attempts(query) for query in queries}
+            targets += make_pictures(composed, generator, how, benchmark=benchmark, starts=starts)
     return [target for target in targets if target.id in wanted]
 
 
 def make_pictures(
-    composed: ComposedEmbedding, generator: Generator, how: Imagining, benchmark: str, starts: Mapping[str, int]
+    composed: ComposedEmbedding, generator: Generator, how: Imagining, *, benchmark: str, starts: Mapping[str, int]
 ) -> list[PseudoTarget]:
-    """One accepted picture a query, or the last refused one after max_retries more attempts.
+    """Make one accepted picture a query, or its last refused one after max_retries more attempts.
 
     Args:
         starts: query id -> attempts before this call; seeds go on from there.
@@ -174,28 +206,31 @@ def make_pictures(
             break
         names = [composed.ids[row] for row in rows]
         seeds = [seed_of(how.seeds, how.seed, benchmark, name, starts[name] + attempt) for name in names]
-        for name, seed, image in zip(names, seeds, paint(generator, take(composed, rows), seeds), strict=True):
-            bright = brightness(image) > how.brightness_thresh
-            targets[name] = PseudoTarget(name, image, seed, starts[name] + attempt + 1, bright)
+        images = generate_in_memory(generator, take(composed, rows), seeds)
+        for name, seed, image in zip(names, seeds, images, strict=True):
+            attempts, accepted = starts[name] + attempt + 1, brightness(image) > how.brightness_thresh
+            targets[name] = PseudoTarget(name, image, seed, attempts=attempts, accepted=accepted)
     return list(targets.values())
 
 
-def paint(generator: Generator, composed: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
-    """The generator's pictures; a batch that does not fit into memory is halved, and halved again."""
+def generate_in_memory(generator: Generator, composed: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
+    """Call the generator; a batch that does not fit into memory is halved, and halved again."""
     try:
         return generator(composed, seeds)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or len(seeds) == 1:
             raise
+    # Out of the except block: there, the exception would keep the failed call's tensors alive.
     half = len(seeds) // 2
     say(f"out of memory with {len(seeds)} pictures at once: going on with {len(seeds) - half}; lower --batch-size")
     free_memory()
-    parts = (range(half), range(half, len(seeds)))
-    return [image for rows in parts for image in paint(generator, take(composed, rows), [seeds[row] for row in rows])]
+    halves = (range(half), range(half, len(seeds)))
+    parts = [generate_in_memory(generator, take(composed, rows), [seeds[row] for row in rows]) for rows in halves]
+    return [image for part in parts for image in part]
 
 
 def brightness(image: Image) -> float:
-    """The mean over all pixels and channels, 0..255."""
+    """Return the mean over all pixels and channels, 0..255."""
     return float(np.asarray(image).mean())
 
 

@@ -113,7 +113,7 @@ class Source:
     def load_tower(self, weights: Weights) -> Tower:
         from cig.models.dual_encoder import load_tower
 
-        return load_tower(self.clip or weights.clip, *self.compute(), self.cache_dir)
+        return load_tower(self.clip or weights.clip, *self.compute(), cache_dir=self.cache_dir)
 
     def compute(self, on_gpu: str = "float32") -> tuple[torch.device, torch.dtype]:
         from cig.runtime import resolve_device, resolve_dtype

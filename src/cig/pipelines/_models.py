@@ -33,10 +33,12 @@ def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | 
 
     device = resolve_device(compute.device)
     dtype = resolve_dtype(compute.dtype, device)
+    phi, phi2 = composing.phis
     return load_composer_lazily(
         composing.clip,
         composing.clip2,
-        *composing.phis,
+        phi=phi,
+        phi2=phi2,
         device=device,
         dtype=dtype,
         cache_dir=compute.cache_dir,
@@ -64,10 +66,10 @@ def make_targets(
     cache: FeatureCache,
 ) -> None:
     """Composes and imagines every part into `out`; embeddings stay in memory, a batch at a time."""
-    from cig.generators._compose import Composed
+    from cig.generators._compose import ComposedConditions
 
     composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
-    sources = [Composed(part, composer, workers=compute.num_workers) for part in parts]
+    sources = [ComposedConditions(part, composer, workers=compute.num_workers) for part in parts]
     imagine_parts(parts, sources, generator, generation, out, compute, work)
 
 
@@ -88,7 +90,15 @@ def imagine_parts(
     for part, source in zip(parts, sources, strict=True):
         folder = part_folder(out, part)
         done = imagine(
-            part, source, generator, folder, how, compute.batch_size, work.overwrite, work.retry_rejected, work.share
+            part,
+            source,
+            generator,
+            out=folder,
+            how=how,
+            batch_size=compute.batch_size,
+            overwrite=work.overwrite,
+            retry_rejected=work.retry_rejected,
+            shard=work.share,
         )
         kept = len(done.pictures) + len(done.refused) - done.made
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")

@@ -24,7 +24,8 @@ from cig import registry
 from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all
 from cig.generators import Composing, Generation, need_unet
-from cig.generators.sdxl import meta_sdxl, passes, shown_reference
+from cig.generators._meta import meta_unet, meta_vae
+from cig.generators.sdxl import passes, shown_reference
 from cig.io.dataset_paths import part_folder
 from cig.io.query_files import find_by_id
 from cig.methods import split_method
@@ -53,7 +54,7 @@ class Alive(TorchDispatchMode):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        self.storages = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -64,14 +65,14 @@ class Alive(TorchDispatchMode):
 
     def _add(self, storage: Any) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.known:
-            self.known.add(key)
+        if key not in self.storages:
+            self.storages.add(key)
             self.now += size
             self.peak = max(self.peak, self.now)
             weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
-        self.known.discard(key)
+        self.storages.discard(key)
         self.now -= size
 
 
@@ -107,7 +108,7 @@ def sdxl_costs(
     With guidance a step is two passes, or three of a UNet that is shown the reference, which the VAE encodes, unless
     the guidance by it is 1.
     """
-    unet, vae = meta_sdxl(model_path, vae_repo, dtype, cache_dir)
+    unet, vae = meta_unet(model_path, dtype, cache_dir), meta_vae(vae_repo, dtype, cache_dir)
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     grid = tuple(side // 8 for side in size)  # of a picture's latents
@@ -191,7 +192,10 @@ def plan(
     todo = amounts(parts, out)
     batch, size = compute.batch_size, (generation.height, generation.width)
     pair = [clip_costs(name, dtypes[0], batch, compute.cache_dir) for name in (composing.clip, composing.clip2)]
-    places, guidance = (str(generation.unet), generation.vae_repo), (generation.guidance, generation.image_guidance)
+    places, guidance = (
+        (str(generation.unet), generation.vae_repo),
+        (generation.guidance_scale, generation.image_guidance_scale),
+    )
     sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, *guidance)
     family, variant = split_method(searching.method)
     clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
@@ -202,11 +206,11 @@ def plan(
     reached = REACHED * rate(device, dtypes[1])
     work = {
         "imagine": todo.to_imagine * (generation.steps * sdxl[0].operations + sdxl[1].operations) / batch,
-        "compose": sum(_work(own, todo.pictures, todo.to_imagine) for own in pair) / batch,
+        "compose": sum(_work(cost, todo.pictures, todo.to_imagine) for cost in pair) / batch,
         "search": _work(searcher, todo.searched, 2 * todo.queries) / batch,
     }
     free = {"disk": disk_of(out), "memory": memory_of(device)}
-    hours = ", ".join(f"{_hours(own / reached)} to {what}" for what, own in work.items())
+    hours = ", ".join(f"{_hours(operations / reached)} to {what}" for what, operations in work.items())
     lines = [
         f"imagine  {todo.to_imagine} pictures, {size[1]} x {size[0]}, {generation.steps} steps ({todo.done} are there)",
         f"search   {todo.searched} pictures, {todo.queries} queries, with and without pseudo-targets",

@@ -96,30 +96,30 @@ class Lookup:
             raise IncompleteError(f"none of the {len(names)} pictures passes --name and --where; ask for less")
         return keep
 
-    def find(self, asked: ComposedQuery) -> list[Hit]:
-        return self.finder.find(asked, self.finding.k, self.allowed, keep_reference=self.finding.keep_reference)
+    def find(self, query: ComposedQuery) -> list[Hit]:
+        return self.finder.find(query, self.finding.k, self.allowed, keep_reference=self.finding.keep_reference)
 
     @property
     def question(self) -> ComposedQuery:
-        own = self.finding
+        finding = self.finding
         return ComposedQuery(
-            images=own.images,
-            text=own.text,
-            without=own.without,
-            without_weight=own.without_weight,
+            images=finding.images,
+            text=finding.text,
+            without=finding.without,
+            without_weight=finding.without_weight,
             reference_weight=self.reference_weight,
         )
 
-    def about(self) -> dict[str, str]:
+    def description(self) -> dict[str, str]:
         """What the page says of the search."""
         gallery = self.finder.gallery
-        known = {
+        facts = {
             "gallery": f"{gallery.home}: {len(gallery.names)} pictures",
             "filters": f"{int(self.allowed.sum())} pictures pass" if not self.allowed.all() else "",
             "method": self.finder.method.name,
             "not readable": some(gallery.unreadable, 5),
         }
-        return {key: own for key, own in known.items() if own}
+        return {key: value for key, value in facts.items() if value}
 
     def notes(self) -> Iterator[str]:
         """What was missing, or not used."""
@@ -140,7 +140,7 @@ def check(finding: Finding) -> None:
             raise NotFoundError(f"--image {image} is not a file")
 
 
-def parse_line(line: str, asked: ComposedQuery) -> ComposedQuery:
+def parse_line(line: str, question: ComposedQuery) -> ComposedQuery:
     """`TEXT`, `PICTURE | TEXT` or `PICTURE | TEXT | WITHOUT`; several pictures are parted by commas."""
     words = [word.strip() for word in line.split("|")]
     if len(words) > 3:
@@ -148,8 +148,8 @@ def parse_line(line: str, asked: ComposedQuery) -> ComposedQuery:
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
     if UNPRINTABLE.search((text + without).replace("\t", " ")):
         raise UsageError(f"{line.strip()!r} is not UTF-8, or has control characters")
-    paths = tuple(Path(own.strip()) for own in images.split(",") if own.strip())
-    return replace(asked, images=paths, text=text, without=without or asked.without)
+    paths = tuple(Path(path.strip()) for path in images.split(",") if path.strip())
+    return replace(question, images=paths, text=text, without=without or question.without)
 
 
 def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuery, list[Hit], float]]:
@@ -159,8 +159,8 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuer
             continue
         started = time.monotonic()
         try:
-            asked = parse_line(line, lookup.question)
-            yield asked, lookup.find(asked), time.monotonic() - started
+            query = parse_line(line, lookup.question)
+            yield query, lookup.find(query), time.monotonic() - started
         except CigError as error:
             say(f"cig: {error}")
 
@@ -168,7 +168,9 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuer
 # A pseudo-target of one's own query
 
 
-def imagine(asked: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, place: Path) -> Path:
+def imagine(
+    question: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, cache_folder: Path
+) -> Path:
     """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
 
     Raises:
@@ -178,14 +180,14 @@ def imagine(asked: ComposedQuery, load: Callable[[], tuple[Composer, Generator]]
     from cig.generators._compose import ComposedConditions
     from cig.generators._generate import imagine as imagine_all
 
-    reference = asked.images[0]
-    query = Query(digest_of([file_digest(reference), asked.text]), "reference", (asked.text,))
+    reference = question.images[0]
+    query = Query(digest_of([file_digest(reference), question.text]), "reference", (question.text,))
     part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
     trying = how.imagining
     composer, generator = load()
     composed = ComposedConditions(part, composer)
     made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
-    folder = place / "imagined" / digest_of(jsonable(made_by))
+    folder = cache_folder / "imagined" / digest_of(jsonable(made_by))
     done = imagine_all(part, composed, generator, out=folder, how=trying, batch_size=1)
     if why := done.missing.get(query.id):
         raise PictureError(why)
@@ -203,7 +205,7 @@ class Answer:
 
     question: ComposedQuery
     hits: list[Hit]
-    about: Mapping[str, str]  # what a page says of the search
+    description: Mapping[str, str]  # what a page says of the search
 
 
 def open_gallery(
@@ -245,11 +247,11 @@ def find(
             return composer, load_sdxl(generation, lookup.compute, lookup.cache)
 
         question = replace(question, pseudo_target=imagine(question, load, generation, lookup.folder))
-    answer = Answer(question, lookup.find(question), lookup.about())
+    answer = Answer(question, lookup.find(question), lookup.description())
     if json:
-        write_json(json, to_json(question, answer.hits, answer.about))
+        write_json(json, to_json(question, answer.hits, answer.description))
     if html:
-        write_bytes(html, to_html(question, answer.hits, answer.about, lookup.cache).encode())
+        write_bytes(html, to_html(question, answer.hits, answer.description, lookup.cache).encode())
     return answer
 
 
@@ -258,31 +260,31 @@ def find(
 
 def to_text(hits: Sequence[Hit]) -> str:
     """A line a hit: rank, similarity, name; what cannot be printed in a name is escaped."""
-    return "\n".join(f"{place:3}  {hit.score:.4f}  {printable(hit.name)}" for place, hit in enumerate(hits, 1))
+    return "\n".join(f"{rank:3}  {hit.score:.4f}  {printable(hit.name)}" for rank, hit in enumerate(hits, 1))
 
 
-def to_json(asked: ComposedQuery, hits: Sequence[Hit], about: Mapping[str, Any]) -> dict[str, Any]:
+def to_json(question: ComposedQuery, hits: Sequence[Hit], description: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "images": [str(image) for image in asked.images],
-        "text": asked.text,
-        "without": asked.without,
-        "pseudo_target": str(asked.pseudo_target) if asked.pseudo_target else None,
+        "images": [str(image) for image in question.images],
+        "text": question.text,
+        "without": question.without,
+        "pseudo_target": str(question.pseudo_target) if question.pseudo_target else None,
         "hits": [{"name": hit.name, "path": str(hit.path), "score": hit.score} for hit in hits],
-        **about,
+        **description,
     }
 
 
 def to_html(
-    asked: ComposedQuery, hits: Sequence[Hit], about: Mapping[str, str], cache: FeatureCache | None = None
+    question: ComposedQuery, hits: Sequence[Hit], description: Mapping[str, str], cache: FeatureCache | None = None
 ) -> str:
     """The page; write it as UTF-8."""
-    imagined = [asked.pseudo_target] if asked.pseudo_target else []
-    shown = [*asked.images, *imagined, *(hit.path for hit in hits)]
+    imagined = [question.pseudo_target] if question.pseudo_target else []
+    shown = [*question.images, *imagined, *(hit.path for hit in hits)]
     page = template("hits.html").render(
         **inline_code("hits.js", "report.css", "hits.css"),
-        asked=asked,
+        question=question,
         hits=hits,
-        about=about,
+        description=description,
         small=thumbnails(shown, cache),
     )
     return SURROGATES.sub("\ufffd", page)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cig.errors import UsageError
 from cig.generators import Generation
-from cig.io.images import Preprocessing
+from cig.types import Preprocessing
 
 
 @dataclass(frozen=True)

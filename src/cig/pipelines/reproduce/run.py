@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,9 @@ def commands(attempt: Attempt) -> list[str]:
 
 
 def _search_flags(attempt: Attempt) -> dict[str, object]:
-    own, kind = attempt.searching, _kind(attempt)
-    models = {"method": own.method, f"{kind}clip": own.clip, f"{kind}phi": own.phi}
-    return {"dataset_path": attempt.places.dataset, **models, "generated_image_dir": own.pseudo_targets}
+    searching, kind = attempt.searching, _kind(attempt)
+    models = {"method": searching.method, f"{kind}clip": searching.clip, f"{kind}phi": searching.phi}
+    return {"dataset_path": attempt.places.dataset, **models, "generated_image_dir": searching.pseudo_targets}
 
 
 def _place_flags(attempt: Attempt) -> dict[str, object]:
@@ -150,17 +150,9 @@ def _compute_flags(attempt: Attempt) -> dict[str, object]:
     return {**_changed(replace(places.compute, batch_size=Compute.batch_size)), **changed}
 
 
-RENAMED = {
-    "preprocessing": "preprocess_type",
-    "guidance": "guidance_scale",
-    "image_guidance": "image_guidance_scale",
-}
-
-
-def _changed(asked: Composing | Generation | Compute) -> dict[str, object]:
+def _changed(record: Composing | Generation | Compute) -> dict[str, object]:
     """Flag -> value, of what is not the default."""
-    values = {own.name: getattr(asked, own.name) for own in fields(asked) if getattr(asked, own.name) != own.default}
-    return {RENAMED.get(name, name): value for name, value in values.items()}
+    return {name: value for name, value in vars(record).items() if value != getattr(type(record), name)}
 
 
 def _words(flag: str, value: object) -> list[str]:

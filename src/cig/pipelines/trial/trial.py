@@ -61,18 +61,20 @@ class Trying:
 
     def searching_in(self, out: Path) -> Searching:
         """With the places of what is made and remembered in the trial's folder."""
-        own = self.searching
-        images, cache = own.pseudo_targets or out / "pseudo_targets", own.cache or out / "features"
-        return replace(own, pseudo_targets=images, cache=cache)
+        searching = self.searching
+        images, cache = searching.pseudo_targets or out / "pseudo_targets", searching.cache or out / "features"
+        return replace(searching, pseudo_targets=images, cache=cache)
 
     def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
         """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""
-        asked = digest_of([(query.id, query.reference, query.captions) for query in queries])
+        queries_digest = digest_of([(query.id, query.reference, query.captions) for query in queries])
         tables = {"search": vars(replace(self.searching, cache=None))}
-        tables |= {"compose": vars(self.composing), "generate": self.generation.recorded()} if self.making else {}
-        own = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
+        tables |= {"compose": self.composing.settings(), "generate": self.generation.settings()} if self.making else {}
+        settings_of_tables = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
         pictures = self.pictures.resolve()
-        settings: dict[str, Any] = jsonable({"queries": asked, "pictures": pictures, "top": self.top, **own})
+        settings: dict[str, Any] = jsonable(
+            {"queries": queries_digest, "pictures": pictures, "top": self.top, **settings_of_tables}
+        )
         return settings
 
 
@@ -147,17 +149,17 @@ def _read_case(value: dict[str, Any]) -> Case:
     return Case(**{**value, **lists})
 
 
-def make(trying: Trying, found: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+def make(trying: Trying, result: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
     """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
 
     The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.
 
     Args:
-        found: a search with pseudo-targets, of one part.
+        result: a search with pseudo-targets, of one part.
         cost: as of read_cost.
     """
-    top, part = trying.top, found.parts[0]
-    fused, alone = found.rankings[0], (found.alone or found.rankings)[0]
+    top, part = trying.top, result.parts[0]
+    fused, alone = result.rankings[0], (result.alone or result.rankings)[0]
     without, same, differ = _without(fused), [], []
     for query, base, pseudo in zip(part.queries, alone.ids, fused.ids, strict=True):
         if query.id not in without and query.id not in fused.missing:
@@ -168,11 +170,11 @@ def make(trying: Trying, found: SearchResult, seed: int, cost: Mapping[str, Any]
         name=trying.pictures.resolve().name,
         seed=seed,
         asked=trying.settings(part.queries),
-        cases=tuple(_case(*own, coins.random() < 0.5) for own in differ),
+        cases=tuple(_case(*pair, coins.random() < 0.5) for pair in differ),
         same=tuple(same),
         without=without,
         missing=fused.missing,
-        searched={"recipe": f"{found.method.name}: {branches_text(found.branches)}", "provenance": found.provenance},
+        searched={"recipe": f"{result.method.name}: {branches_text(result.branches)}", "provenance": result.provenance},
         cost=cost,
     )
 
@@ -185,7 +187,7 @@ def _case(query: Query, base: tuple[str, ...], pseudo: tuple[str, ...], base_lef
 def _without(fused: Ranking) -> tuple[str, ...]:
     """Queries that lack the pictures of every branch: they were searched by their reference alone."""
     lacking: Any = fused.notes.get("branches", {})
-    return tuple(query for query in fused.queries if lacking and all(query in own for own in lacking.values()))
+    return tuple(query for query in fused.queries if lacking and all(query in queries for queries in lacking.values()))
 
 
 # Votes
@@ -195,13 +197,13 @@ class Votes:
     """What was voted, a line each on the disk; of several votes of a case the last one counts."""
 
     def __init__(self, folder: Path, trial: Trial) -> None:
-        self.path, self.known = folder / VOTES, {case.id for case in trial.cases}
+        self.path, self.case_ids = folder / VOTES, {case.id for case in trial.cases}
         self.choices: dict[str, str] = {}  # case -> choice, in the order of voting
         self.shown = False  # the page has shown the result: no vote counts after that
         self.strange = 0  # lines that a kill tore, or that are no votes of this trial
         for line in read_bytes(self.path).splitlines() if os.path.exists(self.path) else ():
             vote = _read_vote(line)
-            if vote and vote["case"] in self.known:
+            if vote and vote["case"] in self.case_ids:
                 self._count(vote)
             elif line == SHOWN.encode():
                 self.shown = True
