@@ -7,7 +7,7 @@ import torch
 
 from cig import config
 from cig.cli.main import main
-from cig.pipelines.plan import Cost, _hours, _memory, cost, disk_of, sdxl_costs
+from cig.pipelines.plan import CallCost, _hours, _memory, cost, disk_of, sdxl_costs
 
 UNET = {  # stabilityai/stable-diffusion-xl-base-1.0
     "_class_name": "UNet2DConditionModel",
@@ -39,7 +39,7 @@ def test_a_layer_by_hand():
         layer = torch.nn.Linear(3, 7)
         x = torch.empty(5, 3)
     counted = cost(layer, lambda: layer(x).relu())
-    assert counted == Cost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
+    assert counted == CallCost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
 
 
 def test_the_real_sdxl(tmp_path):
@@ -67,10 +67,10 @@ def test_the_real_sdxl(tmp_path):
 
 
 def test_memory_at_its_highest():
-    pair, sdxl = (Cost(1, 5, 0), Cost(2, 7, 0)), (Cost(100, 30, 0), Cost(10, 40, 0))
+    pair, sdxl = (CallCost(1, 5, 0), CallCost(2, 7, 0)), (CallCost(100, 30, 0), CallCost(10, 40, 0))
     assert _memory([pair, pair], sdxl, pair, "none") == 6 + 110 + 40
     assert _memory([pair, pair], sdxl, pair, "model") == 6 + 100 + 40
-    assert _memory([], (Cost(0, 0, 0), Cost(0, 0, 0)), (Cost(9, 1, 0), Cost(1, 2, 0)), "none") == 12
+    assert _memory([], (CallCost(0, 0, 0), CallCost(0, 0, 0)), (CallCost(9, 1, 0), CallCost(1, 2, 0)), "none") == 12
 
 
 def test_words_and_disk(tmp_path):

@@ -19,7 +19,7 @@ from cig.io.hub import need_model
 from cig.methods import weights_of
 from cig.pipelines.reproduce import reproduce as room
 from cig.pipelines.reproduce.published import cells, find, imagining, to_markdown
-from cig.pipelines.reproduce.run import Attempt, Places, commands
+from cig.pipelines.reproduce.run import CellRun, Places, commands
 from cig.runtime import Compute
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -160,7 +160,7 @@ def test_a_configuration_says_where_things_lie_and_moves_no_number(tmp_path, mon
     ((name, places),) = asked
     assert places.generation == Generation(model_path=Path("mine"))
     assert places.composing == Composing(clip="c")
-    searching = Attempt(find(name), places).searching
+    searching = CellRun(find(name), places).searching
     own = searching.method, searching.clip, searching.phi, searching.preprocessing
     own += searching.reference_weight, searching.branches
     assert own == ("searle-xl", None, None, None, None, ())
@@ -169,7 +169,7 @@ def test_a_configuration_says_where_things_lie_and_moves_no_number(tmp_path, mon
 
 def test_a_command_tells_what_is_not_the_default():
     own = Places(Path("d"), compute=Compute("cpu", batch_size=2), generation=Generation(offload="model"))
-    (line,) = commands(Attempt(find("fashioniq/lincir-l14+cig"), own))
+    (line,) = commands(CellRun(find("fashioniq/lincir-l14+cig"), own))
     told = "--dataset-path d --method lincir/l14 --offload model --out outputs/reproduce/fashioniq_val"
     assert line == f"cig run fashioniq/val {told} --device cpu --batch-size 2"
 

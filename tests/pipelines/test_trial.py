@@ -25,9 +25,9 @@ from browsing import BROWSER, PALE, TOO_WIDE, browser
 from calls import run
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.evaluation.significance import chance_of, sign_test
-from cig.pipelines.trial.page import MOST, Booth, Server
+from cig.pipelines.trial.page import MOST, Server, VotingPage
 from cig.pipelines.trial.result import Verdict, cost_text
-from cig.pipelines.trial.trial import LONGEST, Case, Trial, Trying, Votes, make
+from cig.pipelines.trial.trial import LONGEST, Case, Trial, TrialRequest, Votes, make
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 from cig.types import Query, Ranking
@@ -77,7 +77,7 @@ class Found:
 @pytest.fixture
 def trying(tmp_path):
     (tmp_path / "q.csv").write_text("reference,caption\na.png,is red\n")
-    return Trying(tmp_path, tmp_path / "q.csv", top=2)
+    return TrialRequest(tmp_path, tmp_path / "q.csv", top=2)
 
 
 # What is shown
@@ -271,7 +271,7 @@ def test_the_numbers_of_votes_in_the_guide_are_right():
 
 @contextmanager
 def opened(folder, own, images=None):
-    booth = Booth(own, Votes(folder, own), images or {})
+    booth = VotingPage(own, Votes(folder, own), images or {})
     with Server(booth) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -632,14 +632,16 @@ def test_two_that_make_one_trial_share_its_coin(album, tmp_path, monkeypatch):
 
     quicker, out = trial(case(1)), tmp_path / "trial"
 
-    def made(*asked):
+    def made(*asked, **options):
         quicker.write(out)
         return trial(case(1, base="right"))
 
     monkeypatch.setattr(trial_run, "_make_trial", made)
     monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda *asked: None)
     monkeypatch.setattr(Trial, "need_same", lambda *asked: None)
-    trying = Trying(album / "pictures", album / "q.csv", Searching("text", clip="icons", pseudo_targets=album / "made"))
+    trying = TrialRequest(
+        album / "pictures", album / "q.csv", Searching("text", clip="icons", pseudo_targets=album / "made")
+    )
     trial_run.trial(trying, Compute(), out)
     assert Trial.read(out) == quicker
     Votes(out, quicker).add("1", "left", 1.0)

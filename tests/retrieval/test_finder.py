@@ -20,7 +20,7 @@ from cig.io.dataset_paths import is_walked
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import limit_pixels, read_picture
 from cig.methods import load_method_lazily
-from cig.pipelines.search import Finding, Lookup, parse_line, to_html
+from cig.pipelines.search import FolderSearch, Lookup, parse_line, to_html
 from cig.retrieval.filters import Condition, Metadata, allowed
 from cig.retrieval.finder import ComposedQuery, Finder
 from cig.retrieval.index.exact import list_folder
@@ -363,7 +363,7 @@ def test_wrong_calls_are_told_before_the_gallery_is_embedded(world, shop, tmp_pa
         ({"images": (shop / "dresses/no 0.jpg",)}, "text looks at no picture"),
     ):
         with pytest.raises(UsageError, match=words):
-            Lookup(Finding(gallery=shop, **asked), Compute(device="cpu"), searching)
+            Lookup(FolderSearch(gallery=shop, **asked), Compute(device="cpu"), searching)
 
 
 def test_what_is_imagined_may_lie_where_nobody_walks(tmp_path):

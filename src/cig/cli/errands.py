@@ -185,10 +185,10 @@ def search(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    from cig.pipelines.search import Finding, answers, find, open_gallery, to_text
+    from cig.pipelines.search import FolderSearch, answers, find, open_gallery, to_text
 
     at_least_1("-k", k)
-    finding = Finding(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
+    finding = FolderSearch(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
     searching, composing, generation = search.asked(), compose, generation
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
@@ -292,7 +292,7 @@ def trial(
         Print what was voted so far, and serve no page.
     """
     from cig.pipelines.trial.run import trial, trial_folder, trial_result
-    from cig.pipelines.trial.trial import Trying
+    from cig.pipelines.trial.trial import TrialRequest
     from cig.runtime import Work
 
     if result:
@@ -301,7 +301,7 @@ def trial(
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
     searching = replace(search.asked(), pseudo_targets=generated_image_dir)
-    trying = Trying(pictures, queries, searching, compose, generation, top)
+    trying = TrialRequest(pictures, queries, searching, compose, generation, top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
     verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
     print("\n".join(verdict.words))

@@ -105,7 +105,9 @@ def compare_methods(
                 raise
             left_out[searching.method] = str(error).splitlines()[0]
     if not rows:
-        raise UsageError("no method could be run:\n  " + "\n  ".join(f"{own}: {why}" for own, why in left_out.items()))
+        raise UsageError(
+            "no method could be run:\n  " + "\n  ".join(f"{method}: {why}" for method, why in left_out.items())
+        )
     return Comparison(parts[0].name, measure, tuple(rows), left_out)
 
 
@@ -119,12 +121,12 @@ def _need_one_place_each(comparing: Comparing) -> None:
         check_form(comparing.weights or config.path("weights"))
 
 
-def _measure(part: Benchmark, asked: str | None) -> str:
+def _measure(part: Benchmark, measure: str | None) -> str:
     if part.hidden:
         raise UsageError(f"the targets of {part.name} are hidden, so nothing can be compared or swept; use val")
-    if asked and asked not in part.measures:
-        raise UsageError(f'{part.name} has no measure "{asked}".{did_you_mean(asked, part.measures)}')
-    return asked or part.measures[0]
+    if measure and measure not in part.measures:
+        raise UsageError(f'{part.name} has no measure "{measure}".{did_you_mean(measure, part.measures)}')
+    return measure or part.measures[0]
 
 
 class _Contender:
@@ -147,73 +149,77 @@ class _Contender:
         need_pictures(self.parts)
         frozen = None if comparing.sweep else comparing.weights
         self.searching = replace(searching, pseudo_targets=comparing.pseudo_targets, frozen_weights=frozen)
-        twice = [own.method for own in comparing.methods].count(searching.method) > 1
-        told = [f"{key}={own}" for key, own in searching.options.items()] if twice else []
-        self.label = " ".join([self.method.name, *told])
+        twice = [other.method for other in comparing.methods].count(searching.method) > 1
+        options = [f"{key}={value}" for key, value in searching.options.items()] if twice else []
+        self.label = " ".join([self.method.name, *options])
 
     def rows(self, left_out: dict[str, str]) -> Iterator[ComparisonRow]:
-        asked = self._able(left_out)
+        wanted_branches = self._able(left_out)
         making = Branches(
-            replace(self.searching, branches=asked), self.method, self.compute, cache=self.cache, single=self.single
+            replace(self.searching, branches=wanted_branches),
+            self.method,
+            self.compute,
+            cache=self.cache,
+            single=self.single,
         )
-        branches = [making.build(part) if asked else [] for part in self.parts]
+        branches = [making.build(part) if wanted_branches else [] for part in self.parts]
         wanted = [
             path
-            for part, own in zip(self.parts, branches, strict=True)
-            for path in wanted_pictures(part, self.method, own)
+            for part, part_branches in zip(self.parts, branches, strict=True)
+            for path in wanted_pictures(part, self.method, part_branches)
         ]
         pictures = embed_pictures(
             self.method, wanted, self.compute.batch_size, workers=self.compute.num_workers, cache=self.cache
         )
         tables = [
-            _EmbeddedPart(part, embed(part, self.method, own, pictures=pictures, cache=self.cache), pictures)
-            for part, own in zip(self.parts, branches, strict=True)
+            _EmbeddedPart(part, embed(part, self.method, part_branches, pictures=pictures, cache=self.cache), pictures)
+            for part, part_branches in zip(self.parts, branches, strict=True)
         ]
         alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
         yield ComparisonRow(self.label, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
-        for own in asked:
-            shares = self._shares(own, making, tables)
-            fused = [table.ranked({own.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
-            shown = [branch.pictures for part in branches for branch in part if branch.name == own.name]
-            spent, imagined = self._spent(own, making, cost, shown)
+        for branch in wanted_branches:
+            shares = self._shares(branch, making, tables)
+            fused = [table.ranked({branch.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
+            shown = [made.pictures for row in branches for made in row if made.name == branch.name]
+            spent, imagined = self._spent(branch, making, cost, shown)
             report = evaluate(self.parts, fused, alone)
             against = compare_rankings(self.parts, alone, fused)
-            yield ComparisonRow(self.label, own.name, *shares[0], report, against, spent, imagined)
+            yield ComparisonRow(self.label, branch.name, *shares[0], report, against, spent, imagined)
 
     def _able(self, left_out: dict[str, str]) -> tuple[Branching, ...]:
         """The branches that this method can have; the others are named."""
         able = []
-        for own in self.comparing.branches:
+        for branch in self.comparing.branches:
             try:
                 making = Branches(
-                    replace(self.searching, branches=(own,)),
+                    replace(self.searching, branches=(branch,)),
                     self.method,
                     self.compute,
                     cache=self.cache,
                     single=self.single,
                 )
-                need_folder(own, self.searching)
-                if own.method is None and not self.method.uses_picture:
-                    raise UsageError(f"{self.method.name} looks at no picture, so {own.name} changes nothing")
+                need_folder(branch, self.searching)
+                if branch.method is None and not self.method.uses_picture:
+                    raise UsageError(f"{self.method.name} looks at no picture, so {branch.name} changes nothing")
                 for part in self.parts:
                     making.build(part)
             except CigError as error:
                 if self.comparing.strict_branches and self.method.uses_picture:
                     raise
-                left_out[f"{self.method.name} + {own.name}"] = str(error).splitlines()[0]
+                left_out[f"{self.method.name} + {branch.name}"] = str(error).splitlines()[0]
             else:
-                able.append(own)
+                able.append(branch)
         return tuple(able)
 
-    def _shares(self, asked: Branching, making: Branches, tables: Sequence[_EmbeddedPart]) -> list[tuple[float, str]]:
+    def _shares(self, branch: Branching, making: Branches, tables: Sequence[_EmbeddedPart]) -> list[tuple[float, str]]:
         """The branch's weight in each part, and where it comes from; with sweep, the best one, frozen."""
         if not self.comparing.sweep:
-            return [making.weigh(asked, part) for part in self.parts]
-        scores = {f"{share:g}": self._score(asked.name, to_branch_weight(share), tables) for share in GRID}
+            return [making.weigh(branch, part) for part in self.parts]
+        scores = {f"{share:g}": self._score(branch.name, to_branch_weight(share), tables) for share in GRID}
         share, part = best(scores), self.parts[0]
         models = models_digest(self.method)
-        searched = dict.fromkeys(path for own in self.parts for path in own.images.values())
-        known = FrozenWeight(
+        searched = dict.fromkeys(path for part in self.parts for path in part.images.values())
+        frozen = FrozenWeight(
             reference=share,
             measure=self.measure,
             scores=scores,
@@ -223,45 +229,45 @@ class _Contender:
             models=models,
         )
         path = self.comparing.weights or config.path("weights")
-        freeze(path, part.name.partition("/")[0], known, method=self.method.name, branch=asked.name)
-        source = known.cite(part.name, path)
+        freeze(path, part.name.partition("/")[0], frozen, method=self.method.name, branch=branch.name)
+        source = frozen.cite(part.name, path)
         return [(round(to_branch_weight(share), 12), source)] * len(self.parts)
 
     def _score(self, name: str, weight: float, tables: Sequence[_EmbeddedPart]) -> float:
         column = self.parts[0].measures.index(self.measure)
         scored = (score_queries(table.part, table.ranked({name: weight})) for table in tables)
-        return float(np.mean([own[:, column].mean() for own in scored]))
+        return float(np.mean([scores[:, column].mean() for scores in scored]))
 
     def _cost(self, method: Method) -> Cost:
         """A query's, measured on a few that nothing is remembered of; itself remembered, where features are."""
         space = self.cache.space({"costs": 1}, "what methods cost")
-        about = {
+        costed = {
             "models": dict(method.identity),
             "method": method.name,
             "compute": self.compute.settings(),
             "device": device_name(resolve_device(self.compute.device)),
             "benchmark": self.parts[0].title,
         }
-        key = digest_of(jsonable(about))
-        known = dict(self.cache.read_bytes(space, [key]))
-        if key in known:
-            return Cost(**json.loads(known[key]))
+        key = digest_of(jsonable(costed))
+        kept = dict(self.cache.read_bytes(space, [key]))
+        if key in kept:
+            return Cost(**json.loads(kept[key]))
         cost = _measure_cost(method, self.parts[0])
         self.cache.write_bytes(space, {key: json.dumps(vars(cost)).encode()})
         return cost
 
     def _spent(
-        self, asked: Branching, making: Branches, alone: Cost, shown: Sequence[Mapping[str, Sequence[Path]]]
+        self, branch: Branching, making: Branches, alone: Cost, shown: Sequence[Mapping[str, Sequence[Path]]]
     ) -> tuple[Cost, bool]:
         """With a branch: the query once more a picture, and the imagining where its folder tells what that took."""
-        own = self._cost(making.method_of(asked))
+        again = self._cost(making.method_of(branch))
         pictures = [len(paths) for part in shown for paths in part.values()] or [1]
-        folders = [folder for part in self.parts if (folder := making.folder_of(asked, part))]
+        folders = [folder for part in self.parts if (folder := making.folder_of(branch, part))]
         costs = [cost for folder in folders if (cost := read_cost(folder))]
         queries = sum(each["queries"] for each in costs) or 1
         imagining = sum(each["seconds"] for each in costs) / queries
-        gigabytes = [each for each in (alone.gigabytes, own.gigabytes, *(c["gigabytes"] for c in costs)) if each]
-        seconds = alone.seconds + own.seconds * float(np.mean(pictures)) + imagining
+        gigabytes = [each for each in (alone.gigabytes, again.gigabytes, *(c["gigabytes"] for c in costs)) if each]
+        seconds = alone.seconds + again.seconds * float(np.mean(pictures)) + imagining
         return Cost(seconds, max(gigabytes, default=None), alone.device), len(costs) == len(folders)
 
 
@@ -286,11 +292,13 @@ def _measure_cost(method: Method, part: Benchmark) -> Cost:
     if not queries:
         return Cost()
 
-    def once(own: Sequence[Any]) -> None:
-        paths = [part.images[query.reference] for query in own]
+    def once(sample: Sequence[Any]) -> None:
+        paths = [part.images[query.reference] for query in sample]
         seen = [path if method.uses_picture else None for path in paths]
         pictures = embed_pictures(method, paths if method.uses_picture else [])
-        able = [(query, path) for query, path in zip(own, seen, strict=True) if path is None or pictures.can_ask(path)]
+        able = [
+            (query, path) for query, path in zip(sample, seen, strict=True) if path is None or pictures.can_ask(path)
+        ]
         embed_queries(
             method, [query for query, _ in able], [path for _, path in able], pictures=pictures, cache=FeatureCache()
         )

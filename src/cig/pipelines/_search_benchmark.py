@@ -179,7 +179,7 @@ def _with_licences(made_by: Mapping[str, Any]) -> dict[str, Any]:
     composed = made_by.get("compose", {})
     models = {name: composed[name] for name in ("clip", "clip2", "phi", "phi2") if name in composed}
     models |= made_by.get("models", {})
-    return {**made_by, "licences": {name: licence_of(str(own).partition("@")[0]) for name, own in models.items()}}
+    return {**made_by, "licences": {name: licence_of(str(source).partition("@")[0]) for name, source in models.items()}}
 
 
 def _shown(branches: Sequence[Branch]) -> Targets | None:
@@ -202,13 +202,13 @@ def _provenance(
 ) -> dict[str, Any]:
     from cig.methods import licensed
 
-    own = dict.fromkeys(path for part in parts for path in part.images.values())
+    paths = dict.fromkeys(path for part in parts for path in part.images.values())
     return {
         "versions": versions(),
         "commit": commit(),
         "settings": jsonable({**searching.settings(), **compute.settings(), "preprocess": vars(method.preprocess)}),
         "models": jsonable(licensed(method.identity)),
-        "picture_set": pictures.digest(own),
+        "picture_set": pictures.digest(paths),
         "counts": {"pictures": len(pictures.rows), "unreadable": len(pictures.failed)},
         "seconds": round(time.monotonic() - started, 3),
         "device": device_name(resolve_device(compute.device)),
@@ -235,7 +235,7 @@ def write_outputs(
     if outputs.rankings:
         write_json(outputs.rankings, result.names)
     if outputs.run:
-        write_run(outputs.run, result.parts, result.rankings, result.method.name)
+        write_run(outputs.run, result.parts, result.rankings, tag=result.method.name)
     if outputs.qrels:
         write_qrels(outputs.qrels, result.parts)
     write_reports(result, report, outputs.reports, cache)

@@ -36,7 +36,7 @@ def need_whole(checkups: list[Checkup]) -> None:
 def stats(data: Data, compute: Compute, *, json: Path | None = None, pictures: bool = True) -> list[Stats]:
     """Sizes, lengths, repetitions and oddities of every part, and, with pictures, near-duplicates."""
     oddities = getattr(data.module, "ODDITIES", ())
-    described = [describe_part(part, oddities, pictures, compute.num_workers) for part in data.load("val")]
+    described = [describe_part(part, oddities, pictures, workers=compute.num_workers) for part in data.load("val")]
     if json:
         write_json(json, {part.part: to_json(part) for part in described}, indent=1)
     return described

@@ -103,10 +103,10 @@ def _cells(comparison: Comparison, row: ComparisonRow, corrected: float | None) 
     memory = f"{row.cost.gigabytes:.2f}" if row.cost.gigabytes else "?"
     if not row.versus:
         return [row.method, "–", "", score, "", "", "", "", "", seconds, memory]
-    own = row.versus[comparison.measure]
-    shares = [f"{share:.1f}%" for share in own.shares]
-    difference = f"{own.difference:+.2f} [{own.interval[0]:+.2f}, {own.interval[1]:+.2f}]"
-    p = [f"{value:.4f}" for value in (own.p, corrected or 0.0)]
+    paired = row.versus[comparison.measure]
+    shares = [f"{share:.1f}%" for share in paired.shares]
+    difference = f"{paired.difference:+.2f} [{paired.interval[0]:+.2f}, {paired.interval[1]:+.2f}]"
+    p = [f"{value:.4f}" for value in (paired.p, corrected or 0.0)]
     return [row.method, row.branch, f"{row.weight:.2f}", score, difference, *p, *shares, seconds, memory]
 
 
@@ -123,7 +123,7 @@ def to_json(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str, 
                 "source": row.source,
                 "scores": row.report.scores,
                 "intervals": row.report.intervals,
-                "versus": {name: vars(own) for name, own in row.versus.items()},
+                "versus": {name: vars(paired) for name, paired in row.versus.items()},
                 "holm": corrected,
                 "cost": {**vars(row.cost), "imagining_included": row.imagined},
                 "missing": row.report.missing,

@@ -25,7 +25,7 @@ from cig.io.json_files import write_json
 from cig.io.text_table import text_table
 from cig.pipelines._models import make_targets
 from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts, write_reports
-from cig.pipelines.search import Answer, Finding, find, open_gallery
+from cig.pipelines.search import FolderSearch, SearchAnswer, find, open_gallery
 from cig.retrieval.fusion import PSEUDO_TARGET
 from cig.retrieval.requests import Branching, Searching
 from cig.runtime import Compute, Work, say
@@ -40,11 +40,11 @@ MEASURES = ("map@10", "recall@1", "recall@10")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRow:
     """A way to search."""
 
     name: str
-    about: str
+    what: str
     method: str
     branches: tuple[Branching, ...] = ()
 
@@ -54,17 +54,21 @@ def by_image(name: str, weight: float) -> Branching:
 
 
 BASELINES = (
-    Recipe("image/icons", "the reference alone", "image/icons"),
-    Recipe("text/icons", "the caption alone", "text/icons"),
-    Recipe("sum/icons", "the sum of both features", "sum/icons"),
+    DemoRow("image/icons", "the reference alone", "image/icons"),
+    DemoRow("text/icons", "the caption alone", "text/icons"),
+    DemoRow("sum/icons", "the sum of both features", "sum/icons"),
 )
 INVERSIONS = (
-    Recipe("lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"),
-    Recipe(ASKED, "the same; phi learnt from pictures", ASKED),
+    DemoRow(
+        "lincir/icons", "the caption with the reference as a pseudo-word; phi learnt from captions", "lincir/icons"
+    ),
+    DemoRow(ASKED, "the same; phi learnt from pictures", ASKED),
 )
-CONTROL = Recipe("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
-IMAGINED = Recipe("+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.65),))
-BOTH = Recipe(
+CONTROL = DemoRow("+ reference", "the same, and the reference's image", ASKED, (by_image(REFERENCE_IMAGE, 0.35),))
+IMAGINED = DemoRow(
+    "+ pseudo-target", "the same, and the pseudo-target's image", ASKED, (by_image(PSEUDO_TARGET, 0.65),)
+)
+BOTH = DemoRow(
     "+ both", "the same, and both images", ASKED, (by_image(REFERENCE_IMAGE, 0.2), by_image(PSEUDO_TARGET, 0.5))
 )
 ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/icons/experiment.py, on icons/val
@@ -74,8 +78,8 @@ ROWS = (*BASELINES, *INVERSIONS, CONTROL, IMAGINED, BOTH)  # weights: recipes/ic
 class Entry:
     """A row of the demo's table."""
 
-    row: Recipe
-    found: SearchResult
+    row: DemoRow
+    search: SearchResult
     report: Report
 
     @property
@@ -85,12 +89,12 @@ class Entry:
     @property
     def cells(self) -> list[str]:
         scores, intervals = self.report.scores[""], self.report.intervals[""]
-        told = [f"{scores[name]:.2f} [{intervals[name][0]:.2f}, {intervals[name][1]:.2f}]" for name in MEASURES]
-        return [self.row.name, *told, self.row.about]
+        cells = [f"{scores[name]:.2f} [{intervals[name][0]:.2f}, {intervals[name][1]:.2f}]" for name in MEASURES]
+        return [self.row.name, *cells, self.row.what]
 
     @property
     def json(self) -> dict[str, Any]:
-        return report.to_json(self.report, self.row.method, self.found.branches, provenance=self.found.provenance)
+        return report.to_json(self.report, self.row.method, self.search.branches, provenance=self.search.provenance)
 
 
 def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[Entry]:
@@ -108,8 +112,8 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     _imagine(parts, pictures, drawing, cache)
     entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
     imagined = entries[-2]
-    write_reports(imagined.found, imagined.report, [out / "report.html"], cache)
-    write_json(out / "scores.json", [own.json for own in entries])
+    write_reports(imagined.search, imagined.report, [out / "report.html"], cache)
+    write_json(out / "scores.json", [entry.json for entry in entries])
     say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
     return entries
@@ -129,7 +133,7 @@ def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cac
     try:
         make_targets(parts, *presets(GENERATOR), out=pictures, compute=compute, work=Work(), cache=cache)
     except MismatchError:
-        aside = next(own for n in count(1) if not (own := pictures.with_name(f"{pictures.name}-{n}")).exists())
+        aside = next(folder for n in count(1) if not (folder := pictures.with_name(f"{pictures.name}-{n}")).exists())
         with writing(aside):
             os.replace(pictures, aside)
         say(f"{pictures} were made with other settings, and are in {aside} now")
@@ -137,33 +141,33 @@ def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cac
 
 
 def _entry(
-    row: Recipe, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
+    row: DemoRow, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
 ) -> Entry:
-    asked = Searching(method=row.method, branches=row.branches, pseudo_targets=pictures if row.branches else None)
-    found = search_parts(parts, load_searcher(asked, compute, cache), asked, compute=compute, cache=cache)
-    return Entry(row, found, evaluate(parts, found.rankings))
+    searching = Searching(method=row.method, branches=row.branches, pseudo_targets=pictures if row.branches else None)
+    result = search_parts(parts, load_searcher(searching, compute, cache), searching, compute=compute, cache=cache)
+    return Entry(row, result, evaluate(parts, result.rankings))
 
 
-def _best(entries: list[Entry], rows: tuple[Recipe, ...]) -> Entry:
-    return max((own for own in entries if own.row in rows), key=lambda own: own.score)
+def _best(entries: list[Entry], rows: tuple[DemoRow, ...]) -> Entry:
+    return max((entry for entry in entries if entry.row in rows), key=lambda entry: entry.score)
 
 
 def table(entries: list[Entry]) -> list[str]:
     """A line a method: percent with 95% intervals."""
-    lines = [["method", *MEASURES, "what it searches with"], *(own.cells for own in entries)]
+    lines = [["method", *MEASURES, "what it searches with"], *(entry.cells for entry in entries)]
     return text_table(lines)
 
 
-def against(own: Entry, other: Entry) -> str:
-    found = compare_rankings(own.found.parts, other.found.rankings, own.found.rankings)[MEASURES[0]]
-    low, high = found.interval
+def against(entry: Entry, other: Entry) -> str:
+    paired = compare_rankings(entry.search.parts, other.search.rankings, entry.search.rankings)[MEASURES[0]]
+    low, high = paired.interval
     return (
-        f"{own.row.name} against {other.row.name}: {MEASURES[0]} {found.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"p = {found.p:.4f}"
+        f"{entry.row.name} against {other.row.name}: {MEASURES[0]} {paired.difference:+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"p = {paired.p:.4f}"
     )
 
 
-def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None = None) -> Answer:
+def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None = None) -> SearchAnswer:
     """One free query over the gallery of icons/val, answered as `out/query.html`, too.
 
     Args:
@@ -176,7 +180,7 @@ def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None
     picture = reference(name, part)
     say(f"{picture}: {text}")
     page, folder = out / "query.html", part.images[picture].parents[1]
-    finding = Finding(folder, (part.images[picture],), text, k=k)
+    finding = FolderSearch(folder, (part.images[picture],), text, k=k)
     method = Searching(method=ASKED, cache=out / "features")
     answer = find(open_gallery(finding, compute or Compute(batch_size=256), method), html=page)
     say(f"{page} shows them")
@@ -186,10 +190,10 @@ def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None
 def reference(name: str, part: Benchmark) -> str:
     """The gallery's picture that a name means: of that set and ink where they are said, else the first."""
     icon, _, ink = name.lower().removesuffix(".png").partition(".")
-    pictures = [own for own in part.gallery if icon in _names(own)]
-    for own in pictures:
-        if ink in ("", _ink(own)):
-            return own
+    pictures = [picture for picture in part.gallery if icon in _names(picture)]
+    for picture in pictures:
+        if ink in ("", _ink(picture)):
+            return picture
     if pictures:
         inks, example = some(map(_ink, pictures)), pictures[0].removesuffix(".png")
         raise NotFoundError(f'no "{name}" in {part.name}; {icon} is there in {inks}: --query {example}')
@@ -208,6 +212,6 @@ def _ink(picture: str) -> str:
 
 def _of_all(icon: str, part: Benchmark) -> str:
     """How many icons there are, and those with names like this one's."""
-    names, wanted = list(dict.fromkeys(_names(own)[1] for own in part.gallery)), icon.rpartition("/")[2]
-    near = difflib.get_close_matches(wanted, names, 5) or [own for own in names if wanted in own][:5]
+    names, wanted = list(dict.fromkeys(_names(picture)[1] for picture in part.gallery)), icon.rpartition("/")[2]
+    near = difflib.get_close_matches(wanted, names, 5) or [name for name in names if wanted in name][:5]
     return f"the {len(names)} of {part.name}" + (f"; there are {', '.join(near)}" if near else "")

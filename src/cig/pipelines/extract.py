@@ -36,7 +36,15 @@ def extract(
     missing: dict[str, str] = {}
     for part in parts:
         folder = part_folder(out, part)
-        done = extract_part(part, composer, folder, compute.batch_size, work.overwrite, compute.num_workers, work.share)
+        done = extract_part(
+            part,
+            composer,
+            folder,
+            batch_size=compute.batch_size,
+            overwrite=work.overwrite,
+            workers=compute.num_workers,
+            shard=work.share,
+        )
         say(f"{part.title}: {done.made} embeddings written to {folder}, {done.kept} kept")
         say_foreign(done.foreign)
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}

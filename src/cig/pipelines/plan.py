@@ -40,7 +40,7 @@ FEATURE = 5_000  # bytes a picture in the feature cache
 
 
 @dataclass(frozen=True)
-class Cost:
+class CallCost:
     """Of one call of a model."""
 
     weights: int  # bytes
@@ -76,15 +76,15 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
-def cost(model: torch.nn.Module, call: Callable[[], object]) -> Cost:
+def cost(model: torch.nn.Module, call: Callable[[], object]) -> CallCost:
     """Of a model on the meta device."""
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     with torch.no_grad(), FlopCounterMode(display=False) as counted, Alive(model) as alive:
         call()
-    return Cost(weights, alive.peak, float(counted.get_total_flops()))
+    return CallCost(weights, alive.peak, float(counted.get_total_flops()))
 
 
-def clip_costs(source: str, dtype: torch.dtype, batch: int, cache_dir: Path | None = None) -> tuple[Cost, Cost]:
+def clip_costs(source: str, dtype: torch.dtype, batch: int, cache_dir: Path | None = None) -> tuple[CallCost, CallCost]:
     """(picture tower, text tower) for a batch."""
     vision, text = meta_clip(source, dtype, cache_dir)
     size, words = vision.config.image_size, text.config.max_position_embeddings
@@ -102,7 +102,7 @@ def sdxl_costs(
     cache_dir: Path | None = None,
     guidance: float = 5.0,
     image_guidance: float = 1.5,
-) -> tuple[Cost, Cost]:
+) -> tuple[CallCost, CallCost]:
     """(one step of the UNet, the VAE's work) for a batch of pictures of size (height, width).
 
     With guidance a step is two passes, or three of a UNet that is shown the reference, which the VAE encodes, unless
@@ -199,7 +199,7 @@ def plan(
     sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, *guidance)
     family, variant = split_method(searching.method)
     clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
-    nothing = Cost(0, 0, 0.0)  # a method may have no model
+    nothing = CallCost(0, 0, 0.0)  # a method may have no model
     searcher = clip_costs(clip, dtypes[0], batch, compute.cache_dir) if clip else (nothing, nothing)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE
     memory = _memory(pair, sdxl, searcher, generation.offload)
@@ -240,7 +240,10 @@ def _done(part: Benchmark, folder: Path) -> dict[str, Path]:
 
 
 def _memory(
-    composing: Sequence[tuple[Cost, Cost]], sdxl: tuple[Cost, Cost], searcher: tuple[Cost, Cost], offload: str
+    composing: Sequence[tuple[CallCost, CallCost]],
+    sdxl: tuple[CallCost, CallCost],
+    searcher: tuple[CallCost, CallCost],
+    offload: str,
 ) -> int:
     """At its highest: while imagining, or while searching."""
     towers = [tower for pair in composing for tower in pair]
@@ -250,7 +253,7 @@ def _memory(
     return max(imagining, sum(tower.weights for tower in searcher) + max(tower.activations for tower in searcher))
 
 
-def _work(pair: tuple[Cost, Cost], pictures: int, texts: int) -> float:
+def _work(pair: tuple[CallCost, CallCost], pictures: int, texts: int) -> float:
     return pictures * pair[0].operations + texts * pair[1].operations
 
 

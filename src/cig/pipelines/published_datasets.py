@@ -1,4 +1,4 @@
-"""The published doors: torch Datasets with the keys of the CIG release, thin over the readers."""
+"""The torch datasets of the CIG release: the same names and keys, over our readers."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class _References(Dataset):
 
 
 class CIRRDataset(_References):
-    """CIRR's queries as {reference_image, relative_caption, pairid}.
+    """The queries of CIRR as {reference_image, relative_caption, pairid}.
 
     Args:
         dataset_path: CIRR's folder or its parent.
         split: train, val or test1.
-        preprocess: a transformers image processor, or any function of a PIL picture; None keeps the picture.
+        preprocess: a transformers image processor, or any function of a PIL picture; None yields the picture.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CIRRDataset(_References):
 
 
 class FashionIQDataset(_References):
-    """FashionIQ's queries, one category after the other, as {reference_image, relative_caption, pairid}.
+    """The queries of FashionIQ, category by category, as {reference_image, relative_caption, pairid}.
 
     relative_caption joins the two captions, `c1 and c2`; pairid is the position in its category's caption file.
     """
@@ -66,6 +66,7 @@ class FashionIQDataset(_References):
         dataset_path: str | Path,
         split: str = "test",
         dress_types: Sequence[str] = ("dress", "shirt", "toptee"),
+        *,
         preprocess: Callable[..., Any] | None = None,
     ) -> None:
         parts = load_benchmarks(f"fashioniq/{split}", dataset_path, categories=tuple(dress_types))
@@ -73,9 +74,9 @@ class FashionIQDataset(_References):
 
 
 class ComposedEmbedsDataset(Dataset):
-    """Composed embeddings of CIRR as {pairid, prompt_embeds [L, d1 + d2], pooled2 [d2]}, in the queries' order.
+    """The composed embeddings of CIRR as {pairid, prompt_embeds [L, d1 + d2], pooled2 [d2]}, in the queries' order.
 
-    Queries without a file are left out, as published; `missing` names them.
+    As in the release, queries without a file are left out; `missing` lists them.
     """
 
     def __init__(self, dataset_path: str | Path, text_embeddings_dir: str | Path, split: str = "val") -> None:
@@ -95,7 +96,7 @@ class ComposedEmbedsDataset(Dataset):
 
 
 def _preprocessed(image: Any, preprocess: Callable[..., Any] | None) -> Any:
-    """An image processor's answer is unpacked, as the published class does."""
+    """Apply the processor and unpack its pixel values, as the release's class does."""
     if preprocess is None:
         return image
     out = preprocess(image)

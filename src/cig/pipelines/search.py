@@ -41,7 +41,7 @@ WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # of the images' feature ag
 
 
 @dataclass(frozen=True)
-class Finding:
+class FolderSearch:
     """A search over a folder of pictures: which, and how many of them are wanted."""
 
     gallery: Path
@@ -65,7 +65,7 @@ class Finding:
 class Lookup:
     """A gallery that is open, and what is needed to ask it."""
 
-    def __init__(self, finding: Finding, compute: Compute, searching: Searching) -> None:
+    def __init__(self, finding: FolderSearch, compute: Compute, searching: Searching) -> None:
         """Raises NotFoundError or UsageError before anything is embedded."""
         check_searching(replace(searching, reference_weight=None))
         check_reference_weight(searching.reference_weight, "image")
@@ -131,7 +131,7 @@ class Lookup:
             yield f"{self.metadata.path}: {unused} rows name no picture of {gallery.home}"
 
 
-def check(finding: Finding) -> None:
+def check(finding: FolderSearch) -> None:
     """Raises UsageError for what does not go together, NotFoundError for a picture that is not there."""
     if finding.imagine and not (finding.images and finding.text):
         raise UsageError("--imagine makes a picture of --image and --text: give both")
@@ -200,7 +200,7 @@ def imagine(
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """A question and its hits, nearest first."""
 
     question: ComposedQuery
@@ -209,7 +209,7 @@ class Answer:
 
 
 def open_gallery(
-    finding: Finding,
+    finding: FolderSearch,
     compute: Compute,
     searching: Searching | None = None,
     *,
@@ -236,7 +236,7 @@ def find(
     *,
     json: Path | None = None,
     html: Path | None = None,
-) -> Answer:
+) -> SearchAnswer:
     """The nearest pictures of an open gallery to what its finding asks for; written where asked for."""
     question = lookup.question
     if lookup.finding.imagine:
@@ -247,7 +247,7 @@ def find(
             return composer, load_sdxl(generation, lookup.compute, lookup.cache)
 
         question = replace(question, pseudo_target=imagine(question, load, generation, lookup.folder))
-    answer = Answer(question, lookup.find(question), lookup.description())
+    answer = SearchAnswer(question, lookup.find(question), lookup.description())
     if json:
         write_json(json, to_json(question, answer.hits, answer.description))
     if html:

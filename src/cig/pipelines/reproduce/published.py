@@ -64,10 +64,10 @@ def imagining() -> tuple[str, ...]:
 
 def find(name: str) -> Cell:
     """Raises NotFoundError, which says what there is."""
-    known = {cell.name: cell for cell in cells()}
-    if name not in known:
-        raise NotFoundError(f'no cell "{name}".{did_you_mean(name, known)}')
-    return known[name]
+    by_name = {cell.name: cell for cell in cells()}
+    if name not in by_name:
+        raise NotFoundError(f'no cell "{name}".{did_you_mean(name, by_name)}')
+    return by_name[name]
 
 
 @cache
@@ -77,8 +77,8 @@ def _content() -> dict[str, Any]:
 
 def _cell(row: Mapping[str, Any], content: Mapping[str, Any]) -> Cell:
     source = content["sources"][row["source"]]
-    told = {"source": source["is"], "run": source["run"], "weights": tuple(row.get("weights", ()))}
-    return Cell(**{**row, **told, "open": tuple(content["open"][key] for key in row.get("open", ()))})
+    further = {"source": source["is"], "run": source["run"], "weights": tuple(row.get("weights", ()))}
+    return Cell(**{**row, **further, "open": tuple(content["open"][key] for key in row.get("open", ()))})
 
 
 # docs/reproduce.md
@@ -108,8 +108,8 @@ def _weights(cell: Cell) -> str:
 
 def _open(rows: Sequence[Cell]) -> list[str]:
     questions = dict.fromkeys(question for cell in rows for question in cell.open)
-    asked = {question: [f"`{cell.name}`" for cell in rows if question in cell.open] for question in questions}
-    return [f"- {question}: {', '.join(names)}" for question, names in asked.items()]
+    cells_of = {question: [f"`{cell.name}`" for cell in rows if question in cell.open] for question in questions}
+    return [f"- {question}: {', '.join(names)}" for question, names in cells_of.items()]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cig.evaluation.submissions import validate
 from cig.io.json_files import write_json
 from cig.pipelines.reproduce.published import Cell, cells, find
 from cig.pipelines.reproduce.requirements import Lack, lacks
-from cig.pipelines.reproduce.run import Attempt, Places, commands
+from cig.pipelines.reproduce.run import CellRun, Places, commands
 from cig.runtime import say
 
 
@@ -45,7 +45,7 @@ def reproduce(name: str, places: Places | None = None) -> Reproduction:
         NotFoundError: no such cell.
         IncompleteError: data or weights are missing, all named at once.
     """
-    attempt = Attempt(find(name), places or Places())
+    attempt = CellRun(find(name), places or Places())
     for command in commands(attempt):
         say(f"$ {command}")
     _need(attempt)
@@ -56,7 +56,7 @@ def reproduce(name: str, places: Places | None = None) -> Reproduction:
     return Reproduction(result, to_text(attempt.cell, result), complaint)
 
 
-def outcome(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, Any]:
+def outcome(attempt: CellRun, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the result file holds, of what the verb wrote."""
     cell, files = attempt.cell, record.get("submissions", [])
     return {
@@ -73,18 +73,18 @@ def outcome(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compared(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     """Expected and measured, in percent; measured is null where a server measures."""
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "expected": dict(cell.expected),
         "tolerance": cell.tolerance,
         "complete": not record["missing"],
     }
     if cell.server:
-        return {**told, "measured": None, "intervals": None, "difference": None, "within": None}
+        return {**result, "measured": None, "intervals": None, "difference": None, "within": None}
     scores, intervals = record["scores"][cell.part], record["intervals"][cell.part]
     difference = {measure: scores[measure] - value for measure, value in cell.expected.items()}
-    within = None if cell.tolerance is None else all(abs(own) <= cell.tolerance for own in difference.values())
+    within = None if cell.tolerance is None else all(abs(value) <= cell.tolerance for value in difference.values())
     return {
-        **told,
+        **result,
         "measured": {measure: scores[measure] for measure in cell.expected},
         "intervals": {measure: intervals[measure] for measure in cell.expected},
         "difference": difference,
@@ -94,8 +94,8 @@ def _compared(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problems(files: Sequence[str], dataset: Path) -> dict[str, list[str]]:
     """Submission file -> why the server would not take it; empty where it would take all."""
-    found = {name: validate(Path(name), dataset)[1] for name in files}
-    return {name: problems for name, problems in found.items() if problems}
+    problems_of = {name: validate(Path(name), dataset)[1] for name in files}
+    return {name: problems for name, problems in problems_of.items() if problems}
 
 
 # Saying
@@ -111,9 +111,9 @@ def to_text(cell: Cell, result: Mapping[str, Any]) -> str:
 def _score_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{'':14}  expected  measured                difference"]
     for measure, value in result["expected"].items():
-        (low, high), own = result["intervals"][measure], result["measured"][measure]
-        told = f"{own:6.2f} [{low:.2f}, {high:.2f}]"
-        lines.append(f"{measure:14}  {value:8.2f}  {told:22}  {result['difference'][measure]:+10.2f}")
+        (low, high), measured = result["intervals"][measure], result["measured"][measure]
+        cell = f"{measured:6.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"{measure:14}  {value:8.2f}  {cell:22}  {result['difference'][measure]:+10.2f}")
     return lines
 
 
@@ -123,14 +123,14 @@ def _server_lines(result: Mapping[str, Any]) -> list[str]:
     return [*result["submissions"], f"{taken}, which should then say: {expected}"]
 
 
-def _need(attempt: Attempt) -> None:
+def _need(attempt: CellRun) -> None:
     """Says what is partly there; raises IncompleteError for what is not, if anything."""
-    found = lacks(attempt)
-    lines = [lack.why for lack in found]
-    mend = ["To get it:", *(f"  {command}" for command in dict.fromkeys(lack.get for lack in found))]
-    if any(not lack.partly for lack in found):
+    lacking = lacks(attempt)
+    lines = [lack.why for lack in lacking]
+    mend = ["To get it:", *(f"  {command}" for command in dict.fromkeys(lack.get for lack in lacking))]
+    if any(not lack.partly for lack in lacking):
         raise IncompleteError("\n  ".join([f"{attempt.cell.name} cannot be run here:", *lines, *mend]))
-    if found:
+    if lacking:
         say("\n".join([*lines, *mend]))
 
 
@@ -140,8 +140,8 @@ def _complain(result: Mapping[str, Any], complaint: str) -> None:
         lines = [f"{path}: {some(problems, 5)}" for path, problems in result["problems"].items()]
         raise IncompleteError("\n  ".join([f"{name}: the server would not take", *lines]))
     if not result["complete"]:
-        told = complaint or "; ".join(notes(result["missing"]))
-        raise IncompleteError(f"{name} ran on less than its number stands on, and is not comparable: {told}")
+        why = complaint or "; ".join(notes(result["missing"]))
+        raise IncompleteError(f"{name} ran on less than its number stands on, and is not comparable: {why}")
     if result["within"] is False:
         hint = "other weights, another picture set, or a fault; see docs/reproduce.md"
         raise CigError(f"{name} is further than {result['tolerance']:g} from what is expected: {hint}")
@@ -149,17 +149,17 @@ def _complain(result: Mapping[str, Any], complaint: str) -> None:
 
 def listing(places: Places | None = None) -> str:
     """Every cell: what it is, what is expected, and whether it can be run here."""
-    known: dict[str, Lack | None] = {}
+    looked_at: dict[str, Lack | None] = {}
     lines = []
     for cell in cells():
-        found = lacks(Attempt(cell, places or Places()), known)
+        lacking = lacks(CellRun(cell, places or Places()), looked_at)
         lines += [f"{cell.name}  {cell.what}, on {cell.benchmark}", f"    {cell.claim} ({cell.source}; {cell.run})"]
-        lines.append(f"    {_state(found)}")
+        lines.append(f"    {_state(lacking)}")
     return "\n".join([*lines, "", "cig reproduce CELL runs one, or says what to type for what it lacks."])
 
 
-def _state(found: Sequence[Lack]) -> str:
-    absent = [lack.what for lack in found if not lack.partly]
+def _state(lacking: Sequence[Lack]) -> str:
+    absent = [lack.what for lack in lacking if not lack.partly]
     if absent:
         return f"lacks {', '.join(absent)}"
-    return "; ".join(["can be run here", *(lack.why for lack in found)])
+    return "; ".join(["can be run here", *(lack.why for lack in lacking)])

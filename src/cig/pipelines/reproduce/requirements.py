@@ -17,7 +17,7 @@ from cig.io.hub import need_model
 from cig.methods import Source, split_method, weights_of
 from cig.pipelines._models import phi_checks
 from cig.pipelines._search_benchmark import check_searching
-from cig.pipelines.reproduce.run import Attempt, Places
+from cig.pipelines.reproduce.run import CellRun, Places
 
 CLIP_FILES = (  # one of them is there where a CLIP is
     *("model.safetensors", "model.safetensors.index.json"),
@@ -40,22 +40,22 @@ class Lack:
     partly: bool = False  # some of it is there: the cell runs, on less than its number stands on
 
 
-def lacks(attempt: Attempt, known: dict[str, Lack | None] | None = None) -> list[Lack]:
-    """What a cell needs and this machine has not; `known` remembers what other cells have looked for."""
-    known = {} if known is None else known
+def lacks(attempt: CellRun, looked_at: dict[str, Lack | None] | None = None) -> list[Lack]:
+    """What a cell needs and this machine has not; `looked_at` remembers what other cells have looked for."""
+    looked_at = {} if looked_at is None else looked_at
     wanted: dict[str, tuple[Callable[[], object], str]] = {}
     for what, check, get in _needs(attempt):
         wanted.setdefault(what, (check, get))
     for what, (check, get) in wanted.items():
-        if what not in known:
-            known[what] = _look(what, check, get)
-    return [lack for what in wanted if (lack := known[what])]
+        if what not in looked_at:
+            looked_at[what] = _look(what, check, get)
+    return [lack for what in wanted if (lack := looked_at[what])]
 
 
 Need = tuple[str, Callable[[], object], str]  # what, a check that raises NotFoundError, what to type
 
 
-def _needs(attempt: Attempt) -> Iterator[Need]:
+def _needs(attempt: CellRun) -> Iterator[Need]:
     data, get = attempt.data, f"cig download {attempt.cell.family}{_flag('--dataset-path', attempt.places.dataset)}"
     yield attempt.cell.benchmark, lambda: _need_data(data), get
     yield from _needed_to_search(attempt)
@@ -63,13 +63,13 @@ def _needs(attempt: Attempt) -> Iterator[Need]:
         yield from _needed_to_imagine(attempt.places)
 
 
-def _needed_to_search(attempt: Attempt) -> Iterator[Need]:
-    own, weights = attempt.searching, weights_of(attempt.cell.method)
-    get, clip = _fetching("/".join(split_method(own.method)), attempt.places), own.clip or weights.clip
+def _needed_to_search(attempt: CellRun) -> Iterator[Need]:
+    searching, weights = attempt.searching, weights_of(attempt.cell.method)
+    get, clip = _fetching("/".join(split_method(searching.method)), attempt.places), searching.clip or weights.clip
     yield _clip(clip, attempt.places, "--search-clip", get)
     if weights.phi:
         get = f"{get} {BY_HAND}" if weights.address == config.CIG_DRIVE else get
-        yield str(own.phi or Source().models / weights.phi), lambda: check_searching(own), get
+        yield str(searching.phi or Source().models / weights.phi), lambda: check_searching(searching), get
 
 
 def _needed_to_imagine(places: Places) -> Iterator[Need]:

@@ -40,7 +40,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CellRun:
     """Cells of one benchmark share a folder: features are computed, and pseudo-targets made, once."""
 
     cell: Cell
@@ -115,7 +115,7 @@ class Attempt:
 # What a person would type
 
 
-def commands(attempt: Attempt) -> list[str]:
+def commands(attempt: CellRun) -> list[str]:
     """The command lines that an attempt stands for, where no cig.toml says otherwise."""
     flags = {**_search_flags(attempt), **_place_flags(attempt), **_compute_flags(attempt)}
     words = [word for flag, value in flags.items() if value is not None for word in _words(flag, value)]
@@ -125,13 +125,13 @@ def commands(attempt: Attempt) -> list[str]:
     return [shlex.join(["cig", *line]) for line in lines]
 
 
-def _search_flags(attempt: Attempt) -> dict[str, object]:
+def _search_flags(attempt: CellRun) -> dict[str, object]:
     searching, kind = attempt.searching, _kind(attempt)
     models = {"method": searching.method, f"{kind}clip": searching.clip, f"{kind}phi": searching.phi}
     return {"dataset_path": attempt.places.dataset, **models, "generated_image_dir": searching.pseudo_targets}
 
 
-def _place_flags(attempt: Attempt) -> dict[str, object]:
+def _place_flags(attempt: CellRun) -> dict[str, object]:
     server, places = attempt.cell.server, attempt.places
     name = {"submission_name": attempt.cell.short if server else None}
     if attempt.imagines:
@@ -140,7 +140,7 @@ def _place_flags(attempt: Attempt) -> dict[str, object]:
     return {**name, **outputs, "feature_cache": attempt.searching.cache}
 
 
-def _compute_flags(attempt: Attempt) -> dict[str, object]:
+def _compute_flags(attempt: CellRun) -> dict[str, object]:
     places = attempt.places
     one, two = places.compute.batch_size, places.search_batch
     sizes = {"batch_size": (one, IMAGINED_AT_ONCE), "search_batch_size": (two, Compute.batch_size)}
@@ -160,6 +160,6 @@ def _words(flag: str, value: object) -> list[str]:
     return [name] if value is True else [name, str(value)]
 
 
-def _kind(attempt: Attempt) -> str:
+def _kind(attempt: CellRun) -> str:
     """`run` has two CLIPs that compose, and calls the one that searches so."""
     return "search_" if attempt.imagines else ""

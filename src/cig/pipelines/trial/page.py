@@ -1,4 +1,4 @@
-"""The voting booth: a trial's page, served to this machine alone, and to whoever was given its address.
+"""The voting voting: a trial's page, served to this machine alone, and to whoever was given its address.
 
 What comes in is checked: the address's secret, the Host (a stranger's name may point here), the Origin, the size, the
 case, the choice. What goes out does not tell base from pseudo-targets until all is voted on.
@@ -40,20 +40,20 @@ HEADERS = {
 }
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
         self.status = status
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     content: str
     kind: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
 
 
-class Booth:
+class VotingPage:
     """What may be asked, and what is answered; several requests may come at once."""
 
     def __init__(self, trial: Trial, votes: Votes, images: Mapping[str, Path]) -> None:
@@ -66,34 +66,34 @@ class Booth:
         self.policy = code["policy"]
         self.page = template("trial.html").render(code, title=trial.name)
 
-    def show(self, asked: list[str]) -> Answer:
+    def show(self, path: list[str]) -> HttpAnswer:
         """The page, where the voting stands, a case by its id, and at the end the result."""
-        match asked:
+        match path:
             case [""]:
-                return Answer(self.page, "text/html")
+                return HttpAnswer(self.page, "text/html")
             case ["state"]:
-                return Answer(json.dumps(self._state()))
+                return HttpAnswer(json.dumps(self._state()))
             case ["case", name] if name in self.cases:
-                return Answer(json.dumps(self._case(name)))
+                return HttpAnswer(json.dumps(self._case(name)))
             case ["result"]:
-                return Answer(json.dumps(self._result()))
-        raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
+                return HttpAnswer(json.dumps(self._result()))
+        raise RequestRefused(HTTPStatus.NOT_FOUND, "there is no such page")
 
-    def take(self, asked: list[str], body: bytes) -> Answer:
+    def take(self, path: list[str], body: bytes) -> HttpAnswer:
         """A vote."""
-        if asked != ["vote"]:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing to send to here")
+        if path != ["vote"]:
+            raise RequestRefused(HTTPStatus.NOT_FOUND, "there is nothing to send to here")
         try:
             vote = checked_vote(json.loads(body))
         except (ValueError, RecursionError) as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"no vote: {error}") from error
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, f"no vote: {error}") from error
         if vote["case"] not in self.cases:
-            raise Refused(HTTPStatus.BAD_REQUEST, "no vote: there is no such case")
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "no vote: there is no such case")
         with self.lock:
             if self.votes.shown:
-                raise Refused(HTTPStatus.CONFLICT, "the result was shown; votes are closed")
+                raise RequestRefused(HTTPStatus.CONFLICT, "the result was shown; votes are closed")
             self.votes.add(vote["case"], vote["choice"], vote["seconds"])
-        return Answer("{}")
+        return HttpAnswer("{}")
 
     def _state(self) -> dict[str, Any]:
         with self.lock:
@@ -116,7 +116,7 @@ class Booth:
         with self.lock:
             verdict = Verdict.of(self.trial, self.votes)
             if verdict.not_voted:
-                raise Refused(HTTPStatus.CONFLICT, f"{verdict.not_voted} cases are not voted on")
+                raise RequestRefused(HTTPStatus.CONFLICT, f"{verdict.not_voted} cases are not voted on")
             self.votes.close()
         return {"words": verdict.words}
 
@@ -126,9 +126,9 @@ class Server(ThreadingTCPServer):
 
     allow_reuse_address = daemon_threads = True
 
-    def __init__(self, booth: Booth, port: int = 0) -> None:
+    def __init__(self, voting: VotingPage, port: int = 0) -> None:
         """port: 0 takes any that is free. Raises UsageError for one that cannot be had."""
-        self.booth = booth
+        self.voting = voting
         try:
             super().__init__(("127.0.0.1", port), _Request)
         except (OSError, OverflowError) as error:
@@ -136,7 +136,7 @@ class Server(ThreadingTCPServer):
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{self.booth.secret}/"
+        return f"http://127.0.0.1:{self.server_address[1]}/{self.voting.secret}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no error."""
@@ -149,45 +149,45 @@ class _Request(BaseHTTPRequestHandler):
     server_version, sys_version, timeout = "cig", "", PATIENCE
 
     def do_GET(self) -> None:
-        self._answer(self.server.booth.show)
+        self._answer(self.server.voting.show)
 
     def do_POST(self) -> None:
-        self._answer(lambda asked: self.server.booth.take(asked, self._body()))
+        self._answer(lambda path: self.server.voting.take(path, self._body()))
 
-    def _answer(self, act: Callable[[list[str]], Answer]) -> None:
+    def _answer(self, act: Callable[[list[str]], HttpAnswer]) -> None:
         try:
             self._send(act(self._asked()))
-        except Refused as refusal:
-            self._send(Answer(str(refusal), "text/plain", refusal.status))
+        except RequestRefused as refusal:
+            self._send(HttpAnswer(str(refusal), "text/plain", refusal.status))
         except OutputError as error:  # a full disk: the page says so, and the vote does not count
-            self._send(Answer(str(error), "text/plain", HTTPStatus.INSUFFICIENT_STORAGE))
+            self._send(HttpAnswer(str(error), "text/plain", HTTPStatus.INSUFFICIENT_STORAGE))
 
     def _asked(self) -> list[str]:
         """The path behind the secret."""
         if not HOST.fullmatch(self.headers.get("Host", "")):
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
+            raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
         first, _, rest = self.path.partition("/")
-        secret, *asked = rest.split("/")
-        if first or not secrets.compare_digest(secret.encode(errors="replace"), self.server.booth.secret.encode()):
-            raise Refused(HTTPStatus.NOT_FOUND, "the address lacks its secret; copy it whole from the terminal")
-        return asked
+        secret, *path = rest.split("/")
+        if first or not secrets.compare_digest(secret.encode(errors="replace"), self.server.voting.secret.encode()):
+            raise RequestRefused(HTTPStatus.NOT_FOUND, "the address lacks its secret; copy it whole from the terminal")
+        return path
 
     def _body(self) -> bytes:
         """Of a request from our own page."""
         if self.headers.get("Origin") != f"http://{self.headers['Host']}":
-            raise Refused(HTTPStatus.FORBIDDEN, "votes come from the page itself")
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "votes come from the page itself")
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "how long is it?")
+            raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "how long is it?")
         if len(length) > len(str(MOST)) or int(length) > MOST:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a vote has at most {MOST} bytes")
+            raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a vote has at most {MOST} bytes")
         return self.rfile.read(int(length))
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: HttpAnswer) -> None:
         content = answer.content.encode(errors="replace")
         self.send_response(answer.status)
-        own = {"Content-Type": f"{answer.kind}; charset=utf-8", "Content-Length": str(len(content))}
-        for name, value in {**HEADERS, **own, "Content-Security-Policy": self.server.booth.policy}.items():
+        content_headers = {"Content-Type": f"{answer.kind}; charset=utf-8", "Content-Length": str(len(content))}
+        for name, value in {**HEADERS, **content_headers, "Content-Security-Policy": self.server.voting.policy}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
@@ -196,11 +196,11 @@ class _Request(BaseHTTPRequestHandler):
         """Nothing: addresses have the secret in them."""
 
 
-def serve(booth: Booth, port: int = 0, browse: bool = False) -> None:
+def serve(voting: VotingPage, port: int = 0, browse: bool = False) -> None:
     """Says the address, and serves until Ctrl-C, which is its normal end."""
-    with Server(booth, port) as server, contextlib.suppress(KeyboardInterrupt):
+    with Server(voting, port) as server, contextlib.suppress(KeyboardInterrupt):
         say(f"vote at {server.address} (on this machine alone; Ctrl-C ends it and prints the result)")
         if browse:
             webbrowser.open(server.address)
         server.serve_forever()
-    booth.lock.acquire()  # a vote that is being written is written whole; none comes after it
+    voting.lock.acquire()  # a vote that is being written is written whole; none comes after it

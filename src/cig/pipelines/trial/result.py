@@ -80,8 +80,8 @@ class Verdict:
             return "no query was decided: no evidence either way"
         more, name = max((self.pseudo, "pseudo-targets"), (self.base, "base"))
         many = "query" if self.decided == 1 else "queries"
-        found = f"evidence that {name} did better" if self.p < ALPHA else "no evidence either way"
-        return f"{more} of {self.decided} decided {many} preferred {name}, p = {self.p:.2g}: {found}"
+        verdict = f"evidence that {name} did better" if self.p < ALPHA else "no evidence either way"
+        return f"{more} of {self.decided} decided {many} preferred {name}, p = {self.p:.2g}: {verdict}"
 
     def _share(self) -> str:
         low, high = self.interval
@@ -89,11 +89,11 @@ class Verdict:
         return f"share preferring pseudo-targets: {share}, 95% interval {low:.2f} to {high:.2f}"
 
     def _not_shown(self) -> list[str]:
-        own = self.trial
+        trial = self.trial
         kinds = (
-            ("have the same list on both sides (ties)", own.same),
-            ("have no pseudo-target", own.without),
-            ("could not run", own.missing),
+            ("have the same list on both sides (ties)", trial.same),
+            ("have no pseudo-target", trial.without),
+            ("could not run", trial.missing),
         )
         return [f"not shown: {len(ids)} that {what} ({some(ids)})" for what, ids in kinds if ids]
 

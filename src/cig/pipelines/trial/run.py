@@ -15,15 +15,15 @@ from cig.io.json_files import write_json
 from cig.io.manifest import read_cost
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
-from cig.pipelines.trial.page import Booth, serve
+from cig.pipelines.trial.page import VotingPage, serve
 from cig.pipelines.trial.result import Verdict
-from cig.pipelines.trial.trial import FILE, VOTES, Trial, Trying, Votes, make
+from cig.pipelines.trial.trial import FILE, VOTES, Trial, TrialRequest, Votes, make
 from cig.runtime import Compute, Work, free_memory, say
 from cig.types import Benchmark
 
 
 def trial(
-    trying: Trying,
+    trying: TrialRequest,
     compute: Compute,
     out: Path | None = None,
     *,
@@ -46,14 +46,14 @@ def trial(
     if fresh and os.path.exists(out / VOTES):
         raise MismatchError(f"{out / VOTES} is of a trial that is gone: its sides are not known; move it away")
     (part,) = need_all(lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, out) if fresh else [])
-    made = _make_trial(trying, part, compute, out, search_batch, work or Work()) if fresh else None
+    made = _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work()) if fresh else None
     if made and not os.path.exists(out / FILE):  # else another process was quicker, and has its own coin
         made.write(out)
     made = Trial.read(out)
     made.need_same(trying.settings(part.queries), out)
     say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
     if made.cases:
-        serve(Booth(made, Votes(out, made), part.images), port, browse)
+        serve(VotingPage(made, Votes(out, made), part.images), port, browse)
     return trial_result(out)
 
 
@@ -77,14 +77,16 @@ def trial_result(out: Path) -> Verdict:
     return verdict
 
 
-def _trial_checks(trying: Trying, out: Path) -> list:
+def _trial_checks(trying: TrialRequest, out: Path) -> list:
     searching = [lambda: check_searching(trying.searching_in(out))]
     if not trying.making:
         return searching
     return [*searching, *phi_checks(trying.composing), lambda: need_unet(trying.generation.unet)]
 
 
-def _make_trial(trying: Trying, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work) -> Trial:
+def _make_trial(
+    trying: TrialRequest, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work
+) -> Trial:
     """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
     need_pictures([part])
     need_pictures([part], references=True)

@@ -41,7 +41,7 @@ LONGEST = 86_400.0  # seconds a vote, so that a page left open over night is no 
 
 
 @dataclass(frozen=True)
-class Trying:
+class TrialRequest:
     """What a trial is asked for."""
 
     pictures: Path  # a folder, as the benchmark of that name takes it
@@ -96,7 +96,7 @@ class Trial:
 
     name: str
     seed: int  # of the sides and of the order
-    asked: Mapping[str, Any]  # what it was made of; a rerun that asks for something else is refused
+    settings: Mapping[str, Any]  # what it was made of, "asked" in the file; a rerun with other settings is refused
     cases: tuple[Case, ...]  # in the order in which they are shown
     same: tuple[str, ...]  # queries whose two lists are one: ties that nobody needs to see
     without: tuple[str, ...]  # queries that have no pseudo-target
@@ -105,7 +105,8 @@ class Trial:
     cost: Mapping[str, Any] | None  # what imagining took: queries, seconds, gigabytes, device; None: not known
 
     def write(self, folder: Path) -> None:
-        write_json(folder / FILE, asdict(self), indent=1)
+        content = {"asked" if key == "settings" else key: value for key, value in asdict(self).items()}
+        write_json(folder / FILE, content, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Trial:
@@ -118,18 +119,19 @@ class Trial:
             need_kinds(value, KINDS)
             need_kinds(value["cost"] or NO_COST, COST_KINDS)
             lists = {key: tuple(map(str, value[key])) for key in ("same", "without")}
-            return cls(**{**value, **lists, "cases": tuple(map(_read_case, value["cases"]))})
+            cases, settings = tuple(map(_read_case, value["cases"])), value.pop("asked")
+            return cls(**{**value, **lists, "cases": cases, "settings": settings})
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path} is no trial of this version ({error}); choose another folder with --out"
             ) from error
 
-    def need_same(self, asked: Mapping[str, Any], folder: Path) -> None:
-        """Raises MismatchError, naming what differs, if something else is asked for than this was made of."""
+    def need_same(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """Raise MismatchError, naming what differs, if this trial was made with other settings."""
         differ = [
-            f"{key}: {self.asked.get(key)!r} there, {asked.get(key)!r} now"
-            for key in sorted({*self.asked, *asked})
-            if self.asked.get(key) != asked.get(key)
+            f"{key}: {self.settings.get(key)!r} there, {settings.get(key)!r} now"
+            for key in sorted({*self.settings, *settings})
+            if self.settings.get(key) != settings.get(key)
         ]
         if differ:
             raise MismatchError(f"{folder} holds a trial of something else ({some(differ)}); choose another --out")
@@ -149,7 +151,7 @@ def _read_case(value: dict[str, Any]) -> Case:
     return Case(**{**value, **lists})
 
 
-def make(trying: Trying, result: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+def make(trying: TrialRequest, result: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
     """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
 
     The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.
@@ -169,7 +171,7 @@ def make(trying: Trying, result: SearchResult, seed: int, cost: Mapping[str, Any
     return Trial(
         name=trying.pictures.resolve().name,
         seed=seed,
-        asked=trying.settings(part.queries),
+        settings=trying.settings(part.queries),
         cases=tuple(_case(*pair, coins.random() < 0.5) for pair in differ),
         same=tuple(same),
         without=without,
