@@ -1,6 +1,6 @@
 """Benchmarks, one file each: `SPLITS` (name -> the release's name), `load(root, split, **options)` -> parts.
 
-To add one, add a file (or name a module of your own: `my_package.my_benchmark/val`); the contract tests find it.
+To add one, add a file (the contract tests run on it), or name a module of yours: `my_package.my_benchmark/val`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from cig import config, registry
-from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
+from cig.errors import InputError, NotFoundError, UsageError, at_least_1, check_type, did_you_mean
 from cig.io.files import UNPRINTABLE
 from cig.io.json_files import locate_entry, read_entries
 from cig.io.query_files import picture_name
@@ -25,10 +27,10 @@ ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 def split_name(name: str, default: str) -> tuple[str, str]:
-    """("cirr", "test1") from "cirr/test"; a name without a split takes the default.
+    """Parse ("cirr", "test1") from "cirr/test"; a name without a split takes the default.
 
     Raises:
-        NotFoundError: no such benchmark or split; the message lists what there is.
+        NotFoundError: no such benchmark or split; the message lists those that exist.
     """
     family, _, split = name.partition("/")
     splits = registry.load("benchmarks", family).SPLITS
@@ -38,13 +40,15 @@ def split_name(name: str, default: str) -> tuple[str, str]:
 
 
 def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -> tuple[Benchmark, ...]:
-    """All parts of a benchmark: one for most, one per category for FashionIQ.
+    """Load all parts of a benchmark: one for most, one per category for FashionIQ.
 
     Args:
         name: "cirr/val", or a dotted module of your own with a split.
-        root: the dataset's folder or its parent; by default the published place, or cig.toml's.
-        options: what the benchmark takes, e.g. FashionIQ's categories and gallery.
+        root: the dataset's folder or its parent; by default the published path, or cig.toml's.
+        options: those of the benchmark, e.g. FashionIQ's categories and gallery.
     """
+    check_type(name, str, "name", 'a name, such as "cirr/val"')
+    check_type(root, (str, Path, NoneType), "root", "the path of a folder")
     family, split = split_name(name, "val")
     load = registry.load("benchmarks", family).load
     takes = set(inspect.signature(load).parameters) - {"root", "split"}
@@ -56,7 +60,7 @@ def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -
 
 
 def load_benchmark(name: str, root: str | Path | None = None, **options: Any) -> Benchmark:
-    """A benchmark of one part.
+    """Load a benchmark of one part.
 
     Raises:
         UsageError: it has several; name one (FashionIQ: categories=["dress"]) or use load_benchmarks.
@@ -69,7 +73,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
 
 
 def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str, Any]], Query]) -> tuple[Query, ...]:
-    """The queries of an annotation file, from its entries; what make refuses is told with file, line and entry."""
+    """Make the queries of an annotation file from its entries; errors of `make` get the file, line and entry."""
     queries = []
     for position, entry in enumerate(read_entries(path, keys)):
         try:
@@ -82,20 +86,21 @@ def read_queries(path: Path, keys: Sequence[str], make: Callable[[int, dict[str,
 
 
 def name_of(value: Any, what: str) -> str:
-    """The name of a picture or query, which annotations write as a text or a whole number."""
+    """Return the name of a picture or query, which annotations write as a text or a whole number."""
     if isinstance(value, bool) or not isinstance(value, str | int) or UNPRINTABLE.search(str(value)):
         raise InputError(f"{what} should be a name, found {reprlib.repr(value)}")
     return str(value)
 
 
 def names_of(value: Any, what: str) -> tuple[str, ...]:
+    """Return a list of names; raise InputError for anything else."""
     if not isinstance(value, list):
         raise InputError(f"{what} should be a list of names, found {reprlib.repr(value)}")
     return tuple(name_of(item, f"an item of {what}") for item in value)
 
 
 def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
-    """The queries, once no id occurs twice (a result per id would hide one) and each can name a file."""
+    """Return the queries if no id occurs twice (results by id would hide one) and each id can name a file."""
     seen: dict[str, Query] = {}
     for query in queries:
         if not ID.fullmatch(query.id):
@@ -115,16 +120,27 @@ def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
 
 @dataclass(frozen=True)
 class Data:
-    """Which queries over which pictures."""
+    """A benchmark to load: which queries over which pictures."""
 
-    name: str  # "cirr" or "cirr/val"
-    path: Path | None = None  # the dataset's own folder or its parent; by default the published place
-    categories: tuple[str, ...] = ()  # FashionIQ
-    gallery: str | None = None  # FashionIQ: full or val
-    queries: Path | None = None  # folder: a file of queries
-    limit: int | None = None  # icons: the first so many queries
+    name: Annotated[str, Parameter(parse=False)] = ""
+    "cirr or cirr/val: the first argument of a verb, or --dataset and --split."
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+    "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
+    categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    "FashionIQ: some of dress, shirt, toptee. Default: all."
+    gallery: Annotated[Literal["full", "val"] | None, Parameter(parse=False)] = None
+    "FashionIQ: all names of the split file (full, the default), or the union of references and targets (val)."
+    queries: Path | None = None
+    "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
+    limit: int | None = None
+    "icons: the first so many queries, which are in a random order. Default: all."
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            at_least_1("--limit", self.limit)
 
     def load(self, default_split: str) -> tuple[Benchmark, ...]:
+        """Load the parts, of the default split unless the name has one."""
         family, split = split_name(self.name, default_split)
         options = {
             "categories": self.categories or None,
@@ -133,7 +149,7 @@ class Data:
             "limit": self.limit,
         }
         given = {key: value for key, value in options.items() if value is not None}
-        return load_benchmarks(f"{family}/{split}", self.path, **given)
+        return load_benchmarks(f"{family}/{split}", self.dataset_path, **given)
 
     @property
     def family(self) -> str:
@@ -142,7 +158,7 @@ class Data:
 
     @property
     def module(self) -> ModuleType:
-        """The benchmark's own file, for what it offers beside load."""
+        """The benchmark's module, for what it offers beside load."""
         return registry.load("benchmarks", self.family)
 
     @property

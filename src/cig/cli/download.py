@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import AskingFlags, Flag
+from cig.cli.flags import FetchFlags, Flag
+from cig.download import FetchSettings
 from cig.errors import UsageError
 
 Several = Parameter(consume_multiple=True, negative="")
@@ -33,7 +34,7 @@ def download(
     placeholder_at: int | None = None,
     retry_final: Annotated[bool, Flag] = False,
     no_pictures: Annotated[bool, Parameter(name="--no-pictures", negative="")] = False,
-    asking: AskingFlags = AskingFlags(),
+    settings: FetchFlags = FetchSettings(),
     json: Path | None = None,
 ) -> None:
     """Gets a dataset's annotations and pictures: what is there is kept, a rerun goes on. Exit code 1: incomplete.
@@ -80,13 +81,15 @@ def download(
         Write what there is and what is lacking here, with every name.
     """
     from cig.download import download_dataset
+    from cig.io.images import limit_pixels
 
+    limit_pixels(settings.max_pixels)
     if not (name or dataset) or (name and dataset and name != dataset):
         raise UsageError("which dataset? Give it as the first argument or by --dataset: cig download fashioniq")
     download_dataset(
         str(name or dataset),
         dataset_path,
-        asking.asked(),
+        settings,
         json=json,
         categories=categories,
         splits=splits,

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -18,6 +18,7 @@ from cig.cli.flags import (
     DataFlags,
     FindFlags,
     Flag,
+    Gallery,
     GenerateFlags,
     GeneratorName,
     Name,
@@ -80,7 +81,7 @@ def compare(
     data: DataFlags = DataFlags(),
     contest: ContestFlags = ContestFlags(),
     compute: ComputeFlags = Compute(),
-    gallery: Literal["full", "val"] | None = None,
+    gallery: Gallery = None,
     batch_size: int = 32,
     qrels: Path | None = None,
     json: Path | None = None,
@@ -119,7 +120,7 @@ def compare(
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     if qrels:
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
-    asked = data.asked(inputs[0] if inputs else None, None, gallery)
+    asked = data.named(inputs[0] if inputs else None, None, gallery)
     comparing, cache = contest.asked(asked.name), contest.feature_cache
     comparison = compare(asked, computing(compute, batch_size), comparing, cache=cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
@@ -188,7 +189,9 @@ def search(
     from cig.pipelines.search import FolderSearch, answers, find, open_gallery, to_text
 
     at_least_1("-k", k)
-    finding = FolderSearch(gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine)
+    finding = FolderSearch(
+        gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine
+    )
     searching, composing, generation = search.asked(), compose, generation
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
@@ -232,7 +235,7 @@ def plan(
     from cig.pipelines.plan import plan
 
     text, fits = plan(
-        data.asked(benchmark, "cirr"),
+        data.named(benchmark, "cirr"),
         computing(compute, batch_size),
         compose,
         generation=generation,
@@ -325,7 +328,7 @@ def check(
     from cig.benchmarks._check import picture_set, to_text
     from cig.pipelines.check import check, need_whole
 
-    checkups = check(data.asked(benchmark), computing(compute, 1), json=json)
+    checkups = check(data.named(benchmark), computing(compute, 1), json=json)
     for checkup in checkups:
         print(to_text(checkup))
     print(f"picture set {picture_set(checkups)}")
@@ -338,7 +341,7 @@ def stats(
     *,
     data: DataFlags = DataFlags(),
     compute: ComputeFlags = Compute(),
-    gallery: Literal["full", "val"] | None = None,
+    gallery: Gallery = None,
     no_pictures: Annotated[bool, Flag] = False,
     json: Path | None = None,
 ) -> None:
@@ -356,7 +359,7 @@ def stats(
     from cig.benchmarks._describe import to_text
     from cig.pipelines.check import need_lists, stats
 
-    queries = data.asked(benchmark, None, gallery)
+    queries = data.named(benchmark, None, gallery)
     described = stats(queries, computing(compute, 1), json=json, pictures=not no_pictures)
     print("\n\n".join(map(to_text, described)))
     need_lists(queries)

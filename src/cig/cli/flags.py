@@ -6,13 +6,15 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from cig import config
+from cig.benchmarks import Data
+from cig.download import FetchSettings
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
 from cig.runtime import Compute, Work, need_seed
@@ -20,8 +22,6 @@ from cig.runtime import Compute, Work, need_seed
 if TYPE_CHECKING:
     import torch
 
-    from cig.benchmarks import Data
-    from cig.download import FetchSettings
     from cig.pipelines.compare import Comparing
     from cig.retrieval.requests import Searching
     from cig.training.plan import Plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
+Gallery = Literal["full", "val"] | None
 Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
@@ -39,6 +40,7 @@ COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enu
 
 ComputeFlags = Annotated[Compute, Parameter(name="*", group=COMPUTE)]
 WorkFlags = Annotated[Work, Parameter(name="*", negative="")]
+FetchFlags = Annotated[FetchSettings, Parameter(name="*", group=WEB)]
 ComposeFlags = Annotated[Composing, Parameter(name="*", group=COMPOSE)]
 GenerateFlags = Annotated[Generation, Parameter(name="*", negative="", group=GENERATE)]
 GeneratorName = Annotated[
@@ -71,36 +73,35 @@ def computing(compute: Compute, batch_size: int) -> Compute:
     return replace(compute, batch_size=batch_size)
 
 
-@Parameter(name="*")
+@Parameter(name="*", negative="")
 @dataclass(frozen=True)
-class DataFlags:
+class DataFlags(Data):
+    """A benchmark whose name may be given by --dataset and --split, as the published scripts do."""
+
     dataset: str | None = None
     "The benchmark, where it is not given as the first argument: cirr, circo, fashioniq, folder, icons."
     split: str | None = None
     "The benchmark's split: train, val, test (CIRR: test1)."
-    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
-    "The dataset's own folder, or its parent. Default: ./datasets/NAME, or cig.toml's."
-    categories: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    "FashionIQ: some of dress, shirt, toptee. Default: all."
-    queries: Path | None = None
-    "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
-    limit: int | None = None
-    "icons: the first so many queries, which are in a random order. Default: all."
 
-    def asked(self, benchmark: str | None, default: str | None = None, gallery: str | None = None) -> Data:
-        """Raises UsageError where the benchmark is not named, or named twice and differently."""
-        from cig.benchmarks import Data
+    def named(self, benchmark: str | None, default: str | None = None, gallery: Gallery = None) -> Data:
+        """Return the data under its one name.
 
+        Args:
+            benchmark: the verb's first argument.
+            default: the benchmark of published command lines, which do not name it.
+
+        Raises:
+            UsageError: the benchmark is not named, or named twice and differently.
+        """
         family, _, split = (benchmark or self.dataset or default or "").partition("/")
         if not family:
             raise UsageError("which benchmark? Give it as the first argument or by --dataset, e.g. cirr/val")
-        for asked, flag, given in ((family, "--dataset", self.dataset), (split, "--split", self.split)):
-            if asked and given and given.partition("/")[0] != asked:
+        for word, flag, given in ((family, "--dataset", self.dataset), (split, "--split", self.split)):
+            if word and given and given.partition("/")[0] != word:
                 raise UsageError(f"{benchmark or self.dataset} and {flag} {given} disagree; give one of them")
+        values = {field.name: getattr(self, field.name) for field in fields(Data)}
         name = "/".join(filter(None, (family, split or self.split)))
-        if self.limit is not None:
-            at_least_1("--limit", self.limit)
-        return Data(name, self.dataset_path, self.categories, gallery, self.queries, self.limit)
+        return Data(**{**values, "name": name, "gallery": gallery})
 
 
 @Parameter(name="*", group=SEARCH)
@@ -351,40 +352,6 @@ class SearleFlags:
         """Flags that are not at their defaults."""
         usual = SearleFlags()
         return {f"--{key.replace('_', '-')}": own for key, own in vars(self).items() if own != getattr(usual, key)}
-
-
-@Parameter(name="*", group=WEB)
-@dataclass(frozen=True)
-class AskingFlags:
-    per_host: int = 8
-    "Requests to one host at a time."
-    at_once: int = 32
-    "Requests under way in all."
-    retries: int = 3
-    "Further tries where another may help, with growing waits, or as long as the server asks to wait."
-    patience: float = 60.0
-    "Seconds for one answer; what is large takes longer."
-    max_mb: int = 32
-    "MB of one picture or annotation file; larger ones are refused."
-    max_pixels: int = 2**26
-    "Larger pictures are refused before they are decoded."
-
-    def asked(self) -> FetchSettings:
-        from cig.download import FetchSettings
-        from cig.io.images import limit_pixels
-
-        for key in ("per_host", "at_once", "max_mb", "max_pixels"):
-            at_least_1(f"--{key.replace('_', '-')}", getattr(self, key))
-        limit_pixels(self.max_pixels)
-        if self.retries < 0 or not 0 < self.patience < float("inf"):
-            raise UsageError("--retries should be 0 or more, --patience more than 0 seconds")
-        return FetchSettings(
-            per_host=self.per_host,
-            at_once=self.at_once,
-            retries=self.retries,
-            patience=self.patience,
-            most=self.max_mb * 2**20,
-        )
 
 
 def key_value(text: str) -> tuple[str, str]:

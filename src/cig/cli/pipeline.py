@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from cig.cli.flags import (
     ComputeFlags,
     DataFlags,
     Flag,
+    Gallery,
     GenerateFlags,
     GeneratorName,
     Name,
@@ -55,7 +56,7 @@ def extract(
     """
     from cig.pipelines.extract import extract
 
-    queries = data.asked(benchmark, "cirr")
+    queries = data.named(benchmark, "cirr")
     extract(queries, computing(compute, batch_size), compose, out=text_embeddings_dir, work=work)
 
 
@@ -89,7 +90,7 @@ def generate(
     from cig.pipelines.generate import generate
 
     generate(
-        data.asked(benchmark, "cirr"),
+        data.named(benchmark, "cirr"),
         computing(compute, batch_size),
         generation,
         embeddings=text_embeddings_dir,
@@ -106,7 +107,7 @@ def evaluate(
     search: SearchFlags = SearchFlags(),
     targets: TargetFlags = TargetFlags(),
     compute: ComputeFlags = Compute(),
-    gallery: Literal["full", "val"] | None = None,
+    gallery: Gallery = None,
     batch_size: int = 32,
     json: Path | None = None,
     rankings: Path | None = None,
@@ -135,7 +136,8 @@ def evaluate(
     from cig.pipelines.evaluate import evaluate
 
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
-    show(evaluate(data.asked(benchmark, None, gallery), computing(compute, batch_size), search.asked(targets), outputs))
+    queries = data.named(benchmark, None, gallery)
+    show(evaluate(queries, computing(compute, batch_size), search.asked(targets), outputs=outputs))
 
 
 def submit(
@@ -178,7 +180,7 @@ def submit(
     from cig.pipelines.submit import submit
 
     evaluation = submit(
-        data.asked(benchmark),
+        data.named(benchmark),
         computing(compute, batch_size),
         search.asked(targets),
         name=submission_name,
@@ -202,7 +204,7 @@ def run(
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
     submission_name: str | None = None,
-    gallery: Literal["full", "val"] | None = None,
+    gallery: Gallery = None,
     batch_size: int = 4,
     search_batch_size: int = 32,
     retry_rejected: Annotated[bool, Flag] = False,
@@ -236,7 +238,7 @@ def run(
     from cig.runtime import Work, say
 
     at_least_1("--search-batch-size", search_batch_size)
-    queries = data.asked(benchmark, "cirr", gallery)
+    queries = data.named(benchmark, "cirr", gallery)
     out = out or queries.default_folder("runs", "val")
     evaluation = run(
         queries,

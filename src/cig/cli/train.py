@@ -117,8 +117,7 @@ def vae(
     _check_size(size, SIZES)
     place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
     scenes = load_scenes(data)  # not before: processes that are together look at files once
-    options = {"device": place, "tensorboard": loop.tensorboard}
-    train_vae(scenes, SIZES[size], plan, out=out, inputs=scenes.identity, **options)
+    train_vae(scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=place, tensorboard=loop.tensorboard)
 
 
 def generator(

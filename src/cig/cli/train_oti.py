@@ -87,7 +87,7 @@ def oti(
     from cig.models.clip import load_clip
     from cig.runtime import resolve_device, resolve_dtype
     from cig.training.data.pictures import load_pictures, load_references
-    from cig.training.objectives.oti import Recipe, train_oti
+    from cig.training.objectives.oti import OtiRecipe, train_oti
     from cig.training.processes import need_one
 
     need_one("train oti", "give each GPU a shard of its own: --shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1")
@@ -102,10 +102,22 @@ def oti(
     _tell_phrases(book, pictures)
     device = resolve_device(compute.device)
     tower = load_clip(clip, device, resolve_dtype(compute.dtype, device), cache_dir=compute.cache_dir)
-    recipe = Recipe(steps, batch_size, lr, weight_decay, ema=ema, phrase_weight=phrase_weight, seed=seed)
-    sight = tower.preprocess(pad=preprocess_type == "targetpad")
-    how = (work.share, work.overwrite, published, compute.num_workers)
-    _tell_words(train_oti(tower, pictures, recipe, out, book, sight, *how), out)
+    recipe = OtiRecipe(
+        steps, batch_size, lr, weight_decay=weight_decay, ema=ema, phrase_weight=phrase_weight, seed=seed
+    )
+    status = train_oti(
+        tower,
+        pictures,
+        recipe,
+        out=out,
+        book=book,
+        preprocess=tower.preprocess(pad=preprocess_type == "targetpad"),
+        shard=work.share,
+        overwrite=work.overwrite,
+        published=published,
+        workers=compute.num_workers,
+    )
+    _tell_words(status, out)
 
 
 def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrasebook | None:
@@ -167,7 +179,7 @@ def searle_book(flags: SearleFlags) -> Phrasebook:
 
 
 def searle_objective(
-    clip: Clip, data: str, root: Path | None, flags: SearleFlags, book: Phrasebook, workers: int
+    clip: Clip, pictures: str, root: Path | None, flags: SearleFlags, book: Phrasebook, workers: int
 ) -> Searle:
     """Raises UsageError where words, concepts or phrases fit too few of the pictures."""
     assert flags.oti is not None  # as searle_book made sure
@@ -176,14 +188,14 @@ def searle_objective(
     from cig.pipelines._models import first_of
     from cig.runtime import say
     from cig.training.data.pictures import load_pictures
-    from cig.training.objectives.searle import Searle, learn_from
+    from cig.training.objectives.searle import Searle, distillation_data
 
-    words, pictures = read_words(flags.oti), load_pictures(data, root, flags.limit)
+    words, listed = read_words(flags.oti), load_pictures(pictures, root, flags.limit)
     check_content(flags.oti, clip)
     cache = FeatureCache(flags.feature_cache)
-    sight = clip.preprocess(pad=flags.preprocess_type == "targetpad")
-    lesson = learn_from(clip, pictures, words, book, sight, cache, workers=workers)
-    if lesson.missing:
-        lines = first_of([f"{name}: {why}" for name, why in lesson.missing.items()])
-        say("\n  ".join([f"pictures that are not learnt from: {len(lesson.missing)}", *lines]))
-    return Searle(lesson, book, flags.temperature, flags.distil_weight, flags.phrase_weight)
+    preprocess = clip.preprocess(pad=flags.preprocess_type == "targetpad")
+    data = distillation_data(clip, listed, words, book=book, preprocess=preprocess, cache=cache, workers=workers)
+    if data.missing:
+        lines = first_of([f"{name}: {why}" for name, why in data.missing.items()])
+        say("\n  ".join([f"pictures that are not learnt from: {len(data.missing)}", *lines]))
+    return Searle(data, book, flags.temperature, distil_weight=flags.distil_weight, phrase_weight=flags.phrase_weight)

@@ -122,8 +122,18 @@ def phi(
     else:
         taught = _pic2word(data, tower, out, dataset_path, scale, loop.seed, num_workers)
     pace = {"steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "schedule": schedule}
-    plan = loop.plan(**taught.pace.given(taught.per_pass, **pace, weight_decay=weight_decay), ema=ema)
-    train_phi(tower, taught, plan, out, dropout, loop.tensorboard, start, layout, validation)
+    plan = loop.plan(**taught.defaults.flags(taught.per_pass, **pace, weight_decay=weight_decay), ema=ema)
+    train_phi(
+        tower,
+        taught,
+        plan,
+        out=out,
+        dropout=dropout,
+        tensorboard=loop.tensorboard,
+        start=start,
+        layout=layout,
+        validation=validation,
+    )
 
 
 def _lincir(data: str, column: str | None, keywords: Keywords, seed: int) -> Lincir:

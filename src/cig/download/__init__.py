@@ -1,7 +1,7 @@
-"""Datasets that can be had, one file each: `download(root, asking, ...) -> Outcome`.
+"""Datasets to download, one file each: `download(root, settings, ...) -> Outcome`.
 
-The parameters of a dataset's `download` are the flags it takes, by the names they have on the command line. What is
-there is kept and not asked for again; a rerun goes on; what cannot be had is counted and named.
+The parameters of a dataset's `download` are its flags, by the names they have on the command line. Files on disk are
+kept and not requested again, a rerun resumes, and what cannot be downloaded is counted and named.
 """
 
 from __future__ import annotations
@@ -14,29 +14,40 @@ from pathlib import Path
 from typing import Any
 
 from cig import config, registry
-from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean, some
+from cig.errors import IncompleteError, NotFoundError, UsageError, at_least_1, did_you_mean, some
+from cig.io.addresses import named_hosts
 from cig.io.files import names_in
-from cig.io.http import Rules, named_hosts
+from cig.io.http import Rules
 from cig.io.json_files import write_json
 
 
 @dataclass(frozen=True)
-class Asking:
-    """The manners in which servers are asked.
-
-    Attributes:
-        per_host: requests to one host at a time.
-        at_once: requests under way in all.
-        retries: further tries where another may help, with growing waits.
-        patience: seconds for one answer, its body included; what is large has a patience of its own.
-        most: bytes of one picture or annotation file.
-    """
+class FetchSettings:
+    """How to treat servers."""
 
     per_host: int = 8
+    "Requests to one host at a time."
     at_once: int = 32
+    "Requests under way in all."
     retries: int = 3
+    "Further tries where another may help, with growing waits, or as long as the server asks to wait."
     patience: float = 60.0
-    most: int = 32 * 2**20
+    "Seconds for one answer; what is large takes longer."
+    max_mb: int = 32
+    "MB of one picture or annotation file; larger ones are refused."
+    max_pixels: int = 2**26
+    "Larger pictures are refused before they are decoded."
+
+    def __post_init__(self) -> None:
+        for name in ("per_host", "at_once", "max_mb", "max_pixels"):
+            at_least_1(f"--{name.replace('_', '-')}", getattr(self, name))
+        if self.retries < 0 or not 0 < self.patience < float("inf"):
+            raise UsageError("--retries should be 0 or more, --patience more than 0 seconds")
+
+    @property
+    def most(self) -> int:
+        """Bytes of one picture or annotation file."""
+        return self.max_mb * 2**20
 
     @property
     def waits(self) -> tuple[float, ...]:
@@ -44,7 +55,7 @@ class Asking:
         return tuple(min(0.5 * 4**i, 32.0) for i in range(self.retries))
 
     def rules(self, named: Iterable[str] = ()) -> Rules:
-        """Rules for http and https.
+        """Return the rules for http and https.
 
         Args:
             named: addresses that the user typed, whose hosts may be on a private network.
@@ -60,12 +71,12 @@ class Asking:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What there is, once nothing more can be had.
+    """The state of a dataset after a download.
 
     Attributes:
-        text: for the terminal: the table, what is lacking by kind, and what to do about it.
+        text: for the terminal: the table, what is missing by kind, and how to get it.
         facts: the same for --json, with every name.
-        lacking: what keeps the dataset from being whole, in a few words each; empty where it is.
+        lacking: what keeps the dataset from being complete, in a few words each; empty if it is complete.
     """
 
     text: str
@@ -74,14 +85,20 @@ class Outcome:
 
 
 def download_dataset(
-    name: str, root: Path | None = None, asking: Asking | None = None, json: Path | None = None, **flags: Any
+    name: str,
+    root: Path | None = None,
+    settings: FetchSettings | None = None,
+    *,
+    json: Path | None = None,
+    **flags: Any,
 ) -> Outcome:
-    """Gets a dataset, or the rest of it, and prints what there is.
+    """Download a dataset, or the rest of it, and print its state.
 
     Args:
-        name: the dataset's, or NAME/SPLIT.
-        root: its folder, which is made; or the parent of a folder of its name. By default the published place.
-        flags: those of the dataset's own `download`; None, False and () are flags that were not given.
+        name: of the dataset, or NAME/SPLIT.
+        root: its folder, which is created; or the parent of a folder of its name. By default the published path.
+        json: where to write the outcome's facts.
+        flags: those of the dataset's own `download`; None, False and () count as not given.
 
     Raises:
         NotFoundError: no such dataset.
@@ -96,13 +113,13 @@ def download_dataset(
         given["splits"] = (split,)
     if "." not in family and family not in registry.names("download"):
         raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, registry.names("download"))}')
-    get = registry.load("download", family).download
-    takes = sorted(set(inspect.signature(get).parameters) - {"root", "asking"})
+    download = registry.load("download", family).download
+    takes = sorted(set(inspect.signature(download).parameters) - {"root", "settings"})
     for key in sorted(set(given) - set(takes)):
-        known = ", ".join(f"--{own.replace('_', '-')}" for own in takes)
-        raise UsageError(f"download {family} takes no --{key.replace('_', '-')}; it takes {known or 'no flags'}")
-    place = home_of(root or config.path(family), family)
-    outcome: Outcome = get(place, asking or Asking(), **given)
+        accepted = ", ".join(f"--{flag.replace('_', '-')}" for flag in takes)
+        raise UsageError(f"download {family} takes no --{key.replace('_', '-')}; it takes {accepted or 'no flags'}")
+    home = dataset_home(root or config.path(family), family)
+    outcome: Outcome = download(home, settings or FetchSettings(), **given)
     if json:
         write_json(json, outcome.facts, indent=1)
     print(outcome.text)
@@ -112,22 +129,22 @@ def download_dataset(
 
 
 def convert_list(source: Path, target: Path) -> None:
-    """Turns a list of addresses into its other form, and prints how many there are.
+    """Convert a list of addresses into its other form, and print how many there are.
 
     Raises:
         UsageError: another suffix than .txt and .json.
-        InputError: nothing in it is valid; nothing was written.
-        IncompleteError: lines that are not valid, after the others were written.
+        InputError: no line is valid; nothing was written.
+        IncompleteError: some lines are not valid; the others were written.
     """
     from cig.download._url_lists import convert
 
-    found = convert(source, target)
-    print(f"{target}: {len(found.urls):,} ids of {found.lines:,} lines")
-    if found.refused:
-        raise IncompleteError(f"{len(found.refused):,} lines of {source} are not valid: {some(found.refused)}")
+    converted = convert(source, target)
+    print(f"{target}: {len(converted.urls):,} ids of {converted.lines:,} lines")
+    if converted.refused:
+        raise IncompleteError(f"{len(converted.refused):,} lines of {source} are not valid: {some(converted.refused)}")
 
 
-def home_of(root: Path, name: str) -> Path:
-    """The folder to write to: the child of root that bears the dataset's name in any case, else root itself."""
+def dataset_home(root: Path, name: str) -> Path:
+    """Return the folder to write to: the child of root with the dataset's name in any case, else root itself."""
     children = names_in(root) if os.path.isdir(root) else []
     return next((root / child for child in children if child.lower() == name and os.path.isdir(root / child)), root)

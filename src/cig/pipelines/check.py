@@ -52,7 +52,7 @@ def need_lists(data: Data) -> None:
 def _mend(data: Data, part: Benchmark) -> str:
     """What the benchmark says that brings its pictures, into the folder that is checked."""
     mend: Callable[[Benchmark], str] = getattr(data.module, "mend", lambda part: BY_HAND)
-    folder = f" --dataset-path {shlex.quote(str(data.path))}" if data.path else ""
+    folder = f" --dataset-path {shlex.quote(str(data.dataset_path))}" if data.dataset_path else ""
     return mend(part) + (folder if mend(part).startswith("cig ") else "")
 
 
