@@ -68,9 +68,12 @@ def test_the_real_sdxl(tmp_path):
 
 def test_memory_at_its_highest():
     pair, sdxl = (CallCost(1, 5, 0), CallCost(2, 7, 0)), (CallCost(100, 30, 0), CallCost(10, 40, 0))
-    assert _memory([pair, pair], sdxl, pair, "none") == 6 + 110 + 40
-    assert _memory([pair, pair], sdxl, pair, "model") == 6 + 100 + 40
-    assert _memory([], (CallCost(0, 0, 0), CallCost(0, 0, 0)), (CallCost(9, 1, 0), CallCost(1, 2, 0)), "none") == 12
+    assert _memory([pair, pair], sdxl, pair, offload="none") == 6 + 110 + 40
+    assert _memory([pair, pair], sdxl, pair, offload="model") == 6 + 100 + 40
+    assert (
+        _memory([], (CallCost(0, 0, 0), CallCost(0, 0, 0)), (CallCost(9, 1, 0), CallCost(1, 2, 0)), offload="none")
+        == 12
+    )
 
 
 def test_words_and_disk(tmp_path):

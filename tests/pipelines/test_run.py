@@ -17,7 +17,7 @@ from cig.generators import Generation
 from cig.io import images
 from cig.pipelines.generate import generate as generate_from
 from cig.runtime import Compute
-from cig.training.objectives._unet import load_unet, widened
+from cig.training.objectives._unet import load_unet, widen
 
 SDXL = ["--height", "64", "--width", "64", "--steps", "4", "--dtype", "float32", "--device", "cpu"]
 
@@ -116,7 +116,7 @@ def test_a_unet_that_is_shown_the_reference_reads_it_beside_extracted_embeddings
     home = tmp_path / "CIRR"
     shutil.copytree(world / "CIRR", home)
     shutil.copytree(world / "models/sdxl", tmp_path / "sdxl")
-    widened(load_unet(str(tmp_path / "sdxl"))).save_pretrained(tmp_path / "sdxl/unet")
+    widen(load_unet(str(tmp_path / "sdxl"))).save_pretrained(tmp_path / "sdxl/unet")
     first, *others = entries(world, "cirr")
     torn = {query for _, query, path, _ in (first, *others) if path == first[2]}
     (home / "test1" / first[2].name).write_bytes(b"torn")

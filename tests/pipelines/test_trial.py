@@ -45,7 +45,7 @@ def case(i, base="left", left=NAMES[1:3], right=NAMES[2:4]):
 
 
 def trial(*cases, **more):
-    about = {"asked": {}, "same": (), "without": (), "missing": {}, "searched": {"recipe": "image"}, "cost": None}
+    about = {"settings": {}, "same": (), "without": (), "missing": {}, "searched": {"recipe": "image"}, "cost": None}
     return Trial("holiday", 0, cases=cases, **{**about, **more})
 
 

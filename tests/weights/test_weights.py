@@ -383,7 +383,7 @@ def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkey
         *("config.json", "diffusion_pytorch_model.safetensors", "model_index.json", "scheduler_config.json")
     ]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    made = sdxl.load(world / "models/sdxl", SDXL, VAE, "cpu", height=64, width=64, steps=1)
+    made = sdxl.load(world / "models/sdxl", SDXL, VAE, device="cpu", height=64, width=64, steps=1)
     assert made.identity["vae"]["revision"] == hub.repo(VAE).commit
     assert made.identity["scheduler"]["revision"] == hub.repo(SDXL).commit
 
@@ -705,7 +705,7 @@ def test_provenance_states_licences(world, place):
         Data("cirr/val", world / "CIRR"),
         Compute(device="cpu"),
         Searching("lincir", str(world / "models/clip-small"), world / "models/phi-small.pt"),
-        Outputs(json=place / "scores.json"),
+        outputs=Outputs(json=place / "scores.json"),
     )
     assert evaluation.report.scores
     stated = json.loads((place / "scores.json").read_text())["provenance"]["models"]

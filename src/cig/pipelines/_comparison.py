@@ -181,7 +181,7 @@ class _Contender:
             shares = self._shares(branch, making, tables)
             fused = [table.ranked({branch.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
             shown = [made.pictures for row in branches for made in row if made.name == branch.name]
-            spent, imagined = self._spent(branch, making, cost, shown)
+            spent, imagined = self._spent(branch, making, cost, shown=shown)
             report = evaluate(self.parts, fused, alone)
             against = compare_rankings(self.parts, alone, fused)
             yield ComparisonRow(self.label, branch.name, *shares[0], report, against, spent, imagined)
@@ -257,7 +257,7 @@ class _Contender:
         return cost
 
     def _spent(
-        self, branch: Branching, making: Branches, alone: Cost, shown: Sequence[Mapping[str, Sequence[Path]]]
+        self, branch: Branching, making: Branches, alone: Cost, *, shown: Sequence[Mapping[str, Sequence[Path]]]
     ) -> tuple[Cost, bool]:
         """With a branch: the query once more a picture, and the imagining where its folder tells what that took."""
         again = self._cost(making.method_of(branch))

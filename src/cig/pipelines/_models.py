@@ -70,13 +70,14 @@ def make_targets(
 
     composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
     sources = [ComposedConditions(part, composer, workers=compute.num_workers) for part in parts]
-    imagine_parts(parts, sources, generator, generation, out, compute, work)
+    imagine_parts(parts, sources, generator, generation=generation, out=out, compute=compute, work=work)
 
 
 def imagine_parts(
     parts: Sequence[Benchmark],
     sources: Sequence[Conditions],
     generator: Generator,
+    *,
     generation: Generation,
     out: Path,
     compute: Compute,

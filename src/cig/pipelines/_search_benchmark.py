@@ -159,7 +159,7 @@ def search_parts(
     imagined = {
         name: line for row in folders for folder in row for name, line in Manifest.settings_used(folder).items()
     }
-    provenance = _provenance(parts, method, pictures, searching, compute, started)
+    provenance = _provenance(parts, method, pictures, searching=searching, compute=compute, started=started)
     return SearchResult(
         parts=parts,
         method=method,
@@ -196,6 +196,7 @@ def _provenance(
     parts: Sequence[Benchmark],
     method: Method,
     pictures: PictureFeatures,
+    *,
     searching: Searching,
     compute: Compute,
     started: float,
@@ -238,10 +239,10 @@ def write_outputs(
         write_run(outputs.run, result.parts, result.rankings, tag=result.method.name)
     if outputs.qrels:
         write_qrels(outputs.qrels, result.parts)
-    write_reports(result, report, outputs.reports, cache)
+    write_reports(result, report, outputs.reports, cache=cache)
 
 
-def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], cache: FeatureCache) -> None:
+def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *, cache: FeatureCache) -> None:
     """Each in the form that its suffix asks for."""
     from cig.evaluation import html
     from cig.evaluation.report import to_markdown

@@ -109,10 +109,10 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
     cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
     drawing = replace(compute, batch_size=min(compute.batch_size, DRAWN_AT_ONCE))
-    _imagine(parts, pictures, drawing, cache)
-    entries = [_entry(row, parts, data, compute, cache, pictures) for row in ROWS]
+    _imagine(parts, pictures, drawing, cache=cache)
+    entries = [_entry(row, parts, data, compute=compute, cache=cache, pictures=pictures) for row in ROWS]
     imagined = entries[-2]
-    write_reports(imagined.search, imagined.report, [out / "report.html"], cache)
+    write_reports(imagined.search, imagined.report, [out / "report.html"], cache=cache)
     write_json(out / "scores.json", [entry.json for entry in entries])
     say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
     say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
@@ -128,7 +128,7 @@ def to_text(entries: list[Entry]) -> str:
     return "\n".join([*table(entries), "", *compared, "(paired; queries of one object are resampled together)"])
 
 
-def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cache: FeatureCache) -> None:
+def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, *, cache: FeatureCache) -> None:
     """What an earlier release's generator drew, or another device, is put aside: nobody is asked what to do with it."""
     try:
         make_targets(parts, *presets(GENERATOR), out=pictures, compute=compute, work=Work(), cache=cache)
@@ -141,7 +141,7 @@ def _imagine(parts: tuple[Benchmark, ...], pictures: Path, compute: Compute, cac
 
 
 def _entry(
-    row: DemoRow, parts: tuple[Benchmark, ...], data: Data, compute: Compute, cache: FeatureCache, pictures: Path
+    row: DemoRow, parts: tuple[Benchmark, ...], data: Data, *, compute: Compute, cache: FeatureCache, pictures: Path
 ) -> Entry:
     searching = Searching(method=row.method, branches=row.branches, pseudo_targets=pictures if row.branches else None)
     result = search_parts(parts, load_searcher(searching, compute, cache), searching, compute=compute, cache=cache)

@@ -19,7 +19,7 @@ from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 
 
-def evaluate(data: Data, compute: Compute, searching: Searching, outputs: Outputs | None = None) -> Evaluation:
+def evaluate(data: Data, compute: Compute, searching: Searching, *, outputs: Outputs | None = None) -> Evaluation:
     """Search a benchmark and score it by the official protocol; write the files that are asked for.
 
     A query that cannot run scores 0; `search.missing_references` of the result names it.

@@ -39,6 +39,8 @@ def generate(
     if not any(source.files for source in sources):
         raise NotFoundError(f"{embeddings} has no embedding of {parts[0].name}; run `cig extract` for it first")
     generator = load_sdxl(generation, compute)
-    missing = imagine_parts(parts, sources, generator, generation, out, compute, work or Work())
+    missing = imagine_parts(
+        parts, sources, generator, generation=generation, out=out, compute=compute, work=work or Work()
+    )
     complain(missing, "have no pseudo-target")
     return out

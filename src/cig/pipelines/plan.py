@@ -84,7 +84,9 @@ def cost(model: torch.nn.Module, call: Callable[[], object]) -> CallCost:
     return CallCost(weights, alive.peak, float(counted.get_total_flops()))
 
 
-def clip_costs(source: str, dtype: torch.dtype, batch: int, cache_dir: Path | None = None) -> tuple[CallCost, CallCost]:
+def clip_costs(
+    source: str, dtype: torch.dtype, batch: int, *, cache_dir: Path | None = None
+) -> tuple[CallCost, CallCost]:
     """(picture tower, text tower) for a batch."""
     vision, text = meta_clip(source, dtype, cache_dir)
     size, words = vision.config.image_size, text.config.max_position_embeddings
@@ -97,6 +99,7 @@ def sdxl_costs(
     model_path: str,
     vae_repo: str,
     dtype: torch.dtype,
+    *,
     batch: int,
     size: tuple[int, int],
     cache_dir: Path | None = None,
@@ -191,18 +194,25 @@ def plan(
     parts = need_all(lambda: data.load("val"), [lambda: need_unet(generation.unet)])
     todo = amounts(parts, out)
     batch, size = compute.batch_size, (generation.height, generation.width)
-    pair = [clip_costs(name, dtypes[0], batch, compute.cache_dir) for name in (composing.clip, composing.clip2)]
-    places, guidance = (
-        (str(generation.unet), generation.vae_repo),
-        (generation.guidance_scale, generation.image_guidance_scale),
+    pair = [
+        clip_costs(name, dtypes[0], batch, cache_dir=compute.cache_dir) for name in (composing.clip, composing.clip2)
+    ]
+    sdxl = sdxl_costs(
+        str(generation.unet),
+        generation.vae_repo,
+        dtypes[1],
+        batch=batch,
+        size=size,
+        cache_dir=compute.cache_dir,
+        guidance=generation.guidance_scale,
+        image_guidance=generation.image_guidance_scale,
     )
-    sdxl = sdxl_costs(*places, dtypes[1], batch, size, compute.cache_dir, *guidance)
     family, variant = split_method(searching.method)
     clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
     nothing = CallCost(0, 0, 0.0)  # a method may have no model
-    searcher = clip_costs(clip, dtypes[0], batch, compute.cache_dir) if clip else (nothing, nothing)
+    searcher = clip_costs(clip, dtypes[0], batch, cache_dir=compute.cache_dir) if clip else (nothing, nothing)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE
-    memory = _memory(pair, sdxl, searcher, generation.offload)
+    memory = _memory(pair, sdxl, searcher, offload=generation.offload)
     reached = REACHED * rate(device, dtypes[1])
     work = {
         "imagine": todo.to_imagine * (generation.steps * sdxl[0].operations + sdxl[1].operations) / batch,
@@ -243,6 +253,7 @@ def _memory(
     composing: Sequence[tuple[CallCost, CallCost]],
     sdxl: tuple[CallCost, CallCost],
     searcher: tuple[CallCost, CallCost],
+    *,
     offload: str,
 ) -> int:
     """At its highest: while imagining, or while searching."""

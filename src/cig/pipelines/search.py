@@ -169,7 +169,7 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuer
 
 
 def imagine(
-    question: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, cache_folder: Path
+    question: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, *, cache_folder: Path
 ) -> Path:
     """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
 
@@ -246,12 +246,12 @@ def find(
             composer = load_composer(composing, lookup.compute, lookup.cache)
             return composer, load_sdxl(generation, lookup.compute, lookup.cache)
 
-        question = replace(question, pseudo_target=imagine(question, load, generation, lookup.folder))
+        question = replace(question, pseudo_target=imagine(question, load, generation, cache_folder=lookup.folder))
     answer = SearchAnswer(question, lookup.find(question), lookup.description())
     if json:
         write_json(json, to_json(question, answer.hits, answer.description))
     if html:
-        write_bytes(html, to_html(question, answer.hits, answer.description, lookup.cache).encode())
+        write_bytes(html, to_html(question, answer.hits, answer.description, cache=lookup.cache).encode())
     return answer
 
 
@@ -275,7 +275,7 @@ def to_json(question: ComposedQuery, hits: Sequence[Hit], description: Mapping[s
 
 
 def to_html(
-    question: ComposedQuery, hits: Sequence[Hit], description: Mapping[str, str], cache: FeatureCache | None = None
+    question: ComposedQuery, hits: Sequence[Hit], description: Mapping[str, str], *, cache: FeatureCache | None = None
 ) -> str:
     """The page; write it as UTF-8."""
     imagined = [question.pseudo_target] if question.pseudo_target else []

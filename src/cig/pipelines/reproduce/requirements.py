@@ -66,7 +66,7 @@ def _needs(attempt: CellRun) -> Iterator[Need]:
 def _needed_to_search(attempt: CellRun) -> Iterator[Need]:
     searching, weights = attempt.searching, weights_of(attempt.cell.method)
     get, clip = _fetching("/".join(split_method(searching.method)), attempt.places), searching.clip or weights.clip
-    yield _clip(clip, attempt.places, "--search-clip", get)
+    yield _clip(clip, attempt.places, "--search-clip", get=get)
     if weights.phi:
         get = f"{get} {BY_HAND}" if weights.address == config.CIG_DRIVE else get
         yield str(searching.phi or Source().models / weights.phi), lambda: check_searching(searching), get
@@ -74,8 +74,8 @@ def _needed_to_search(attempt: CellRun) -> Iterator[Need]:
 
 def _needed_to_imagine(places: Places) -> Iterator[Need]:
     composing, generation, get = places.composing, places.generation, _fetching(IMAGINING, places)
-    yield _clip(composing.clip, places, "--clip", get)
-    yield _clip(composing.clip2, places, "--clip2", get)
+    yield _clip(composing.clip, places, "--clip", get=get)
+    yield _clip(composing.clip2, places, "--clip2", get=get)
     for phi, check in zip(composing.phis, phi_checks(composing), strict=True):
         yield str(phi), check, f"{get} {BY_HAND}"
     yield str(generation.unet), lambda: need_unet(generation.unet), f"{get} {BY_HAND}"
@@ -92,7 +92,7 @@ def _flag(name: str, value: Path | None) -> str:
     return f" {name} {shlex.quote(str(value))}" if value else ""
 
 
-def _clip(source: str, places: Places, flag: str, get: str) -> Need:
+def _clip(source: str, places: Places, flag: str, *, get: str) -> Need:
     return source, lambda: need_model(source, CLIP_FILES, places.compute.cache_dir, flag=flag), get
 
 

@@ -109,7 +109,7 @@ class CellRun:
             )
         if self.cell.server:
             return submit(self.data, compute, self.searching, name=name, out=self.submission.parent, outputs=outputs)
-        return evaluate(self.data, compute, self.searching, outputs)
+        return evaluate(self.data, compute, self.searching, outputs=outputs)
 
 
 # What a person would type

@@ -46,7 +46,9 @@ def trial(
     if fresh and os.path.exists(out / VOTES):
         raise MismatchError(f"{out / VOTES} is of a trial that is gone: its sides are not known; move it away")
     (part,) = need_all(lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, out) if fresh else [])
-    made = _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work()) if fresh else None
+    made = (
+        _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work()) if fresh else None
+    )
     if made and not os.path.exists(out / FILE):  # else another process was quicker, and has its own coin
         made.write(out)
     made = Trial.read(out)
@@ -85,7 +87,7 @@ def _trial_checks(trying: TrialRequest, out: Path) -> list:
 
 
 def _make_trial(
-    trying: TrialRequest, part: Benchmark, compute: Compute, out: Path, search_batch: int, work: Work
+    trying: TrialRequest, part: Benchmark, compute: Compute, *, out: Path, search_batch: int, work: Work
 ) -> Trial:
     """Imagines, unless the pseudo-targets are there; searches with them and without; shuffles."""
     need_pictures([part])
@@ -99,4 +101,4 @@ def _make_trial(
     compute = replace(compute, batch_size=search_batch)
     result = search_parts((part,), method, searching, compute=compute, cache=cache)
     cache.close()
-    return make(trying, result, secrets.randbits(32), read_cost(images))
+    return make(trying, result, seed=secrets.randbits(32), cost=read_cost(images))

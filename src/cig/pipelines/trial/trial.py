@@ -151,7 +151,7 @@ def _read_case(value: dict[str, Any]) -> Case:
     return Case(**{**value, **lists})
 
 
-def make(trying: TrialRequest, result: SearchResult, seed: int, cost: Mapping[str, Any] | None) -> Trial:
+def make(trying: TrialRequest, result: SearchResult, *, seed: int, cost: Mapping[str, Any] | None) -> Trial:
     """The cases of a search with and without pseudo-targets, shuffled, each with base on the side that a coin says.
 
     The coins are independent of each other: then the sign test is exact even for somebody who always prefers left.
@@ -172,7 +172,7 @@ def make(trying: TrialRequest, result: SearchResult, seed: int, cost: Mapping[st
         name=trying.pictures.resolve().name,
         seed=seed,
         settings=trying.settings(part.queries),
-        cases=tuple(_case(*pair, coins.random() < 0.5) for pair in differ),
+        cases=tuple(_case(*pair, base_left=coins.random() < 0.5) for pair in differ),
         same=tuple(same),
         without=without,
         missing=fused.missing,
@@ -181,7 +181,7 @@ def make(trying: TrialRequest, result: SearchResult, seed: int, cost: Mapping[st
     )
 
 
-def _case(query: Query, base: tuple[str, ...], pseudo: tuple[str, ...], base_left: bool) -> Case:
+def _case(query: Query, base: tuple[str, ...], pseudo: tuple[str, ...], *, base_left: bool) -> Case:
     left, right = (base, pseudo) if base_left else (pseudo, base)
     return Case(query.id, query.reference, query.captions, left, right, "left" if base_left else "right")
 
