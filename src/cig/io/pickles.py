@@ -71,7 +71,7 @@ class _Machine:
         elif code in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             self._memoize(argument)
         elif code in ("GET", "BINGET", "LONG_BINGET"):
-            self._push(_text(self.memo[argument]))
+            self._push(_need_text(self.memo[argument], "a list or dict is used twice"))
         elif code in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
             self._fill(code)
         elif code == "MARK":
@@ -123,17 +123,12 @@ class _Machine:
         return items
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a list or dict is used twice")
-    return value
-
-
 def _pairs(items: list[Any]) -> dict[str, Any]:
-    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+    pairs = zip(items[::2], items[1::2], strict=True)
+    return {_need_text(key, f"a key is a {type(key).__name__}"): value for key, value in pairs}
 
 
-def _key(value: Any) -> str:
+def _need_text(value: Any, problem: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"a key is a {type(value).__name__}")
+        raise ValueError(problem)
     return value

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cig.errors import InputError, NotFoundError, reason
 from cig.io.digests import identity
-from cig.models._pretrained import need_all_weights
+from cig.models._pretrained import load_with_tokenizer
 from cig.models.dual_encoder import OwnPreprocess, load_preprocess
 from cig.runtime import batches, quiet_transformers
 
@@ -51,20 +49,11 @@ def load_captioner(
         NotFoundError: the source is neither a folder nor a hub id that can be reached.
         InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoModelForImageTextToText
 
     quiet_transformers()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True, trust_remote_code=False
-        )
-    except Exception as error:
-        if os.path.exists(source):
-            raise InputError(f"the captioner in {source} cannot be loaded: {reason(error)}") from error
-        hint = "give the folder of a copy, or check --cache-dir"
-        raise NotFoundError(f"no captioner {source}: it is not a folder, and {reason(error)}; {hint}") from error
-    need_all_weights(info, source, "captioner")
-    model = model.eval().requires_grad_(False).to(device)
+    model, tokenizer = load_with_tokenizer(
+        AutoModelForImageTextToText, source, "captioner", files={"cache_dir": cache_dir}, dtype=dtype
+    )
     origin = {**identity(source, cache_dir), "dtype": str(dtype)}
-    return Captioner(model, tokenizer, load_preprocess(source, cache_dir), identity=origin)
+    return Captioner(model.to(device), tokenizer, load_preprocess(source, cache_dir), identity=origin)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from cig.errors import InputError, NotFoundError, UsageError, reason, some
+from cig.errors import InputError, UsageError
 from cig.io import hub
 from cig.io.digests import identity
+from cig.models._pretrained import load_with_tokenizer
 from cig.runtime import batches, quiet_transformers, seed_of
 
 
@@ -126,25 +127,19 @@ def load_language_model(
         NotFoundError: it is neither a folder nor a hub id that can be reached.
         InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     quiet_transformers()
-    safe: dict[str, Any] = {"trust_remote_code": False, "cache_dir": cache_dir}
-    safe |= {"revision": hub.commit_of(source, cache_dir)} if not os.path.exists(source) else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **safe
-        )
-    except Exception as error:
-        if os.path.exists(source):
-            raise InputError(f"the language model in {source} cannot be loaded: {reason(error)}") from error
-        hint = "give the folder of a copy, or check --cache-dir"
-        raise NotFoundError(f"no language model {source}: it is not a folder, and {reason(error)}; {hint}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise InputError(f"{source} lacks weights of a language model: {some(map(str, info['missing_keys']), 5)}")
+    pinned = {} if os.path.exists(source) else {"revision": hub.commit_of(source, cache_dir)}
+    model, tokenizer = load_with_tokenizer(
+        AutoModelForCausalLM,
+        source,
+        "language model",
+        files={"cache_dir": cache_dir, **pinned},
+        dtype=dtype,
+        use_safetensors=True,
+    )
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer in {source} names no end token (eos_token)")
-    model = model.eval().requires_grad_(False).to(device)
     model.generation_config = GenerationConfig()  # its own may penalise or truncate, beside our settings
-    return LanguageModel(model, tokenizer, {**identity(source, cache_dir), "dtype": str(dtype)})
+    return LanguageModel(model.to(device), tokenizer, {**identity(source, cache_dir), "dtype": str(dtype)})
