@@ -16,11 +16,11 @@ from cig.io.json_files import write_json
 from cig.runtime import versions
 
 
-def write_card(out: Path, what: str, facts: Mapping[str, Any], *, stem: str = "") -> None:
-    """Write training.json and README.md (or `{stem}.json` and `{stem}.md`)."""
+def write_card(out: Path, what: str, facts: Mapping[str, Any]) -> None:
+    """Write training.json and README.md."""
     typed = command(sys.argv)
     facts = {**facts, **({"command": typed} if typed else {}), "versions": versions()}
-    write_json(out / f"{stem or 'training'}.json", facts, indent=2)
+    write_json(out / "training.json", facts, indent=2)
     inputs, plan = facts["about"], facts["plan"]
     text = f"""# {what[0].upper() + what[1:]}
 
@@ -31,7 +31,7 @@ Trained by `cig train` on {inputs["data"]}: {facts["steps"]} of {plan["steps"]} 
 {json.dumps({"plan": plan, "about": inputs}, indent=2)}
 ```
 """
-    write_bytes(out / f"{stem or 'README'}.md", text.encode("utf-8", "backslashreplace"))  # file names may be any bytes
+    write_bytes(out / "README.md", text.encode("utf-8", "backslashreplace"))  # file names may be any bytes
 
 
 def command(argv: Sequence[str]) -> str:

@@ -47,10 +47,10 @@ def of_table(path: Path, home: Path | None = None) -> list[Example]:
     for column in ("reference", "caption", "target") if is_triplets else ("picture", "caption"):
         if column not in rows[0]:
             raise InputError(f"{path} has no column {column}.{did_you_mean(column, rows[0])}")
-    read, examples = _triplet if is_triplets else _captioned, []
+    examples = []
     for number, row in enumerate(rows):
         try:
-            examples.append(read(row, home or path.parent, number))
+            examples.append(_example(row, home or path.parent, number))
         except InputError as error:
             raise InputError(f"{path}, row {number} (counting from 0): {error}") from error
     return examples
@@ -68,12 +68,10 @@ def _renamed(row: Row, path: Path) -> Row:
     return renamed
 
 
-def _captioned(row: Row, home: Path, number: int) -> Example:
-    name = _name(row.get("picture"), "picture")
-    return Example(f"{number}: {name}", home / name, captions_of(row.get("caption")))
-
-
-def _triplet(row: Row, home: Path, number: int) -> Example:
+def _example(row: Row, home: Path, number: int) -> Example:
+    if "target" not in row:
+        name = _name(row.get("picture"), "picture")
+        return Example(f"{number}: {name}", home / name, captions_of(row.get("caption")))
     reference, target = (_name(row.get(key), key) for key in ("reference", "target"))
     captions = join_captions(captions_of(row.get("caption")))
     return Example(f"{number}: {reference} -> {target}", home / target, captions, reference=home / reference)

@@ -48,7 +48,11 @@ def load_pictures(source: str, root: Path | None = None, limit: int | None = Non
     Raises:
         NotFoundError: it is neither a folder with pictures nor a benchmark.
     """
-    named = _of_folder(Path(source)) if os.path.isdir(source) else _of_benchmark(source, root)
+    if os.path.isdir(source):
+        names = sorted(Path(entry.path).relative_to(source).as_posix() for entry in walk_pictures(Path(source)))
+        named: Mapping[str, Path] = {name: Path(source, name) for name in names}
+    else:
+        named = _of_benchmark(source, root)
     if not named:
         raise NotFoundError(f"{source} has no pictures (.jpg, .jpeg, .png, .webp)")
     return _listed(source, {name: named[name] for name in tuple(named)[:limit]})
@@ -74,11 +78,6 @@ def load_references(source: str, root: Path | None = None, limit: int | None = N
 def is_utf8(name: str) -> bool:
     """Whether a name is UTF-8: file systems allow any bytes in a name, and Python reads them as lone surrogates."""
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
-
-
-def _of_folder(home: Path) -> dict[str, Path]:
-    names = sorted(Path(entry.path).relative_to(home).as_posix() for entry in walk_pictures(home))
-    return {name: home / name for name in names}
 
 
 def _of_benchmark(source: str, root: Path | None) -> Mapping[str, Path]:

@@ -72,8 +72,12 @@ class Phrasebook:
 
     def lacking(self, names: Iterable[str]) -> dict[str, str]:
         """Return the pictures without a usable concept, and why."""
-        missing = (name for name in names if not self._choices(name))
-        return {name: _why_unusable(self.concepts.get(name, ())) for name in missing}
+        reasons = {}
+        for name in names:
+            if not self._choices(name):
+                best = self.concepts.get(name, ())[:3]
+                reasons[name] = f"none of {', '.join(best)}... has phrases with it" if best else "it has no concepts"
+        return reasons
 
     def identity(self, names: Iterable[str]) -> str:
         """Return a digest of all that can be drawn for these pictures."""
@@ -95,10 +99,6 @@ class Phrasebook:
             phrases = tuple(map(_without_placeholder, self.phrases.get(concept, ())))
             self._usable[concept] = phrases if concept and all(concept in phrase for phrase in phrases) else ()
         return self._usable[concept]
-
-
-def _why_unusable(concepts: Sequence[str]) -> str:
-    return f"none of {', '.join(concepts[:3])}... has phrases with it" if concepts else "it has no concepts"
 
 
 def _without_placeholder(text: str) -> str:

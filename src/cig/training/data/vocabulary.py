@@ -75,19 +75,17 @@ def of_names(lines: Iterable[str], source: str) -> Vocabulary:
 
 def _lines(path: Path) -> list[str]:
     if path.suffix.lower().removeprefix(".") in FORMS:
-        return [_name(row.get(NAME), row, path) for row in read_rows(path)]
+        rows = read_rows(path)
+        for row in rows:
+            if not isinstance(row.get(NAME), str):
+                raise InputError(f"{path}: no name in the column {NAME}; its columns are {some(map(str, row))}")
+        return [row[NAME] for row in rows]
     try:
         return read_bytes(path).decode("utf-8-sig").removesuffix("\n").split("\n")
     except NotFoundError as error:
         raise NotFoundError(f"{error}: give a file of names, or {OPEN_IMAGES}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}") from error
-
-
-def _name(value: Any, row: Mapping[str, Any], path: Path) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{path}: no name in the column {NAME}; its columns are {some(map(str, row))}")
-    return value
 
 
 def open_images(address: str = ADDRESS) -> Path:
