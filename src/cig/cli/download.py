@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from cig.cli.flags import FetchFlags, Flag
 from cig.download import FetchSettings
-from cig.errors import UsageError
+from cig.errors import IncompleteError, UsageError, some
 
 Several = Parameter(consume_multiple=True, negative="")
 
@@ -80,13 +80,13 @@ def download(
     json
         Write what there is and what is lacking here, with every name.
     """
-    from cig.download import download_dataset
+    from cig.download import download_dataset, need_complete
     from cig.io.images import limit_pixels
 
     limit_pixels(settings.max_pixels)
     if not (name or dataset) or (name and dataset and name != dataset):
         raise UsageError("which dataset? Give it as the first argument or by --dataset: cig download fashioniq")
-    download_dataset(
+    outcome = download_dataset(
         str(name or dataset),
         dataset_path,
         settings,
@@ -106,6 +106,8 @@ def download(
         retry_final=retry_final,
         no_pictures=no_pictures,
     )
+    print(outcome.text)
+    need_complete(str(name or dataset), outcome)
 
 
 def convert_urls(file: Path, out: Path, /) -> None:
@@ -120,6 +122,9 @@ def convert_urls(file: Path, out: Path, /) -> None:
     out
         The list to write: .txt or .json.
     """
-    from cig.download import convert_list
+    from cig.download._url_lists import convert
 
-    convert_list(file, out)
+    converted = convert(file, out)
+    print(f"{out}: {len(converted.urls):,} ids of {converted.lines:,} lines")
+    if converted.refused:
+        raise IncompleteError(f"{len(converted.refused):,} lines of {file} are not valid: {some(converted.refused)}")

@@ -25,7 +25,7 @@ def list_(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> 
     """
     from cig.weights import manage
 
-    manage.show(names, json, cache_dir)
+    print(manage.describe(names, json, cache_dir))
 
 
 def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
@@ -40,7 +40,9 @@ def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> 
     """
     from cig.weights import manage
 
-    manage.check(names, json, cache_dir)
+    inspections = manage.check(names, json, cache_dir)
+    print("\n".join(manage.check_lines(inspections, bool(names))))
+    manage.need_sound(inspections, bool(names))
 
 
 def download(
@@ -64,12 +66,12 @@ def download(
         The address of a folder with the releases' files, asked in the place of the releases; several: in order.
     """
     from cig.weights import manage
+    from cig.weights.verify import to_text
 
     if from_dir and mirror:
         raise UsageError("--from-dir takes what is on this machine, --mirror what is on a server; give one of them")
     if link and not from_dir:
         raise UsageError("--link is about --from-dir FOLDER; give that, too")
-    if from_dir:
-        manage.import_folder(names, from_dir, link)
-    else:
-        manage.download(names, mirror, cache_dir)
+    fetched = manage.import_folder(names, from_dir, link) if from_dir else manage.download(names, mirror, cache_dir)
+    for inspection in fetched:
+        print(to_text(inspection), flush=True)

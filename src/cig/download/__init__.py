@@ -92,7 +92,7 @@ def download_dataset(
     json: Path | None = None,
     **flags: Any,
 ) -> Outcome:
-    """Download a dataset, or the rest of it, and print its state.
+    """Download a dataset, or the rest of it; `need_complete` of the outcome raises where something lacks.
 
     Args:
         name: of the dataset, or NAME/SPLIT.
@@ -103,7 +103,6 @@ def download_dataset(
     Raises:
         NotFoundError: no such dataset.
         UsageError: a flag that the dataset does not take.
-        IncompleteError: something is lacking, after all was printed and written.
     """
     family, _, split = name.partition("/")
     if split and flags.get("splits"):
@@ -122,26 +121,14 @@ def download_dataset(
     outcome: Outcome = download(home, settings or FetchSettings(), **given)
     if json:
         write_json(json, outcome.facts, indent=1)
-    print(outcome.text)
-    if outcome.lacking:
-        raise IncompleteError(f"{family} is incomplete: {some(outcome.lacking)}; a rerun asks for what may still come")
     return outcome
 
 
-def convert_list(source: Path, target: Path) -> None:
-    """Convert a list of addresses into its other form, and print how many there are.
-
-    Raises:
-        UsageError: another suffix than .txt and .json.
-        InputError: no line is valid; nothing was written.
-        IncompleteError: some lines are not valid; the others were written.
-    """
-    from cig.download._url_lists import convert
-
-    converted = convert(source, target)
-    print(f"{target}: {len(converted.urls):,} ids of {converted.lines:,} lines")
-    if converted.refused:
-        raise IncompleteError(f"{len(converted.refused):,} lines of {source} are not valid: {some(converted.refused)}")
+def need_complete(name: str, outcome: Outcome) -> None:
+    """Raise IncompleteError where a download lacks something."""
+    if outcome.lacking:
+        family = name.partition("/")[0]
+        raise IncompleteError(f"{family} is incomplete: {some(outcome.lacking)}; a rerun asks for what may still come")
 
 
 def dataset_home(root: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cig.errors import IncompleteError, NotFoundError, some
@@ -14,36 +14,35 @@ from cig.weights.fetch import comes_by_hand, fetch
 from cig.weights.verify import Inspection, inspect, to_json, to_text
 
 
-def show(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> None:
-    """Print a few lines a checkpoint."""
+def describe(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> str:
+    """A few lines a checkpoint: where it is looked for and fetched, its licence, what wants it, whether it is here."""
     checkpoints = catalogue.select(names)
     if json:
         write_json(json, [catalogue.to_json(checkpoint, cache_dir) for checkpoint in checkpoints], indent=1)
-    print("\n".join(catalogue.to_text(checkpoint, cache_dir) for checkpoint in checkpoints))
     lacking = [checkpoint.name for checkpoint in checkpoints if not checkpoint.local_path(cache_dir)]
-    print(f"not there: {len(lacking)} of {len(checkpoints)}" + (f" ({some(lacking)})" if lacking else ""))
+    count = f"not there: {len(lacking)} of {len(checkpoints)}" + (f" ({some(lacking)})" if lacking else "")
+    return "\n".join([*(catalogue.to_text(checkpoint, cache_dir) for checkpoint in checkpoints), count])
 
 
-def check(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> None:
-    """Inspect checkpoints and print the results.
-
-    Raises:
-        IncompleteError: a checkpoint is broken, or named and missing.
-    """
+def check(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> list[Inspection]:
+    """Inspect checkpoints; `need_sound` of the result raises for those that cannot be used."""
     inspections = [inspect(checkpoint, cache_dir) for checkpoint in catalogue.select(names)]
     if json:
         write_json(json, [to_json(inspection) for inspection in inspections], indent=1)
-    for inspection in inspections:
-        if names or inspection.state != "missing":
-            print(to_text(inspection))
+    return inspections
+
+
+def check_lines(inspections: Sequence[Inspection], named: bool) -> list[str]:
+    """A line or more a checkpoint; missing ones that nobody named are counted together."""
+    lines = [to_text(inspection) for inspection in inspections if named or inspection.state != "missing"]
     missing = [inspection.checkpoint.name for inspection in inspections if inspection.state == "missing"]
-    if missing and not names:
-        print(f"not there: {len(missing)} ({some(missing)}); `cig models list` says where they come from")
-    _need_sound(inspections, bool(names))
+    if missing and not named:
+        lines.append(f"not there: {len(missing)} ({some(missing)}); `cig models list` says where they come from")
+    return lines
 
 
-def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> None:
-    """Fetch missing checkpoints one after another, and print how each went.
+def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path | None = None) -> Iterator[Inspection]:
+    """Fetch missing checkpoints one after another; yield how each went.
 
     Raises:
         IncompleteError: a checkpoint could not be fetched, or is named and can only be fetched by hand.
@@ -52,7 +51,7 @@ def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path 
     for checkpoint in catalogue.select(names):
         if names or not checkpoint.shipped:
             inspections.append(fetch(checkpoint, mirrors, cache_dir))
-            print(to_text(inspections[-1]), flush=True)
+            yield inspections[-1]
     by_hand = [
         inspection
         for inspection in inspections
@@ -60,11 +59,11 @@ def download(names: Sequence[str], mirrors: Sequence[str] = (), cache_dir: Path 
     ]
     if by_hand:
         say(f"to be fetched by hand: {some(inspection.checkpoint.name for inspection in by_hand)}")
-    _need_sound([inspection for inspection in inspections if names or inspection not in by_hand], named=True)
+    need_sound([inspection for inspection in inspections if names or inspection not in by_hand], named=True)
 
 
-def import_folder(names: Sequence[str], folder: Path, link: bool = False) -> None:
-    """Put the checkpoints of a hand-downloaded folder in place, and print how each went.
+def import_folder(names: Sequence[str], folder: Path, link: bool = False) -> Iterator[Inspection]:
+    """Put the checkpoints of a hand-downloaded folder in place; yield how each went.
 
     Raises:
         NotFoundError: the folder has no wanted checkpoint.
@@ -76,14 +75,14 @@ def import_folder(names: Sequence[str], folder: Path, link: bool = False) -> Non
     if not inspections:
         files = some(checkpoint.file for checkpoint in importable)
         raise NotFoundError(f"{folder} has none of {files}, nor below; give the folder that holds them")
-    for inspection in inspections:
-        print(to_text(inspection))
+    yield from inspections
     imported = {inspection.checkpoint.name for inspection in inspections}
     absent = [inspect(checkpoint) for checkpoint in importable if checkpoint.name not in imported]
-    _need_sound([*inspections, *absent], bool(names))
+    need_sound([*inspections, *absent], bool(names))
 
 
-def _need_sound(inspections: Iterable[Inspection], named: bool) -> None:
+def need_sound(inspections: Iterable[Inspection], named: bool) -> None:
+    """Raise IncompleteError that names what is broken, or, where checkpoints were named, missing."""
     bad = ("broken", "missing") if named else ("broken",)
     lines = [
         f"{inspection.checkpoint.name} is {inspection.state}: {inspection.detail}"
