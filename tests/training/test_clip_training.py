@@ -37,11 +37,13 @@ from cig.training.step import Order, Step, need_whole
 
 def test_contrastive_by_hand():
     rows = torch.eye(2)
-    own, other = math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))
+    right, other = math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))
     alone = torch.eye(2, dtype=torch.bool)
-    assert contrastive(rows, 2 * rows, alone, 3.0).item() == pytest.approx(own)
-    assert contrastive(rows, rows, torch.ones(2, 2, dtype=torch.bool), 3.0).item() == pytest.approx((own + other) / 2)
-    assert contrastive(rows, rows.flip(0), alone, 3.0).item() == pytest.approx(other)
+    assert contrastive(rows, 2 * rows, alone, scale=3.0).item() == pytest.approx(right)
+    assert contrastive(rows, rows, torch.ones(2, 2, dtype=torch.bool), scale=3.0).item() == pytest.approx(
+        (right + other) / 2
+    )
+    assert contrastive(rows, rows.flip(0), alone, scale=3.0).item() == pytest.approx(other)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +83,10 @@ class TwoWords:
 def test_lincir_is_the_distance_to_the_whole_caption():
     captions = SimpleNamespace(of=lambda step, count: ["ab", "abcd"][:count])
     step = Step(0, Random(0))
-    off_by_two = Lincir(captions).loss(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), 2, step)
+    off_by_two = Lincir(captions).loss(TwoWords(), lambda noisy: torch.tensor([[4.0, 1.0], [4.0, 1.0]]), 2, step=step)
     assert [part.item() for part in off_by_two] == [1.0]  # (2^2 + 0 + 0 + 0) / 4
     seen = []
-    list(Lincir(captions).loss(TwoWords(), lambda noisy: seen.append(noisy) or noisy, 2, Step(0, Random(0))))
+    list(Lincir(captions).loss(TwoWords(), lambda noisy: seen.append(noisy) or noisy, 2, step=Step(0, Random(0))))
     assert 0 < (seen[0] - torch.tensor([[2.0, 1.0], [4.0, 1.0]])).abs().max() < 6
 
 
@@ -93,7 +95,7 @@ def test_no_dollar_is_in_lincirs_target():
     clip, seen = TwoWords(), []
     clip.embed_texts = lambda texts: seen.extend(texts) or torch.zeros(len(texts), 2)
     captions = SimpleNamespace(of=lambda step, count: ["Costs $5"])
-    list(Lincir(captions).loss(clip, lambda noisy: noisy, 1, Step(0, Random(0))))
+    list(Lincir(captions).loss(clip, lambda noisy: noisy, 1, step=Step(0, Random(0))))
     assert seen == ["costs 5"]
 
 
@@ -101,8 +103,8 @@ def test_pic2word_is_the_contrast_with_the_own_picture():
     apart = torch.eye(2, dtype=torch.bool)
     pictures = SimpleNamespace(of=lambda step, count: PixelBatch(torch.eye(2), ("a", "b"), apart))
     loss = Pic2Word(pictures, 3.0).loss
-    [right] = loss(TwoWords(), lambda features: features, 2, Step(0, Random(0)))
-    [wrong] = loss(TwoWords(), lambda features: features.flip(0), 2, Step(0, Random(0)))
+    [right] = loss(TwoWords(), lambda features: features, 2, step=Step(0, Random(0)))
+    [wrong] = loss(TwoWords(), lambda features: features.flip(0), 2, step=Step(0, Random(0)))
     assert (right.item(), wrong.item()) == pytest.approx((math.log(1 + math.exp(-3)), 3 + math.log(1 + math.exp(-3))))
 
 
@@ -110,7 +112,7 @@ def test_pic2word_takes_no_picture_for_its_own_negative():
     """The second is the first again: half of each one's weight is the other's."""
     same, rows = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool(), torch.tensor([[1.0, 0], [1, 0], [0, 1]])
     pictures = SimpleNamespace(of=lambda step, count: PixelBatch(rows, ("a", "a", "b"), same))
-    [loss] = Pic2Word(pictures, 3.0).loss(TwoWords(), lambda features: features, 3, Step(0, Random(0)))
+    [loss] = Pic2Word(pictures, 3.0).loss(TwoWords(), lambda features: features, 3, step=Step(0, Random(0)))
     twice, once = math.log(2 + math.exp(-3)), math.log(1 + 2 * math.exp(-3))
     assert loss.item() == pytest.approx((2 * twice + once) / 3)
 
@@ -122,12 +124,12 @@ def test_pictures_of_a_folder_or_a_benchmark(tmp_path):
     for name in ("n01/b.png", "n01/a.png", "n02/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    found = load_pictures(str(tmp_path))
-    assert found.names == ("n01/a.png", "n01/b.png", "n02/c.png")
-    assert found.paths[0] == tmp_path / "n01/a.png"
+    pictures = load_pictures(str(tmp_path))
+    assert pictures.names == ("n01/a.png", "n01/b.png", "n02/c.png")
+    assert pictures.paths[0] == tmp_path / "n01/a.png"
     fewer = load_pictures(str(tmp_path), limit=2)
     assert (len(fewer), fewer.identity["pictures"]) == (2, "2")
-    assert fewer.identity["digest"] != found.identity["digest"]
+    assert fewer.identity["digest"] != pictures.identity["digest"]
     assert len(load_pictures("icons/val", limit=5)) == 5
     with pytest.raises(NotFoundError, match="neither a folder of pictures nor a benchmark"):
         load_pictures(str(tmp_path / "none"))
@@ -215,7 +217,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
         fit(tmp_path, bad_at=3)
     saved = read_tensors(tmp_path / CHECKPOINT)
     assert saved["facts"]["steps"] == 2
-    assert all(torch.isfinite(own).all() for own in saved["model"].values())
+    assert all(torch.isfinite(weight).all() for weight in saved["model"].values())
 
 
 def test_a_gradient_that_is_no_number_is_not_followed(tmp_path):
@@ -278,7 +280,7 @@ def test_another_training_is_not_continued(tmp_path):
 
 
 def test_the_best_checkpoint_is_known(tmp_path):
-    scores, told = iter([3.0, 5.0, 4.0]), []
+    scores, exports = iter([3.0, 5.0, 4.0]), []
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.5))
     resting = []
@@ -291,10 +293,10 @@ def test_the_best_checkpoint_is_known(tmp_path):
         return model(torch.ones(1, 3)).square().mean()
 
     facts = train(
-        model, loss_of, Plan(6, 1, save_every=2), out=tmp_path, export=told.append, inputs={}, validate=validate
+        model, loss_of, Plan(6, 1, save_every=2), out=tmp_path, export=exports.append, inputs={}, validate=validate
     )
     assert facts["best"] == {"steps": 4, "map@10": 5.0, "recall@1": 0.0}
-    assert [one["best"]["steps"] == one["steps"] for one in told] == [True, True, False]
+    assert [one["best"]["steps"] == one["steps"] for one in exports] == [True, True, False]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["map@10"] for line in lines] == [3.0, 5.0, 4.0]
     assert resting == [True] * 3
@@ -307,7 +309,7 @@ def test_float16_scales_the_loss_and_takes_no_step_that_overflows(tmp_path):
     assert 1 < saved["scaler"]["scale"] < 65536, "a step that overflowed was not taken"
     plain = fit(tmp_path / "plain")
     assert all(torch.allclose(whole[name], plain[name], atol=0.1) for name in whole)
-    assert all(torch.isfinite(own).all() for own in whole.values())
+    assert all(torch.isfinite(weight).all() for weight in whole.values())
 
 
 def test_tensorboard_gets_loss_and_rate(tmp_path):
@@ -327,7 +329,7 @@ def test_without_bitsandbytes_the_8_bit_optimizer_is_a_wrong_call(tmp_path, monk
 
 def test_every_item_is_seen_once_a_pass_in_an_order_of_its_own():
     order = Order(10, seed=1)
-    seen = [place for step in range(5) for place in order.indices(step, 4)]
+    seen = [index for step in range(5) for index in order.indices(step, 4)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
     assert Order(10, seed=1).indices(3, 4) == seen[12:16]
@@ -339,14 +341,14 @@ def test_shares_of_parts_add_up():
 
 def test_parts_draw_their_own_dropout_whoever_computes_them(monkeypatch):
     def drawn(parts, world):
-        found = {}
+        numbers = {}
         monkeypatch.setattr("cig.training.processes.world", lambda: world)
         for rank in range(world):
             monkeypatch.setattr("cig.training.processes.rank", lambda rank=rank: rank)
             torch.manual_seed(0)
             for places, _ in Step(3, Random(0), parts, seed=1).shares(8):
-                found[tuple(places)] = torch.rand(1).item()
-        return found
+                numbers[tuple(places)] = torch.rand(1).item()
+        return numbers
 
     assert drawn(4, 1) == drawn(2, 2) == drawn(1, 4)
     assert len(set(drawn(4, 1).values())) == 4
@@ -392,15 +394,16 @@ def mean(step):
 
 def contrast(step):
     items, wanted = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)
-    own = step.rank_slice(8)
-    found = processes.gathered(model(items[own]))
-    return contrastive(found, wanted, torch.eye(8, dtype=torch.bool), scale) / processes.world()
+    share = step.rank_slice(8)
+    rows = processes.gathered(model(items[share]))
+    return contrastive(rows, wanted, torch.eye(8, dtype=torch.bool), scale=scale) / processes.world()
 
 loss, out = {"mean": mean, "contrast": contrast}[sys.argv[1]], Path(sys.argv[2])
 train(model, loss, Plan(5, 8, 0.1, 1, save_every=2), out=out, export=lambda facts: None, inputs={})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mean", "contrast"])
 def test_two_processes_are_one(tmp_path, loss):
     def run(processes, out):
@@ -436,8 +439,8 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     verbs.clip("icons/train", out=folder / "clip", size="tiny", **THREE_STEPS)
     for objective in ("lincir", "pic2word"):
-        asked = {"clip": str(folder / "clip"), "out": folder / objective, "objective": objective}
-        train_phi.phi("icons/train", **asked, **THREE_STEPS)
+        flags = {"clip": str(folder / "clip"), "out": folder / objective, "objective": objective}
+        train_phi.phi("icons/train", **flags, **THREE_STEPS)
     return folder
 
 
@@ -449,14 +452,14 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
         file = small / name / "phi.safetensors"
         inverter = load_phi(file, clip, kind) if kind else load_phi(file, clip)
         assert inverter(torch.zeros(2, 16)).shape == (2, 32)
-    told = (small / "clip" / "README.md").read_text()
-    assert "icons/train: 3 of 3 steps of 8 items" in told
+    card = (small / "clip" / "README.md").read_text()
+    assert "icons/train: 3 of 3 steps of 8 items" in card
     weights = read_tensors(small / "clip" / "model.safetensors")
-    assert {own.dtype for own in weights.values() if own.is_floating_point()} == {torch.float16}
+    assert {weight.dtype for weight in weights.values() if weight.is_floating_point()} == {torch.float16}
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "command"),
     [
         (["/venv/bin/cig", "train", "clip", "icons/train", "--out", "clip"], "cig train clip icons/train --out clip"),
         (["/src/cig/__main__.py", "train", "--lr", "4e-4"], "cig train --lr 4e-4"),
@@ -466,8 +469,8 @@ def test_what_is_trained_loads_and_searches(small, tmp_path):
         ([], ""),
     ],
 )
-def test_a_card_tells_the_command_without_the_machines_folders(argv, told):
-    assert model_card.command(argv) == told
+def test_a_card_tells_the_command_without_the_machines_folders(argv, command):
+    assert model_card.command(argv) == command
 
 
 def test_a_card_has_the_command_where_one_was_typed(tmp_path, monkeypatch, small):
@@ -488,13 +491,14 @@ def test_a_card_tells_names_that_are_no_text(tmp_path, small):
 
 
 def test_a_phis_rate_stays_or_falls(small, tmp_path):
-    asked = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
-    train_phi.phi("icons/train", schedule="cosine", **asked)
+    flags = {"clip": str(small / "clip"), "out": tmp_path, **THREE_STEPS}
+    train_phi.phi("icons/train", schedule="cosine", **flags)
     plans = [json.loads((folder / "training.json").read_text())["plan"] for folder in (small / "lincir", tmp_path)]
     assert [plan["schedule"] for plan in plans] == ["constant", "cosine"]
     assert (tmp_path / "phi.safetensors").read_bytes() != (small / "lincir" / "phi.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_clip_can_be_trained_to_the_same_bits_in_two_calls(small, tmp_path, monkeypatch):
     saved = loop.save
 
@@ -550,6 +554,7 @@ def test_a_clips_scale_is_bounded_and_learns(small, tmp_path, scale, lr):
     assert learnt < math.log(most) + lr
 
 
+@pytest.mark.slow
 def test_a_refused_training_leaves_what_is_there(small, tmp_path):
     verbs.clip("icons/train", out=tmp_path / "done", size="tiny", **THREE_STEPS)
     before = {path.name: path.read_bytes() for path in (tmp_path / "done").iterdir()}

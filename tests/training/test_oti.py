@@ -21,7 +21,7 @@ from cig.training.data.pictures import load_pictures, load_references
 from cig.training.data.templates import EVERY, FIRST, TEMPLATES, Phrasebook, fill_template, replace_concept
 from cig.training.loop import DivergedError
 from cig.training.objectives import oti
-from cig.training.objectives.oti import Recipe, invert, losses_of, need_apart, train_oti
+from cig.training.objectives.oti import OtiRecipe, invert, need_apart, oti_losses, train_oti
 
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")
@@ -66,13 +66,19 @@ def test_the_first_occurrence_of_a_concept_is_replaced_or_every_one_wherever_its
 
 def test_concepts_that_are_not_in_all_of_their_phrases_are_passed_over():
     phrases = {"cat": ("a cat", "a Cat"), "dog": ("a dog for $5", "dogs"), "cow": ("a cow",), "ant": ()}
-    own = Phrasebook({"x": ("cat", " dog", "dog ", "ant", "cow"), "y": ("cat", "ant", "cow"), "z": ()}, phrases, top=3)
-    drawn = {own.draw("x", Random(i)) for i in range(40)}
+    phrasebook = Phrasebook(
+        {"x": ("cat", " dog", "dog ", "ant", "cow"), "y": ("cat", "ant", "cow"), "z": ()}, phrases, top=3
+    )
+    drawn = {phrasebook.draw("x", Random(i)) for i in range(40)}
     assert drawn == {("dog", "a dog for 5"), ("dog", "dogs")}, "the third of x's concepts is ant; a dollar is no word"
-    assert own.draw("y", Random(0)) == ("cow", "a cow")
-    assert own.draw("z", Random(0)) is None
-    assert own.lacking("xyz") == {"z": "it has no concepts"}
-    assert own.identity("xy") != own.identity("x") != Phrasebook(own.concepts, phrases, top=5).identity("x")
+    assert phrasebook.draw("y", Random(0)) == ("cow", "a cow")
+    assert phrasebook.draw("z", Random(0)) is None
+    assert phrasebook.lacking("xyz") == {"z": "it has no concepts"}
+    assert (
+        phrasebook.identity("xy")
+        != phrasebook.identity("x")
+        != Phrasebook(phrasebook.concepts, phrases, top=5).identity("x")
+    )
 
 
 # Losses
@@ -90,15 +96,17 @@ class Said:
 
 def test_the_loss_is_a_weighted_mean_of_two_distances():
     words, features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), torch.tensor([[3.0, 0.0]] * 3)
-    losses = losses_of(Said(), words, features, [" $ "] * 3, [("cat", "a cat"), ("cat", "a cat"), None], Recipe())
+    losses = oti_losses(
+        Said(), words, features, texts=[" $ "] * 3, pairs=[("cat", "a cat"), ("cat", "a cat"), None], recipe=OtiRecipe()
+    )
     half = 1 - math.sqrt(0.5)
     assert losses.tolist() == pytest.approx([0.5 / 1.5, 1 / 1.5, half]), "image and phrase; the image alone"
 
 
 def test_a_step_of_adamw_and_of_the_mean_by_hand():
     """AdamW's first step is lr against the gradient's sign, after the word has decayed by lr * weight_decay."""
-    [start], _ = invert(Said(), ["a"], torch.tensor([[1.0, 0.0]]), Recipe(steps=0))
-    [mean], [word] = invert(Said(), ["a"], torch.tensor([[1.0, 0.0]]), Recipe(steps=1))
+    [start], _ = invert(Said(), ["a"], torch.tensor([[1.0, 0.0]]), recipe=OtiRecipe(steps=0))
+    [mean], [word] = invert(Said(), ["a"], torch.tensor([[1.0, 0.0]]), recipe=OtiRecipe(steps=1))
     x, y = start.tolist()
     signs = torch.tensor([math.copysign(1, y * y), -math.copysign(1, x * y)])  # of the cosine's slopes
     assert torch.allclose(word, start * (1 - 2e-4) + 2e-2 * signs, atol=1e-5)
@@ -108,25 +116,27 @@ def test_a_step_of_adamw_and_of_the_mean_by_hand():
 def test_words_start_from_a_normal_distribution():
     clip = Said()
     clip.token_width = 20_000
-    [start], _ = invert(clip, ["a"], torch.zeros(1, 20_000), Recipe(steps=0))
+    [start], _ = invert(clip, ["a"], torch.zeros(1, 20_000), recipe=OtiRecipe(steps=0))
     assert start.std().item() == pytest.approx(0.02, rel=0.02)
     assert abs(start.mean().item()) < 1e-3
 
 
 def test_a_word_comes_nearer_to_its_picture_and_depends_on_no_neighbour(clip):
     names, features = list(CONCEPTS)[:3], torch.randn(3, clip.feature_width)
-    few, most = Recipe(steps=4), Recipe(steps=60)
-    together, _ = invert(clip, names, features, few, book())
-    for place, name in enumerate(names):
-        [alone], _ = invert(clip, [name], features[[place]], few, book())
-        assert torch.allclose(alone, together[place], atol=1e-5)
-    assert not torch.allclose(*(invert(clip, names, features, replace(few, seed=i), book())[0] for i in (0, 1)))
+    few, most = OtiRecipe(steps=4), OtiRecipe(steps=60)
+    together, _ = invert(clip, names, features, recipe=few, book=book())
+    for index, name in enumerate(names):
+        [alone], _ = invert(clip, [name], features[[index]], recipe=few, book=book())
+        assert torch.allclose(alone, together[index], atol=1e-5)
+    assert not torch.allclose(
+        *(invert(clip, names, features, recipe=replace(few, seed=i), book=book())[0] for i in (0, 1))
+    )
 
     def near(words):
-        found = clip.embed_texts([fill_template("A photo of a {}")] * 3, words)
-        return torch.cosine_similarity(found, features).mean().item()
+        rows = clip.embed_texts([fill_template("A photo of a {}")] * 3, words)
+        return torch.cosine_similarity(rows, features).mean().item()
 
-    before, after = (near(invert(clip, names, features, recipe)[1]) for recipe in (Recipe(steps=0), most))
+    before, after = (near(invert(clip, names, features, recipe=recipe)[1]) for recipe in (OtiRecipe(steps=0), most))
     assert after > before + 0.1
 
 
@@ -134,16 +144,16 @@ def test_a_loss_that_is_no_number_names_step_and_pictures(clip):
     features = torch.randn(3, clip.feature_width)
     features[1, 0] = torch.nan
     with pytest.raises(DivergedError, match=r"at step 0, .* of 1 words are not finite: n01/b.png;"):
-        invert(clip, list(CONCEPTS)[:3], features, Recipe(steps=2))
+        invert(clip, list(CONCEPTS)[:3], features, recipe=OtiRecipe(steps=2))
 
 
 # A folder of words
 
-RECIPE = Recipe(steps=3, batch=2)
+RECIPE = OtiRecipe(steps=3, batch=2)
 
 
 def learn(clip, folder, out, recipe=RECIPE, **how):
-    return train_oti(clip, load_pictures(str(folder)), recipe, out, book(), workers=1, **how)
+    return train_oti(clip, load_pictures(str(folder)), recipe, out=out, book=book(), workers=1, **how)
 
 
 def same(one, other, names=OURS):
@@ -155,11 +165,11 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(clip, folder, tmp_pa
     assert (whole.made, whole.total, whole.words, dict(whole.failed)) == (3, 3, 6, {})
     calls = []
 
-    def stop(*arguments):
+    def stop(*arguments, **more):
         calls.append(arguments[1])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return invert(*arguments)
+        return invert(*arguments, **more)
 
     monkeypatch.setattr(oti, "invert", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -211,17 +221,17 @@ def test_words_of_other_settings_are_not_mixed(clip, folder, tmp_path):
 def test_each_picture_finds_its_own_word_where_folders_use_the_same_names(clip, folder, tmp_path):
     learn(clip, folder, tmp_path)
     words = read_words(tmp_path)
-    found = words.of([folder / name for name in CONCEPTS])
-    assert torch.equal(found, words.words)
-    assert len(found.unique(dim=0)) == 6
+    rows = words.of([folder / name for name in CONCEPTS])
+    assert torch.equal(rows, words.words)
+    assert len(rows.unique(dim=0)) == 6
     assert words.lacking([folder / "n03/a.png", Path("a.png")]).keys() == {folder / "n03/a.png", Path("a.png")}
 
 
 def test_words_of_another_clip_are_told_by_its_content(clip, folder, tmp_path):
     learn(clip, folder, tmp_path)
     check_content(tmp_path, clip)
-    told = json.loads((tmp_path / "hyperparameters.json").read_text())
-    (tmp_path / "hyperparameters.json").write_text(json.dumps({**told, "clip": "0" * 64}))
+    settings = json.loads((tmp_path / "hyperparameters.json").read_text())
+    (tmp_path / "hyperparameters.json").write_text(json.dumps({**settings, "clip": "0" * 64}))
     with pytest.raises(MismatchError, match="optimised with another CLIP"):
         check_content(tmp_path, clip)
 
@@ -232,25 +242,25 @@ def test_unreadable_pictures_are_named_and_the_others_have_words(clip, folder, t
         home.mkdir(exist_ok=True)
         copy(folder / "n01" / name, home / name)
     (home / "a.png").write_bytes(b"no picture")
-    asked = {"clip": clip.identity["source"], "out": tmp_path / "out", "steps": 2, "batch_size": 1, "compute": CPU}
+    flags = {"clip": clip.identity["source"], "out": tmp_path / "out", "steps": 2, "batch_size": 1, "compute": CPU}
     for _ in range(2):
         with pytest.raises(IncompleteError, match=r"pictures without a pseudo-word: 1\n  a.png: .*not a whole picture"):
-            oti_verb.oti(str(home), **asked)
+            oti_verb.oti(str(home), **flags)
     assert json.loads((tmp_path / "out/image_names.json").read_text()) == ["b.png", "c.png"]
     assert list(json.loads((tmp_path / "out/hyperparameters.json").read_text())["unreadable"]) == ["a.png"]
-    told = capsys.readouterr().err
-    assert "words are learnt from pictures alone" in told
-    assert f"2 pseudo-words in {tmp_path / 'out'}" in told
+    messages = capsys.readouterr().err
+    assert "words are learnt from pictures alone" in messages
+    assert f"2 pseudo-words in {tmp_path / 'out'}" in messages
 
 
 # Through the verbs
 
 
 def test_references_are_what_queries_ask_with(few_icons):
-    found, all_of_it = load_references("icons/val", limit=5), load_pictures("icons/val")
-    assert 0 < len(found) <= 5
+    references, all_of_it = load_references("icons/val", limit=5), load_pictures("icons/val")
+    assert 0 < len(references) <= 5
     assert set(load_references("icons/val").names) <= set(all_of_it.names)
-    assert found.identity["data"] == "icons/val, references"
+    assert references.identity["data"] == "icons/val, references"
 
 
 def test_a_gallery_without_its_references_is_inverted_with_them(world):
@@ -270,14 +280,15 @@ def evaluated(words, clip, out):
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_method_oti_evaluates_what_is_written_in_both_layouts(few_icons, world, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, out = world / "models/clip-small", tmp_path / "words"
     flags = ["--references", "--limit", 6, "--steps", 3, "--published", "--device", "cpu", "--batch-size", 4]
     for shard in ("2/2", "1/2"):
         call("train", "oti", "icons/val", "--clip", model, "--out", out, *flags, "--shard", shard)
-    told = capsys.readouterr().err
-    assert "1 of 2 batches" in told
+    messages = capsys.readouterr().err
+    assert "1 of 2 batches" in messages
     (tmp_path / "theirs").mkdir()
     for name in (*THEIRS, "hyperparameters.json"):
         copy(out / name, tmp_path / "theirs" / name)
@@ -292,28 +303,28 @@ def test_concepts_and_phrases_come_from_files(world, folder, tmp_path, capsys):
     """A picture that the table does not know is named, and learnt from itself alone."""
     rows = ["Image Name,1,2", *(f"{name},cat,dog" for name in list(CONCEPTS)[1:])]
     (tmp_path / "concepts.csv").write_text("\n".join(rows) + "\n")
-    lines = (json.dumps({"concept": concept, "phrases": own}) for concept, own in PHRASES.items())
+    lines = (json.dumps({"concept": concept, "phrases": texts}) for concept, texts in PHRASES.items())
     (tmp_path / "phrases.jsonl").write_text("\n".join(lines) + "\n")
     files = {"concepts": tmp_path / "concepts.csv", "phrases": tmp_path / "phrases.jsonl"}
     how = {"clip": str(world / "models/clip-small"), "steps": 2, "compute": CPU}
     oti_verb.oti(str(folder), out=tmp_path / "told", **files, **how)
     assert "learnt from the picture alone: 1\n  n01/a.png: it has no concepts" in capsys.readouterr().err
     oti_verb.oti(str(folder), out=tmp_path / "alone", **how)
-    told, alone = (read_words(tmp_path / name).words for name in ("told", "alone"))
-    assert torch.allclose(told[0], alone[0], atol=1e-5)
-    assert not torch.allclose(told[1], alone[1], atol=1e-5)
+    regularised, alone = (read_words(tmp_path / name).words for name in ("told", "alone"))
+    assert torch.allclose(regularised[0], alone[0], atol=1e-5)
+    assert not torch.allclose(regularised[1], alone[1], atol=1e-5)
 
 
 def test_wrong_calls(world, folder, tmp_path):
-    asked = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "compute": CPU}
+    flags = {"clip": str(world / "models/clip-small"), "out": tmp_path / "never", "compute": CPU}
     with pytest.raises(UsageError, match="--concepts and --phrases come together; --phrases is not given"):
-        oti_verb.oti(str(folder), concepts=tmp_path / "concepts.csv", **asked)
+        oti_verb.oti(str(folder), concepts=tmp_path / "concepts.csv", **flags)
     with pytest.raises(UsageError, match="--steps 0"):
-        oti_verb.oti(str(folder), steps=0, **asked)
+        oti_verb.oti(str(folder), steps=0, **flags)
     with pytest.raises(UsageError, match="I/N"):
-        oti_verb.oti(str(folder), work=Work(shard="3/2"), **asked)
+        oti_verb.oti(str(folder), work=Work(shard="3/2"), **flags)
     with pytest.raises(NotFoundError):
-        oti_verb.oti(str(folder), references=True, **asked)
+        oti_verb.oti(str(folder), references=True, **flags)
     with pytest.raises(UsageError, match=r"say nothing of these 6 pictures \(n01/a.png: it has no concepts\)"):
         oti_verb._tell_phrases(Phrasebook({}, PHRASES, 15), load_pictures(str(folder)))
     assert not (tmp_path / "never").exists()

@@ -70,7 +70,7 @@ def test_an_augmented_view_is_of_the_seed_and_shows_half_or_more():
     one, two = augmented(image, Random(1)), augmented(image, Random(2))
     assert one.tobytes() == augmented(image, Random(1)).tobytes()
     assert one.tobytes() != two.tobytes()
-    areas = [own.width * own.height / 4800 for own in (augmented(image, Random(i)) for i in range(40))]
+    areas = [view.width * view.height / 4800 for view in (augmented(image, Random(i)) for i in range(40))]
     assert 0.48 < min(areas) < 0.6 < 0.9 < max(areas) <= 1
 
 
@@ -87,12 +87,12 @@ def test_a_table_of_pictures(tmp_path):
     assert scenes.pictures([0])[0, :, 0, 0].tolist() == [-1, -1, 1]
     assert scenes.framing([0, 1]).tolist() == [[96, 48, 16, 0, 32, 32], [48, 64, 0, 5, 32, 32]]
     assert scenes.said([0, 1], 0, Random(0)) == ["a blue thing", ""]
-    assert scenes.seen([0, 1], 0, 16, Random(0)).shape == (2, 3, 16, 16)
-    assert torch.equal(scenes.seen([0], 0, 16, Random(0)), scenes.seen([0], 0, 16, Random(0)))
+    assert scenes.seen([0, 1], 0, 16, rng=Random(0)).shape == (2, 3, 16, 16)
+    assert torch.equal(scenes.seen([0], 0, 16, rng=Random(0)), scenes.seen([0], 0, 16, rng=Random(0)))
     shown = scenes.references([0, 1], 0, Random(0))
     assert shown.shape == (2, 3, 32, 32)
     tint = Preprocess(32, rgb_first=True)(Image.fromarray(np.uint8((shown[0].permute(1, 2, 0) + 1) * 127.5 + 0.5)))
-    assert torch.allclose(tint, scenes.seen([0], 0, 32, Random(0))[0], atol=0.05), "the view that a CLIP sees"
+    assert torch.allclose(tint, scenes.seen([0], 0, 32, rng=Random(0))[0], atol=0.05), "the view that a CLIP sees"
     assert scenes.identity["pictures"] == "2"
 
 
@@ -128,7 +128,7 @@ def test_a_table_of_triplets(tmp_path):
     assert rows_of(scenes) == [("0: a.png -> b.png", ("is green",), True)]
     assert scenes.pictures([0])[0, :, 0, 0].tolist() == [-1, 1, -1]
     as_composed = Preprocess(16, rgb_first=True)(Image.open(tmp_path / "a.png"))
-    assert torch.equal(scenes.seen([0], 0, 16, Random(0))[0], as_composed)
+    assert torch.equal(scenes.seen([0], 0, 16, rng=Random(0))[0], as_composed)
     assert scenes.references([0], 0, Random(0))[0, :, 0, 0].tolist() == [1, -1, -1], "red, for a UNet that is shown it"
 
 

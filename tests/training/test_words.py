@@ -77,12 +77,16 @@ CLASSES = 'LabelName,DisplayName\n/m/0c4936,\'Nduja\n/m/1,Dog\n/m/2,"Cat, wild"\
 
 
 def test_a_text_of_names(tmp_path, capsys):
-    own = load_vocabulary(table(tmp_path / "names.txt", "\ufeffDog\r\n\n Cat, wild \nDog\n"))
-    assert own.names == ("Dog", "Cat, wild")
-    assert (own.identity["names"], own.identity["blank"], own.identity["again"]) == (2, 1, 1)
+    terms = load_vocabulary(table(tmp_path / "names.txt", "\ufeffDog\r\n\n Cat, wild \nDog\n"))
+    assert terms.names == ("Dog", "Cat, wild")
+    assert (
+        terms.identity["names"],
+        terms.identity["blank"],
+        terms.identity["again"],
+    ) == (2, 1, 1)
     assert "1 lines are blank, 1 names come again and count once Dog" in capsys.readouterr().err
     again = of_names(["Dog", "Cat, wild"], "other")
-    assert own.identity["sha256"] == again.identity["sha256"] != of_names(["Dog"], "other").identity["sha256"]
+    assert terms.identity["sha256"] == again.identity["sha256"] != of_names(["Dog"], "other").identity["sha256"]
 
 
 def test_a_table_of_class_names(tmp_path):
@@ -242,16 +246,16 @@ def test_a_picture_whose_name_is_no_text_is_named(swatches):
 
 def test_the_verb_ends_with_1_where_pictures_are_unreadable(swatches, tmp_path, capsys):
     names = table(tmp_path / "names.txt", "dog\ncat\na bird\n")
-    own = ["train", "concepts", swatches, "--clip", ICONS, "--vocabulary", names, "-k", 2]
-    code, out, err = run(capsys, *own, "--out", tmp_path / "a.csv", "--feature-cache", tmp_path / "cache")
+    command = ["train", "concepts", swatches, "--clip", ICONS, "--vocabulary", names, "-k", 2]
+    code, out, err = run(capsys, *command, "--out", tmp_path / "a.csv", "--feature-cache", tmp_path / "cache")
     assert (code, "3 pictures, each with 2 of 3 names" in out, "n02/broken.JPEG" in err) == (1, True, True)
     assert "Traceback" not in err
     (swatches / "n02/broken.JPEG").unlink()
-    assert run(capsys, *own, "--out", tmp_path / "b.parquet", "--feature-cache", tmp_path / "cache")[0] == 0
+    assert run(capsys, *command, "--out", tmp_path / "b.parquet", "--feature-cache", tmp_path / "cache")[0] == 0
     assert read_concepts(tmp_path / "a.csv") == read_concepts(tmp_path / "b.parquet")
-    assert run(capsys, *own, "--out", tmp_path / "a.txt")[0] == 2
+    assert run(capsys, *command, "--out", tmp_path / "a.txt")[0] == 2
     assert load_concepts(str(tmp_path / "a.csv")) == tuple(
-        dict.fromkeys(name for own in read_concepts(tmp_path / "a.csv").values() for name in own)
+        dict.fromkeys(name for row in read_concepts(tmp_path / "a.csv").values() for name in row)
     )
 
 
@@ -372,6 +376,7 @@ def test_phrases_continue_the_prompt(unbroken, capsys):
     assert (card["settings"]["temperature"], card["settings"]["max_length"]) == (0.5, 35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_batches_change_no_phrase(unbroken, model, tmp_path, batch_size):
     out = tmp_path / "phrases.jsonl"
@@ -432,23 +437,24 @@ def test_a_line_that_is_not_ours_is_not_written_over(model, tmp_path):
         generate_phrases(CONCEPTS, model, SMALL, out=out)
 
 
+@pytest.mark.slow
 def test_weights_come_from_safetensors_alone(speaker, tmp_path):
     import shutil
 
     from safetensors.torch import load_file, save_file
 
-    place = torch.device("cpu"), torch.float32
+    device = torch.device("cpu"), torch.float32
     shutil.copytree(speaker, tmp_path / "a")
     weights = load_file(tmp_path / "a/model.safetensors")
-    save_file({name: own for name, own in weights.items() if "h.1" not in name}, tmp_path / "a/model.safetensors")
+    save_file({name: weight for name, weight in weights.items() if "h.1" not in name}, tmp_path / "a/model.safetensors")
     with pytest.raises(InputError, match="lacks weights of a language model"):
-        load_language_model(str(tmp_path / "a"), *place)
+        load_language_model(str(tmp_path / "a"), *device)
     (tmp_path / "a/model.safetensors").unlink()
     torch.save(weights, tmp_path / "a/pytorch_model.bin")
     with pytest.raises(InputError, match="cannot be loaded"):
-        load_language_model(str(tmp_path / "a"), *place)
+        load_language_model(str(tmp_path / "a"), *device)
     with pytest.raises(InputError, match="cannot be loaded"):
-        load_language_model(str(ICONS), *place)
+        load_language_model(str(ICONS), *device)
 
 
 def test_shards_are_the_whole(tmp_path, speaker):
@@ -475,9 +481,9 @@ def test_several_processes_would_each_do_all(verb, tmp_path, monkeypatch):
 
 def test_the_verb_says_what_it_made(speaker, tmp_path, capsys):
     names = table(tmp_path / "names.txt", "dog\na..b\n")
-    own = ["train", "phrases", names, "--model", speaker, "--count", 2, "--out", tmp_path / "phrases.jsonl"]
-    code, out, _ = run(capsys, *own)
+    command = ["train", "phrases", names, "--model", speaker, "--count", 2, "--out", tmp_path / "phrases.jsonl"]
+    code, out, _ = run(capsys, *command)
     assert (code, "2 concepts, 2 of them now, each with 2 phrases" in out) == (0, True)
     assert "1 concepts are left out, because not all of their phrases have them: a..b" in out
-    code, _, err = run(capsys, *own, "--seed", 1)
+    code, _, err = run(capsys, *command, "--seed", 1)
     assert (code, "seed: 0 there, 1 now" in err) == (2, True)

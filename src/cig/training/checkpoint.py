@@ -36,7 +36,7 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     def can_scale_down(self) -> bool:
-        """Whether a gradient may be infinite only because of float16, so that a smaller scale helps the next step."""
+        """Tell whether an infinite gradient may be an overflow of float16, which a smaller scale avoids."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class TrainingState:
 
 
 class WeightMean:
-    """A running mean of the trained weights, which is what is exported (Karras et al., CVPR 2024, section 3)."""
+    """A running mean of the trained weights, for export (Karras et al., CVPR 2024, section 3)."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from the model's weights; a decay of 0 keeps no mean."""

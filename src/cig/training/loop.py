@@ -81,7 +81,7 @@ def train(
     started = time.monotonic() - facts["seconds"]
     steps = range(facts["steps"], plan.steps)
     model.train()
-    for number in progress(steps, len(steps), "training", "step"):
+    for number in progress(steps, len(steps), "training", unit="step"):
         loss = _take_step(state, loss_of, plan, number=number, out=out)
         curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
         facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Plan:
-    """How a training runs.
+    """The settings of a training's steps.
 
     Attributes:
         steps: all of them, those of earlier calls included. A later call can raise them if the rate is constant.

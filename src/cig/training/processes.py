@@ -42,7 +42,7 @@ def join(device: torch.device) -> torch.device:
 
 
 def need_one(what: str, instead: str) -> None:
-    """Raises UsageError if several processes were started for work that is not divided among them."""
+    """Raise UsageError if several processes were started for work that is not divided among them."""
     if world() > 1:
         raise UsageError(f"{what} was started in {world()} processes, and each would do all of it; {instead}")
 

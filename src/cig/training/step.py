@@ -1,4 +1,4 @@
-"""What an objective receives for a step: its random numbers, and the items that this process computes."""
+"""A step of a training, as an objective receives it: random numbers, and the items that this process computes."""
 
 from __future__ import annotations
 
@@ -50,12 +50,14 @@ class Step:
         return slice(processes.rank() * each, (processes.rank() + 1) * each)
 
     def _seed(self, part: int) -> None:
-        """Seed torch for one part; the objective has drawn everything that concerns the whole step before."""
+        """Seed torch for the dropout of one part."""
+        # A part's dropout depends on its number, not on the process that computes it. What concerns the whole step
+        # (items, noise) is drawn before, from the state that all processes share.
         torch.manual_seed(Random(f"{self.seed}/{self.number}/{part}").getrandbits(62))
 
 
 def need_whole(plan: Plan, loss: str) -> None:
-    """Raises UsageError if a loss that contrasts all items of a step could not see them at once."""
+    """Raise UsageError if a loss that contrasts all items of a step could not see them at once."""
     if plan.accumulate > 1:
         raise UsageError(
             f"{loss} contrasts all items of a step with each other, so it cannot be computed in {plan.accumulate} "

@@ -33,7 +33,7 @@ def load_pairs(name: str) -> Pairs:
 
 
 def has_pairs(name: str) -> bool:
-    """Whether the name is that of a benchmark with (picture, caption) pairs."""
+    """Tell whether the name is that of a benchmark with (picture, caption) pairs."""
     try:
         return hasattr(registry.load("benchmarks", name.partition("/")[0]), "pairs")
     except NotFoundError:

@@ -101,7 +101,7 @@ def _rank(embedded: PictureFeatures, paths: Sequence[Path], names: Tensor, *, k:
     """Return for each picture the k nearest rows of the names [V, d], nearest first: [N, k]."""
     ranked = []
     chunks = batches(paths, PICTURES_AT_ONCE)
-    for chunk in progress(chunks, -(-len(paths) // PICTURES_AT_ONCE), "concepts", "batch"):
+    for chunk in progress(chunks, -(-len(paths) // PICTURES_AT_ONCE), "concepts", unit="batch"):
         cosines = normalize(embedded.of(chunk), dim=-1) @ names.T
         ranked.append(top_k(cosines, k)[1].to(torch.int32).numpy())
     return np.concatenate(ranked)
@@ -114,7 +114,7 @@ def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tens
     keys = {name: digest(name.encode()) for name in names}
     features = dict(cache.read(space, keys.values()))
     todo = [name for name in names if keys[name] not in features]
-    for chunk in progress(batches(todo, NAMES_AT_ONCE), -(-len(todo) // NAMES_AT_ONCE), "names", "batch"):
+    for chunk in progress(batches(todo, NAMES_AT_ONCE), -(-len(todo) // NAMES_AT_ONCE), "names", unit="batch"):
         texts = [template.format(name) for name in chunk for template in TEMPLATES]
         each = normalize(tower.embed_texts(texts), dim=-1).reshape(len(chunk), len(TEMPLATES), -1)
         means = normalize(each.mean(1), dim=-1).numpy()

@@ -27,11 +27,11 @@ class Captions(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Source, count, digest, and the captions that were left out."""
+        """Return source, count, digest, and the captions that were left out."""
 
     @property
     def per_pass(self) -> int:
-        """The number of captions; 0 if they have no end."""
+        """Return the number of captions; 0 if they have no end."""
 
     def of(self, step: Step, count: int) -> list[str]:
         """Return the captions of a step, the same in all processes."""

@@ -51,7 +51,7 @@ class Concepts:
 
 
 def check_form(path: Path) -> None:
-    """Raises UsageError for a suffix that no table is written as, before the work is done."""
+    """Raise UsageError for a suffix that no table is written as, before the work is done."""
     if path.suffix.lower() not in FORMS:
         raise UsageError(f"{path}: a table of concepts is written as {' or '.join(FORMS)}")
     if path.suffix.lower() == ".parquet":

@@ -1,4 +1,4 @@
-"""Framing: a picture of any shape becomes a square, which SDXL is conditioned on (Podell et al., 2023, section 2.2).
+"""Framing: a square is cut from a picture of any shape, and conditions SDXL (Podell et al., 2023, section 2.2).
 
 The short side is resized to the resolution, and a square is cropped from the middle or from a random position.
 """

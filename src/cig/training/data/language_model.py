@@ -37,7 +37,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UsageError."""
+        """Raise UsageError for values out of range."""
         if min(self.count, self.top_k, self.max_length) < 1 or self.no_repeat < 0:
             raise UsageError("--count, --top-k and --max-length are at least 1, --no-repeat at least 0")
         if not 0 < self.temperature < float("inf"):
@@ -45,12 +45,14 @@ class Sampling:
 
     def draws(self, prompt: str) -> Tensor:
         """Return random numbers [count, max_length] in (0, 1], from the seed and the prompt alone."""
-        generator = torch.Generator().manual_seed(seed_of("per-query", self.seed, "phrases", prompt, 0))
+        generator = torch.Generator().manual_seed(
+            seed_of("per-query", self.seed, benchmark="phrases", query=prompt, attempt=0)
+        )
         return 1 - torch.rand(self.count, self.max_length, generator=generator)
 
 
 class InverseTransformSampler(LogitsProcessor):
-    """Leaves one token a row, which numbers drawn beforehand select; then greedy decoding is sampling.
+    """A sampler that leaves one token a row, selected by numbers drawn beforehand; greedy decoding then takes it.
 
     The library draws from one generator for the whole batch, so a continuation would depend on its neighbours. Here
     each position of each continuation has its number, whatever the batch and wherever a rerun starts.
@@ -83,7 +85,7 @@ class LanguageModel:
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
 
     def check(self, sampling: Sampling) -> None:
-        """Raises UsageError if phrases may be longer than the model takes."""
+        """Raise UsageError if phrases may be longer than the model takes."""
         most = getattr(self.model.config, "max_position_embeddings", None)
         if most and sampling.max_length > most:
             raise UsageError(f"--max-length {sampling.max_length}: {self.identity['source']} takes {most} tokens")

@@ -34,7 +34,7 @@ class LatentSource(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape [C, h, w] of a picture's latents."""
+        """Return the shape [C, h, w] of a picture's latents."""
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Return [B, C, h, w], scaled to a standard deviation of 1."""
@@ -84,7 +84,7 @@ class LatentEncoder:
         return self.vae.config.latent_channels, side, side
 
     def batch_size(self, most: int) -> int:
-        """Return how many pictures, at most `most`, are encoded together: as many as have PIXELS pixels, or one."""
+        """Return how many of `most` pictures to encode together: as many as have PIXELS pixels, or one."""
         return max(1, min(most, PIXELS // (self.shape[1] * _pixels_a_latent(self.vae)) ** 2))
 
     def latents(self, indices: Sequence[int]) -> Tensor:
@@ -104,7 +104,7 @@ class LatentEncoder:
 
         def embed(clip: Any) -> Tensor:
             drawn = zip(indices, seeds, strict=True)
-            views = [self.scenes.seen([index], view, clip.size, Random(str(seed))) for index, seed in drawn]
+            views = [self.scenes.seen([index], view, clip.size, rng=Random(str(seed))) for index, seed in drawn]
             features: Tensor = clip.embed_images(torch.cat(views))
             return features
 
@@ -164,7 +164,7 @@ def cache_latents(
     paths = [folder / f"{number:05d}.safetensors" for number in range(-(-len(scenes) // each))]
     share = range(len(paths))[processes.rank() :: processes.world()]
     todo = [number for number in share if not paths[number].exists()]
-    for number in progress(todo, len(todo), f"latents and features, {each} pictures each", "shard"):
+    for number in progress(todo, len(todo), f"latents and features, {each} pictures each", unit="shard"):
         indices = range(number * each, min((number + 1) * each, len(scenes)))
         write_bytes(paths[number], _shard(encoder, indices, chunk, seed=plan.seed, references=references))
     processes.wait()
@@ -185,7 +185,7 @@ def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, ref
         for view in range(scenes.views):
             view_seed = f"{seed}/{part[0] // chunk}/{view}"  # both towers and the generator see the same view
             for name, clip in clips.items():
-                views = scenes.seen(part, view, clip.size, Random(view_seed))
+                views = scenes.seen(part, view, clip.size, rng=Random(view_seed))
                 rows.setdefault(f"{name}{view}", []).append(clip.embed_images(views).half())
             if references:
                 latents = encode(scenes.references(part, view, Random(view_seed)), vae, names)

@@ -34,7 +34,7 @@ class PairSource(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Source, count, digest, and the pairs that were left out."""
+        """Return source, count, digest, and the pairs that were left out."""
 
     def of(self, step: Step, count: int) -> PairBatch:
         """Return this process's share of the `count` pairs of a step, with the positives [count, count] of all."""
@@ -55,7 +55,7 @@ class DrawnPairs:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PairBatch:
-        """Raises MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
+        """Raise MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
         batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
         need_size(batch.pixels, self.size, self.identity["data"])
         return replace(batch, pixels=batch.pixels[share], captions=batch.captions[share], ids=batch.ids[share])
@@ -78,7 +78,7 @@ class TablePairs:
     order: Order
 
     def of(self, step: Step, count: int) -> PairBatch:
-        """Raises UsageError if a step has more pairs than the table."""
+        """Raise UsageError if a step has more pairs than the table."""
         need_enough(len(self.names), count, "pairs")
         share = step.rank_slice(count)
         now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))

@@ -52,7 +52,7 @@ def generate_phrases(
     settings = {"prompt": PROMPT, **asdict(sampling), "dtype": model.identity["dtype"]}
     file = PhraseFile(out, {**settings, **fingerprints({"model": model.identity})})
     todo = [concept for concept in dict.fromkeys(concepts) if concept not in file.usable]
-    for concept in progress(todo, len(todo), "phrases", "concept"):
+    for concept in progress(todo, len(todo), "phrases", unit="concept"):
         phrases = model.continued(PROMPT.format(concept), sampling, batch_size)
         file.add(concept, [clean_phrase(phrase) for phrase in phrases])
     file.close(model.identity)
@@ -83,7 +83,7 @@ class PhraseFile:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Concepts that cannot be used."""
+        """Return the concepts that cannot be used."""
         return tuple(concept for concept, usable in self.usable.items() if not usable)
 
     def add(self, concept: str, phrases: Sequence[str]) -> None:
@@ -112,7 +112,7 @@ class PhraseFile:
 
 
 def check_form(path: Path) -> None:
-    """Raises UsageError for a suffix that no phrases are written as, before a model is loaded."""
+    """Raise UsageError for a suffix that no phrases are written as, before a model is loaded."""
     if path.suffix.lower() != ".jsonl":
         raise UsageError(f"{path}: phrases are written as .jsonl")
 
@@ -151,7 +151,7 @@ def read_phrases(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def is_usable(concept: str, phrases: Sequence[str]) -> bool:
-    """Whether there are phrases, and a pseudo-word can replace the concept in each of them."""
+    """Tell whether there are phrases, and a pseudo-word can replace the concept in each of them."""
     return bool(phrases) and all(concept in phrase for phrase in phrases)
 
 

@@ -76,7 +76,7 @@ def load_references(source: str, root: Path | None = None, limit: int | None = N
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name is UTF-8: file systems allow any bytes in a name, and Python reads them as lone surrogates."""
+    """Tell whether a name is UTF-8; file systems allow any bytes, which Python reads as lone surrogates."""
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
@@ -123,11 +123,11 @@ class PixelSource(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Source, count, digest."""
+        """Return source, count and digest."""
 
     @property
     def per_pass(self) -> int:
-        """The number of pictures; 0 if they have no end."""
+        """Return the number of pictures; 0 if they have no end."""
 
     def of(self, step: Step, count: int) -> PixelBatch:
         """Return this process's share of the `count` pictures of a step."""
@@ -146,7 +146,7 @@ class DrawnPictures:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """Raises MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
+        """Raise MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
         batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
         need_size(batch.pixels, self.size, self.identity["data"])
         distinct = torch.eye(count, dtype=torch.bool)  # two drawings of one icon differ, too
@@ -170,7 +170,7 @@ class ListedPictures:
         return len(self.pictures)
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """Raises UsageError if a step has more pictures than the list."""
+        """Raise UsageError if a step has more pictures than the list."""
         need_enough(len(self.pictures), count, "pictures")
         share = step.rank_slice(count)
         now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))
@@ -181,7 +181,7 @@ class ListedPictures:
 
 
 def need_size(pixels: Tensor, size: int, source: str) -> None:
-    """Raises MismatchError if the pixels of a source do not have the size of the CLIP's input."""
+    """Raise MismatchError if the pixels of a source do not have the size of the CLIP's input."""
     drawn = pixels.shape[-1]
     if drawn != size:
         raise MismatchError(
@@ -191,7 +191,7 @@ def need_size(pixels: Tensor, size: int, source: str) -> None:
 
 
 def need_enough(count: int, batch: int, what: str) -> None:
-    """Raises UsageError if a batch is larger than the data, so that it would hold items twice."""
+    """Raise UsageError if a batch is larger than the data, so that it would hold items twice."""
     if batch > count:
         raise UsageError(f"--batch-size {batch} is more than the {count} {what}; give --batch-size {count} or less")
 

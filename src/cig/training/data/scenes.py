@@ -83,13 +83,13 @@ class FileScenes:
         rows = [self.frame.conditioning(self.files[example.picture].size, example.name) for example in examples]
         return torch.tensor(rows, dtype=torch.float32)
 
-    def seen(self, indices: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
+    def seen(self, indices: Sequence[int], view: int, side: int, *, rng: Random) -> Tensor:
         preprocess = Preprocess(side, rgb_first=True)  # the composer's
-        return torch.stack(in_threads(lambda view: preprocess(_view(*view)), self._views(indices, rng)))
+        return torch.stack(in_threads(lambda drawn: preprocess(_view(*drawn)), self._views(indices, rng)))
 
     def references(self, indices: Sequence[int], view: int, rng: Random) -> Tensor:
         views = self._views(indices, rng)
-        return torch.stack(in_threads(lambda view: self.frame.cut(_view(*view), view[0].name), views))
+        return torch.stack(in_threads(lambda drawn: self.frame.cut(_view(*drawn), drawn[0].name), views))
 
     def said(self, indices: Sequence[int], view: int, rng: Random) -> list[str]:
         return [rng.choice(self.examples[index].captions or ("",)) for index in indices]

@@ -53,7 +53,7 @@ def _split(rows: Iterable[Example | str]) -> tuple[list[Example], list[str]]:
 
 
 def is_edits(home: Path) -> bool:
-    """Whether a folder has the layout of InstructPix2Pix's release."""
+    """Tell whether a folder has the layout of InstructPix2Pix's release."""
     return (home / "seeds.json").is_file()
 
 
@@ -94,5 +94,5 @@ def _edits(home: Path, entry: Any) -> Iterator[Example | str]:
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether a name from seeds.json is one path component: the file comes from the web and must not lead elsewhere."""
+    """Tell whether a name is one path component: seeds.json comes from the web, and must not lead elsewhere."""
     return isinstance(name, str) and bool(ID.fullmatch(name))
