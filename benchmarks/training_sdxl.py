@@ -10,8 +10,8 @@ from torch.nn import functional
 from cig.pipelines.plan import Alive
 from cig.runtime import measured
 from cig.training.checkpoint import new_state, trainable
-from cig.training.objectives._diffusion import Batch, ddpm, denoising
-from cig.training.objectives._lora import Lora, adapt
+from cig.training.objectives._diffusion import DiffusionBatch, ddpm, denoising_loss
+from cig.training.objectives._lora import Lora, add_adapter
 from cig.training.plan import Plan
 
 WARM, TIMED = 3, 10  # steps of SDXL
@@ -38,16 +38,18 @@ def unet_of(kind: str, device: torch.device) -> Any:
 
     with device:
         unet = UNet2DConditionModel(**SDXL)
-    return adapt(unet.to(torch.bfloat16), Lora(RANK, RANK)) if kind == "lora" else unet
+    return add_adapter(unet.to(torch.bfloat16), Lora(RANK, RANK)) if kind == "lora" else unet
 
 
-def batch_of(side: int, device: torch.device) -> Batch:
+def batch_of(side: int, device: torch.device) -> DiffusionBatch:
     """One picture."""
     with device:
         latents = torch.randn(1, 4, side // 8, side // 8)
         condition = torch.randn(1, 77, 2048), torch.randn(1, 1280)
         framing = torch.tensor([[side, side, 0.0, 0.0, side, side]])
-        return Batch(latents, torch.randn_like(latents), torch.zeros(1, dtype=torch.long), condition, framing)
+        return DiffusionBatch(
+            latents, torch.randn_like(latents), torch.zeros(1, dtype=torch.long), condition=condition, framing=framing
+        )
 
 
 def sdxl(kind: str, side: int, saving: bool) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def sdxl(kind: str, side: int, saving: bool) -> dict[str, Any]:
     def step() -> None:
         state.optimizer.zero_grad()
         with torch.autocast("cuda", torch.bfloat16):
-            loss = denoising(unet, noising, batch)
+            loss = denoising_loss(unet, noising, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([own for _, own in trainable(unet)], 1.0)
         state.optimizer.step()

@@ -27,7 +27,7 @@ from cig import config, registry
 from cig.benchmarks import ID, load_benchmark, load_benchmarks, split_name
 from cig.cli.main import main
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, PictureError
-from cig.generators._generate import Shelf
+from cig.generators._generate import OutputFolder
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.images import Preprocess, limit_pixels, read_batches, read_picture
 from cig.io.json_files import read_json
@@ -163,6 +163,7 @@ ANNOTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), [(name, file) for name, files in ANNOTATIONS.items() for file in files])
 def test_annotations(data, name, file):
     path = data / file
@@ -273,6 +274,7 @@ def small_limit():
 WAYS = [Preprocess(32), Preprocess(32, pad=True), Preprocess(32, rgb_first=True)]
 
 
+@pytest.mark.slow
 def test_damaged_pictures(tmp_path, small_limit):
     sound = [path.read_bytes() for path in sound_pictures(tmp_path / "sound")]
     path = tmp_path / "a.png"
@@ -529,6 +531,7 @@ def test_dataset_paths_that_are_no_folders(tmp_path, path):
 BITS = [".", "..", "/", "cirr", "val", "\0", "\ud800", " ", "searle", "b32", "-", "é", "os.path", "x" * 3000, "%", "\n"]
 
 
+@pytest.mark.slow
 def test_names_of_benchmarks_and_methods():
     from cig.methods import split_method
 
@@ -576,10 +579,10 @@ def test_manifests(tmp_path):
 
 def _use_manifest(folder):
     manifest = Manifest(folder, {"steps": 4})
-    shelf = Shelf(folder, manifest, {}, retry_rejected=True)
+    outputs = OutputFolder(folder, manifest, [], retry_rejected=True)
     for name in ("1", "2", *manifest.lines):
-        assert type(shelf.attempts(Query(name, "r", ("c",)))) in (int, bool)
-        assert type(shelf.refused(name)) is bool
+        assert type(outputs.attempts(Query(name, "r", ("c",)))) in (int, bool)
+        assert type(outputs.refused(name)) is bool
 
 
 # Captions
@@ -594,6 +597,7 @@ def caption(rng):
     return rng.choice(CAPTIONS) if rng.random() < 0.02 else text
 
 
+@pytest.mark.slow
 def test_captions(clip):
     texts = [caption(rng) for rng in rounds("captions", 1500)]
     tokenizer = openai_tokenizer()

@@ -12,8 +12,8 @@ from torch.nn.functional import cosine_similarity
 
 from cig.benchmarks._icons.pairs import SIDE
 from cig.generators import _controls, sdxl
-from cig.generators._compose import Composed
-from cig.generators._controls import Making, Pictures
+from cig.generators._compose import ComposedConditions
+from cig.generators._controls import ControlOptions, Pictures
 from cig.generators._generate import Imagining, imagine
 from cig.io.files import write_png
 from cig.io.json_files import read_object, write_json
@@ -42,11 +42,11 @@ def make(folder: Path, part: Benchmark, home: Path) -> Made:
     sampling, composer = sampling_of(home), composer_of(folder)
     generator = generator_of(folder / "generator", sampling)
     draws = [drawn(generator, composer, part, place / f"draw-{draw}", 1600 + draw) for draw in range(DRAWS)]
-    making = Making(home / "controls", vae=str(folder / "vae"), side=SIDE)
+    making = ControlOptions(home / "controls", vae=str(folder / "vae"), side=SIDE)
     others = {
         "image": _controls.reference_image(part, {}, making),
         "augmented": _controls.reference_augmented(part, {}, making),
-        "vae": _controls.pictures("reference-vae", part, {}, making),
+        "vae": _controls.pictures("reference-vae", part, {}, options=making),
         "oracle": _controls.oracle(part, {}, making),
     }
     others["blurred"] = blurred(folder, part, others["oracle"], draws[0], place / "blurred")
@@ -71,13 +71,13 @@ def composer_of(folder: Path) -> Composer:
 
 def generator_of(weights: Path, sampling: Mapping[str, float]) -> sdxl.SDXL:
     size = {"height": SIDE, "width": SIDE}
-    return sdxl.load(weights, str(weights), str(weights / "vae"), "auto", **size, **sampling)  # type: ignore[arg-type]
+    return sdxl.load(weights, str(weights), str(weights / "vae"), device="auto", **size, **sampling)  # type: ignore[arg-type]
 
 
 def drawn(generator: sdxl.SDXL, composer: Composer, part: Benchmark, out: Path, seed: int) -> Pictures:
     """One pseudo-target a query, each from a seed of its own."""
     how = Imagining(seed=seed, seeds="per-query", brightness_thresh=0, max_retries=1)
-    done = imagine(part, Composed(part, composer), generator, out, how, BATCH)
+    done = imagine(part, ComposedConditions(part, composer), generator, out=out, how=how, batch_size=BATCH)
     return {query: (path,) for query, path in done.pictures.items()}
 
 
@@ -88,7 +88,7 @@ def blurred(folder: Path, part: Benchmark, oracle: Pictures, pseudo: Pictures, o
         write_json(told, {"radius": radius_for(folder, oracle, pseudo)})
     radius = read_object(told)["radius"]
     lacking = [path for path in sorted({path for (path,) in oracle.values()}) if not (out / name_of(path)).exists()]
-    for path in progress(lacking, len(lacking), "blur", "picture"):
+    for path in progress(lacking, len(lacking), "blur", unit="picture"):
         write_png(out / name_of(path), blur(path, radius))
     return {query: (out / name_of(path),) for query, (path,) in oracle.items()}
 

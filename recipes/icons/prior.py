@@ -23,7 +23,8 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from cig.benchmarks._icons.pairs import normalised
 from cig.cli.terminal import messages_on_stderr
-from cig.generators.sdxl import meta_unet, shown_reference
+from cig.generators._meta import meta_unet
+from cig.generators.sdxl import shown_reference
 from cig.io.digests import identity
 from cig.io.files import make_folder, write_bytes
 from cig.io.images import read_batches
@@ -117,7 +118,7 @@ def features_of(scenes: Scenes, searcher: Clip, size: int) -> Tensor:
     """[N, d] unit rows: the searcher's of each picture."""
     chunks = list(batches(range(len(scenes)), size))
     own = (searcher.embed_images(normalised((scenes.pictures(places) + 1) / 2)) for places in chunks)
-    return normalize(torch.cat(list(progress(own, len(chunks), "features", "batch"))), dim=-1)
+    return normalize(torch.cat(list(progress(own, len(chunks), "features", unit="batch"))), dim=-1)
 
 
 class PriorMethod:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cig.benchmarks.icons import read
 from cig.cli.terminal import messages_on_stderr
-from cig.generators._compose import Composed, Shown
+from cig.generators._compose import ComposedConditions, ConditionsWithReferences
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
 from cig.methods import Source, load_method
@@ -75,7 +75,7 @@ class Lab:
         self.method = load_method("pic2word", Source(clip, folder / "pic2word-0" / "phi.safetensors"))
         self.image, self.cache = load_method("image", Source(clip)), FeatureCache(folder / "features")
 
-        self.condition = Shown(part, Composed(part, self.composer))(
+        self.condition = ConditionsWithReferences(part, ComposedConditions(part, self.composer))(
             [part.queries[place % len(part.queries)] for place in range(BATCH)]
         )
 

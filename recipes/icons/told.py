@@ -17,11 +17,11 @@ from random import Random
 import torch
 
 from cig.benchmarks._icons.corpus import INKS, read_split
-from cig.benchmarks._icons.derived import Made, made
+from cig.benchmarks._icons.derived import DerivedIcon, derive_icons
 from cig.benchmarks._icons.pairs import plain, uncropped, viewed
 from cig.generators.sdxl import shown_reference
 from cig.training.data.latent_cache import encode
-from cig.training.objectives._diffusion import Batch, ddpm, denoising
+from cig.training.objectives._diffusion import DiffusionBatch, ddpm, denoising_loss
 from cig.training.objectives._unet import load_unet
 from cig.training.objectives.generator import load_vae
 from imagined import composer_of
@@ -33,7 +33,7 @@ SAID = {"badge": "with a {} badge", "enclosure": "in a {}"}
 class Drawings:
     """Some that were made by rule, of one kind, and what conditions the generator to draw each."""
 
-    def __init__(self, folder: Path, kind: str, count: int, every: Sequence[Made]) -> None:
+    def __init__(self, folder: Path, kind: str, count: int, every: Sequence[DerivedIcon]) -> None:
         icons, drawings = read_split("train")
         able = [own for own in every if getattr(own.icon, kind) != getattr(icons[own.origin], kind)]
         chosen = Random(kind).sample(able, min(count, len(able)))
@@ -44,18 +44,20 @@ class Drawings:
         after = torch.stack([own.drawing for own in chosen])
         before = torch.from_numpy(drawings[[own.origin for own in chosen]])
         clips = self.composer.first.clip, self.composer.second.clip
-        first, second = (clip.embed_images(viewed(before, inks, clip.size, Random(0))) for clip in clips)
+        first, second = (clip.embed_images(viewed(before, inks, clip.size, rng=Random(0))) for clip in clips)
         self.features = first, second
         self.latents = encode(plain(after, inks), vae, self.names).float() * vae.config.scaling_factor
         self.references = encode(plain(before, inks), vae, self.names).float()
 
-    def batch(self, names: Sequence[str], time: int) -> Batch:
+    def batch(self, names: Sequence[str], time: int) -> DiffusionBatch:
         """Captions of these names, noise that is always the same."""
         captions = [(SAID[self.kind].format(name),) for name in names]
         composed = self.composer.compose([str(place) for place in range(len(names))], self.features, captions)
         noise = torch.randn(self.latents.shape, generator=torch.Generator().manual_seed(time))
         times, condition = torch.full((len(names),), time), (composed.prompt, composed.pooled2)
-        return Batch(self.latents, noise, times, condition, uncropped(len(names)), self.references)
+        return DiffusionBatch(
+            self.latents, noise, times, condition=condition, framing=uncropped(len(names)), reference=self.references
+        )
 
     def others(self) -> list[str]:
         """For each drawing a name that others of its kind have."""
@@ -75,12 +77,12 @@ def main() -> None:
         raise SystemExit(f"{asked.generator} is not shown references: ask one that is (--generator)")
     print("| asked for | timestep | loss | by another's caption | more |\n|---|---|---|---|---|")
     icons, plain_ones = read_split("train")
-    every = [*made(icons, torch.from_numpy(plain_ones))]
+    every = [*derive_icons(icons, torch.from_numpy(plain_ones))]
     for kind in SAID:
         drawings = Drawings(asked.folder, kind, asked.count, every)
         for time in TIMES:
             said = drawings.names, drawings.others()
-            right, wrong = (float(denoising(unet, noising, drawings.batch(names, time))) for names in said)
+            right, wrong = (float(denoising_loss(unet, noising, drawings.batch(names, time))) for names in said)
             print(f"| {kind} | {time} | {right:.4f} | {wrong:.4f} | {100 * (wrong / right - 1):+.1f}% |")
 
 

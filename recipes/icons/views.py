@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cig.generators._controls import Making, Pictures, shuffled
+from cig.generators._controls import ControlOptions, Pictures, shuffled
 from cig.io.feature_cache import FeatureCache
 from cig.methods import Source, load_method
 from cig.models.composer import Composer
@@ -66,7 +66,7 @@ class Seen:
             **others,
             "pseudo": pseudo,
             "pseudo x4": _together(self.made.draws),
-            "shuffled": shuffled(self.part, pseudo, Making(Path())),
+            "shuffled": shuffled(self.part, pseudo, ControlOptions(Path())),
         }
         if method is self.large:
             return [Branch(name, seen[name], 0.0, image, caption=False) for name in OF_LARGE]

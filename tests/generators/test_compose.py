@@ -8,7 +8,7 @@ import torch
 
 from cig import load_benchmark, load_composer
 from cig.errors import MismatchError, NotFoundError
-from cig.generators._compose import Composed, EmbeddingFolder, extract
+from cig.generators._compose import ComposedConditions, EmbeddingFolder, extract
 from cig.pipelines._models import need_embeddings
 from cig.runtime import Shard
 from cig.types import Benchmark
@@ -50,7 +50,7 @@ def test_each_distinct_reference_is_encoded_once_by_each_clip(benchmark, compose
 
 
 def test_a_resumed_run_computes_the_batches_it_needs_alone(benchmark, composer):
-    few, every = (Composed(benchmark, composer, batch_size=2) for _ in range(2))
+    few, every = (ComposedConditions(benchmark, composer, batch_size=2) for _ in range(2))
     every.prepare(benchmark.queries)
     one, whole = few(benchmark.queries[3:4]), every(benchmark.queries)
     assert len(few.features) == 2
@@ -73,10 +73,10 @@ def test_shards_side_by_side_are_one_run(benchmark, composer, tmp_path, shards):
 
 
 def test_batch_1_equals_batch_7(benchmark, composer):
-    source = Composed(benchmark, composer)
+    source = ComposedConditions(benchmark, composer)
     seven = source(benchmark.queries[:7])
     for row, query in enumerate(benchmark.queries[:7]):
-        one = Composed(benchmark, composer, batch_size=1)([query])
+        one = ComposedConditions(benchmark, composer, batch_size=1)([query])
         assert torch.allclose(one.prompt[0], seven.prompt[row], atol=1e-5)
         assert torch.allclose(one.pooled2[0], seven.pooled2[row], atol=1e-5)
 

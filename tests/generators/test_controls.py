@@ -9,7 +9,7 @@ from PIL import Image
 
 from cig import load_benchmark
 from cig.errors import InputError, UsageError
-from cig.generators._controls import Making, pictures
+from cig.generators._controls import ControlOptions, pictures
 from cig.types import Benchmark, Query
 
 
@@ -30,10 +30,10 @@ def toy(*queries, hidden=False):
 
 def test_reference_and_oracle(tmp_path):
     part = toy(Query("1", "r", ("c",), {"also": 1, "t": 2}))
-    assert pictures("reference-image", part, {}, Making(tmp_path)) == {"1": (Path("r"),)}
-    assert pictures("oracle", part, {}, Making(tmp_path)) == {"1": (Path("t"),)}
+    assert pictures("reference-image", part, {}, options=ControlOptions(tmp_path)) == {"1": (Path("r"),)}
+    assert pictures("oracle", part, {}, options=ControlOptions(tmp_path)) == {"1": (Path("t"),)}
     with pytest.raises(UsageError, match="no oracle"):
-        pictures("oracle", replace(part, hidden=True), {}, Making(tmp_path))
+        pictures("oracle", replace(part, hidden=True), {}, options=ControlOptions(tmp_path))
 
 
 def test_shuffled_keeps_the_kind_of_change():
@@ -46,12 +46,12 @@ def test_shuffled_keeps_the_kind_of_change():
         Query("5", "r5", ("has two dogs",), {"t5": 2}),
     )
     targets = {query.id: (Path(f"{query.id}.png"),) for query in part.queries}
-    found = pictures("shuffled", part, targets, Making(Path()))
+    found = pictures("shuffled", part, targets, options=ControlOptions(Path()))
     assert found["1"] == (Path("3.png"),)
     assert all(found[query] != targets[query] for query in targets)
-    assert found == pictures("shuffled", part, targets, Making(Path()))
+    assert found == pictures("shuffled", part, targets, options=ControlOptions(Path()))
     with pytest.raises(UsageError, match="--generated-image-dir"):
-        pictures("shuffled", part, {}, Making(Path()))
+        pictures("shuffled", part, {}, options=ControlOptions(Path()))
 
 
 def test_shuffled_goes_by_tags_before_words():
@@ -61,12 +61,12 @@ def test_shuffled_goes_by_tags_before_words():
         Query("3", "r3", ("turns blue",), {"t3": 2}, tags=("colour",)),
     )
     targets = {query.id: (Path(query.id),) for query in part.queries}
-    assert pictures("shuffled", part, targets, Making(Path()))["1"] == (Path("3"),)
+    assert pictures("shuffled", part, targets, options=ControlOptions(Path()))["1"] == (Path("3"),)
 
 
 def test_augmented_references_are_made_once(world, tmp_path):
     part = load_benchmark("cirr/val", world)
-    found = pictures("reference-augmented", part, {}, Making(tmp_path, copies=3))
+    found = pictures("reference-augmented", part, {}, options=ControlOptions(tmp_path, copies=3))
     assert {len(own) for own in found.values()} == {3}
     own = found[part.queries[0].id]
     original = Image.open(part.images[part.queries[0].reference])
@@ -74,9 +74,9 @@ def test_augmented_references_are_made_once(world, tmp_path):
     assert all(width <= original.width and height <= original.height for width, height in sizes)
     assert len({path.read_bytes() for path in own}) == 3
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
-    assert pictures("reference-augmented", part, {}, Making(tmp_path, copies=3)) == found
+    assert pictures("reference-augmented", part, {}, options=ControlOptions(tmp_path, copies=3)) == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == before
-    other = pictures("reference-augmented", part, {}, Making(tmp_path, copies=3, seed=1))
+    other = pictures("reference-augmented", part, {}, options=ControlOptions(tmp_path, copies=3, seed=1))
     assert other[part.queries[0].id][0].read_bytes() != own[0].read_bytes()
 
 
@@ -89,8 +89,8 @@ def test_the_vae_control_is_the_vaes_round_trip(world, tmp_path):
     Image.fromarray(rng.integers(0, 255, (64, 48, 3), dtype=np.uint8)).save(tmp_path / "r.png")
     part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
     vae = world / "models/sdxl/vae"
-    making = Making(tmp_path / "made", vae=str(vae), side=64, device="cpu")
-    (path,) = pictures("reference-vae", part, {}, making)["1"]
+    options = ControlOptions(tmp_path / "made", vae=str(vae), side=64, device="cpu")
+    (path,) = pictures("reference-vae", part, {}, options=options)["1"]
     model = AutoencoderKL.from_pretrained(vae)
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "r.png"))).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
@@ -108,9 +108,9 @@ def test_a_vae_that_makes_no_numbers_makes_no_pictures(world, tmp_path):
     vae = AutoencoderKL.from_pretrained(world / "models/sdxl/vae")
     torch.nn.init.constant_(vae.decoder.conv_out.bias, torch.inf)
     vae.save_pretrained(tmp_path / "vae")
-    making = Making(tmp_path / "made", vae=str(tmp_path / "vae"), side=16, device="cpu")
+    options = ControlOptions(tmp_path / "made", vae=str(tmp_path / "vae"), side=16, device="cpu")
     with pytest.raises(InputError, match="decodes to numbers that are not finite"):
-        pictures("reference-vae", part, {}, making)
+        pictures("reference-vae", part, {}, options=options)
     assert not [*tmp_path.rglob("made/*/*.png")]
 
 
@@ -120,16 +120,16 @@ def test_vaes_that_are_not_fetched_yet_are_not_one(tmp_path, monkeypatch):
     part = replace(toy(Query("1", "r", ("c",))), images={"r": tmp_path / "r.png"})
     shades = {"someone/light": 250, "someone/dark": 5}
 
-    def load(vae, device, side, cache_dir):
+    def load(vae, device, side, *, cache_dir):
         return lambda image: Image.new("L", (4, 4), shades[vae])
 
     monkeypatch.setattr("cig.generators.sdxl.load_round_trip", load)
     for vae, shade in shades.items():
-        (path,) = pictures("reference-vae", part, {}, Making(tmp_path / "made", vae=vae))["1"]
+        (path,) = pictures("reference-vae", part, {}, options=ControlOptions(tmp_path / "made", vae=vae))["1"]
         assert Image.open(path).getpixel((0, 0)) == shade
 
 
 def test_unreadable_references_are_left_out(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no")
     part = replace(toy(Query("1", "bad", ("c",))), images={"bad": tmp_path / "bad.png"})
-    assert pictures("reference-augmented", part, {}, Making(tmp_path / "made")) == {}
+    assert pictures("reference-augmented", part, {}, options=ControlOptions(tmp_path / "made")) == {}

@@ -11,7 +11,7 @@ import oracle
 from cig import load_benchmark
 from cig.errors import MismatchError
 from cig.generators import load_generator, presets
-from cig.generators._compose import Composed, EmbeddingFolder, Shown, extract
+from cig.generators._compose import ComposedConditions, ConditionsWithReferences, EmbeddingFolder, extract
 from cig.generators._generate import Imagining, brightness, imagine
 from cig.io.files import write_png
 from cig.io.manifest import Manifest
@@ -81,7 +81,7 @@ def test_a_generator_that_is_shown_references_gets_each_query_its_own(tmp_path):
     queries = tuple(Query(str(number), name, ("c",)) for number, name in enumerate("abcd"))
     part = Benchmark("toy/val", queries, images, (), ("recall@1",), False, 0.5, "made up")
     painter = Onlooker(lambda query, seed: 0 if seed == 1600 else 50)  # all are made twice
-    done = imagine(part, Table(), painter, tmp_path / "out")
+    done = imagine(part, Table(), painter, out=tmp_path / "out")
     assert painter.shades == [[(10,) * 3, (40,) * 3]] * 2
     assert done.pictures.keys() == {"0", "3"}
     assert done.missing["2"] == "no picture for the reference c"
@@ -91,7 +91,7 @@ def test_a_generator_that_is_shown_references_gets_each_query_its_own(tmp_path):
 def test_dark_pictures_are_made_again_and_refused(tmp_path):
     """Query 5 is dark; 30 is bright at once; 7 becomes bright at its second retry."""
     painter = Painter(lambda query, seed: 50 if (query, seed) == (7, 1602) else query)
-    done = imagine(bench(5, 30, 7), Table(), painter, tmp_path, Imagining(max_retries=3))
+    done = imagine(bench(5, 30, 7), Table(), painter, out=tmp_path, how=Imagining(max_retries=3))
     assert painter.calls == [
         (("5", "30", "7"), [1600] * 3),
         (("5", "7"), [1601] * 2),
@@ -111,26 +111,26 @@ def test_dark_pictures_are_made_again_and_refused(tmp_path):
 
 
 def test_the_threshold_itself_is_too_dark(tmp_path):
-    done = imagine(bench(10, 11), Table(), Painter(), tmp_path, Imagining(max_retries=0))
+    done = imagine(bench(10, 11), Table(), Painter(), out=tmp_path, how=Imagining(max_retries=0))
     assert done.refused == ("10",)
     assert brightness(Image.new("RGB", (2, 2), (0, 30, 0))) == 10
 
 
 def test_a_rerun_keeps_what_is_done(tmp_path):
-    imagine(bench(20, 3), Table(), Painter(), tmp_path)
+    imagine(bench(20, 3), Table(), Painter(), out=tmp_path)
     painter = Painter()
-    again = imagine(bench(20, 3), Table(), painter, tmp_path)
+    again = imagine(bench(20, 3), Table(), painter, out=tmp_path)
     assert (painter.calls, again.made, again.refused) == ([], 0, ("3",))
 
 
 def test_a_resumed_run_forms_the_same_batches_and_rewrites_nothing(tmp_path):
     first = Painter()
-    imagine(bench(20, 30, 40, 50), Table(), first, tmp_path, batch_size=2)
+    imagine(bench(20, 30, 40, 50), Table(), first, out=tmp_path, batch_size=2)
     whole = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     (tmp_path / "00040.png").unlink()
     before = (tmp_path / "00050.png").stat().st_mtime_ns
     second = Painter()
-    done = imagine(bench(20, 30, 40, 50), Table(), second, tmp_path, batch_size=2)
+    done = imagine(bench(20, 30, 40, 50), Table(), second, out=tmp_path, batch_size=2)
     assert second.calls == first.calls[1:]
     assert done.made == 1
     assert (tmp_path / "00050.png").stat().st_mtime_ns == before
@@ -141,7 +141,7 @@ def test_a_resumed_run_forms_the_same_batches_and_rewrites_nothing(tmp_path):
 def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypatch, after):
     """Dies at each rename and each manifest line of a run with accepted and refused pictures."""
     queries, whole = bench(20, 3, 30, 4), tmp_path / "whole"
-    imagine(queries, Table(), Painter(), whole)
+    imagine(queries, Table(), Painter(), out=whole)
 
     class Killed(BaseException):
         pass
@@ -161,8 +161,8 @@ def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypat
         patch.setattr("cig.generators._generate.write_png", dying(write_png))
         patch.setattr("cig.io.manifest.Manifest.add", dying(Manifest.add))
         with pytest.raises(Killed):
-            imagine(queries, Table(), Painter(), tmp_path / "killed")
-    done = imagine(queries, Table(), Painter(), tmp_path / "killed")
+            imagine(queries, Table(), Painter(), out=tmp_path / "killed")
+    done = imagine(queries, Table(), Painter(), out=tmp_path / "killed")
     assert done.refused == ("3", "4")
     assert not done.foreign
     names = sorted(path.relative_to(whole) for path in whole.rglob("*.png"))
@@ -172,9 +172,9 @@ def test_a_kill_at_any_write_and_a_rerun_give_the_same_bytes(tmp_path, monkeypat
 
 def test_shards_side_by_side_are_one_run(tmp_path):
     queries = bench(20, 3, 30, 40, 50, 60, 4)
-    imagine(queries, Table(), Painter(), tmp_path / "whole", batch_size=2)
+    imagine(queries, Table(), Painter(), out=tmp_path / "whole", batch_size=2)
     done = [
-        imagine(queries, Table(), Painter(), tmp_path / "parts", batch_size=2, shard=Shard(i, 3)) for i in (3, 1, 2)
+        imagine(queries, Table(), Painter(), out=tmp_path / "parts", batch_size=2, shard=Shard(i, 3)) for i in (3, 1, 2)
     ]
     assert [(set(own.pictures), own.refused) for own in done] == [
         ({"50", "60"}, ()),
@@ -186,7 +186,7 @@ def test_shards_side_by_side_are_one_run(tmp_path):
         for name in ("whole", "parts")
     ]
     assert files[0] == files[1]
-    assert not imagine(queries, Table(), Painter(), tmp_path / "parts", batch_size=2).made
+    assert not imagine(queries, Table(), Painter(), out=tmp_path / "parts", batch_size=2).made
 
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, capsys):
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
             return super().__call__(condition, seeds)
 
-    done = imagine(bench(20, 30, 40, 50, 60), Table(), Small(), tmp_path, batch_size=5)
+    done = imagine(bench(20, 30, 40, 50, 60), Table(), Small(), out=tmp_path, batch_size=5)
     assert done.made == 5
     assert [brightness(Image.open(path)) for path in done.pictures.values()] == [20, 30, 40, 50, 60]
     assert "out of memory with 5 pictures at once: going on with 3" in capsys.readouterr().err
@@ -206,23 +206,23 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, capsys):
             raise RuntimeError("CUDA out of memory" if len(seeds) == 1 else "something else")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        imagine(bench(20), Table(), Broken(), tmp_path / "b", batch_size=1)
+        imagine(bench(20), Table(), Broken(), out=tmp_path / "b", batch_size=1)
     with pytest.raises(RuntimeError, match="something else"):
-        imagine(bench(20, 30), Table(), Broken(), tmp_path / "c", batch_size=2)
+        imagine(bench(20, 30), Table(), Broken(), out=tmp_path / "c", batch_size=2)
 
 
 def test_other_settings_need_overwrite(tmp_path):
-    imagine(bench(20), Table(), Painter(), tmp_path)
+    imagine(bench(20), Table(), Painter(), out=tmp_path)
     with pytest.raises(MismatchError, match="seed: 1600 there, 7 now"):
-        imagine(bench(20), Table(), Painter(), tmp_path, Imagining(seed=7))
-    done = imagine(bench(20), Table(), Painter(lambda q, s: 99), tmp_path, Imagining(seed=7), overwrite=True)
+        imagine(bench(20), Table(), Painter(), out=tmp_path, how=Imagining(seed=7))
+    done = imagine(bench(20), Table(), Painter(lambda q, s: 99), out=tmp_path, how=Imagining(seed=7), overwrite=True)
     assert done.made == 1
     assert brightness(Image.open(tmp_path / "00020.png")) == 99
 
 
 def test_an_overwriting_that_was_stopped_goes_on(tmp_path):
     part, other = bench(20, 30, 40), Imagining(seed=7)
-    imagine(part, Table(), Painter(), tmp_path, batch_size=1)
+    imagine(part, Table(), Painter(), out=tmp_path, batch_size=1)
 
     def stopped(query, seed):
         if query == 40:
@@ -230,23 +230,25 @@ def test_an_overwriting_that_was_stopped_goes_on(tmp_path):
         return 99
 
     with pytest.raises(KeyboardInterrupt):
-        imagine(part, Table(), Painter(stopped), tmp_path, other, batch_size=1, overwrite=True)
+        imagine(part, Table(), Painter(stopped), out=tmp_path, how=other, batch_size=1, overwrite=True)
     with pytest.raises(MismatchError, match="seed: 1600 there, 7 now"):
-        imagine(part, Table(), Painter(), tmp_path, other, batch_size=1)
+        imagine(part, Table(), Painter(), out=tmp_path, how=other, batch_size=1)
     painter = Painter(lambda query, seed: 50)
-    assert imagine(part, Table(), painter, tmp_path, other, batch_size=1, overwrite=True).made == 1
+    assert imagine(part, Table(), painter, out=tmp_path, how=other, batch_size=1, overwrite=True).made == 1
     assert [brightness(Image.open(tmp_path / f"000{query}.png")) for query in (20, 30, 40)] == [99, 99, 50]
-    assert imagine(part, Table(), painter, tmp_path, other, batch_size=1, overwrite=True).made == 3, "all, once more"
+    assert imagine(part, Table(), painter, out=tmp_path, how=other, batch_size=1, overwrite=True).made == 3, (
+        "all, once more"
+    )
     fewer = bench(20, 30)
-    imagine(fewer, Table(), painter, tmp_path, Imagining(seed=8), batch_size=1, overwrite=True)
-    again = imagine(fewer, Table(), painter, tmp_path, Imagining(seed=8), batch_size=1, overwrite=True)
+    imagine(fewer, Table(), painter, out=tmp_path, how=Imagining(seed=8), batch_size=1, overwrite=True)
+    again = imagine(fewer, Table(), painter, out=tmp_path, how=Imagining(seed=8), batch_size=1, overwrite=True)
     assert again.made == 2, "40, which nobody asks for, is of other settings for good"
 
 
 def test_retry_rejected_goes_on_with_the_next_seeds(tmp_path):
-    imagine(bench(3, 20), Table(), Painter(), tmp_path, Imagining(max_retries=1))
+    imagine(bench(3, 20), Table(), Painter(), out=tmp_path, how=Imagining(max_retries=1))
     painter = Painter(lambda query, seed: 200 if seed == 1603 else 0)
-    done = imagine(bench(3, 20), Table(), painter, tmp_path, Imagining(max_retries=1), retry_rejected=True)
+    done = imagine(bench(3, 20), Table(), painter, out=tmp_path, how=Imagining(max_retries=1), retry_rejected=True)
     assert painter.calls == [(("3",), [1602]), (("3",), [1603])]
     assert not done.refused
     assert not (tmp_path / "rejected/00003.png").exists()
@@ -255,13 +257,13 @@ def test_retry_rejected_goes_on_with_the_next_seeds(tmp_path):
 
 def test_foreign_pictures_are_kept_and_named(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "20.png")
-    done = imagine(bench(20, 30), Table(), Painter(), tmp_path)
+    done = imagine(bench(20, 30), Table(), Painter(), out=tmp_path)
     assert (done.foreign, done.made) == (("20",), 1)
     assert brightness(Image.open(tmp_path / "20.png")) == 0
 
 
 def test_queries_without_an_embedding_are_named(tmp_path):
-    done = imagine(bench(20, 30), Table(missing=["30"]), Painter(), tmp_path)
+    done = imagine(bench(20, 30), Table(missing=["30"]), Painter(), out=tmp_path)
     assert done.missing == {"30": "no embedding"}
     assert set(done.pictures) == {"20"}
 
@@ -280,31 +282,31 @@ class Late(Table):
 
 @pytest.mark.parametrize("conditions", [Table, Late])
 def test_for_what_cannot_be_composed_its_neighbours_are_not_made_again(tmp_path, conditions):
-    imagine(bench(20, 30), conditions(["30"]), Painter(), tmp_path)
+    imagine(bench(20, 30), conditions(["30"]), Painter(), out=tmp_path)
     painter = Painter()
-    again = imagine(bench(20, 30), conditions(["30"]), painter, tmp_path)
+    again = imagine(bench(20, 30), conditions(["30"]), painter, out=tmp_path)
     assert (painter.calls, again.made, set(again.missing)) == ([], 0, {"30"})
 
 
 def test_what_was_imagined_before_its_reference_went_is_not_missing(tmp_path):
-    imagine(bench(20, 30), Table(), Painter(), tmp_path)
-    assert imagine(bench(20, 30), Table(["30"]), Painter(), tmp_path).missing == {}
+    imagine(bench(20, 30), Table(), Painter(), out=tmp_path)
+    assert imagine(bench(20, 30), Table(["30"]), Painter(), out=tmp_path).missing == {}
 
 
 def test_overwrite_replaces_names_without_zeros(tmp_path):
     """As published folders have them; one that is refused now leaves no old picture behind."""
     for name in ("20", "3"):
         Image.new("RGB", (8, 8), (90,) * 3).save(tmp_path / f"{name}.png")
-    done = imagine(bench(20, 3), Table(), Painter(), tmp_path, overwrite=True)
+    done = imagine(bench(20, 3), Table(), Painter(), out=tmp_path, overwrite=True)
     assert (set(done.pictures), done.refused) == ({"20"}, ("3",))
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00020.png"]
 
 
 def test_seeds_per_query_do_not_depend_on_neighbours(tmp_path):
     painter = Painter()
-    imagine(bench(20, 30), Table(), painter, tmp_path / "a", Imagining(seeds="per-query"))
+    imagine(bench(20, 30), Table(), painter, out=tmp_path / "a", how=Imagining(seeds="per-query"))
     alone = Painter()
-    imagine(bench(30), Table(), alone, tmp_path / "b", Imagining(seeds="per-query"))
+    imagine(bench(30), Table(), alone, out=tmp_path / "b", how=Imagining(seeds="per-query"))
     assert painter.calls[0][1][1] == alone.calls[0][1][0] != painter.calls[0][1][0]
 
 
@@ -326,6 +328,7 @@ def sdxl(world, **options):
     return load_generator("sdxl", **repos, **{"height": 64, "width": 64, "steps": 4} | options)
 
 
+@pytest.mark.slow
 def test_pictures_are_the_oracles_retries_included(world, embeddings, tmp_path):
     benchmark = load_benchmark("cirr/test1", world)
     pipe = oracle.pipeline(world / "models")
@@ -334,7 +337,7 @@ def test_pictures_are_the_oracles_retries_included(world, embeddings, tmp_path):
     levels = sorted(brightness(truth[name, 1600]) for name in files)
     threshold = (levels[3] + levels[4]) / 2  # half of the queries are tried again
     how = Imagining(brightness_thresh=threshold, max_retries=1)
-    done = imagine(benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), tmp_path, how)
+    done = imagine(benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), out=tmp_path, how=how)
     accepted = {name: next((s for s in (1600, 1601) if brightness(truth[name, s]) > threshold), None) for name in files}
     assert set(done.pictures) == {name for name, seed in accepted.items() if seed}
     assert len(done.pictures) > 0
@@ -346,7 +349,9 @@ def test_pictures_are_the_oracles_retries_included(world, embeddings, tmp_path):
 def test_batch_size_moves_no_picture_by_more_than_a_grey_level(world, embeddings, tmp_path):
     benchmark = load_benchmark("cirr/test1", world)
     for size in (1, 4):
-        imagine(benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), tmp_path / str(size), batch_size=size)
+        imagine(
+            benchmark, EmbeddingFolder(benchmark, embeddings), sdxl(world), out=tmp_path / str(size), batch_size=size
+        )
     for path in (tmp_path / "1").glob("*.png"):
         one, four = (np.asarray(Image.open(tmp_path / n / path.name), dtype=float) for n in "14")
         assert np.abs(one - four).max() <= 1
@@ -390,10 +395,13 @@ def test_tiling_moves_pixels_and_so_is_a_setting(world):
     assert sdxl(world).settings == sdxl(world, vae_slicing=True).settings
 
 
+@pytest.mark.slow
 def test_the_shipped_generator_draws_the_same_again():
     part = load_benchmark("icons/val", limit=2)
     composing, generation = presets("sdxl/icons")
-    condition = Shown(part, Composed(part, composer_of(composing, Compute(device="cpu"))))(part.queries)
+    condition = ConditionsWithReferences(part, ComposedConditions(part, composer_of(composing, Compute(device="cpu"))))(
+        part.queries
+    )
     first, again, other = (
         load_generator("sdxl/icons", device="cpu")(condition, seeds) for seeds in ([1, 2], [1, 2], [3, 4])
     )

@@ -34,10 +34,17 @@ from cig.models.composer import load_composer
 from cig.training import loop
 from cig.training.data import latent_cache, load_scenes
 from cig.training.data.framing import Frame
-from cig.training.objectives._diffusion import Batch, ddpm, denoising, dropped, snr_weights, unseen
+from cig.training.objectives._diffusion import (
+    DiffusionBatch,
+    ddpm,
+    denoising_loss,
+    drop_conditions,
+    drop_references,
+    snr_weights,
+)
 from cig.training.objectives._lora import ADAPTER
-from cig.training.objectives._unet import SIZES, build, need_widths, widened
-from cig.training.objectives.generator import drawn, load_vae
+from cig.training.objectives._unet import SIZES, build, need_widths, widen
+from cig.training.objectives.generator import draw_examples, load_vae
 from cig.training.objectives.vae import reconstruction
 from cig.training.plan import Plan
 from cig.types import ComposedEmbedding
@@ -48,9 +55,9 @@ from cig.types import ComposedEmbedding
 def test_reconstruction_by_hand():
     paper, half = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
     standard = torch.zeros(1, 4, 1, 1)
-    assert reconstruction(paper, paper, standard, standard).item() == 0
-    assert reconstruction(paper, half, standard, standard).item() == pytest.approx(0.5 + 0.25)
-    assert reconstruction(paper, paper, standard + 2, standard).item() == pytest.approx(1e-4 * 0.5 * 4)
+    assert reconstruction(paper, paper, mean=standard, logvar=standard).item() == 0
+    assert reconstruction(paper, half, mean=standard, logvar=standard).item() == pytest.approx(0.5 + 0.25)
+    assert reconstruction(paper, paper, mean=standard + 2, logvar=standard).item() == pytest.approx(1e-4 * 0.5 * 4)
 
 
 class Silent:
@@ -67,12 +74,18 @@ def batch_of(latents, noise, time, count=2):
     shape = (count, 4, 2, 2)
     condition = torch.zeros(count, 3, 5), torch.zeros(count, 7)
     framing = torch.zeros(count, 6)
-    return Batch(torch.full(shape, latents), torch.full(shape, noise), torch.full((count,), time), condition, framing)
+    return DiffusionBatch(
+        torch.full(shape, latents),
+        torch.full(shape, noise),
+        torch.full((count,), time),
+        condition=condition,
+        framing=framing,
+    )
 
 
 def test_epsilon_is_the_noise_and_velocity_is_minus_the_picture_where_all_is_noise():
-    assert denoising(Silent(), ddpm("epsilon"), batch_of(3.0, 0.5, 500)).item() == pytest.approx(0.25)
-    pure = denoising(Silent(), ddpm("v_prediction"), batch_of(3.0, 0.5, 999))
+    assert denoising_loss(Silent(), ddpm("epsilon"), batch_of(3.0, 0.5, 500)).item() == pytest.approx(0.25)
+    pure = denoising_loss(Silent(), ddpm("v_prediction"), batch_of(3.0, 0.5, 999))
     assert pure.item() == pytest.approx(9.0, rel=1e-3)
 
 
@@ -96,14 +109,14 @@ def test_each_item_has_the_weight_of_its_own_timestep():
     noising = ddpm("epsilon")
     two = replace(batch_of(3.0, 0.5, 0), times=torch.tensor([0, 999]))
     wanted = 0.25 * snr_weights(noising, two.times, 5.0).mean()
-    assert denoising(Silent(), noising, two, 5.0).item() == pytest.approx(wanted.item())
+    assert denoising_loss(Silent(), noising, two, min_snr=5.0).item() == pytest.approx(wanted.item())
     assert wanted.item() == pytest.approx(0.125, rel=0.01), "the first timestep weighs next to nothing"
 
 
 def test_a_dropped_condition_is_zeros():
     ones = torch.ones(2, 3, 4)
     composed = ComposedEmbedding(("a", "b"), ones, ones, torch.ones(2, 6), ones)
-    prompt, pooled = dropped(composed, torch.tensor([True, False]), "cpu")
+    prompt, pooled = drop_conditions(composed, torch.tensor([True, False]), "cpu")
     assert prompt.sum((1, 2)).tolist() == [0, 24]
     assert pooled.sum(1).tolist() == [0, 6]
 
@@ -122,35 +135,36 @@ class Counting(Silent):
 def test_a_reference_lies_beside_the_noisy_latents_and_adds_nothing_to_what_is_wanted():
     unet, reference = Counting(), torch.full((2, 4, 2, 2), 7.0)
     shown = replace(batch_of(3.0, 0.5, 999), reference=reference)
-    loss = denoising(unet, ddpm("v_prediction"), shown)
+    loss = denoising_loss(unet, ddpm("v_prediction"), shown)
     assert loss.item() == pytest.approx(9.0, rel=1e-3)
     assert unet.noisy.shape == (2, 8, 2, 2)
     assert torch.equal(unet.noisy[:, 4:], reference)
 
 
+@pytest.mark.slow
 def test_condition_and_reference_are_dropped_apart_and_together():
     """Brooks et al., CVPR 2023, section 3.2.1: each alone in 5% of examples, both in 5%."""
     torch.manual_seed(0)
-    own = drawn(
-        40_000, load_scenes("icons/train", 4), SimpleNamespace(shape=(1, 1, 1)), ddpm("epsilon"), 0.1, Random(0)
-    )
-    alone, blind, both = own.away & ~own.blind, own.blind & ~own.away, own.away & own.blind
-    assert [share.float().mean().item() for share in (alone, blind, both)] == pytest.approx([0.05] * 3, abs=0.005)
-    assert unseen(torch.ones(2, 1, 1, 1), torch.tensor([True, False])).flatten().tolist() == [0, 1]
+    scenes, scheduler = load_scenes("icons/train", 4), ddpm("epsilon")
+    drawn = draw_examples(40_000, scenes, Random(0), shape=(1, 1, 1), scheduler=scheduler, dropout=0.1)
+    away, blind = drawn.no_condition, drawn.no_reference
+    alone = away & ~blind, blind & ~away, away & blind
+    assert [share.float().mean().item() for share in alone] == pytest.approx([0.05] * 3, abs=0.005)
+    assert drop_references(torch.ones(2, 1, 1, 1), torch.tensor([True, False])).flatten().tolist() == [0, 1]
 
 
 def test_a_widened_unet_says_the_same_until_it_has_learnt():
-    narrow = build(SIZES["tiny"], 4, 12, 6)
+    narrow = build(SIZES["tiny"], latents=4, prompt=12, pooled=6)
     noisy, prompt = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 12)
     known = {"text_embeds": torch.randn(2, 6), "time_ids": torch.zeros(2, 6)}
     with torch.no_grad():
         before = narrow(noisy, torch.tensor(5), prompt, added_cond_kwargs=known).sample
-        wide = widened(narrow)
+        wide = widen(narrow)
         both = torch.cat([noisy, torch.randn(2, 4, 8, 8)], dim=1)
         after = wide(both, torch.tensor(5), prompt, added_cond_kwargs=known).sample
     assert torch.allclose(before, after, atol=1e-6)
     assert (wide.config.in_channels, wide.config.out_channels) == (8, 4)
-    assert widened(wide) is wide
+    assert widen(wide) is wide
     assert wide.conv_in.weight.shape[1] == 8
 
 
@@ -179,6 +193,7 @@ def inks_of(scenes, places):
         yield min(INKS, key=lambda ink: (darkest - torch.tensor(INKS[ink])).square().sum().item())
 
 
+@pytest.mark.slow
 def test_a_view_as_a_picture_is_not_augmented():
     scenes = load_scenes("icons/train", 4)
     same, other = (scenes.references([0, 3], view, Random(0)) for view in (SAME_INK, OTHER_INK))
@@ -192,15 +207,16 @@ def test_a_view_as_a_picture_is_not_augmented():
 
 def test_a_view_is_for_any_clip_and_of_the_seed():
     scenes = load_scenes("icons/train", 4)
-    one, two = (scenes.seen([0, 3], OTHER_INK, 64, Random(seed)) for seed in (0, 1))
-    assert scenes.seen([0, 3], OTHER_INK, 32, Random(0)).shape == (2, 3, 32, 32)
-    assert torch.equal(one, scenes.seen([0, 3], OTHER_INK, 64, Random(0)))
+    one, two = (scenes.seen([0, 3], OTHER_INK, 64, rng=Random(seed)) for seed in (0, 1))
+    assert scenes.seen([0, 3], OTHER_INK, 32, rng=Random(0)).shape == (2, 3, 32, 32)
+    assert torch.equal(one, scenes.seen([0, 3], OTHER_INK, 64, rng=Random(0)))
     assert not torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_triplet_changes_one_thing_and_says_so():
     triplets = load_scenes("icons/triplets", 60)
-    inks = triplets._inks(range(60))
+    inks = [triplets._inks(index) for index in range(60)]
     told = triplets.said(range(60), 0, Random(0))
     for own, (one, other), caption in zip(triplets.triplets, inks, told, strict=True):
         reference, target = triplets.icons[own.reference], triplets.icons[own.target]
@@ -210,7 +226,7 @@ def test_a_triplet_changes_one_thing_and_says_so():
         wanted = {"ink": other, "style": target.style, "badge": target.badge or reference.badge}
         assert wanted.get(own.change, "") in caption
     assert {own.change for own in triplets.triplets} >= {"ink", "style", "badge"}
-    assert triplets.pictures([0, 1]).shape == triplets.seen([0, 1], 0, 64, Random(0)).shape == (2, 3, 64, 64)
+    assert triplets.pictures([0, 1]).shape == triplets.seen([0, 1], 0, 64, rng=Random(0)).shape == (2, 3, 64, 64)
     assert triplets.names([0])[0].endswith(f".{inks[0][1]}.png")
 
 
@@ -239,11 +255,12 @@ def make(parts, out, **others):
     return read_tensors(out / "unet" / "diffusion_pytorch_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     home = tmp_path / "generator"
     make(parts, home, prediction=prediction, lr=1e-3)
-    generator = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, guidance=2.0)
+    generator = sdxl.load(home, str(home), str(home / "vae"), device="cpu", height=64, width=64, steps=2, guidance=2.0)
     assert generator.pipeline.scheduler.config.prediction_type == {"v": "v_prediction"}.get(prediction, prediction)
     part = load_benchmark("icons/val", limit=2)
     composer = load_composer(**{name: parts[name] for name in ("clip", "clip2", "phi", "phi2")})
@@ -259,7 +276,9 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     make(parts, home, show_reference=True)
     kind = json.loads((home / "model_index.json").read_text())["_class_name"]
     assert kind == "StableDiffusionXLInstructPix2PixPipeline"
-    generator = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, image_guidance=9.0)
+    generator = sdxl.load(
+        home, str(home), str(home / "vae"), device="cpu", height=64, width=64, steps=2, image_guidance=9.0
+    )
     assert generator.shown
     assert generator.settings["image_guidance"] == 9.0
     part = load_benchmark("icons/val", limit=2)
@@ -283,22 +302,25 @@ def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     generator.sampling["image_guidance_scale"] = 1.0
     by_three = drawn_by(black, white)
     assert difference(by_three, [one, other]) > 1, "and the guidance by it counts"
-    thrifty = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, image_guidance=1.0)
+    thrifty = sdxl.load(
+        home, str(home), str(home / "vae"), device="cpu", height=64, width=64, steps=2, image_guidance=1.0
+    )
     asked = []
     thrifty.pipeline.unet.conv_in.register_forward_hook(lambda _, given, out: asked.append(len(out)))
     assert difference(drawn_by(black, white, by=thrifty), by_three) <= 1, "at 1 the third pass cancels out"
     assert asked == [4, 4], "two pictures in two steps of two passes"
     with pytest.raises(UsageError, match="shown the reference"):
         generator(replace(twice, references=(black,)), [1, 1])
-    alone = sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, guidance=1.0)
+    alone = sdxl.load(home, str(home), str(home / "vae"), device="cpu", height=64, width=64, guidance=1.0)
     assert alone.settings["image_guidance"] == 1.0, "diffusers guides by both or by neither"
     options = {"sdxl_repo": str(home), "vae_repo": str(home / "vae"), "device": "cpu", "height": 64, "width": 64}
     cache = FeatureCache(tmp_path / "cache")
     assert [sdxl.load_lazily(cache, model_path=home, **options).shown for _ in range(2)] == [True, True]
     with pytest.raises(UsageError, match="1 or more"):
-        sdxl.load(home, str(home), str(home / "vae"), "cpu", height=64, width=64, image_guidance=0.5)
+        sdxl.load(home, str(home), str(home / "vae"), device="cpu", height=64, width=64, image_guidance=0.5)
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_kept_on_the_shelf_or_made_anew_alike(parts, tmp_path):
     make(parts, tmp_path, show_reference=True)
     (path,) = tmp_path.glob("shelf-*/*.safetensors")
@@ -351,6 +373,7 @@ def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
     assert one.item() == pytest.approx(wanted.item(), abs=0.02)
 
 
+@pytest.mark.slow
 def test_an_adapter_goes_on_from_a_unet_that_is_shown(parts, tmp_path):
     make(parts, tmp_path / "shown", show_reference=True)
     own = make(parts, tmp_path / "own", start=str(tmp_path / "shown"), lora=4)
@@ -375,6 +398,7 @@ def stop_after_a_checkpoint(parts, out, monkeypatch, **flags):
             make(parts, out, **flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [{}, {"show_reference": True}])
 def test_a_stopped_training_ends_with_the_same_bits(parts, tmp_path, monkeypatch, others):
     whole = make(parts, tmp_path / "whole", **others)
@@ -392,17 +416,18 @@ def gradients(out):
     return torch.cat([own["exp_avg"].flatten() for own in state.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [{}, {"shelf": False, "min_snr": 5.0}, {"shelf": False, "show_reference": True}])
 def test_parts_of_a_step_are_the_step(parts, tmp_path, monkeypatch, others):
     """A batch of 32, and four of 8, some of them without a condition."""
     seen, blind = [], []
 
-    def watched(unet, noising, batch, min_snr):
+    def watched(unet, noising, batch, *, min_snr):
         seen.append((len(batch.latents), min_snr))
         blind.append(int((batch.condition[0] == 0).flatten(1).all(1).sum()))
-        return denoising(unet, noising, batch, min_snr)
+        return denoising_loss(unet, noising, batch, min_snr=min_snr)
 
-    monkeypatch.setattr("cig.training.objectives.generator.denoising", watched)
+    monkeypatch.setattr("cig.training.objectives.generator.denoising_loss", watched)
     for count in (1, 4):
         flags = {**ONE_STEP, "batch_size": 32, "condition_dropout": 0.3, **others}
         make(parts, tmp_path / str(count), **{**flags, "loop": LoopFlags(accumulate=count, device="cpu")})
@@ -444,6 +469,7 @@ training.generator("icons/train", out=Path(sys.argv[1]), loop=LoopFlags(device="
 """
 
 
+@pytest.mark.slow
 def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
     make(parts, tmp_path / "first")
     make(parts, tmp_path / "second", start=str(tmp_path / "first"))
@@ -453,7 +479,7 @@ def test_a_unet_can_start_from_another_that_fits(parts, tmp_path):
     make(parts, tmp_path / "again", start=str(tmp_path / "shown"))
     about = json.loads((tmp_path / "again" / "training.json").read_text())["about"]
     assert about["shown"], "it reads references already"
-    build(SIZES["tiny"], 4, 2048, 16).save_pretrained(tmp_path / "first" / "unet")
+    build(SIZES["tiny"], latents=4, prompt=2048, pooled=16).save_pretrained(tmp_path / "first" / "unet")
     with pytest.raises(MismatchError, match=r"of width 2048 and pooled ones of 16"):
         make(parts, tmp_path / "third", start=str(tmp_path / "first"))
 
@@ -470,7 +496,9 @@ def base(parts, tmp_path_factory):
 
 
 def pictures(home, unet=None, adapter=None):
-    generator = sdxl.load(unet or home, str(home), str(home / "vae"), "cpu", height=64, width=64, steps=2, guidance=2.0)
+    generator = sdxl.load(
+        unet or home, str(home), str(home / "vae"), device="cpu", height=64, width=64, steps=2, guidance=2.0
+    )
     if adapter:
         generator.pipeline.load_lora_weights(adapter)
     config = generator.pipeline.unet.config
@@ -485,6 +513,7 @@ def difference(ones, others):
     return max(abs(one - other).max() for one, other in zip(ones, others, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_adapter_that_has_learnt_nothing_is_the_base(parts, base, tmp_path, dtype):
     """B is zeros at a rate of 0; what bfloat16 rounds is not what is written."""
@@ -507,6 +536,7 @@ def test_what_an_adapter_has_learnt_is_merged_and_alone(parts, base, tmp_path):
     assert about["lora"] == {"rank": 4, "alpha": 8, "targets": ["to_k", "to_q", "to_v", "to_out.0"]}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_what_is_trained_alone(parts, base, tmp_path, monkeypatch):
     flags = {"start": str(base), "lora": 4, "lr": 1e-2}
     whole = make(parts, tmp_path / "whole", **flags)
@@ -519,6 +549,7 @@ def test_a_checkpoint_has_what_is_trained_alone(parts, base, tmp_path, monkeypat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, 4])
 def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, monkeypatch, lora):
     flags, on = {**ONE_STEP, "start": str(base), "lora": lora}, []
@@ -535,6 +566,7 @@ def test_gradient_checkpointing_changes_no_gradient(parts, base, tmp_path, monke
 # The shelf
 
 
+@pytest.mark.slow
 def test_a_shelf_in_shards_is_the_shelf(parts, tmp_path, monkeypatch):
     whole = make(parts, tmp_path / "whole")
     monkeypatch.setattr(latent_cache, "PICTURES", 8)
@@ -565,6 +597,7 @@ def test_latents_that_overflow_are_not_trained_on():
         latent_cache.encode(torch.zeros(1, 3, 64, 64), Overflowing(), ["a"])
 
 
+@pytest.mark.slow
 def test_what_is_started_from_is_not_written_over(parts, base, tmp_path):
     with pytest.raises(UsageError, match=r"--start .* would be written over"):
         make(parts, base, start=str(base))
@@ -573,14 +606,15 @@ def test_what_is_started_from_is_not_written_over(parts, base, tmp_path):
 
 
 def test_a_unet_of_another_kind_or_for_another_vae_is_told(parts, tmp_path):
-    made = build(SIZES["tiny"], 4, 64, 16)
+    made = build(SIZES["tiny"], latents=4, prompt=64, pooled=16)
     with pytest.raises(MismatchError, match="turns 4 channels of latents into 4, and the VAE's have 8"):
-        need_widths(made, "X", (64, 16), 8)
+        need_widths(made, "X", widths=(64, 16), latents=8)
     made.register_to_config(addition_embed_type=None)
     with pytest.raises(MismatchError, match="not of SDXL's kind"):
-        need_widths(made, "X", (64, 16), 4)
+        need_widths(made, "X", widths=(64, 16), latents=4)
 
 
+@pytest.mark.slow
 def test_the_vae_is_written_as_it_was_whatever_it_computes_in(parts, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(

@@ -40,7 +40,7 @@ from cig.training.data.pictures import load_pictures, pixel_source
 from cig.training.data.taggers import load_tagger
 from cig.training.objectives import phi as room
 from cig.training.objectives.lincir import Lincir
-from cig.training.objectives.phi import Pace
+from cig.training.objectives.phi import TrainingDefaults
 from cig.training.step import Step
 
 # Captions
@@ -132,8 +132,8 @@ def test_runs_of_keywords_are_masked(caption, masked):
 
 def test_the_tagger_stands_in_every_result(tmp_path):
     captions = load_captions(write_captions(tmp_path / "c.txt", ["a cat"]))
-    assert Lincir(captions, Fake()).about["keywords"] == "fake"
-    assert Lincir(captions).about["keywords"] == "runs of words outside a stop-word list"
+    assert Lincir(captions, Fake()).inputs["keywords"] == "fake"
+    assert Lincir(captions).inputs["keywords"] == "runs of words outside a stop-word list"
 
 
 def test_taggers_are_found_or_asked_for(monkeypatch):
@@ -173,7 +173,9 @@ def test_four_parts_of_eight_captions_are_lincirs_thirty_two(world, tmp_path):
     def learnt(parts):
         torch.manual_seed(0)
         network.zero_grad()
-        losses = [part.item() for part in each(Lincir(captions).loss(clip, network, 32, Step(0, Random(0), parts)))]
+        losses = [
+            part.item() for part in each(Lincir(captions).loss(clip, network, 32, step=Step(0, Random(0), parts)))
+        ]
         return sum(losses), torch.cat([own.grad.flatten() for own in network.parameters()])
 
     def each(parts):
@@ -195,6 +197,7 @@ for call in {calls!r}:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(world, tmp_path):
     """Of LinCIR and of Pic2Word, by the command line."""
     captions = write_captions(tmp_path / "c.txt", [f"a cat on {i} dogs" for i in range(20)])
@@ -429,6 +432,7 @@ def test_a_resumed_phi_has_the_same_bits_and_leaves_out_the_same(world, tmp_path
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["lincir", "pic2word"])
 def test_the_loss_falls(world, tmp_path, objective):
     captions = write_captions(tmp_path / "c.txt", [f"a {a} {b}" for a in ("red", "old") for b in ("cat", "cup", "hat")])
@@ -453,12 +457,12 @@ def test_a_phi_begins_with_another(world, tmp_path):
 
 
 def test_a_pace_is_the_papers_unless_said():
-    own = Pace(steps=100, batch=10, warmup=50, passes=3)
-    assert own.given(0)["steps"] == 100
-    assert own.given(25)["steps"] == 8  # 75 items in steps of 10
-    assert own.given(25, steps=40, lr=None, schedule="cosine")["warmup"] == 4
-    assert own.given(25, steps=40)["warmup"] == own.given(25, steps=80)["warmup"] == 50, "one can go on with more steps"
-    assert own.given(25, steps=40, warmup=7, lr=0.5) == {
+    own = TrainingDefaults(steps=100, batch=10, warmup=50, passes=3)
+    assert own.flags(0)["steps"] == 100
+    assert own.flags(25)["steps"] == 8  # 75 items in steps of 10
+    assert own.flags(25, steps=40, lr=None, schedule="cosine")["warmup"] == 4
+    assert own.flags(25, steps=40)["warmup"] == own.flags(25, steps=80)["warmup"] == 50, "one can go on with more steps"
+    assert own.flags(25, steps=40, warmup=7, lr=0.5) == {
         "steps": 40,
         "batch_size": 10,
         "lr": 0.5,

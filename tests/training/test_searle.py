@@ -23,8 +23,8 @@ from cig.models.phi import load_phi
 from cig.training.data.pictures import load_pictures
 from cig.training.data.templates import Phrasebook
 from cig.training.loop import CHECKPOINT
-from cig.training.objectives.oti import Recipe, train_oti
-from cig.training.objectives.searle import Lesson, Searle, learn_from, nt_xent
+from cig.training.objectives.oti import OtiRecipe, train_oti
+from cig.training.objectives.searle import DistillationData, Searle, distillation_data, nt_xent
 from cig.training.plan import Plan
 from cig.training.step import Step
 
@@ -60,11 +60,11 @@ class Said:
 
 
 def test_the_loss_is_the_contrast_and_the_phrases_with_every_concept_replaced():
-    lesson = Lesson(("a", "b"), torch.eye(2), torch.eye(2), {})
+    lesson = DistillationData(("a", "b"), torch.eye(2), torch.eye(2), identity={})
     own = Searle(lesson, Phrasebook({"a": ("cat",), "b": ("cat",)}, PHRASES, 150))
     step = Step(0, Random(0))
     clip = Said()
-    [loss] = own.loss(clip, lambda features: features, 2, step)
+    [loss] = own.loss(clip, lambda features: features, 2, step=step)
     contrast, phrases = math.log(math.e**4 + 2) - 4, (1 + 0) / 2  # one word is at a right angle to T(phrase)
     assert loss.item() == pytest.approx(contrast + 0.75 * phrases, abs=1e-5)
     assert sorted(step.ids) == ["a", "b"]
@@ -72,7 +72,7 @@ def test_the_loss_is_the_contrast_and_the_phrases_with_every_concept_replaced():
 
 
 def test_it_is_not_computed_in_parts():
-    lesson = Lesson(("a", "b"), torch.eye(2), torch.eye(2), {})
+    lesson = DistillationData(("a", "b"), torch.eye(2), torch.eye(2), identity={})
     with pytest.raises(UsageError, match=r"SEARLE's loss contrasts all items .* --accumulate 1"):
         Searle(lesson, book()).check(Plan(1, 2, accumulate=2))
 
@@ -85,7 +85,7 @@ from cig.models.phi import Phi
 from cig.training import processes
 from cig.training.loop import train
 from cig.training.plan import CPU, Plan
-from cig.training.objectives.searle import Lesson, Searle
+from cig.training.objectives.searle import DistillationData, Searle
 from cig.training.data.templates import Phrasebook
 
 torch.set_num_threads(1)
@@ -93,7 +93,7 @@ processes.join(CPU)
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
 names = tuple("abcdefghij")
-lesson, phi = Lesson(names, torch.randn(10, 4), torch.randn(10, 3), {}), Phi(4, 8, 3, dropout=0.5)
+lesson, phi = DistillationData(names, torch.randn(10, 4), torch.randn(10, 3), identity={}), Phi(4, 8, 3, dropout=0.5)
 phrases = {"cat": ("a cat", "a cat that sleeps"), "dog": ("a dog", "two dogs")}
 objective = Searle(lesson, Phrasebook({name: ("cat", "dog") for name in names}, phrases, 150))
 
@@ -103,11 +103,12 @@ class Clip:
         said = torch.tensor([[float(len(text)), 1.0, float(text.count("t"))] for text in texts])
         return said if words is None else said + words
 
-loss = lambda step: objective.loss(Clip(), phi, 8, step)
+loss = lambda step: objective.loss(Clip(), phi, 8, step=step)
 train(phi, loss, Plan(5, 8, 0.01, 1, save_every=2), out=Path(sys.argv[1]), export=lambda facts: None, inputs={})
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_dropout(tmp_path):
     def run(processes, out):
         start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", f"{processes}", "--num_machines", "1"]
@@ -135,8 +136,8 @@ def pictures(tmp_path_factory, world):
     for number, name in enumerate(NAMES[:5]):
         Image.new("RGB", (40, 30), (40 * number, 200 - 30 * number, 90)).save(home / "pictures" / name)
     clip = load_clip(str(world / "models/clip-small"), torch.device("cpu"), torch.float32)
-    recipe = Recipe(steps=2, batch=8)
-    train_oti(clip, load_pictures(str(home / "pictures"), limit=4), recipe, home / "words", workers=1)
+    recipe = OtiRecipe(steps=2, batch=8)
+    train_oti(clip, load_pictures(str(home / "pictures"), limit=4), recipe, out=home / "words", workers=1)
     Image.new("RGB", (9, 9)).save(home / "pictures" / NAMES[5])
     return home
 
@@ -145,14 +146,14 @@ def test_what_is_not_learnt_from_is_named(pictures, world, tmp_path):
     clip = load_clip(str(world / "models/clip-small"), torch.device("cpu"), torch.float32)
     words = read_words(pictures / "words")
     known, sight = load_pictures(str(pictures / "pictures")), clip.preprocess(pad=True)
-    lesson = learn_from(clip, known, words, book(NAMES[1:]), sight)
+    lesson = distillation_data(clip, known, words, book=book(NAMES[1:]), preprocess=sight)
     assert lesson.names == ("b.png", "c.png", "d.png")
     assert torch.equal(lesson.words, words.words[1:])
     why = {"a.png": "it has no concepts", "e.png": "no pseudo-word of e", "f.png": "no pseudo-word of f"}
     assert {name: lesson.missing[name][: len(text)] for name, text in why.items()} == why
     assert len(lesson.missing) == 3
     with pytest.raises(UsageError, match="none of 6 pictures can be learnt from"):
-        learn_from(clip, known, words, book(()), sight)
+        distillation_data(clip, known, words, book=book(()), preprocess=sight)
 
 
 def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, tmp_path, monkeypatch, capsys):
@@ -193,7 +194,7 @@ def test_phi_learns_through_the_verb_and_a_rerun_ends_the_same(pictures, world, 
 def test_100_passes_are_the_default(pictures, world, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(oti_verb, "_phrasebook", lambda *asked: book())
-    monkeypatch.setattr("cig.training.objectives.phi.train_phi", lambda clip, learnt, plan, *rest: plans.append(plan))
+    monkeypatch.setattr("cig.training.objectives.phi.train_phi", lambda clip, learnt, plan, **more: plans.append(plan))
     flags = {"clip": str(world / "models/clip-small"), "out": tmp_path, "objective": "searle", "batch_size": 2}
     train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(pictures / "words"), **flags)
     assert (plans[0].steps, plans[0].lr, plans[0].schedule) == (200, 1e-4, "constant")

@@ -27,7 +27,7 @@ def load_generator(name: str, **options: Any) -> Generator:
 
     "sdxl/icons" is shipped with the package and has its own presets.
     """
-    check_type(name, str, "name", 'a name, such as "sdxl"')
+    check_type(name, str, name="name", wanted='a name, such as "sdxl"')
     family, _, variant = name.partition("/")
     module = registry.load("generators", family)
     if name in GENERATORS:

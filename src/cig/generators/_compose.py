@@ -1,7 +1,7 @@
 """The composed embeddings of a benchmark's queries: computed by a composer, or read from a folder of files.
 
-Both are called with queries and return what conditions the generator, with the references' pictures where it is shown
-them (`Shown`); what cannot be composed is named in `missing`.
+Both are called with queries and return the embeddings that condition the generator; `missing` names the queries that
+cannot be composed. `ConditionsWithReferences` adds the references' pictures, for a generator that is shown them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cig.errors import PictureError
+from cig.errors import PictureError, check_type
 from cig.io.digests import fingerprints
 from cig.io.files import remove
 from cig.io.images import PictureBatch, read_batches, read_picture
@@ -20,7 +20,7 @@ from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.composer import Composer
 from cig.runtime import Shard, batches, progress
-from cig.types import Benchmark, ComposedEmbedding, Query
+from cig.types import Benchmark, ComposedEmbedding, Query, check_benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,24 +28,27 @@ if TYPE_CHECKING:
 
 
 class Conditions(Protocol):
+    """A source of composed embeddings."""
+
     missing: dict[str, str]  # query id -> why it has no embedding
     settings: Mapping[str, Any]  # what the embeddings depend on
 
     def prepare(self, queries: Sequence[Query]) -> None:
-        """Tells which queries will be asked for, and in which order, so that pictures can be read ahead."""
+        """Announce the queries of the coming calls, in order, so that pictures can be read ahead."""
         ...
 
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
-        """The embeddings of those queries that have one, in order; None if none has."""
+        """Return the embeddings of those queries that have one, in order; None if none has."""
         ...
 
 
-class Composed:
-    """Computed: each distinct reference is decoded once, and encoded once by each CLIP, when it is first needed."""
+class ComposedConditions:
+    """Embeddings by a composer: each distinct reference is decoded once and encoded once by each CLIP, when needed."""
 
-    def __init__(self, benchmark: Benchmark, composer: Composer, batch_size: int = 32, workers: int = 4) -> None:
+    def __init__(self, benchmark: Benchmark, composer: Composer, batch_size: int = 32, *, workers: int = 4) -> None:
         self.benchmark, self.composer, self.batch_size, self.workers = benchmark, composer, batch_size, workers
-        self.missing = {own.id: _lacks(own) for own in benchmark.queries if benchmark.images.get(own.reference) is None}
+        without = [query for query in benchmark.queries if benchmark.images.get(query.reference) is None]
+        self.missing = {query.id: _no_picture(query.reference) for query in without}
         self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
         self.failed: dict[Path, str] = {}
@@ -53,7 +56,7 @@ class Composed:
 
     def prepare(self, queries: Sequence[Query]) -> None:
         paths = {self.benchmark.images.get(query.reference) for query in queries}
-        chunks = _chunks_of(self.benchmark, paths - set(self.features) - set(self.failed), self.batch_size)
+        chunks = _chunks_with(paths - set(self.features) - set(self.failed), self.benchmark, self.batch_size)
         preprocesses = list(dict.fromkeys(self.composer.preprocesses)) if chunks else []
         self._read = read_batches(chunks, preprocesses, self.batch_size, workers=self.workers)
 
@@ -72,15 +75,15 @@ class Composed:
         path = self.benchmark.images.get(query.reference)
         if path in self.features:
             return path
-        self.missing[query.id] = self.failed[path] if path else _lacks(query)
+        self.missing[query.id] = self.failed[path] if path else _no_picture(query.reference)
         return None
 
     def _encode(self, queries: Sequence[Query]) -> None:
-        """Reads on until their references have features, or are known to have none."""
+        """Read on until each of their references has features, or cannot be read."""
         wanted = {path for query in queries if (path := self.benchmark.images.get(query.reference))}
         while any(path not in self.features and path not in self.failed for path in wanted):
             batch = next(self._read, None)
-            if batch is None:  # asked for what was not announced
+            if batch is None:  # a query that was not announced
                 self.prepare(queries)
                 continue
             self.failed |= batch.failed
@@ -89,25 +92,26 @@ class Composed:
                 self.features |= dict(zip(batch.paths, rows, strict=True))
 
 
-def _lacks(query: Query) -> str:
-    return f"no picture for the reference {query.reference}"
+def _no_picture(reference: str) -> str:
+    return f"no picture for the reference {reference}"
 
 
-def _chunks_of(benchmark: Benchmark, asked: set[Path | None], size: int) -> list[Path]:
-    """Whole batches of the benchmark's references, those that hold a path asked for.
-
-    Batches are fixed by position, so that a resumed run computes the same bits.
-    """
+def _chunks_with(wanted: set[Path | None], benchmark: Benchmark, size: int) -> list[Path]:
+    """Return the whole batches of the benchmark's references that hold a wanted path."""
+    # A feature depends, in its last bits, on the other pictures of its batch. Batches are therefore fixed by position
+    # in the benchmark, whatever is done already, so that a resumed run computes the same bits as an unbroken one.
     pictures = [benchmark.images.get(query.reference) for query in benchmark.queries]
-    everything = list(dict.fromkeys(path for path in pictures if path))
-    return [path for chunk in batches(everything, size) if asked & set(chunk) for path in chunk]
+    distinct = list(dict.fromkeys(path for path in pictures if path))
+    return [path for chunk in batches(distinct, size) if wanted & set(chunk) for path in chunk]
 
 
 class EmbeddingFolder:
-    """Read: `{id}.pt` files, ours or published ones, padded or not."""
+    """Embeddings from `{id}.pt` files, ours or published ones, with or without leading zeros in the id."""
 
-    def __init__(self, benchmark: Benchmark, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, benchmark: Benchmark, folder: str | Path) -> None:
+        check_benchmark(benchmark)
+        check_type(folder, (str, Path), name="folder", wanted="the path of a folder of embeddings")
+        self.folder = folder = Path(folder)
         lines = Manifest.read(folder)
         stale = [query.id for query in benchmark.queries if is_stale(lines.get(query.id), query)]
         self.files = find_by_id(folder, [query.id for query in benchmark.queries if query.id not in stale], [".pt"])
@@ -116,7 +120,11 @@ class EmbeddingFolder:
         self.missing |= dict.fromkeys(
             stale, f"the embedding in {folder} is of another caption; run `cig extract` again"
         )
-        self.settings: Mapping[str, Any] = {"embeddings": _made_by(folder)}
+        digests = sorted({line.get("settings", "foreign") for line in lines.values()})
+        self.settings: Mapping[str, Any] = {"embeddings": digests or ["foreign"]}
+
+    def __repr__(self) -> str:
+        return f"<EmbeddingFolder {self.folder}: {len(self.files)} embeddings, {len(self.missing)} missing>"
 
     def prepare(self, queries: Sequence[Query]) -> None:
         pass
@@ -126,8 +134,8 @@ class EmbeddingFolder:
         return stack_embeddings(able, [read_embedding(self.files[name]) for name in able]) if able else None
 
 
-class Shown:
-    """Conditions with the references' pictures beside them, for a generator that is shown them."""
+class ConditionsWithReferences:
+    """Conditions and the references' pictures, for a generator that is shown them."""
 
     def __init__(self, benchmark: Benchmark, conditions: Conditions) -> None:
         self.benchmark, self.conditions = benchmark, conditions
@@ -138,26 +146,26 @@ class Shown:
 
     def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
         composed = self.conditions(queries)
-        asked = {query.id: query.reference for query in queries}
-        found = {row: self._picture(name, asked[name]) for row, name in enumerate(composed.ids)} if composed else {}
-        pictures = {row: image for row, image in found.items() if image}
-        if not composed or not pictures:
+        if not composed:
             return None
-        return replace(take(composed, list(pictures)), references=tuple(pictures.values()))
+        references = {query.id: query.reference for query in queries}
+        images = [self._picture(name, references[name]) for name in composed.ids]
+        pictures = {row: image for row, image in enumerate(images) if image}
+        return replace(take(composed, list(pictures)), references=tuple(pictures.values())) if pictures else None
 
     def _picture(self, query: str, reference: str) -> Image | None:
         path = self.benchmark.images.get(reference)
         try:
             if path:
                 return read_picture(path).image.convert("RGB")
-            self.missing[query] = f"no picture for the reference {reference}"
+            self.missing[query] = _no_picture(reference)
         except PictureError as error:
             self.missing[query] = str(error)
         return None
 
 
 def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
-    """Some rows of a batch."""
+    """Select rows of a batch."""
     index = list(rows)
     return ComposedEmbedding(
         ids=tuple(composed.ids[row] for row in index),
@@ -169,17 +177,13 @@ def take(composed: ComposedEmbedding, rows: Sequence[int]) -> ComposedEmbedding:
     )
 
 
-def _made_by(folder: Path) -> list[str]:
-    """The settings digests of an extraction's manifest; ["foreign"] for files that came without one."""
-    manifest = Manifest.read(folder)
-    return sorted({line.get("settings", "foreign") for line in manifest.values()}) or ["foreign"]
-
-
 @dataclass(frozen=True)
-class Extracted:
+class Extraction:
+    """The outcome of `extract`."""
+
     made: int
-    kept: int  # files that were there
-    foreign: tuple[str, ...] = ()  # queries whose file was there, without a line in the manifest
+    kept: int  # files of earlier runs, or from elsewhere
+    foreign: tuple[str, ...] = ()  # queries whose file has no line in the manifest
     missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it has no embedding
 
 
@@ -187,38 +191,41 @@ def extract(
     benchmark: Benchmark,
     composer: Composer,
     out: Path,
+    *,
     batch_size: int = 4,
     overwrite: bool = False,
     workers: int = 4,
     shard: Shard | None = None,
-) -> Extracted:
-    """One `{id}.pt` a query (CIG, stage 1). What exists is kept; a rerun computes the same batches.
+) -> Extraction:
+    """Write the embedding of each query to `{id}.pt` (CIG, stage 1), but for those that exist.
 
     Raises:
         MismatchError: the folder was made with other settings.
     """
     models = fingerprints(composer.identity)
-    mine = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    source = Composed(benchmark, composer, workers=workers)
-    able = [{query.id for query in batch if query.id not in source.missing} for batch in mine]
+    share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+    source = ComposedConditions(benchmark, composer, workers=workers)
+    able = [{query.id for query in batch if query.id not in source.missing} for batch in share]
     settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
     manifest = Manifest(out, settings, overwrite, possible=set().union(*able))
-    fresh = [query.id for batch in mine for query in batch if not manifest.is_stale(query)]
-    there = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
-    todo = [batch for batch, own in zip(mine, able, strict=True) if own - set(there)]
+    fresh = [query.id for batch in share for query in batch if not manifest.is_stale(query)]
+    kept = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
+    # A batch with one query left is composed whole, with the queries that are done: a text state depends, in its last
+    # bits, on the other rows of its batch, so this way a resumed run writes the same bytes as an unbroken one.
+    todo = [batch for batch, ids in zip(share, able, strict=True) if ids - set(kept)]
     source.prepare([query for batch in todo for query in batch])
     made = 0
-    for batch in progress(todo, len(todo), f"extract {benchmark.title}", "batch"):
+    for batch in progress(todo, len(todo), f"extract {benchmark.title}", unit="batch"):
         composed = source(batch)
         queries = {query.id: query for query in batch}
         for row, name in enumerate(composed.ids if composed else ()):
-            if composed and name not in there:
-                for stem in stems_of(name):  # those that --overwrite replaces, or that were made for another caption
+            if composed and name not in kept:
+                for stem in stems_of(name):  # a file that --overwrite replaces, or of another caption
                     remove(out / f"{stem}.pt")
                 line = {"id": name, "file": f"{name}.pt", "query": query_digest(queries[name]), "models": models}
                 manifest.add(line)
                 write_embedding(out / f"{name}.pt", composed, row)
                 made += 1
-    foreign = tuple(name for name in there if name not in manifest.lines)
-    lost = [query.id for batch in mine for query in batch if query.id in source.missing and query.id not in there]
-    return Extracted(made, len(there), foreign, {name: source.missing[name] for name in lost})
+    foreign = tuple(name for name in kept if name not in manifest.lines)
+    lost = [query.id for batch in share for query in batch if query.id in source.missing and query.id not in kept]
+    return Extraction(made, len(kept), foreign, missing={name: source.missing[name] for name in lost})

@@ -88,11 +88,11 @@ def _check_arguments(benchmark: Any, composer: Any, generator: Any, *, out: Any,
     check_benchmark(benchmark)
     if not isinstance(composer, Composer):
         wanted = "a Composer (cig.load_composer) or a cig.EmbeddingFolder"
-        check_members(composer, ("missing", "prepare"), "composer", wanted)
+        check_members(composer, ("missing", "prepare"), name="composer", wanted=wanted)
     wanted = 'a Generator, such as cig.load_generator("sdxl")'
-    check_members(generator, ("__call__", "settings", "identity"), "generator", wanted)
-    check_type(out, (str, Path), "out", "the path of a folder")
-    check_type(how, (Imagining, type(None)), "how", "a cig.Imagining")
+    check_members(generator, ("__call__", "settings", "identity"), name="generator", wanted=wanted)
+    check_type(out, (str, Path), name="out", wanted="the path of a folder")
+    check_type(how, (Imagining, type(None)), name="how", wanted="a cig.Imagining")
 
 
 class OutputFolder:
@@ -158,7 +158,7 @@ def _make_batches(
     queries = {query.id: query for batch in todo for query in batch}
     conditions.prepare(list(queries.values()))
     with measured() as cost:
-        for batch in progress(todo, len(todo), f"imagine {benchmark.title}", "batch"):
+        for batch in progress(todo, len(todo), f"imagine {benchmark.title}", unit="batch"):
             for target in _make_batch(batch, conditions, generator, how=how, benchmark=benchmark.name, folder=folder):
                 folder.keep(target, query_digest(queries[target.id]), models)
                 made += 1
@@ -205,7 +205,10 @@ def make_pictures(
         if not rows:
             break
         names = [composed.ids[row] for row in rows]
-        seeds = [seed_of(how.seeds, how.seed, benchmark, name, starts[name] + attempt) for name in names]
+        seeds = [
+            seed_of(how.seeds, how.seed, benchmark=benchmark, query=name, attempt=starts[name] + attempt)
+            for name in names
+        ]
         images = generate_in_memory(generator, take(composed, rows), seeds)
         for name, seed, image in zip(names, seeds, images, strict=True):
             attempts, accepted = starts[name] + attempt + 1, brightness(image) > how.brightness_thresh

@@ -1,6 +1,6 @@
-"""SDXL with a replaced UNet and a VAE that is safe in fp16: what the CIG release generates with.
+"""The generator of the CIG release: SDXL with another UNet and a VAE that is safe in fp16.
 
-Text encoders are not loaded: the condition comes composed.
+Text encoders are not loaded, since the condition is a composed embedding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
 from cig.io import hub
 from cig.io.digests import Hasher, file_digest, identity
 from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
-from cig.types import ComposedEmbedding, Generator
+from cig.types import ComposedEmbedding, Described, Generator
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache
 
 
-class SDXL:
-    """A StableDiffusionXLPipeline behind the Generator protocol; or StableDiffusionXLInstructPix2PixPipeline.
+class SDXL(Described):
+    """A StableDiffusionXLPipeline or StableDiffusionXLInstructPix2PixPipeline as a Generator.
 
     Attributes:
-        shown: the UNet reads the reference's latents beside the noisy ones (InstructPix2Pix), so conditions have to
-            come with the references' pictures.
+        shown: the UNet reads the reference's latents beside the noisy ones (InstructPix2Pix), so a condition needs the
+            references' pictures.
     """
 
     def __init__(
         self,
         pipeline: Any,
+        *,
         height: int,
         width: int,
         steps: int,
@@ -57,19 +58,21 @@ class SDXL:
             "dtype": str(self.dtype),
             "vae_tiling": pipeline.vae.use_tiling,
         }
-        if self.shown:  # diffusers guides by both or by neither
+        if self.shown:  # without guidance by the text, diffusers does not guide by the reference either
             scale = image_guidance if guidance > 1 else 1.0
             self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
         if self.shown and passes(self.shown, guidance, image_guidance) == 2:
-            _spare_the_last_third(pipeline.unet)
+            _skip_third_pass(pipeline.unet)
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
-        """One picture a row, from a torch.Generator of its own; guidance is away from zeros in a prompt's place."""
+        """Make one picture a row, each by its own torch.Generator; the negative prompt of guidance is zeros."""
         self._check(condition)
         device, vae = self.pipeline._execution_device, self.pipeline.vae
         prompt = condition.prompt.to(device, self.dtype)
         pooled = condition.pooled2.to(device, self.dtype)
-        exact = vae.dtype
+        # SDXL's VAE decodes in float32, for which diffusers casts it, and casts it back. If memory runs out in between,
+        # the cast back is missed, and the smaller batch that is tried next would be encoded or decoded otherwise.
+        vae_dtype = vae.dtype
         try:
             with torch.no_grad():
                 out = self.pipeline(
@@ -82,23 +85,23 @@ class SDXL:
                     **self.size,
                     **self.sampling,
                 )
-        finally:  # where memory ran out in decoding, it is still as diffusers raised it
-            if vae.dtype != exact:
-                vae.to(dtype=exact)
+        finally:
+            if vae.dtype != vae_dtype:
+                vae.to(dtype=vae_dtype)
         images: list[Image] = out.images
         return images
 
     def _references(self, condition: ComposedEmbedding) -> dict[str, list[Image]]:
-        """Cut to the size that is drawn, around their middle, as they are in training."""
+        """Crop the references around their middle to the generated size, as training does."""
         if not self.shown:
             return {}
         if len(condition.references) != len(condition.ids):
             raise UsageError("the generator is shown the references: give each row of the condition its picture")
         size = self.size["width"], self.size["height"]
-        return {"image": [ImageOps.fit(own, size, Resampling.LANCZOS) for own in condition.references]}
+        return {"image": [ImageOps.fit(image, size, Resampling.LANCZOS) for image in condition.references]}
 
     def _check(self, condition: ComposedEmbedding) -> None:
-        """Raises MismatchError, naming both widths, before a matrix product would."""
+        """Raise MismatchError that names both widths, before a matrix product fails on them."""
         config = self.pipeline.unet.config
         wants = config.cross_attention_dim, config.projection_class_embeddings_input_dim
         has = condition.prompt.shape[-1], condition.pooled2.shape[-1] + 6 * config.addition_time_embed_dim
@@ -114,6 +117,7 @@ def load(
     model_path: str | Path = "models/sdxl_checkpoint",
     sdxl_repo: str = SDXL_REPO,
     vae_repo: str = VAE_REPO,
+    *,
     device: str | torch.device = "auto",
     dtype: str = "auto",
     height: int = 512,
@@ -127,22 +131,23 @@ def load(
     vae_tiling: bool = False,
     attention_slicing: bool = False,
 ) -> SDXL:
-    """The published generator: UNet from `{model_path}/unet` (safetensors), the rest from hub ids or folders.
+    """Load the published generator: UNet from `{model_path}/unet` (safetensors), the rest from hub ids or folders.
 
-    A UNet that reads the reference's latents, too, is known by its channels: diffusers/sdxl-instructpix2pix-768.
+    A UNet that reads the reference's latents, too, such as diffusers/sdxl-instructpix2pix-768, is recognised by its
+    channels.
 
     Args:
-        image_guidance: towards the reference (Brooks et al., CVPR 2023, equation 3), of such a UNet; 1 or more, and 1
-            where `guidance` is not over 1.
+        image_guidance: towards the reference (Brooks et al., CVPR 2023, equation 3), of such a UNet; 1 or more. It has
+            no effect unless `guidance` is over 1.
         dtype: "auto" is float16 on a GPU, as published, and float32 on a CPU.
         offload: diffusers' CPU offload, of whole models or layer by layer; needs a GPU.
 
     Raises:
-        NotFoundError: weights that are not there; the message says where to get and to put them.
+        NotFoundError: weights that do not exist; the message says where to get and to put them.
     """
     check_size(height, width)
     check_image_guidance(image_guidance)
-    _quiet()
+    quiet_diffusers()
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     device = resolve_device(str(device))
@@ -157,83 +162,96 @@ def load(
     _place(pipeline, device, offload)
     if vae_slicing:
         pipeline.vae.enable_slicing()
-    if vae_tiling:  # blends tiles of large pictures, so it is among the settings that move pixels
+    if vae_tiling:  # blends tiles of large pictures, so pixels depend on it, and it is among the settings
         pipeline.vae.enable_tiling()
     if attention_slicing:
         pipeline.enable_attention_slicing()
-    models = _identities(model_path, sdxl_repo, vae_repo, cache_dir)
-    return SDXL(pipeline, height, width, steps, guidance, image_guidance, models)
+    models = _identities(model_path, sdxl_repo, vae_repo, cache_dir=cache_dir)
+    return SDXL(
+        pipeline,
+        height=height,
+        width=width,
+        steps=steps,
+        guidance=guidance,
+        image_guidance=image_guidance,
+        identity=models,
+    )
 
 
 def shown_reference(config: Any) -> bool:
-    """Whether a UNet reads a reference's latents beside the noisy ones."""
+    """Tell whether a UNet of this configuration reads a reference's latents beside the noisy ones."""
     return bool(config.in_channels == 2 * config.out_channels)
 
 
 def passes(shown: bool, guidance: float, image_guidance: float = 1.5) -> int:
-    """How often a step asks the UNet. Guided by the reference at 1, what is told and shown nothing cancels out
-    (Brooks et al., CVPR 2023, equation 3)."""
+    """Return the number of predictions of the UNet a step.
+
+    With image guidance 1, the prediction without text and reference cancels out (Brooks et al., CVPR 2023, equation 3).
+    """
     if guidance <= 1:
         return 1
     return 3 if shown and image_guidance != 1 else 2
 
 
-def _spare_the_last_third(unet: Any) -> None:
-    """For guidance by the reference at 1: diffusers asks the UNet for text and reference, the reference, and nothing,
-    as one batch; the last, which it adds and takes away again, becomes a copy of the second."""
+def _skip_third_pass(unet: Any) -> None:
+    """Compute two of the three predictions of a step, which are all that image guidance 1 needs."""
+    # diffusers has no option for that. It passes (text and reference, reference, neither) as one batch, and at image
+    # guidance 1 adds the last prediction and subtracts it again. So hooks cut the last third off the batch, and put a
+    # copy of the second third in its place, which cancels out as well.
 
-    def asked(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def cut(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         latents, time = args
         count = len(latents) // 3 * 2
-        added = {name: own[:count] for name, own in kwargs["added_cond_kwargs"].items()}
+        added = {name: rows[:count] for name, rows in kwargs["added_cond_kwargs"].items()}
         words = kwargs["encoder_hidden_states"][:count]
         return (latents[:count], time), {**kwargs, "encoder_hidden_states": words, "added_cond_kwargs": added}
 
-    def answered(_: Any, args: object, found: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (torch.cat([found[0], found[0].chunk(2)[1]]),)
+    def fill(_: Any, args: object, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (torch.cat([output[0], output[0].chunk(2)[1]]),)
 
-    unet.register_forward_pre_hook(asked, with_kwargs=True)
-    unet.register_forward_hook(answered)
+    unet.register_forward_pre_hook(cut, with_kwargs=True)
+    unet.register_forward_hook(fill)
 
 
 def pipeline_for(config: Any) -> Any:
-    """The class of diffusers that draws with a UNet."""
+    """Return the pipeline class of diffusers for a UNet of this configuration."""
     from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
 
     return StableDiffusionXLInstructPix2PixPipeline if shown_reference(config) else StableDiffusionXLPipeline
 
 
 def load_round_trip(
-    vae_repo: str, device: str | torch.device, side: int, cache_dir: Path | None = None
+    vae_repo: str, device: str | torch.device, side: int, *, cache_dir: Path | None = None
 ) -> Callable[[Image], Image]:
-    """A picture -> what the VAE keeps of it: its longer side brought to `side`, encoded (the mean), decoded."""
-    _quiet()
+    """Return a function that resizes a picture's longer side to `side`, encodes it (the mean) and decodes it."""
+    quiet_diffusers()
     from diffusers import AutoencoderKL
     from diffusers.image_processor import VaeImageProcessor
 
-    place = resolve_device(str(device))
-    own = {"dtype": resolve_dtype("auto", place, on_gpu="float16"), "use_safetensors": True, "cache_dir": cache_dir}
-    vae = load_part(AutoencoderKL, vae_repo, **own).to(place).eval()
-    if vae.config.force_upcast:  # as SDXL's pipeline decodes with it: float16 may overflow
+    device = resolve_device(str(device))
+    dtype = resolve_dtype("auto", device, on_gpu="float16")
+    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
+    vae = load_part(AutoencoderKL, vae_repo, **options).to(device).eval()
+    if vae.config.force_upcast:  # in float16 it may overflow, so SDXL's pipeline decodes in float32, too
         vae = vae.float()
     pixels = VaeImageProcessor(vae_scale_factor=8)
 
-    def trip(image: Image) -> Image:
+    def round_trip(image: Image) -> Image:
         scale = side / max(image.size)
-        width, height = (max(8, round(own * scale / 8) * 8) for own in image.size)
+        width, height = (max(8, round(length * scale / 8) * 8) for length in image.size)
         with torch.no_grad():
-            batch = pixels.preprocess(image.convert("RGB"), height, width).to(place, vae.dtype)
+            batch = pixels.preprocess(image.convert("RGB"), height, width).to(device, vae.dtype)
             decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample
         if not decoded.isfinite().all():
             raise InputError(f"the VAE {vae_repo} decodes to numbers that are not finite; give another with vae=")
-        kept: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
-        return kept
+        picture: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
+        return picture
 
-    return trip
+    return round_trip
 
 
-def _quiet() -> None:
-    """Before diffusers imports anything else: its advice would drown ours."""
+def quiet_diffusers() -> None:
+    """Silence diffusers' log and progress bars; call it before diffusers imports anything else."""
     quiet_transformers()
     from diffusers.utils import logging
 
@@ -242,84 +260,47 @@ def _quiet() -> None:
 
 
 def load_lazily(cache: FeatureCache, **options: Any) -> Generator:
-    """load(**options), but where its files were described before, they are loaded only when they are needed."""
+    """Load or, if the cache has the generator's description, return a stand-in that loads on first use."""
     options = {"sdxl_repo": SDXL_REPO, "vae_repo": VAE_REPO, "cache_dir": None, **options}
     check_size(options["height"], options["width"])
     check_image_guidance(options.get("image_guidance", 1))
     options["device"] = str(resolve_device(str(options["device"])))
-    places = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
+    sources = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
     generator: Generator = cache.load_lazily(
-        {"sdxl": _identities(**places, hasher=cache.file_digest), "options": jsonable(options)},
+        {"sdxl": _identities(**sources, hasher=cache.file_digest), "options": jsonable(options)},
         lambda: load(**options),
-        lambda made: {"identity": made.identity, "settings": made.settings, "shown": made.shown},
+        lambda loaded: {"identity": loaded.identity, "settings": loaded.settings, "shown": loaded.shown},
     )
     return generator
 
 
 def _identities(
-    model_path: str | Path, sdxl_repo: str, vae_repo: str, cache_dir: Path | None, hasher: Hasher = file_digest
+    model_path: str | Path, sdxl_repo: str, vae_repo: str, *, cache_dir: Path | None, hasher: Hasher = file_digest
 ) -> dict[str, dict[str, str]]:
-    local = Path(model_path) / "unet"
+    local, scheduler = Path(model_path) / "unet", Path(sdxl_repo) / "scheduler"
     return {
         "unet": identity(local if os.path.isdir(local) else model_path, cache_dir, "unet/config.json", hasher=hasher),
         "vae": identity(vae_repo, cache_dir, hasher=hasher),
-        "scheduler": identity(_scheduler(sdxl_repo), cache_dir, "model_index.json", hasher=hasher),
+        "scheduler": identity(
+            scheduler if os.path.isdir(scheduler) else sdxl_repo, cache_dir, "model_index.json", hasher=hasher
+        ),  # of the base pipeline only the scheduler is used
     }
 
 
-def meta_sdxl(
-    model_path: str | Path, vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None
-) -> tuple[Any, Any]:
-    """(UNet, VAE) without weights, on torch's meta device: for counting.
-
-    Raises:
-        NotFoundError: a configuration is neither in a folder nor in the hub's cache.
-    """
-    return meta_unet(model_path, dtype, cache_dir), meta_vae(vae_repo, dtype, cache_dir)
-
-
-def meta_unet(model_path: str | Path, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
-    """As meta_sdxl."""
-    _quiet()
-    from diffusers import UNet2DConditionModel
-
-    return _meta(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir, subfolder="unet")
-
-
-def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
-    """As meta_sdxl."""
-    _quiet()
-    from diffusers import AutoencoderKL
-
-    return _meta(AutoencoderKL, vae_repo, dtype, cache_dir)
-
-
-def _meta(kind: Any, source: str, dtype: torch.dtype, cache_dir: Path | None, **options: Any) -> Any:
-    try:
-        pinned = hub.commit_of(source, cache_dir)
-        config = kind.load_config(source, revision=pinned, cache_dir=cache_dir, local_files_only=True, **options)
-    except Exception as error:
-        raise NotFoundError(
-            f"the configuration of {kind.__name__} {source} is not on this machine; "
-            f"give a folder, or fetch it first: cig models download {source}"
-        ) from error
-    with torch.device("meta"):
-        return kind.from_config(config).to(dtype).eval()
-
-
 def check_size(height: int, width: int) -> None:
+    """Raise UsageError for a size that SDXL's VAE cannot encode."""
     if height % 8 or width % 8 or min(height, width) < 8:
         raise UsageError(f"--height {height} --width {width}: SDXL's VAE wants multiples of 8, such as 512")
 
 
 def check_image_guidance(scale: float) -> None:
-    """Below 1, diffusers would draw without any guidance."""
+    """Raise UsageError below 1, where diffusers generates without any guidance."""
     if not 1 <= scale < float("inf"):
         raise UsageError(f"--image-guidance-scale {scale:g}: 1 or more, such as 1.5")
 
 
 def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
-    """A model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
+    """Load a model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
     try:
         return kind.from_pretrained(str(source), revision=hub.commit_of(source, options.get("cache_dir")), **options)
     except Exception as error:
@@ -329,12 +310,6 @@ def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
             f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason(error)} "
             f"Put a copy on this machine and give its folder, or check --cache-dir."
         ) from error
-
-
-def _scheduler(sdxl_repo: str) -> str:
-    """Of the base pipeline only the scheduler is used."""
-    local = Path(sdxl_repo) / "scheduler"
-    return str(local) if os.path.isdir(local) else sdxl_repo
 
 
 def _place(pipeline: Any, device: torch.device, offload: Offload) -> None:

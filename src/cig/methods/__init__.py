@@ -214,8 +214,8 @@ def published_experiment(
 
 def load_method(name: str, source: Source | None = None) -> Method:
     """Load a method: load_method("searle/b32"), or load_method("searle", Source(clip=..., phi=...))."""
-    check_type(name, str, "name", 'a name, such as "searle/b32"')
-    check_type(source, (Source, type(None)), "source", "a Source, such as cig.Source(clip=..., phi=...)")
+    check_type(name, str, name="name", wanted='a name, such as "searle/b32"')
+    check_type(source, (Source, type(None)), name="source", wanted="a Source, such as cig.Source(clip=..., phi=...)")
     source = source or Source()
     check_flags(name, source)
     family, variant = split_method(name)

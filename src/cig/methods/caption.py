@@ -90,7 +90,7 @@ class JoinedCaptions(DualTower):
         else:
             from cig.models.captioner import load_captioner
 
-            captioner = load_captioner(options["captioner"], *source.compute(), source.cache_dir)
+            captioner = load_captioner(options["captioner"], *source.compute(), cache_dir=source.cache_dir)
             self.captions = GeneratedCaptions(captioner)
         super().__init__(variant, source)
         self.identity: Mapping[str, Any] = {**self.identity, "captions": self.captions.identity}

@@ -1,1 +1,1 @@
-"""Objectives, one file each: what is trained, and the loss of a step."""
+"""Objectives, one file each: the network that is trained, and the loss of a step."""

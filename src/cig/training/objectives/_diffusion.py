@@ -1,7 +1,7 @@
-"""The loss of denoising diffusion, and the schedules that noise is added and pictures are drawn by.
+"""The loss of denoising diffusion, and the noise schedules of training and of sampling.
 
-The loss is Ho et al.'s (NeurIPS 2020, equation 14), or its velocity form (Salimans & Ho, ICLR 2022, appendix D), each
-timestep weighted by min-SNR (Hang et al., ICCV 2023) where asked for.
+The loss is that of Ho et al. (NeurIPS 2020, equation 14), or its velocity form (Salimans & Ho, ICLR 2022, appendix D);
+min-SNR (Hang et al., ICCV 2023) can weight the timesteps.
 """
 
 from __future__ import annotations
@@ -20,63 +20,67 @@ Condition = tuple[Tensor, Tensor]  # prompt [B, L, h1 + h2], pooled [B, p2]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a UNet is to denoise."""
+class DiffusionBatch:
+    """B pictures to noise, and the condition that the UNet denoises them by."""
 
     latents: Tensor  # [B, C, h, w], scaled
     noise: Tensor  # as latents
     times: Tensor  # [B]
     condition: Condition
     framing: Tensor  # [B, 6], see Scenes.framing
-    reference: Tensor | None = None  # as latents, not scaled: beside the noisy ones, for a UNet that is shown it
+    reference: Tensor | None = None  # as latents, not scaled: input of a UNet that is shown the reference
 
 
-def denoising(unet: Any, noising: Any, batch: Batch, min_snr: float | None = None) -> Tensor:
-    """The mean squared error of what the UNet says of noisy latents: the noise, or the velocity."""
-    noisy = noising.add_noise(batch.latents, batch.noise, batch.times)
+def denoising_loss(unet: Any, scheduler: Any, batch: DiffusionBatch, *, min_snr: float | None = None) -> Tensor:
+    """Return the mean squared error of the UNet's prediction from noisy latents: of the noise, or of the velocity."""
+    noisy = scheduler.add_noise(batch.latents, batch.noise, batch.times)
     if batch.reference is not None:  # Brooks et al., CVPR 2023, section 3.2
         noisy = torch.cat([noisy, batch.reference], dim=1)
-    prompt, pooled = (own.to(unet.dtype) for own in batch.condition)
-    known = {"text_embeds": pooled, "time_ids": batch.framing}
-    said = unet(noisy.to(unet.dtype), batch.times, prompt, added_cond_kwargs=known).sample
-    velocity = noising.config.prediction_type == "v_prediction"
-    wanted = noising.get_velocity(batch.latents, batch.noise, batch.times) if velocity else batch.noise
-    errors = functional.mse_loss(said.float(), wanted.float(), reduction="none").mean((1, 2, 3))
+    prompt, pooled = (states.to(unet.dtype) for states in batch.condition)
+    added = {"text_embeds": pooled, "time_ids": batch.framing}
+    predicted = unet(noisy.to(unet.dtype), batch.times, prompt, added_cond_kwargs=added).sample
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(batch.latents, batch.noise, batch.times) if velocity else batch.noise
+    errors = functional.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
     if min_snr is None:
         return errors.mean()
-    return (errors * snr_weights(noising, batch.times, min_snr)).mean()
+    return (errors * snr_weights(scheduler, batch.times, min_snr)).mean()
 
 
-def snr_weights(noising: Any, times: Tensor, most: float) -> Tensor:
-    """[B]: min(SNR, gamma) / SNR for the noise, min(SNR, gamma) / (SNR + 1) for the velocity (Hang et al., 2023).
+def snr_weights(scheduler: Any, times: Tensor, most: float) -> Tensor:
+    """Weight timesteps [B] by min-SNR with gamma `most` (Hang et al., 2023).
 
-    The signal-to-noise ratio SNR of a timestep is its share of signal over that of noise, alpha_bar / (1 - alpha_bar).
-    Of the velocity, pure noise weighs nothing.
+    A weight is min(SNR, gamma) / SNR for the noise, and min(SNR, gamma) / (SNR + 1) for the velocity.
     """
-    signal = noising.alphas_cumprod.to(times.device)[times]
+    # SNR is alpha_bar / (1 - alpha_bar). In pure noise alpha_bar is 0: the velocity's weight is 0 then, and the noise's
+    # would be 0 / 0, but only the velocity is trained on a schedule that reaches pure noise (see `ddpm`).
+    signal = scheduler.alphas_cumprod.to(times.device)[times]
     ratio = signal / (1 - signal)
-    velocity = noising.config.prediction_type == "v_prediction"
+    velocity = scheduler.config.prediction_type == "v_prediction"
     weights: Tensor = ratio.clamp(max=most) / (ratio + 1 if velocity else ratio)
     return weights
 
 
-def dropped(composed: ComposedEmbedding, away: Tensor, device: torch.device) -> Condition:
-    """The condition, zeros in rows that are dropped [B] bool."""
-    kept = (~away).float()
+def drop_conditions(composed: ComposedEmbedding, dropped: Tensor, device: torch.device) -> Condition:
+    """Return the condition with zeros in the dropped rows, [B] bool."""
+    kept = (~dropped).float()
     prompt, pooled = composed.prompt * kept[:, None, None], composed.pooled2 * kept[:, None]
     return prompt.to(device), pooled.to(device)
 
 
-def unseen(references: Tensor, blind: Tensor) -> Tensor:
-    """Latents [B, C, h, w], zeros in rows that are dropped [B] bool."""
-    return references * (~blind).float()[:, None, None, None]
+def drop_references(references: Tensor, dropped: Tensor) -> Tensor:
+    """Return latents [B, C, h, w] with zeros in the dropped rows, [B] bool."""
+    return references * (~dropped).float()[:, None, None, None]
 
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # SDXL's
 
 
 def ddpm(prediction: Prediction) -> Any:
-    """How noise is added. Velocity sees pure noise, too (Lin et al., WACV 2024); SDXL's own schedule stops short."""
+    """Return the schedule of training.
+
+    With the velocity it ends in pure noise (Lin et al., WACV 2024); SDXL's own, of the noise, ends shortly before.
+    """
     from diffusers import DDPMScheduler
 
     return DDPMScheduler(
@@ -85,7 +89,7 @@ def ddpm(prediction: Prediction) -> Any:
 
 
 def sampler(prediction: Prediction) -> Any:
-    """How pictures are drawn: SDXL's Euler, from where training's noise ends."""
+    """Return the schedule of sampling: SDXL's Euler, which begins with the noise that training ends with."""
     from diffusers import EulerDiscreteScheduler
 
     velocity = prediction == "v_prediction"

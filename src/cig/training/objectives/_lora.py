@@ -1,7 +1,7 @@
-"""LoRA (Hu et al., ICLR 2022): a UNet stays as it is, and its attention learns a sum that is small to keep.
+"""LoRA (Hu et al., ICLR 2022): a frozen UNet, whose attention learns small adapters.
 
-A weight W acts as W + alpha / rank * B A, where B is zeros at first. What is written is diffusers' form, and a UNet
-with the sum done, for readers that know of no adapters.
+A weight W acts as W + alpha / rank * B A, where B begins as zeros. We write the adapter in diffusers' form, and the
+UNet with the adapter merged, for programs that read no adapters.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ADAPTER = "pytorch_lora_weights.safetensors"
 
 @dataclass(frozen=True)
 class Lora:
-    """What is adapted, and how far."""
+    """An adapter's size, and the layers that it adapts."""
 
     rank: int
     alpha: int
     targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0")  # diffusers' choice for SDXL: attention
 
 
-def adapt(unet: Any, lora: Lora) -> Any:
-    """Freezes the UNet and gives it an adapter, which alone is trained, in float32.
+def add_adapter(unet: Any, lora: Lora) -> Any:
+    """Freeze the UNet and add an adapter to train, in float32.
 
     Raises:
         UsageError: peft is not installed.
@@ -50,33 +50,27 @@ def adapt(unet: Any, lora: Lora) -> Any:
 
 
 def save_adapter(unet: Any, folder: Path) -> None:
-    """As StableDiffusionXLPipeline.load_lora_weights reads it, fp16."""
+    """Write the adapter for StableDiffusionXLPipeline.load_lora_weights, in fp16."""
     import safetensors.torch
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
-    learnt = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    weights = {f"unet.{name}": own.detach().half().cpu().contiguous() for name, own in learnt.items()}
-    config = {f"unet.{key}": sorted(own) if isinstance(own, set) else own for key, own in _config(unet).items()}
-    about = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(config, sort_keys=True)}
-    write_bytes(folder / ADAPTER, safetensors.torch.save(weights, metadata=about))
+    adapter = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    weights = {f"unet.{name}": weight.detach().half().cpu().contiguous() for name, weight in adapter.items()}
+    settings: dict[str, Any] = unet.peft_config["default"].to_dict()
+    config = {f"unet.{key}": sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
+    metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(config, sort_keys=True)}
+    write_bytes(folder / ADAPTER, safetensors.torch.save(weights, metadata=metadata))
 
 
-def merged(unet: Any, base: Any) -> Any:
-    """The UNet that was started from, float32 on the CPU, with the sum done; `base` itself is changed.
-
-    It is read again rather than taken from what is trained, whose frozen weights may have been rounded.
-    """
+def merge_adapter(unet: Any, base: Any) -> Any:
+    """Merge the adapter of `unet` into `base`, the UNet that training started from, float32 on the CPU; return it."""
+    # The base is loaded again for this: the trained UNet's frozen weights may be rounded to the training's precision.
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     base.add_adapter(unet.peft_config["default"])
-    set_peft_model_state_dict(base, {name: own.cpu() for name, own in get_peft_model_state_dict(unet).items()})
+    set_peft_model_state_dict(base, {name: weight.cpu() for name, weight in get_peft_model_state_dict(unet).items()})
     base.fuse_lora()
     base.unload_lora()
     return base
-
-
-def _config(unet: Any) -> dict[str, Any]:
-    config: dict[str, Any] = unet.peft_config["default"].to_dict()
-    return config

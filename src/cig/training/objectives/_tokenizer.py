@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer in CLIP's form, trained on captions: start, words, end, padding with the end."""
+"""Train a small byte-level BPE tokenizer in CLIP's form on captions: start, words, end; the end token pads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], words: int, context: int) -> Any:
-    """A transformers tokenizer of at most `words` tokens, to be saved beside a CLIP.
+    """Train a transformers tokenizer of at most `words` tokens, to save beside a CLIP.
 
-    `$` is one token, whatever the captions hold, because a prompt's pseudo-word stands there.
+    `$` is one token, whatever the captions contain, because a pseudo-word takes its place in a prompt.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -36,7 +36,7 @@ def train_tokenizer(captions: Iterable[str], words: int, context: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator([*captions, PLACEHOLDER], trainer)
-    tokenizer.model = _in_order(json.loads(tokenizer.to_str())["model"])
+    tokenizer.model = _renumbered(json.loads(tokenizer.to_str())["model"])
     ids = [(token, tokenizer.token_to_id(token)) for token in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
     return PreTrainedTokenizerFast(
@@ -44,10 +44,12 @@ def train_tokenizer(captions: Iterable[str], words: int, context: int) -> Any:
     )
 
 
-def _in_order(trained: dict[str, Any]) -> Any:
-    """The same words, numbered by letter and merge: the trainer numbers letters as they come out of a hash table."""
+def _renumbered(trained: dict[str, Any]) -> Any:
+    """Return the same vocabulary with ids in the order of letters and merges."""
     from tokenizers import models
 
+    # The trainer numbers the letters in the order of a hash table, which differs from run to run. With ids in a fixed
+    # order, the same captions and seed train the same CLIP, byte by byte.
     merges = [(left, right) for left, right in trained["merges"]]
     merged = dict.fromkeys(left + right for left, right in merges)
     letters = sorted(set(trained["vocab"]) - set(merged) - {START, END})

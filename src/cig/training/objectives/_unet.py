@@ -1,4 +1,4 @@
-"""The UNet that a generator trains: SDXL's architecture from nothing in a small size, or another's weights."""
+"""The UNet of the generator that is trained: SDXL's architecture with random weights, in a small size, or loaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cig.generators.sdxl import shown_reference
 
 @dataclass(frozen=True)
 class UNetSize:
-    """An architecture, in the words of UNet2DConditionModel; all blocks but the first attend to the prompt."""
+    """An architecture by the parameters of UNet2DConditionModel; all blocks but the first attend to the prompt."""
 
-    channels: tuple[int, ...] = (64, 128)  # 4.3 million weights, as many as fit beside what else is shipped
+    channels: tuple[int, ...] = (64, 128)  # 4.3 million weights, the most that the package's size allows
     layers: int = 1
     head_width: int = 32
     groups: int = 32
@@ -26,11 +26,13 @@ class UNetSize:
 SIZES = {"tiny": UNetSize((16, 32), head_width=8, groups=8, time_width=8), "small": UNetSize()}
 
 
-def build(size: UNetSize, latents: int, prompt: int, pooled: int, shown: bool = False) -> Any:
-    """diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time).
+def build(size: UNetSize, *, latents: int, prompt: int, pooled: int, shown: bool = False) -> Any:
+    """Build diffusers' UNet2DConditionModel with random weights and SDXL's conditioning (text_time).
 
     Args:
-        shown: it reads a reference's latents beside the noisy ones, as InstructPix2Pix does (see `widened`).
+        latents: channels of the VAE's latents.
+        prompt, pooled: widths of the prompt and of the pooled text.
+        shown: it reads a reference's latents beside the noisy ones, as InstructPix2Pix does (see `widen`).
     """
     from diffusers import UNet2DConditionModel
 
@@ -42,7 +44,7 @@ def build(size: UNetSize, latents: int, prompt: int, pooled: int, shown: bool = 
         up_block_types=(*("CrossAttnUpBlock2D",) * blocks, "UpBlock2D"),
         block_out_channels=size.channels,
         layers_per_block=size.layers,
-        attention_head_dim=[own // size.head_width for own in size.channels],
+        attention_head_dim=[channels // size.head_width for channels in size.channels],
         cross_attention_dim=prompt,
         norm_num_groups=size.groups,
         use_linear_projection=True,
@@ -53,7 +55,7 @@ def build(size: UNetSize, latents: int, prompt: int, pooled: int, shown: bool = 
 
 
 def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | None = None) -> Any:
-    """The UNet of a folder or hub id with unet/. Raises NotFoundError or InputError."""
+    """Load the UNet of a folder or hub id with unet/; raises NotFoundError or InputError."""
     from diffusers import UNet2DConditionModel
 
     from cig.generators import need_unet
@@ -63,13 +65,13 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     return load_part(UNet2DConditionModel, need_unet(source, "--start"), subfolder="unet", **options)
 
 
-def widened(unet: Any) -> Any:
-    """The same, that reads a reference's latents, too: their weights begin as zeros (Brooks et al., CVPR 2023, 3.2)."""
+def widen(unet: Any) -> Any:
+    """Make the UNet read a reference's latents, too; their weights begin as zeros (Brooks et al., CVPR 2023, 3.2)."""
     if shown_reference(unet.config):
         return unet
     narrow = unet.conv_in
-    own = {"kernel_size": narrow.kernel_size, "padding": narrow.padding, "dtype": narrow.weight.dtype}
-    unet.conv_in = torch.nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, **own)
+    settings = {"kernel_size": narrow.kernel_size, "padding": narrow.padding, "dtype": narrow.weight.dtype}
+    unet.conv_in = torch.nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, **settings)
     with torch.no_grad():
         unet.conv_in.weight.zero_()
         unet.conv_in.weight[:, : narrow.in_channels] = narrow.weight
@@ -78,9 +80,13 @@ def widened(unet: Any) -> Any:
     return unet
 
 
-def need_widths(unet: Any, source: str, widths: tuple[int, int], latents: int) -> None:
-    """Raises MismatchError unless it is SDXL's kind, reads prompts and pooled texts of these widths, which the CLIPs
-    make, and draws latents of so many channels, which the VAE has."""
+def need_widths(unet: Any, source: str, *, widths: tuple[int, int], latents: int) -> None:
+    """Raise MismatchError unless the UNet is of SDXL's kind and fits the CLIPs and the VAE.
+
+    Args:
+        widths: of the CLIPs' prompts and pooled texts.
+        latents: channels of the VAE's latents.
+    """
     if unet.config.addition_embed_type != "text_time":
         raise MismatchError(f"the UNet of {source} is not of SDXL's kind: it reads no pooled text and no sizes")
     if unet.config.out_channels != latents or unet.config.in_channels not in (latents, 2 * latents):

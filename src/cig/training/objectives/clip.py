@@ -1,7 +1,7 @@
-"""Trains a CLIP from nothing: both towers, and a tokenizer of its own, on pairs of which several may be true.
+"""Train a CLIP, both towers and a tokenizer, on pictures and captions; a caption may be true of several pictures.
 
-The loss is CLIP's (Radford et al., 2021, figure 3) with all true pairs of a batch as positives, each row's and column's
-weight shared among them (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Khosla et al., 2020).
+The loss is CLIP's (Radford et al., 2021, figure 3) with all true pairs of a batch as positives, which share the weight
+of their row and column (UniCL, Yang et al., CVPR 2022, equation 3; SupCon, Khosla et al., 2020).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from cig.training.objectives._tokenizer import train_tokenizer
 from cig.training.plan import CPU, Plan
 from cig.training.step import Step, need_whole
 
-LARGEST_SCALE = 60.0  # of the logits: the inverse temperature
+LARGEST_SCALE = 60.0  # of the logits, the inverse temperature
 TOKENIZER_CAPTIONS = 60_000
 
 
 @dataclass(frozen=True)
 class ClipSize:
-    """A CLIP's architecture, in the words of transformers' CLIPConfig."""
+    """A CLIP's architecture by the parameters of transformers' CLIPConfig."""
 
     image: int = 64
     patch: int = 16
@@ -66,46 +66,49 @@ def train_clip(
     pairs: PairSource,
     size: ClipSize,
     plan: Plan,
+    *,
     out: Path,
-    about: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     device: torch.device = CPU,
     start: Path | None = None,
     layers: int | None = None,
     tensorboard: Path | None = None,
 ) -> None:
-    """Writes a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card.
+    """Write a CLIP in transformers' layout to `out` at every checkpoint: fp16 weights, tokenizer, model card.
 
     Args:
-        start: a CLIP's folder to start from, its tokenizer included; `size` is not used then.
+        inputs: what identifies the data.
+        start: the folder of a CLIP to start from, with its tokenizer, instead of `size`.
         layers: of each tower, more than `start` has; see `deepen`.
     """
     if start and start.resolve() == out.resolve():
         raise UsageError(f"--start {start} is --out, and would be written over; give another --out")
     make_folder(out)
     if start:
-        tokenizer, model = _started(start)
-        about = {**about, "start": identity(start)}
+        tokenizer, model = _load_start(start)
+        inputs = {**inputs, "start": identity(start)}
         if layers:
-            about = {**about, "layers": layers}
+            inputs = {**inputs, "layers": layers}
             deepen(model, layers)
     else:
-        tokenizer = _tokenizer(pairs, size, plan, out)
+        tokenizer = _tokenizer(pairs, size, plan, out=out)
         torch.manual_seed(plan.seed)
-        model, about = build(size, tokenizer), {**about, "size": asdict(size)}
+        model, inputs = build(size, tokenizer), {**inputs, "size": asdict(size)}
     model.to(device)
     need_whole(plan, "CLIP's loss")
 
-    most = max(math.log(LARGEST_SCALE), model.logit_scale.item())  # OpenAI's CLIPs have 100
+    most = max(math.log(LARGEST_SCALE), model.logit_scale.item())  # OpenAI's CLIPs start with 100
 
     def loss_of(step: Step) -> Tensor:
-        with torch.no_grad():  # the weight, not what is made of it: above its bound that has no gradient back
+        with torch.no_grad():  # a clamp in the loss would have no gradient above the bound, and hold it there
             model.logit_scale.clamp_(max=most)
         batch = pairs.of(step, plan.batch)
         step.ids += batch.ids
-        seen = model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output
-        pictures = processes.gathered(model.visual_projection(seen).float())
+        pooled = model.vision_model(pixel_values=batch.pixels.to(device)).pooler_output
+        pictures = processes.gathered(model.visual_projection(pooled).float())
         texts = processes.gathered(text_features(model, tokenizer, batch.captions).float())
-        return contrastive(texts, pictures, batch.positives.to(device), model.logit_scale.exp()) / processes.world()
+        positives, scale = batch.positives.to(device), model.logit_scale.exp()
+        return contrastive(texts, pictures, positives, scale=scale) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
         for path in sorted(start.glob("*token*.json")) if start else ():
@@ -119,33 +122,34 @@ def train_clip(
         plan,
         out=out,
         export=export,
-        inputs=about,
+        inputs=inputs,
         groups=_groups(model),
         tensorboard=tensorboard,
     )
 
 
-def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, scale: Tensor | float) -> Tensor:
-    """The mean cross entropy of rows and columns.
+def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, *, scale: Tensor | float) -> Tensor:
+    """Return the mean cross entropy of rows and columns.
 
     Args:
         texts, pictures: [B, d], not normalised.
-        positives: [B, B] bool, true at least on the diagonal; a row's weight is shared evenly among them.
+        positives: [B, B] bool, true at least on the diagonal; the positives of a row share its weight evenly.
     """
     logits = scale * functional.normalize(texts, dim=-1) @ functional.normalize(pictures, dim=-1).T
-    wanted = positives.to(logits.dtype)
-    rows = -(wanted / wanted.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    columns = -(wanted / wanted.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    targets = positives.to(logits.dtype)
+    rows = -(targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    columns = -(targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
     return (rows + columns) / 2
 
 
 def text_features(model: Any, tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
-    """[B, p], projected: the state at the end of each caption. Short and long ones go apart, to save padding."""
+    """Return the projected state at the end of each caption, [B, p]."""
+    # Captions differ much in length. In two batches, the shorter five eighths and the longer rest, less is padding.
     rows = tokenizer(captions)
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     cut = len(rows) * 5 // 8
-    halves = [own for own in (by_length[:cut], by_length[cut:]) if own]
-    features = torch.cat([_text_features(model, tokenizer, [rows[i] for i in own]) for own in halves])
+    parts = [part for part in (by_length[:cut], by_length[cut:]) if part]
+    features = torch.cat([_text_features(model, tokenizer, [rows[i] for i in part]) for part in parts])
     return features[torch.tensor(by_length, device=features.device).argsort()]
 
 
@@ -160,7 +164,7 @@ def _text_features(model: Any, tokenizer: Tokenizer, rows: Sequence[list[int]]) 
 
 
 def build(size: ClipSize, tokenizer: Tokenizer) -> Any:
-    """transformers' CLIPModel with random weights."""
+    """Build transformers' CLIPModel with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
     text = {
@@ -188,22 +192,22 @@ def build(size: ClipSize, tokenizer: Tokenizer) -> Any:
 
 
 def deepen(model: Any, layers: int) -> None:
-    """Gives each tower more layers; the CLIP says the same as before, and learns on from there.
+    """Give each tower more layers, which change no output until they are trained.
 
-    A new layer is a copy of the one before it whose two outputs are zeros, so that it adds nothing to its input yet
-    (Net2Net, Chen et al., ICLR 2016; zero outputs as in Fixup, Zhang et al., ICLR 2019).
+    A new layer is a copy of the one before it, with zeros for its two output projections, so that it adds nothing to
+    its input (Net2Net, Chen et al., ICLR 2016; zero outputs as in Fixup, Zhang et al., ICLR 2019).
 
     Raises:
-        UsageError: a tower has as many already.
+        UsageError: a tower has that many layers already.
     """
     for tower in (model.vision_model, model.text_model):
         old = tower.encoder.layers
         if layers <= len(old):
             raise UsageError(f"a tower has {len(old)} layers already; --layers takes more than that")
-        copied = [place * len(old) // layers for place in range(layers)]
-        grown = nn.ModuleList(deepcopy(old[place]) for place in copied)
-        for before, place, layer in zip(copied, copied[1:], list(grown)[1:], strict=False):
-            if place == before:
+        sources = [number * len(old) // layers for number in range(layers)]
+        grown = nn.ModuleList(deepcopy(old[source]) for source in sources)
+        for previous, source, layer in zip(sources, sources[1:], list(grown)[1:], strict=False):
+            if source == previous:
                 for output in (layer.self_attn.out_proj, layer.mlp.fc2):
                     nn.init.zeros_(output.weight)
                     nn.init.zeros_(output.bias)
@@ -212,18 +216,18 @@ def deepen(model: Any, layers: int) -> None:
 
 
 def save(model: Any, out: Path) -> None:
-    """In transformers' layout, fp16."""
+    """Write the CLIP in transformers' layout, fp16."""
     import safetensors.torch
 
-    weights = {name: own.detach().half().cpu().contiguous() for name, own in model.state_dict().items()}
+    weights = {name: weight.detach().half().cpu().contiguous() for name, weight in model.state_dict().items()}
     write_bytes(out / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     config = {**model.config.to_dict(), "dtype": "float16", "architectures": ["CLIPModel"]}
-    config.pop("_name_or_path", None)  # where it started from, which the card says
+    config.pop("_name_or_path", None)  # the folder of `start`, which the card names
     write_json(out / "config.json", config, indent=2)
 
 
 def pixels_of(size: ClipSize, start: Path | None = None) -> int:
-    """The width of the pictures that such a CLIP sees, or that it sees which is started from."""
+    """Return the side of the pictures that a CLIP of this size, or the CLIP of `start`, reads."""
     from transformers import CLIPConfig
 
     if not start:
@@ -233,18 +237,18 @@ def pixels_of(size: ClipSize, start: Path | None = None) -> int:
 
 
 def _loaded(kind: Any, start: Path, **options: Any) -> Any:
-    """Raises NotFoundError or InputError."""
+    """Load a configuration or a model of transformers; raises NotFoundError or InputError."""
     if not (start / "config.json").is_file():
         raise NotFoundError(f"{start} has no config.json; give the folder of a CLIP in transformers' layout")
     quiet_transformers()
     try:
         return kind.from_pretrained(start, **options)
-    except Exception as error:  # the library raises whatever a damaged file makes it
+    except Exception as error:  # on a damaged file, the library may raise anything
         raise InputError(f"the CLIP in {start} cannot be loaded: {reason(error)}") from error
 
 
-def _started(start: Path) -> tuple[Tokenizer, Any]:
-    """Another CLIP's tokenizer and weights."""
+def _load_start(start: Path) -> tuple[Tokenizer, Any]:
+    """Load the tokenizer and the model of a CLIP to start from."""
     from transformers import CLIPModel
 
     model, info = _loaded(CLIPModel, start, dtype=torch.float32, output_loading_info=True)
@@ -253,25 +257,27 @@ def _started(start: Path) -> tuple[Tokenizer, Any]:
     return load_tokenizer(str(start), model.config.text_config.max_position_embeddings), model
 
 
-def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, out: Path) -> Tokenizer:
-    """That of the checkpoint that is continued, or one that is trained on captions first, by one process for all."""
+def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, *, out: Path) -> Tokenizer:
+    """Train a tokenizer on captions into `out`, unless a checkpoint there is continued, and load it."""
+    # One process trains it for all. It is saved aside first, because transformers does not write files atomically, and
+    # its file names are known only then.
     if processes.rank() == 0 and not (out / CHECKPOINT).exists():
         rng = Random(f"{plan.seed}/tokenizer")
-        made = train_tokenizer(pairs.captions(TOKENIZER_CAPTIONS, rng), size.words, size.context)
-        with TemporaryDirectory() as aside:
-            made.save_pretrained(aside)
-            for path in sorted(Path(aside).iterdir()):
+        tokenizer = train_tokenizer(pairs.captions(TOKENIZER_CAPTIONS, rng), size.words, size.context)
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            for path in sorted(Path(folder).iterdir()):
                 write_bytes(out / path.name, path.read_bytes())
     processes.wait()
     return load_tokenizer(str(out), size.context)
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and the temperature do not, and the temperature learns eight times as fast."""
+    """Return parameter groups: matrices decay, other weights do not, and the temperature learns eight times as fast."""
     named = dict(model.named_parameters())
     scale = named.pop("logit_scale")
     return [
-        {"params": [own for own in named.values() if own.ndim > 1]},
-        {"params": [own for own in named.values() if own.ndim <= 1], "decays": False},
+        {"params": [weight for weight in named.values() if weight.ndim > 1]},
+        {"params": [weight for weight in named.values() if weight.ndim <= 1], "decays": False},
         {"params": [scale], "decays": False, "speed": 8.0},
     ]

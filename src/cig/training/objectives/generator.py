@@ -1,6 +1,6 @@
-"""Trains a generator of SDXL's architecture on pictures with captions: a UNet that draws from composed embeddings.
+"""Train a generator of SDXL's architecture on pictures with captions: a UNet conditioned by composed embeddings.
 
-It is conditioned as in retrieval: the pseudo-words of a view, a relative caption, both text towers (CIG, stage 1).
+The condition is made as in retrieval: the pseudo-words of a view, a relative caption, both text towers (CIG, stage 1).
 """
 
 from __future__ import annotations
@@ -24,26 +24,32 @@ from cig.training.data.latent_cache import LatentEncoder, LatentSource, cache_la
 from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives._diffusers import save, save_pipeline
-from cig.training.objectives._diffusion import Batch, Prediction, ddpm, denoising, dropped, sampler, unseen
-from cig.training.objectives._lora import Lora, adapt, merged, save_adapter
-from cig.training.objectives._unet import UNetSize, build, load_unet, need_widths, widened
+from cig.training.objectives._diffusion import (
+    DiffusionBatch,
+    Prediction,
+    ddpm,
+    denoising_loss,
+    drop_conditions,
+    drop_references,
+    sampler,
+)
+from cig.training.objectives._lora import Lora, add_adapter, merge_adapter, save_adapter
+from cig.training.objectives._unet import UNetSize, build, load_unet, need_widths, widen
 from cig.training.plan import CPU, Plan
 from cig.training.step import Step
 from cig.types import Scenes
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is learnt beside the plan.
+class GeneratorRecipe:
+    """The loss and the trained weights of a generator; `Plan` has the length and the rate.
 
     Attributes:
         prediction: the noise (epsilon, as SDXL's weights do) or the velocity.
-        dropout: share of examples whose condition is zeros, what guidance moves away from.
-        min_snr: gamma of min-SNR's weights (5 in its paper); None: all timesteps weigh alike.
+        dropout: share of examples whose condition is zeros, which guidance moves away from.
+        min_snr: gamma of min-SNR's weights (5 in its paper); None weights all timesteps alike.
         lora: None trains the whole UNet.
-        shown: the UNet reads the reference's latents, too (InstructPix2Pix). Of dropout's share the condition alone is
-            dropped in one half and the reference, too, in the other; of as many again, the reference alone, so that
-            each has its guidance (Brooks et al., CVPR 2023, section 3.2.1: 5% each).
+        shown: the UNet reads the reference's latents, too (InstructPix2Pix); see `draw_examples` for their dropout.
     """
 
     prediction: Prediction = "epsilon"
@@ -54,155 +60,185 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Means:
-    """How it is computed: what there is of memory and disk decides.
+class StartModels:
+    """The models that a training starts from.
 
     Attributes:
-        checkpointing: activations of a block are computed again on the way back, instead of kept.
-        shelf: latents and features are computed once and kept on the disk; else at each step, with views drawn anew.
-        frozen: what the VAE computes in.
+        vae: hub id or folder.
+        size: of a UNet with random weights.
+        unet: a hub id or folder with unet/, such as SDXL's, instead of `size`; LoRA needs it.
+        cache_dir: of the hub.
+    """
+
+    vae: str
+    size: UNetSize
+    unet: str | None = None
+    cache_dir: Path | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Identify the UNet alone: its folder may have cached latents, too, on which nothing depends."""
+        if not self.unet:
+            return {"size": asdict(self.size)}
+        if os.path.isdir(self.unet):
+            return {"start": {**identity(Path(self.unet) / "unet"), "source": self.unet}}
+        return {"start": identity(self.unet, self.cache_dir, config="unet/config.json")}
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How memory and disk are used.
+
+    Attributes:
+        checkpointing: compute a block's activations again in the backward pass instead of keeping them.
+        cached: compute latents and features once, into files; else at each step, with views drawn anew.
+        frozen: dtype of the VAE.
     """
 
     checkpointing: bool = False
-    shelf: bool = True
+    cached: bool = True
     frozen: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
-class Draw:
-    """All that is random in a step, for all of its B items."""
+class Examples:
+    """The B examples of a step, with all that is random in it."""
 
-    places: Sequence[int]
+    items: Sequence[int]  # of the scenes
     view: int
     captions: Sequence[str]
-    seeds: Sequence[int]  # of views that are drawn anew
+    seeds: Sequence[int]  # of views that are not cached
     noise: Tensor  # [B, C, h, w]
     times: Tensor  # [B]
-    away: Tensor  # [B] bool: without a condition
-    blind: Tensor  # [B] bool: without a reference, where the UNet is shown one
+    no_condition: Tensor  # [B] bool
+    no_reference: Tensor  # [B] bool
 
 
 def train_generator(
     scenes: Scenes,
     composer: Composer,
-    vae_source: str,
-    size: UNetSize,
-    recipe: Recipe,
     plan: Plan,
+    *,
+    recipe: GeneratorRecipe,
+    start: StartModels,
     out: Path,
-    about: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     device: torch.device = CPU,
-    start: str | None = None,
-    cache_dir: Path | None = None,
     tensorboard: Path | None = None,
-    means: Means = Means(),
+    memory: MemoryOptions = MemoryOptions(),
 ) -> None:
-    """Writes `out/unet`, `out/vae` and `out/scheduler` (for --model-path, --vae-repo and --sdxl-repo) at checkpoints.
+    """Write `out/unet`, `out/vae` and `out/scheduler` (for --model-path, --vae-repo and --sdxl-repo) at checkpoints.
 
-    With LoRA, `out/pytorch_lora_weights.safetensors` as well: the adapter alone; `out/unet` has it merged.
+    With LoRA, `out/pytorch_lora_weights.safetensors` is the adapter, which is merged in `out/unet`.
 
     Args:
-        vae_source: hub id or folder.
-        start: a hub id or folder with unet/, such as SDXL's; `size` is not used then, nor LoRA without it.
+        inputs: what identifies the data.
 
     Raises:
-        MismatchError: the UNet to start from reads other widths than the CLIPs have, or draws other latents.
-        UsageError: it lies in `out`.
+        MismatchError: the UNet to start from does not fit the CLIPs or the VAE.
+        UsageError: the UNet or the VAE to start from is in `out`.
     """
-    need_elsewhere(out, {"--start": start, "--vae": vae_source})
+    need_elsewhere(out, {"--start": start.unet, "--vae": start.vae})
     make_folder(out)
     torch.manual_seed(plan.seed)
-    vae = load_vae(vae_source, means.frozen, cache_dir).to(device)
-    unet, noising = _begun(start, size, composer, vae, recipe, plan, cache_dir), ddpm(recipe.prediction)
-    recipe = replace(recipe, shown=shown_reference(unet.config))  # as what is started from may be, unasked
-    encoded = _encoded(scenes, composer, vae, out, plan, means, recipe.shown)
-    unet.to(device)  # not before: what fills a shelf needs the room
-    if means.checkpointing:
+    vae = load_vae(start.vae, memory.frozen, start.cache_dir).to(device)
+    unet = _build_unet(start, composer, vae, recipe=recipe, autocast=getattr(torch, plan.autocast))
+    recipe = replace(recipe, shown=shown_reference(unet.config))  # a UNet to start from may be shown it, unasked
+    scheduler = ddpm(recipe.prediction)
+    latents = _latents(scenes, composer, vae, out=out, plan=plan, recipe=recipe, memory=memory)
+    unet.to(device)  # after the cache was filled, which needs the memory
+    if memory.checkpointing:
         unet.enable_gradient_checkpointing()
 
     def loss_of(step: Step) -> Iterator[Tensor]:
-        draw = drawn(plan.batch, scenes, encoded, noising, recipe.dropout, step.rng)
-        for places, share in step.shares(plan.batch):
-            step.ids += scenes.names([draw.places[place] for place in places])
-            batch = composed(draw, places, scenes, encoded, composer, device, recipe.shown)
-            yield share * denoising(unet, noising, batch, recipe.min_snr)
+        examples = draw_examples(
+            plan.batch, scenes, step.rng, shape=latents.shape, scheduler=scheduler, dropout=recipe.dropout
+        )
+        for rows, share in step.shares(plan.batch):
+            step.ids += scenes.names([examples.items[row] for row in rows])
+            batch = _batch(
+                examples, rows, scenes, latents=latents, composer=composer, device=device, shown=recipe.shown
+            )
+            yield share * denoising_loss(unet, scheduler, batch, min_snr=recipe.min_snr)
 
     def export(facts: Mapping[str, Any]) -> None:
-        whole = unet
-        if recipe.lora and start:
-            save_adapter(unet, out)
-            whole = merged(unet, load_unet(start, cache_dir=cache_dir))
-        save(whole, out / "unet")
-        exact = vae if means.frozen == torch.float32 else load_vae(vae_source, cache_dir=cache_dir)
-        save(exact, out / "vae")
-        save_pipeline(out, whole, vae, sampler(recipe.prediction))
+        _export(unet, vae, out, start=start, recipe=recipe)
         write_card(out, "a generator of pseudo-targets", facts)
 
-    known = {**about, **_known(recipe, means), "models": {**composer.identity, "vae": identity(vae_source, cache_dir)}}
-    known |= {"start": _identity(start, cache_dir)} if start else {"size": asdict(size)}
-    train(unet, loss_of, plan, out=out, export=export, inputs=known, tensorboard=tensorboard)
+    models = {**composer.identity, "vae": identity(start.vae, start.cache_dir)}
+    inputs = {**inputs, **_recorded(recipe, memory), "models": models, **start.identity()}
+    train(unet, loss_of, plan, out=out, export=export, inputs=inputs, tensorboard=tensorboard)
 
 
 def need_elsewhere(out: Path, sources: Mapping[str, str | Path | None]) -> None:
-    """Raises UsageError where what is started from would be written over; flag -> folder or hub id."""
+    """Raise UsageError for a model (flag -> folder or hub id) in `out`, which training would overwrite."""
     for flag, source in sources.items():
-        place = Path(source).resolve() if source and os.path.exists(source) else None
-        if place and (place == out.resolve() or out.resolve() in place.parents):
+        path = Path(source).resolve() if source and os.path.exists(source) else None
+        if path and (path == out.resolve() or out.resolve() in path.parents):
             raise UsageError(f"{flag} {source} is in --out {out}, and would be written over; give another --out")
 
 
-def _identity(start: str, cache_dir: Path | None = None) -> dict[str, str]:
-    """Of its UNet alone: a folder may hold a shelf, too."""
-    if os.path.isdir(start):
-        return {**identity(Path(start) / "unet"), "source": start}
-    return identity(start, cache_dir, config="unet/config.json")
+def draw_examples(
+    count: int, scenes: Scenes, rng: Random, *, shape: tuple[int, int, int], scheduler: Any, dropout: float
+) -> Examples:
+    """Draw a step's examples.
 
+    The condition alone is dropped in half of dropout's share, the reference alone in as many, and both in as many, so
+    that each has its guidance (Brooks et al., CVPR 2023, section 3.2.1: 5% each).
 
-def drawn(count: int, scenes: Scenes, encoded: LatentSource, noising: Any, dropout: float, rng: Random) -> Draw:
-    """A step's examples."""
-    places = [rng.randrange(len(scenes)) for _ in range(count)]
+    Args:
+        shape: of a picture's latents.
+    """
+    items = [rng.randrange(len(scenes)) for _ in range(count)]
     view = rng.randrange(scenes.views)
-    captions, seeds = scenes.said(places, view, rng), [rng.getrandbits(62) for _ in places]
-    noise, times = torch.randn(count, *encoded.shape), torch.randint(noising.config.num_train_timesteps, (count,))
+    captions, seeds = scenes.said(items, view, rng), [rng.getrandbits(62) for _ in items]
+    noise, times = torch.randn(count, *shape), torch.randint(scheduler.config.num_train_timesteps, (count,))
     lot = torch.rand(count)
-    return Draw(
-        places=places,
+    return Examples(
+        items=items,
         view=view,
         captions=captions,
         seeds=seeds,
         noise=noise,
         times=times,
-        away=lot < dropout,
-        blind=(lot >= dropout / 2) & (lot < 1.5 * dropout),
+        no_condition=lot < dropout,
+        no_reference=(lot >= dropout / 2) & (lot < 1.5 * dropout),
     )
 
 
-def composed(
-    draw: Draw,
-    items: Sequence[int],
+def _batch(
+    examples: Examples,
+    rows: Sequence[int],
     scenes: Scenes,
-    encoded: LatentSource,
+    *,
+    latents: LatentSource,
     composer: Composer,
     device: torch.device,
-    shown: bool = False,
-) -> Batch:
-    """Some of a step's items, as the UNet is given them."""
-    own = list(items)
-    places = [draw.places[item] for item in own]
-    captions = [(draw.captions[item],) if draw.captions[item] else () for item in own]
+    shown: bool,
+) -> DiffusionBatch:
+    """Compose the conditions of some of a step's examples, and collect their latents and noise."""
+    rows = list(rows)
+    items, seeds = [examples.items[row] for row in rows], [examples.seeds[row] for row in rows]
+    captions = [(examples.captions[row],) if examples.captions[row] else () for row in rows]
+    reference = None
     with frozen_precision(device):
-        seeds = [draw.seeds[item] for item in own]
-        features = encoded.features(places, draw.view, seeds)
-        embedding = composer.compose([str(place) for place in places], features, captions)
-        latents = encoded.latents(places)
-        reference = unseen(encoded.references(places, draw.view, seeds), draw.blind[own]).to(device) if shown else None
-    condition = dropped(embedding, draw.away[own], device)
-    noise, times = draw.noise[own].to(device), draw.times[own].to(device)
-    return Batch(latents.to(device), noise, times, condition, scenes.framing(places).to(device), reference)
+        features = latents.features(items, examples.view, seeds)
+        composed = composer.compose([str(item) for item in items], features, captions)
+        pictures = latents.latents(items)
+        if shown:
+            references = latents.references(items, examples.view, seeds)
+            reference = drop_references(references, examples.no_reference[rows]).to(device)
+    return DiffusionBatch(
+        latents=pictures.to(device),
+        noise=examples.noise[rows].to(device),
+        times=examples.times[rows].to(device),
+        condition=drop_conditions(composed, examples.no_condition[rows], device),
+        framing=scenes.framing(items).to(device),
+        reference=reference,
+    )
 
 
 def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | None = None) -> Any:
-    """Frozen. Raises NotFoundError or InputError."""
+    """Load a frozen VAE; raises NotFoundError or InputError."""
     from diffusers import AutoencoderKL
 
     from cig.generators.sdxl import load_part
@@ -211,47 +247,60 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | 
     return load_part(AutoencoderKL, source, **options).requires_grad_(False)
 
 
-def _begun(
-    start: str | None,
-    size: UNetSize,
-    composer: Composer,
-    vae: Any,
-    recipe: Recipe,
-    plan: Plan,
-    cache_dir: Path | None,
+def _build_unet(
+    start: StartModels, composer: Composer, vae: Any, *, recipe: GeneratorRecipe, autocast: torch.dtype
 ) -> Any:
-    """What is trained; with LoRA, what is frozen of it is kept in the precision that is multiplied in."""
-    widths = composer.first.clip.token_width + composer.second.clip.token_width, composer.second.clip.feature_width
-    if not start:
-        return build(size, vae.config.latent_channels, *widths, recipe.shown)
-    unet = load_unet(start, getattr(torch, plan.autocast) if recipe.lora else torch.float32, cache_dir)
-    need_widths(unet, start, widths, vae.config.latent_channels)
+    """Return the UNet to train; with LoRA, its frozen weights have the dtype of autocast."""
+    first, second = composer.first.clip, composer.second.clip
+    prompt, pooled, latents = first.token_width + second.token_width, second.feature_width, vae.config.latent_channels
+    if not start.unet:
+        return build(start.size, latents=latents, prompt=prompt, pooled=pooled, shown=recipe.shown)
+    unet = load_unet(start.unet, autocast if recipe.lora else torch.float32, start.cache_dir)
+    need_widths(unet, start.unet, widths=(prompt, pooled), latents=latents)
     if recipe.shown and recipe.lora and not shown_reference(unet.config):
         raise UsageError(
-            f"an adapter cannot teach the UNet of {start} to read the reference: start from one that does, such as "
-            f"diffusers/sdxl-instructpix2pix-768, or train the whole UNet, without --lora"
+            f"an adapter cannot teach the UNet of {start.unet} to read the reference: start from one that does, such "
+            f"as diffusers/sdxl-instructpix2pix-768, or train the whole UNet, without --lora"
         )
-    unet = widened(unet) if recipe.shown else unet
-    return adapt(unet, recipe.lora) if recipe.lora else unet
+    unet = widen(unet) if recipe.shown else unet
+    return add_adapter(unet, recipe.lora) if recipe.lora else unet
 
 
-def _encoded(
-    scenes: Scenes, composer: Composer, vae: Any, out: Path, plan: Plan, means: Means, shown: bool
+def _latents(
+    scenes: Scenes,
+    composer: Composer,
+    vae: Any,
+    *,
+    out: Path,
+    plan: Plan,
+    recipe: GeneratorRecipe,
+    memory: MemoryOptions,
 ) -> LatentSource:
-    """With a shelf, what has filled it leaves the device."""
-    if not means.shelf:
+    """Return the source of latents; once they are cached, the models that computed them leave the device."""
+    if not memory.cached:
         return LatentEncoder(scenes, composer, vae)
-    cache = cache_latents(scenes, composer, vae, out=out, plan=plan, references=shown)
+    latents = cache_latents(scenes, composer, vae, out=out, plan=plan, references=recipe.shown)
     for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
         model.to(CPU)
-    return cache
+    return latents
 
 
-def _known(recipe: Recipe, means: Means) -> dict[str, Any]:
-    """What the result depends on, where it is not as it always was."""
-    own = {key: value for key, value in asdict(recipe).items() if value is not None and value is not False}
-    if not means.shelf:
-        own["views"] = "drawn anew at each step"
-    if means.frozen != torch.float32:
-        own["vae_dtype"] = str(means.frozen)
-    return own
+def _export(unet: Any, vae: Any, out: Path, *, start: StartModels, recipe: GeneratorRecipe) -> None:
+    """Write UNet, VAE and scheduler in diffusers' layout; with LoRA, the adapter and the merged UNet."""
+    if recipe.lora and start.unet:
+        save_adapter(unet, out)
+        unet = merge_adapter(unet, load_unet(start.unet, cache_dir=start.cache_dir))
+    save(unet, out / "unet")
+    # Not the VAE at hand if its weights are rounded: a later run may compute in float32.
+    save(vae if vae.dtype == torch.float32 else load_vae(start.vae, cache_dir=start.cache_dir), out / "vae")
+    save_pipeline(out, unet=unet, vae=vae, scheduler=sampler(recipe.prediction))
+
+
+def _recorded(recipe: GeneratorRecipe, memory: MemoryOptions) -> dict[str, Any]:
+    """Return the settings that checkpoints and cards record; defaults that older ones lack are left out."""
+    settings = {key: value for key, value in asdict(recipe).items() if value is not None and value is not False}
+    if not memory.cached:
+        settings["views"] = "drawn anew at each step"
+    if memory.frozen != torch.float32:
+        settings["vae_dtype"] = str(memory.frozen)
+    return settings

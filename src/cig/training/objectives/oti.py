@@ -1,4 +1,4 @@
-"""Optimisation-based textual inversion (OTI): a pseudo-word is learnt for each picture, with CLIP frozen.
+"""Optimisation-based textual inversion (OTI): learn a pseudo-word for each picture, with CLIP frozen.
 
 Baldrati et al., ICCV 2023, section 3.1; the constants are those of its released code.
 """
@@ -35,13 +35,13 @@ from cig.training.loop import DivergedError
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How words are learnt; the defaults are the published ones.
+class OtiRecipe:
+    """The settings of OTI; the defaults are the published ones.
 
     Attributes:
-        batch: pictures at once; a word does not depend on it, but for rounding.
+        batch: pictures at once; words depend on it by rounding only.
         spread: standard deviation of the first words.
-        ema: decay of their running mean, which is what methods search with.
+        ema: decay of the words' running mean, which methods search with.
         image_weight, phrase_weight: of the two parts of the loss, which is divided by their sum.
     """
 
@@ -59,7 +59,8 @@ class Recipe:
 def train_oti(
     clip: Clip,
     pictures: PictureList,
-    recipe: Recipe,
+    recipe: OtiRecipe,
+    *,
     out: Path,
     book: Phrasebook | None = None,
     preprocess: Preprocess | None = None,
@@ -68,11 +69,11 @@ def train_oti(
     published: bool = False,
     workers: int = 4,
 ) -> PseudoWordStatus:
-    """Learns a word for each picture into `out`, batch by batch; a rerun goes on, shards may run side by side.
+    """Learn a word for each picture into `out`, batch by batch; a rerun continues, shards may run side by side.
 
     Args:
-        book: phrases for the second part of the loss; without it, the first is all.
-        preprocess: what the CLIP sees; targetpad by default, as published.
+        book: phrases for the second part of the loss; without it, the loss has the first part only.
+        preprocess: of the pictures; targetpad by default, as published.
         published: also write the files of the released code, for its programs.
 
     Raises:
@@ -83,101 +84,101 @@ def train_oti(
     need_apart(pictures.names)
     preprocess = preprocess or clip.preprocess(pad=True)
     chunks = list(enumerate(batches(range(len(pictures)), recipe.batch)))
-    mine = (shard or Shard()).take(chunks)
-    settings = _settings(clip, pictures, recipe, book, preprocess)
-    folder = PseudoWordFolder(out, settings, overwrite, numbers=[number for number, _ in mine])
-    todo = [(number, chunk) for number, chunk in mine if not folder.has(number)]
-    for number, chunk in progress(todo, len(todo), "pseudo-words", "batch"):
-        named = {pictures.names[place]: pictures.paths[place] for place in chunk}
-        features, failed = _features(clip, named, preprocess, workers)
-        folder.add(number, list(features), _inverted(clip, features, recipe, book), failed=failed)
+    share = (shard or Shard()).take(chunks)
+    settings = _settings(clip, pictures, recipe, book=book, preprocess=preprocess)
+    folder = PseudoWordFolder(out, settings, overwrite, numbers=[number for number, _ in share])
+    todo = [(number, chunk) for number, chunk in share if not folder.has(number)]
+    for number, chunk in progress(todo, len(todo), "pseudo-words", unit="batch"):
+        named = {pictures.names[row]: pictures.paths[row] for row in chunk}
+        features, failed = _features(clip, named, preprocess, workers=workers)
+        words = torch.empty(0, clip.token_width), torch.empty(0, clip.token_width)
+        if features:
+            words = invert(clip, list(features), torch.stack(list(features.values())), recipe=recipe, book=book)
+        folder.add(number, list(features), words, failed=failed)
     return folder.join(len(chunks), len(todo), clip, published=published)
 
 
 def need_apart(names: Sequence[str]) -> None:
-    """Raises UsageError for names that a list of them cannot hold, or that method `oti` would take for one picture."""
+    """Raise UsageError for names that a JSON list cannot hold, or that method `oti` would take for one picture."""
     if odd := [name for name in names if not is_utf8(name)]:
         raise UsageError(f"{len(odd)} names of pictures are not UTF-8, such as {ascii(odd[0])[:80]}; rename them")
-    if again := repeated_names(names):
-        raise UsageError(f"{some(again, 5)}: others have the same name but for suffix or zeros; rename or remove one")
+    if repeated := repeated_names(names):
+        raise UsageError(
+            f"{some(repeated, 5)}: others have the same name but for suffix or zeros; rename or remove one"
+        )
 
 
 def _features(
-    clip: Clip, named: Mapping[str, Path], preprocess: Preprocess, workers: int
+    clip: Clip, named: Mapping[str, Path], preprocess: Preprocess, *, workers: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(name -> feature [p], name -> why it cannot be read)."""
+    """Return (name -> feature [p], name -> why it cannot be read)."""
     [batch] = read_batches(list(named.values()), [preprocess], len(named), workers=workers)
     rows = dict(zip(batch.paths, clip.embed_images(batch.pixels[0]), strict=True)) if batch.paths else {}
     failed = {name: batch.failed[path] for name, path in named.items() if path in batch.failed}
     return {name: rows[path] for name, path in named.items() if path in rows}, failed
 
 
-def _inverted(
-    clip: Clip, features: Mapping[str, Tensor], recipe: Recipe, book: Phrasebook | None
-) -> tuple[Tensor, Tensor]:
-    if not features:
-        none = torch.empty(0, clip.token_width)
-        return none, none
-    return invert(clip, list(features), torch.stack(list(features.values())), recipe, book)
-
-
 def invert(
-    clip: Clip, names: Sequence[str], features: Tensor, recipe: Recipe, book: Phrasebook | None = None
+    clip: Clip, names: Sequence[str], features: Tensor, *, recipe: OtiRecipe, book: Phrasebook | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Words of pictures by their projected features [B, p]: (running mean, last ones), each [B, h] on the CPU.
+    """Learn the words of pictures from their projected features [B, p].
 
-    What is random for a picture comes from the seed and its name, and its loss and AdamW's moments are its own.
+    Returns:
+        (running means of the words, last words), each [B, h] on the CPU.
     """
+    # A word must not depend on the other pictures of its batch. So the random numbers of a picture are seeded with its
+    # name, losses are summed, not averaged, and AdamW works element by element: each row is optimised by itself.
     rngs = [Random(f"{recipe.seed}/{name}") for name in names]
-    words = (recipe.spread * torch.stack([_normal(rng, clip.token_width) for rng in rngs])).to(clip.device)
+    generators = [torch.Generator().manual_seed(rng.getrandbits(62)) for rng in rngs]
+    normal = torch.stack([torch.randn(clip.token_width, generator=generator) for generator in generators])
+    words = (recipe.spread * normal).to(clip.device)
     mean = words.clone()
     optimizer = torch.optim.AdamW([words.requires_grad_()], lr=recipe.lr, weight_decay=recipe.weight_decay)
     for step in range(recipe.steps):
         texts = [fill_template(rng.choice(TEMPLATES)) for rng in rngs]
-        said = [book.draw(name, rng) if book else None for name, rng in zip(names, rngs, strict=True)]
-        losses = losses_of(clip, words, features, texts, said, recipe)
+        pairs = [book.draw(name, rng) if book else None for name, rng in zip(names, rngs, strict=True)]
+        losses = oti_losses(clip, words, features, texts=texts, pairs=pairs, recipe=recipe)
         optimizer.zero_grad()
         losses.sum().backward()
-        _need_finite(losses, words, names, step)
+        _need_finite(losses, words, names, step=step)
         optimizer.step()
         mean.lerp_(words.detach(), 1 - recipe.ema)
     return mean.cpu(), words.detach().cpu()
 
 
-def losses_of(
+def oti_losses(
     clip: Clip,
     words: Tensor,
     features: Tensor,
+    *,
     texts: Sequence[str],
-    said: Sequence[ConceptPhrase | None],
-    recipe: Recipe,
+    pairs: Sequence[ConceptPhrase | None],
+    recipe: OtiRecipe,
 ) -> Tensor:
-    """[B] each word's loss: equations 1 and 2, weighted; the first alone where nothing is said of the picture.
+    """Return each word's loss [B]: the weighted mean of equations 1 and 2, or equation 1 for a picture without phrases.
 
     Args:
-        words: [B, h]; features: [B, p], of their pictures.
-        texts: templates with `$`; said: concepts and phrases.
+        words: [B, h].
+        features: [B, p] of their pictures.
+        texts: templates with `$`.
+        pairs: concepts and phrases of the pictures.
     """
     images = cosine_distance(clip.project_texts(texts, words), features)
-    told = torch.tensor([place for place, own in enumerate(said) if own], dtype=torch.long, device=images.device)
-    if not len(told):
+    rows = torch.tensor([row for row, pair in enumerate(pairs) if pair], dtype=torch.long, device=images.device)
+    if not len(rows):
         return images
-    own = phrase_losses(clip, words[told], [pair for pair in said if pair], occurrences=FIRST)
-    phrases = torch.zeros_like(images).index_copy(0, told, own)
-    weights = torch.zeros_like(images).index_fill(0, told, recipe.phrase_weight)
+    distances = phrase_losses(clip, words[rows], [pair for pair in pairs if pair], occurrences=FIRST)
+    phrases = torch.zeros_like(images).index_copy(0, rows, distances)
+    weights = torch.zeros_like(images).index_fill(0, rows, recipe.phrase_weight)
     losses: Tensor = (recipe.image_weight * images + weights * phrases) / (recipe.image_weight + weights)
     return losses
 
 
-def _normal(rng: Random, width: int) -> Tensor:
-    return torch.randn(width, generator=torch.Generator().manual_seed(rng.getrandbits(62)))
-
-
-def _need_finite(losses: Tensor, words: Tensor, names: Sequence[str], step: int) -> None:
+def _need_finite(losses: Tensor, words: Tensor, names: Sequence[str], *, step: int) -> None:
     assert words.grad is not None
-    sound = torch.isfinite(losses) & torch.isfinite(words.grad).all(1)
-    if not sound.all():
-        lost = [name for name, own in zip(names, sound.tolist(), strict=True) if not own]
+    finite = torch.isfinite(losses) & torch.isfinite(words.grad).all(1)
+    if not finite.all():
+        lost = [name for name, is_finite in zip(names, finite.tolist(), strict=True) if not is_finite]
         raise DivergedError(
             f"at step {step}, the losses or gradients of {len(lost)} words are not finite: {some(lost, 5)}; their "
             f"batch is not kept. Look at these pictures and phrases, or try a lower rate (--lr) or --dtype float32"
@@ -185,9 +186,9 @@ def _need_finite(losses: Tensor, words: Tensor, names: Sequence[str], step: int)
 
 
 def _settings(
-    clip: Clip, pictures: PictureList, recipe: Recipe, book: Phrasebook | None, preprocess: Preprocess
+    clip: Clip, pictures: PictureList, recipe: OtiRecipe, *, book: Phrasebook | None, preprocess: Preprocess
 ) -> dict[str, Any]:
-    """What words depend on."""
-    said = {"top_concepts": book.top, "phrases": book.identity(pictures.names)} if book else {"phrases": None}
-    looks = {"preprocessing": "targetpad" if preprocess.pad else "clip", "dtype": str(clip.dtype)}
-    return {**pictures.identity, **asdict(recipe), **said, **looks, **fingerprints({"clip": clip.identity})}
+    """Return all that the words depend on."""
+    phrases = {"top_concepts": book.top, "phrases": book.identity(pictures.names)} if book else {"phrases": None}
+    settings = {"preprocessing": "targetpad" if preprocess.pad else "clip", "dtype": str(clip.dtype)}
+    return {**pictures.identity, **asdict(recipe), **phrases, **settings, **fingerprints({"clip": clip.identity})}

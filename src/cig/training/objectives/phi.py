@@ -1,4 +1,4 @@
-"""Trains a phi (textual inversion) for a frozen CLIP; what it learns from is the objective's, each in its own file."""
+"""Train a phi (textual inversion) for a frozen CLIP by one of the objectives, each in its own file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from cig.training.plan import Plan
 from cig.training.step import Step
 from cig.training.validation import Validation, validator
 
-RISE = 100  # steps, at most, where the rate is constant
+RISE = 100  # warmup steps, at most, of a constant rate
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How an objective is trained as published; LinCIR's, where nothing else is said.
+class TrainingDefaults:
+    """The published settings of an objective's training; the defaults here are LinCIR's.
 
     Attributes:
-        passes: over the data, which say how many steps there are; 0: `steps` does.
+        passes: over the data, which determine the steps; 0: `steps` counts.
     """
 
     steps: int = 20_000
@@ -43,54 +43,55 @@ class Pace:
     dropout: float = 0.5
     passes: int = 0
 
-    def given(self, per_pass: int, **asked: Any) -> dict[str, Any]:
-        """What was asked for, by `Plan`'s flags, and for None what is published.
-
-        The rate rises over a tenth of the steps at most, or over 100 where it is constant: a short run with the
-        published rise would never reach it. (A constant run of fewer does not, either: give the warmup.)
+    def flags(self, per_pass: int, **given: Any) -> dict[str, Any]:
+        """Return the flags of a plan: those that are given, and the published settings for None.
 
         Args:
             per_pass: items of the data; 0: it has no end.
         """
-        own = {key: value for key, value in asked.items() if value is not None}
-        batch = own.get("batch_size", self.batch)
+        # With the published warmup a short run would never reach the rate, so it is a tenth of the steps at most. A run
+        # at a constant rate can be continued with more steps, which must not change its warmup: there, it is 100 steps
+        # at most. (A constant run of fewer steps does not reach the rate, either; then --warmup has to be given.)
+        flags = {key: value for key, value in given.items() if value is not None}
+        batch = flags.get("batch_size", self.batch)
         by_passes = -(-self.passes * per_pass // max(batch, 1))
-        steps = own.get("steps", by_passes or self.steps)
-        goes_on = own.get("schedule", self.schedule) == "constant"  # with more steps than now, whose tenth is another
-        warmup = max(1, min(self.warmup, RISE if goes_on else steps // 10))
-        pace = {"lr": self.lr, "warmup": warmup, "schedule": self.schedule, "weight_decay": self.weight_decay}
-        return {"steps": steps, "batch_size": batch, **pace, **own}
+        steps = flags.get("steps", by_passes or self.steps)
+        constant = flags.get("schedule", self.schedule) == "constant"
+        warmup = max(1, min(self.warmup, RISE if constant else steps // 10))
+        published = {"lr": self.lr, "warmup": warmup, "schedule": self.schedule, "weight_decay": self.weight_decay}
+        return {"steps": steps, "batch_size": batch, **published, **flags}
 
 
 class Objective(Protocol):
-    """What a phi learns from."""
+    """The data and the loss that train a phi."""
 
-    name: str  # that of the method which searches by it
-    network: type[Phi] | type[Im2Text]  # each paper's own
-    pace: Pace  # as published
+    name: str  # of the family of methods that searches with the phi
+    network: type[Phi] | type[Im2Text]  # the paper's
+    defaults: TrainingDefaults
 
     @property
-    def about(self) -> Mapping[str, Any]:
-        """What the result depends on: data and constants."""
+    def inputs(self) -> Mapping[str, Any]:
+        """All that the result depends on: data and constants."""
 
     @property
     def per_pass(self) -> int:
-        """Items of the data; 0 where it has no end."""
+        """Items of the data; 0 if it has no end."""
 
     def hidden(self, width: int) -> int:
-        """The network's inner width, for a CLIP's features of this width."""
+        """Return the network's inner width, for a CLIP's features of this width."""
 
     def check(self, plan: Plan) -> None:
-        """Raises UsageError for a plan that the loss cannot be computed by."""
+        """Raise UsageError for a plan by which the loss cannot be computed."""
 
-    def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterable[Tensor]:
-        """This process's parts of a step's loss of `size` items."""
+    def loss(self, clip: Clip, phi: Network, size: int, *, step: Step) -> Iterable[Tensor]:
+        """Return this process's parts of the loss of a step of `size` items."""
 
 
 def train_phi(
     clip: Clip,
     objective: Objective,
     plan: Plan,
+    *,
     out: Path,
     dropout: float | None = None,
     tensorboard: Path | None = None,
@@ -98,44 +99,45 @@ def train_phi(
     layout: Layout = "safetensors",
     validation: Validation | None = None,
 ) -> Mapping[str, Any]:
-    """Writes a phi and its card to `out` at every checkpoint; returns the loop's facts.
+    """Write a phi and its card to `out` at every checkpoint; return the loop's facts.
 
     Args:
         dropout: between the layers; by default as published.
-        start: a phi to begin with, of either kind and in any layout.
-        layout: see `layouts.py`.
-        validation: asked at every checkpoint; the best phi is kept beside the last.
+        start: a phi to start from, of either kind and in any layout.
+        layout: see `phi_files.py`.
+        validation: scores every checkpoint; the best phi is kept beside the last.
 
     Raises:
         MismatchError: `start` does not fit the CLIP.
     """
     objective.check(plan)
     torch.manual_seed(plan.seed)
-    dropout = objective.pace.dropout if dropout is None else dropout
-    phi = begun(clip, objective, dropout, start).to(clip.device)
-    about = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity), **objective.about}
-    about |= {"layout": layout, **({"start": identity(start)} if start else {})}
-    about |= {"validate": validation.identity} if validation else {}
+    dropout = objective.defaults.dropout if dropout is None else dropout
+    phi = start_phi(clip, objective, dropout=dropout, start=start).to(clip.device)
+    inputs = {"objective": objective.name, "dropout": dropout, "clip": dict(clip.identity), **objective.inputs}
+    inputs |= {"layout": layout, **({"start": identity(start)} if start else {})}
+    inputs |= {"validate": validation.identity} if validation else {}
 
     def loss_of(step: Step) -> Iterable[Tensor]:
-        return objective.loss(clip, phi, plan.batch, step)
+        return objective.loss(clip, phi, plan.batch, step=step)
 
     def export(facts: Mapping[str, Any]) -> None:
         write_phi(phi, out, layout, facts=facts, items_per_pass=objective.per_pass)
         write_card(out, f"a phi by {objective.name}", {**facts, **facts_of_unreadable(out)})
 
     scores = validator(validation, objective.name, clip, phi=phi) if validation else None
-    facts = train(phi, loss_of, plan, out=out, export=export, inputs=about, validate=scores, tensorboard=tensorboard)
+    facts = train(phi, loss_of, plan, out=out, export=export, inputs=inputs, validate=scores, tensorboard=tensorboard)
     _, last, best = file_names(layout, facts)
-    if gone := [name for name in dict.fromkeys((last, best) if validation else (last,)) if not (out / name).is_file()]:
+    expected = dict.fromkeys((last, best) if validation else (last,))
+    if gone := [name for name in expected if not (out / name).is_file()]:
         raise CigError(f"{out} was trained to the end, but {some(gone)} is gone; train it again, in another --out")
     if validation:
         say(f"{scores_text(facts)}; the best is {out / best}, the last {out / last}")
     return facts
 
 
-def begun(clip: Clip, objective: Objective, dropout: float, start: Path | None = None) -> Network:
-    """A new network, or one that was trained before."""
+def start_phi(clip: Clip, objective: Objective, *, dropout: float, start: Path | None = None) -> Network:
+    """Return a network with random weights, or with those of `start`; raises MismatchError."""
     if not start:
         width = clip.feature_width
         return objective.network(width, objective.hidden(width), clip.token_width, dropout=dropout)

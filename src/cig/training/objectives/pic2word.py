@@ -1,4 +1,4 @@
-"""Pic2Word's objective (Saito et al., CVPR 2023): from pictures alone, each to be told from the others of its batch."""
+"""Pic2Word's objective (Saito et al., CVPR 2023), which needs pictures alone: a contrast within a batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cig.models.prompts import BARE_PROMPT
 from cig.training import processes
 from cig.training.data.pictures import PixelSource
 from cig.training.objectives.clip import contrastive
-from cig.training.objectives.phi import Network, Pace
+from cig.training.objectives.phi import Network, TrainingDefaults
 from cig.training.plan import Plan
 from cig.training.step import Step, need_whole
 
 
 @dataclass(frozen=True)
 class Pic2Word:
-    """T(a photo of $) is to be nearest to its own picture's feature: equation 2.
+    """Train phi so that T(a photo of $) is nearest to the feature of its picture: equation 2.
 
     Attributes:
         scale: of the logits, the inverse temperature.
@@ -31,10 +31,10 @@ class Pic2Word:
     scale: float = 100.0
     name = "pic2word"
     network = Im2Text
-    pace = Pace(batch=1024, weight_decay=0.1, warmup=10_000, schedule="cosine", dropout=0.1, passes=30)
+    defaults = TrainingDefaults(batch=1024, weight_decay=0.1, warmup=10_000, schedule="cosine", dropout=0.1, passes=30)
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def inputs(self) -> Mapping[str, Any]:
         return {**self.pictures.identity, "scale": self.scale}
 
     @property
@@ -42,16 +42,16 @@ class Pic2Word:
         return self.pictures.per_pass
 
     def hidden(self, width: int) -> int:
-        """The published network's, whatever the CLIP's width."""
+        """Return the published network's width, whatever the CLIP's."""
         return 512
 
     def check(self, plan: Plan) -> None:
         need_whole(plan, "Pic2Word's loss")
 
-    def loss(self, clip: Clip, phi: Network, size: int, step: Step) -> Iterator[Tensor]:
+    def loss(self, clip: Clip, phi: Network, size: int, *, step: Step) -> Iterator[Tensor]:
         batch = self.pictures.of(step, size)
         step.ids += batch.names
         features = clip.embed_images(batch.pixels).to(clip.device)
-        found = processes.gathered(clip.project_texts([BARE_PROMPT] * len(features), phi(features)))
+        texts = processes.gathered(clip.project_texts([BARE_PROMPT] * len(features), phi(features)))
         same = batch.same.to(clip.device)
-        yield contrastive(found, processes.gathered(features), same, self.scale) / processes.world()
+        yield contrastive(texts, processes.gathered(features), same, scale=self.scale) / processes.world()

@@ -1,6 +1,6 @@
-"""Trains a VAE of SDXL's kind, 8 pixels a latent: reconstruction (L1 and L2) and a little KL (Kingma & Welling, 2014).
+"""Train a VAE of SDXL's kind, 8 pixels a latent: reconstruction (L1 and L2) and a little KL (Kingma & Welling, 2014).
 
-No adversarial and no perceptual loss: enough for flat drawings. For photos, take SDXL's own VAE.
+It has no adversarial and no perceptual loss, which is enough for flat drawings. For photos, take SDXL's own VAE.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cig.training.step import Step
 from cig.types import Scenes
 
 KL_WEIGHT = 1e-4
-MEASURED = 512  # pictures that the scale of latents is measured on
+MEASURED = 512  # pictures to measure the scale of latents on
 
 
 @dataclass(frozen=True)
 class VaeSize:
-    """An architecture, in the words of diffusers' AutoencoderKL: every block but the last halves the picture."""
+    """An architecture by the parameters of diffusers' AutoencoderKL; every block but the last halves the picture."""
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
     latents: int = 8
@@ -44,12 +44,17 @@ def train_vae(
     scenes: Scenes,
     size: VaeSize,
     plan: Plan,
+    *,
     out: Path,
-    about: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     device: torch.device = CPU,
     tensorboard: Path | None = None,
 ) -> None:
-    """Writes a VAE in diffusers' layout to `out` at every checkpoint, its latents' scale and a model card with it."""
+    """Write a VAE in diffusers' layout, with the scale of its latents, and its card to `out` at every checkpoint.
+
+    Args:
+        inputs: what identifies the data.
+    """
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = build(size).to(device)
@@ -58,41 +63,42 @@ def train_vae(
     def loss_of(step: Step) -> Iterator[Tensor]:
         chosen = [step.rng.randrange(len(scenes)) for _ in range(plan.batch)]
         noise = torch.randn(plan.batch, vae.config.latent_channels, side, side)
-        for places, share in step.shares(plan.batch):
-            own = [chosen[place] for place in places]
-            step.ids += scenes.names(own)
-            pictures = scenes.pictures(own).to(device)
+        for rows, share in step.shares(plan.batch):
+            items = [chosen[row] for row in rows]
+            step.ids += scenes.names(items)
+            pictures = scenes.pictures(items).to(device)
             latents = vae.encode(pictures).latent_dist
-            drawn = vae.decode(latents.mean + latents.std * noise[places].to(device)).sample
-            yield share * reconstruction(pictures, drawn, latents.mean, latents.logvar)
+            decoded = vae.decode(latents.mean + latents.std * noise[rows].to(device)).sample
+            yield share * reconstruction(pictures, decoded, mean=latents.mean, logvar=latents.logvar)
 
     def export(facts: Mapping[str, Any]) -> None:
         vae.register_to_config(scaling_factor=scale_of(vae, scenes, plan))
         save(vae, out)
         write_card(out, "a VAE for a generator", facts)
 
-    inputs = {**about, "size": asdict(size)}
+    inputs = {**inputs, "size": asdict(size)}
     train(vae, loss_of, plan, out=out, export=export, inputs=inputs, tensorboard=tensorboard)
 
 
-def reconstruction(pictures: Tensor, drawn: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """L1 + L2 over pixels in -1..1, and the KL divergence of latents from N(0, 1), a latent's mean of it."""
-    error = (drawn - pictures).float()
+def reconstruction(pictures: Tensor, decoded: Tensor, *, mean: Tensor, logvar: Tensor) -> Tensor:
+    """Return the loss: L1 + L2 over pixels in -1..1, and KL_WEIGHT times the latents' mean divergence from N(0, 1)."""
+    error = (decoded - pictures).float()
     divergence = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float())
     return error.abs().mean() + (error**2).mean() + KL_WEIGHT * divergence.mean()
 
 
 @torch.no_grad()
 def scale_of(vae: Any, scenes: Scenes, plan: Plan) -> float:
-    """What latents are multiplied by, so that their standard deviation is 1 (SDXL's 0.13025)."""
+    """Measure the factor that brings the standard deviation of latents to 1 (SDXL's is 0.13025)."""
     rng, device = Random(f"{plan.seed}/scale"), next(vae.parameters()).device
     chosen = [rng.randrange(len(scenes)) for _ in range(MEASURED)]
-    own = [vae.encode(scenes.pictures(places).to(device)).latent_dist.mean for places in batches(chosen, plan.batch)]
-    return round(1 / torch.cat(own).std().item(), 5)
+    parts = (scenes.pictures(part).to(device) for part in batches(chosen, plan.batch))
+    latents = torch.cat([vae.encode(pictures).latent_dist.mean for pictures in parts])
+    return round(1 / latents.std().item(), 5)
 
 
 def build(size: VaeSize) -> Any:
-    """diffusers' AutoencoderKL with random weights."""
+    """Build diffusers' AutoencoderKL with random weights."""
     from diffusers import AutoencoderKL
 
     blocks = len(size.channels)

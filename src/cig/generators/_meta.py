@@ -1,0 +1,42 @@
+"""SDXL's UNet and VAE without weights, on torch's meta device: to count operations and to check shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cig.errors import NotFoundError
+from cig.generators import need_unet
+from cig.generators.sdxl import quiet_diffusers
+from cig.io import hub
+
+
+def meta_unet(model_path: str | Path, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
+    """Build the UNet; raises NotFoundError if its configuration is neither in a folder nor in the hub's cache."""
+    quiet_diffusers()
+    from diffusers import UNet2DConditionModel
+
+    return _build(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir=cache_dir, subfolder="unet")
+
+
+def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
+    """Build the VAE; raises NotFoundError if its configuration is neither in a folder nor in the hub's cache."""
+    quiet_diffusers()
+    from diffusers import AutoencoderKL
+
+    return _build(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir)
+
+
+def _build(kind: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None, **options: Any) -> Any:
+    try:
+        pinned = hub.commit_of(source, cache_dir)
+        config = kind.load_config(source, revision=pinned, cache_dir=cache_dir, local_files_only=True, **options)
+    except Exception as error:
+        raise NotFoundError(
+            f"the configuration of {kind.__name__} {source} is not on this machine; "
+            f"give a folder, or fetch it first: cig models download {source}"
+        ) from error
+    with torch.device("meta"):
+        return kind.from_config(config).to(dtype).eval()
