@@ -872,7 +872,7 @@ def test_the_page_names_real_tests():
     lines = (home / "docs/robustness.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|") and not line.startswith(("| input", "|---"))]
     named = [re.findall(r"`(test_\w+)`", row.split("|")[-2]) for row in rows]
-    code = "".join(path.read_text() for path in (home / "tests").glob("test_*.py"))
+    code = "".join(path.read_text() for path in (home / "tests").rglob("test_*.py"))
     assert len(named) > 30
     assert all(named)
     assert not [test for tests in named for test in tests if f"def {test}(" not in code]
