@@ -11,16 +11,16 @@ def test_words_of_errors():
 
 
 def test_wrong_types_are_usage_errors_and_type_errors():
-    check_type("a", (str, int), "name", "a name")
+    check_type("a", (str, int), name="name", wanted="a name")
     with pytest.raises(WrongTypeError, match=r"^name should be a name, not \[1, 2\] \(list\)$") as caught:
-        check_type([1, 2], str, "name", "a name")
+        check_type([1, 2], str, name="name", wanted="a name")
     assert isinstance(caught.value, UsageError)
     assert isinstance(caught.value, TypeError)
     assert caught.value.exit_code == 2
 
 
 def test_members_are_those_of_an_instance():
-    check_members("a", ("upper", "lower"), "name", "a name")
+    check_members("a", ("upper", "lower"), name="name", wanted="a name")
     for value in (str, 3):
         with pytest.raises(WrongTypeError, match="name should be a name"):
-            check_members(value, ("upper", "lower"), "name", "a name")
+            check_members(value, ("upper", "lower"), name="name", wanted="a name")

@@ -15,9 +15,14 @@ from cig.runtime import say
 
 def test_seeds():
     """Per query: the first 8 bytes of sha256 of "1600/cirr/val/7/0", mod 2^63."""
-    assert runtime.seed_of("published", 1600, "cirr/val", "7", 2) == 1602
-    assert runtime.seed_of("per-query", 1600, "cirr/val", "7", 0) == 1151054576656719478
-    seeds = {runtime.seed_of("per-query", 1600, name, query, k) for name in "ab" for query in "cd" for k in range(3)}
+    assert runtime.seed_of("published", 1600, benchmark="cirr/val", query="7", attempt=2) == 1602
+    assert runtime.seed_of("per-query", 1600, benchmark="cirr/val", query="7", attempt=0) == 1151054576656719478
+    seeds = {
+        runtime.seed_of("per-query", 1600, benchmark=name, query=query, attempt=k)
+        for name in "ab"
+        for query in "cd"
+        for k in range(3)
+    }
     assert len(seeds) == 12
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -60,10 +65,10 @@ def test_batches_are_fixed_by_position():
 
 
 def test_progress_is_a_message_without_a_terminal(monkeypatch, capsys):
-    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    assert list(runtime.progress("ab", 2, "imagine", unit="batch")) == ["a", "b"]
     assert not capsys.readouterr().err
     monkeypatch.setattr(runtime, "MESSAGE_INTERVAL", 0)
-    assert list(runtime.progress("ab", 2, "imagine", "batch")) == ["a", "b"]
+    assert list(runtime.progress("ab", 2, "imagine", unit="batch")) == ["a", "b"]
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("imagine: 1 of 2, ")
     assert second.endswith("s/batch, about 0 min left")
@@ -78,7 +83,7 @@ def test_progress_of_bytes(monkeypatch, capsys):
             yield
 
     monkeypatch.setattr(runtime, "MESSAGE_INTERVAL", 0)
-    assert len(list(runtime.progress_bytes(beats(), lambda: done[0], lambda: 20_000_000, "a.zip"))) == 3
+    assert len(list(runtime.progress_bytes(beats(), lambda: done[0], lambda: 20_000_000, what="a.zip"))) == 3
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.startswith("a.zip: 5 of 20 MB, ")
     assert first.endswith("about 0 min left")

@@ -59,7 +59,7 @@ class IncompleteError(CigError):
     pass
 
 
-def check_type(value: object, kind: type | tuple[type, ...], name: str, wanted: str) -> None:
+def check_type(value: object, kind: type | tuple[type, ...], *, name: str, wanted: str) -> None:
     """Raise WrongTypeError unless an argument is of a type.
 
     Args:
@@ -70,7 +70,7 @@ def check_type(value: object, kind: type | tuple[type, ...], name: str, wanted: 
         raise WrongTypeError(f"{name} should be {wanted}, not {reprlib.repr(value)} ({type(value).__name__})")
 
 
-def check_members(value: object, members: Iterable[str], name: str, wanted: str) -> None:
+def check_members(value: object, members: Iterable[str], *, name: str, wanted: str) -> None:
     """Raise WrongTypeError unless an argument has the members of a protocol, whatever its class."""
     if isinstance(value, type) or not all(hasattr(value, member) for member in members):
         raise WrongTypeError(f"{name} should be {wanted}, not {reprlib.repr(value)} ({type(value).__name__})")

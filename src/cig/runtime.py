@@ -70,7 +70,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device, on_gpu: str = "
     return dtype
 
 
-def seed_of(mode: Seeds, seed: int, benchmark: str, query: str, attempt: int) -> int:
+def seed_of(mode: Seeds, seed: int, *, benchmark: str, query: str, attempt: int) -> int:
     """Return the seed of one attempt at one query.
 
     published: one seed for every query, + 1 at each retry (CIG's script).
@@ -152,7 +152,7 @@ def stops_between_batches() -> Iterator[None]:
         _stop_signals.clear()
 
 
-def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, what: str, *, unit: str) -> Iterator[T]:
     """Yield items and show rate and time left: by a bar on a terminal, elsewhere by a line a minute.
 
     Raises:
@@ -177,7 +177,7 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
 
 
 def progress_bytes(
-    beats: Iterable[object], done: Callable[[], int], total: Callable[[], int], what: str
+    beats: Iterable[object], done: Callable[[], int], total: Callable[[], int], *, what: str
 ) -> Iterator[None]:
     """Show the progress of a download as `progress` does; each beat is a moment to count the bytes.
 

@@ -85,7 +85,7 @@ class Benchmark:
 
 def check_benchmark(value: object) -> None:
     """Raise WrongTypeError unless an argument is a benchmark."""
-    check_type(value, Benchmark, "benchmark", 'a Benchmark, such as cig.load_benchmark("cirr/val")')
+    check_type(value, Benchmark, name="benchmark", wanted='a Benchmark, such as cig.load_benchmark("cirr/val")')
 
 
 @dataclass(frozen=True)
@@ -183,29 +183,29 @@ class Scenes(Protocol):
 
     def __len__(self) -> int: ...
 
-    def names(self, places: Sequence[int]) -> list[str]:
+    def names(self, indices: Sequence[int]) -> list[str]:
         """Return the pictures' names, for messages."""
 
-    def pictures(self, places: Sequence[int]) -> Tensor:
+    def pictures(self, indices: Sequence[int]) -> Tensor:
         """Return the pictures [B, 3, side, side] in -1..1, the same at every call."""
 
-    def framing(self, places: Sequence[int]) -> Tensor:
+    def framing(self, indices: Sequence[int]) -> Tensor:
         """Return the sizes [B, 6] that condition SDXL (Podell et al., 2023, section 2.2).
 
         They are the original height and width, the crop's top and left in the resized picture, the crop's height and
         width.
         """
 
-    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
+    def seen(self, indices: Sequence[int], view: int, side: int, *, rng: Random) -> Tensor:
         """Return the view [B, 3, side, side], augmented and preprocessed for a CLIP; random choices come from rng."""
 
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+    def references(self, indices: Sequence[int], view: int, rng: Random) -> Tensor:
         """Return the view [B, 3, side, side] in -1..1, for a generator that reads the reference.
 
         An rng in the state that `seen` had gives the same view; drawings are not augmented.
         """
 
-    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
+    def said(self, indices: Sequence[int], view: int, rng: Random) -> list[str]:
         """Return captions that ask for the pictures from that view; "" where there is none."""
 
 

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from cig.benchmarks._icons.altered import IN_TURN, Alteration, asking, kinds_for
+from cig.benchmarks._icons.altered import IN_TURN, Alteration, change_clauses, kinds_for
 from cig.benchmarks._icons.captions import SIDE_WORDS, points
 from cig.benchmarks._icons.corpus import Icon, read_split
-from cig.benchmarks._icons.derived import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
+from cig.benchmarks._icons.derived import (
+    SLASH,
+    badged_as,
+    badges_for,
+    derive_icons,
+    is_mentioned,
+    ringed_as,
+    rings_for,
+)
 from cig.benchmarks._icons.glyphs import SIGNS, sign
 from cig.benchmarks._icons.pairs import plain, viewed
 from cig.benchmarks._icons.rules import (
@@ -152,7 +160,7 @@ def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them(name):
 @pytest.mark.parametrize(("before", "after"), permutations(RINGS, 2))
 def test_what_is_in_another_ring_keeps_its_middle(before, after, filled):
     dot = drawing((12, 52, 24, 40))
-    assert torch.equal(reringed(ringed(dot, before, filled), before, after, filled), ringed(dot, after, filled))
+    assert torch.equal(reringed(ringed(dot, before, filled), before, after, filled=filled), ringed(dot, after, filled))
 
 
 def test_what_is_filled_is_cut_out_of_a_ring():
@@ -191,7 +199,7 @@ LOCK = Icon("x", "folder-lock", "folder", "lock")
 
 def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
     def said(own, icon):
-        return {clause for i in range(30) for clause in asking(own, icon, Random(i))}
+        return {clause for i in range(30) for clause in change_clauses(own, icon, Random(i))}
 
     assert said(Alteration("no badge", "plus"), Icon("x", "a", "folder")) == {"has no plus badge", "without the plus"}
     assert said(Alteration("badge", "plus"), LOCK) == {"has a lock badge", "with a lock badge", "with a lock"}
@@ -207,11 +215,11 @@ def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
 def test_of_another_object_all_is_said():
     """Nothing is known of the drawing that the view shows: whatever it has, it may lack."""
     boxed = replace(LOCK, enclosure="circle", direction="left", style="filled")
-    told = asking(Alteration("object"), boxed, Random(0))
+    told = change_clauses(Alteration("object"), boxed, Random(0))
     assert len(told) == 5
     for word in ("folder", "lock", "filled", "left", "circle"):
         assert any(word in clause for clause in told), word
-    assert len(asking(Alteration("object"), Icon("x", "a", "folder", style=""), Random(0))) == 1
+    assert len(change_clauses(Alteration("object"), Icon("x", "a", "folder", style=""), Random(0))) == 1
 
 
 @pytest.fixture(scope="module")
@@ -255,11 +263,12 @@ def test_style_direction_and_enclosure_are_undone(scenes):
         assert torch.equal(scenes._apply(Alteration("no enclosure", name), filled, flat), ringed(flat, name, True))
 
 
+@pytest.mark.slow
 def test_what_was_made_is_what_its_name_says():
     icons, drawings = read_split("train")
     drawings = torch.from_numpy(drawings)
-    own = [*made(icons, drawings)]
-    assert [one.icon for one in own] == [one.icon for one in made(icons, drawings)], "always the same"
+    own = [*derive_icons(icons, drawings)]
+    assert [one.icon for one in own] == [one.icon for one in derive_icons(icons, drawings)], "always the same"
     kinds = Counter()
     for one in own:
         before = icons[one.origin]
@@ -272,7 +281,7 @@ def test_what_was_made_is_what_its_name_says():
             assert one.icon.enclosure in rings_for(before)
         if changed == ["badge"]:
             assert not before.badge
-            assert not said_of(one.icon.badge, before)
+            assert not is_mentioned(one.icon.badge, before)
             assert one.icon.badge in badges_for(before)
             assert torch.equal(one.drawing, badged_as(drawings[one.origin], one.icon.badge))
         if changed == ["direction"]:
@@ -310,11 +319,12 @@ def test_only_what_an_icon_has_is_altered():
     assert {kind for kind, _ in kinds_for(ringed)} == {"object", "ink", "side", "no badge", "enclosure"}
     dashed = Icon("x", "a", "square", enclosure="octagon")
     assert {kind for kind, _ in kinds_for(dashed)} == {"object", "ink", "style", "no badge"}, "it is ringed already"
-    assert dict(kinds_for(LOCK, made=True))["badge"] > 5 * dict(kinds_for(LOCK))["badge"], "a designer's seldom"
+    assert dict(kinds_for(LOCK, derived=True))["badge"] > 5 * dict(kinds_for(LOCK))["badge"], "a designer's seldom"
     both = Icon("x", "a", "circle square hexagon diamond")
     assert "no enclosure" not in dict(kinds_for(both))
 
 
+@pytest.mark.slow
 def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same(scenes):
     places = list(range(1000))
     assert scenes.identity["data"] == "icons/altered"
@@ -325,7 +335,7 @@ def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same(scenes
         assert scenes.said(places, view, Random(0)) == scenes.said(places, view, Random(0))
         shown = torch.stack([altered(scenes, place, view) for place in places[:40]])
         inks = [scenes._ink(place, view) for place in places[:40]]
-        assert torch.equal(scenes.seen(places[:40], view, 32, Random(0)), viewed(shown, inks, 32, Random(0)))
+        assert torch.equal(scenes.seen(places[:40], view, 32, rng=Random(0)), viewed(shown, inks, 32, rng=Random(0)))
         assert torch.equal(scenes.references(places[:40], view, Random(0)), plain(shown, inks))
     first, second = ([scenes._alterations(place, view) for place in places] for view in (0, 1))
     assert sum(one != other for one, other in zip(first, second, strict=True)) > 500
@@ -400,10 +410,11 @@ def test_a_view_in_another_ink_says_the_pictures(scenes):
     assert 20 < len(alone) < 90
 
 
+@pytest.mark.slow
 def test_identity_changes_with_the_drawing_code(scenes, monkeypatch):
-    assert scenes._looks() == scenes.identity["alterations"]
+    assert scenes._views_digest() == scenes.identity["alterations"]
     monkeypatch.setattr("cig.benchmarks._icons.rules.STROKE", 5)
-    assert scenes._looks() != scenes.identity["alterations"]
+    assert scenes._views_digest() != scenes.identity["alterations"]
 
 
 def test_where_badges_lie():

@@ -47,8 +47,8 @@ def load_benchmarks(name: str, root: str | Path | None = None, **options: Any) -
         root: the dataset's folder or its parent; by default the published path, or cig.toml's.
         options: those of the benchmark, e.g. FashionIQ's categories and gallery.
     """
-    check_type(name, str, "name", 'a name, such as "cirr/val"')
-    check_type(root, (str, Path, NoneType), "root", "the path of a folder")
+    check_type(name, str, name="name", wanted='a name, such as "cirr/val"')
+    check_type(root, (str, Path, NoneType), name="root", wanted="the path of a folder")
     family, split = split_name(name, "val")
     load = registry.load("benchmarks", family).load
     takes = set(inspect.signature(load).parameters) - {"root", "split"}

@@ -1,4 +1,4 @@
-"""Annotation files: small, each fetched once, written whole, and only if it is what it should be."""
+"""Fetch annotation files: each once, written whole, and only if its content has the expected form."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from cig.download import Asking
+from cig.download import FetchSettings
 from cig.errors import InputError, reason
 from cig.io.files import sweep, write_bytes
 from cig.io.http import Web, WebError, retried
 from cig.runtime import progress
 
-Check = Callable[[bytes], object]  # raises InputError for what is not the file that was asked for
+Check = Callable[[bytes], object]  # raises InputError for an unexpected content
 
 
 def json_list(data: bytes) -> None:
-    """Raises InputError unless it is a JSON list."""
+    """Raise InputError unless it is a JSON list."""
     _json(data, list)
 
 
 def json_object(data: bytes) -> None:
-    """Raises InputError unless it is a JSON object."""
+    """Raise InputError unless it is a JSON object."""
     _json(data, dict)
 
 
@@ -36,16 +36,17 @@ def _json(data: bytes, kind: type) -> None:
 
 
 def fetch_files(
-    files: Mapping[Path, str], asking: Asking, named: Iterable[str] = (), check: Check = json_list
+    files: Mapping[Path, str], settings: FetchSettings, named: Iterable[str] = (), *, check: Check = json_list
 ) -> dict[Path, str]:
-    """Fetches those that are not there.
+    """Fetch the files that are absent.
 
     Args:
-        files: where each goes -> its address.
-        named: addresses that the user typed (see Asking.rules).
+        files: path -> address.
+        named: addresses that the user typed (see FetchSettings.rules).
+        check: raises InputError for a content that is not written.
 
     Returns:
-        {path: why it cannot be had}
+        {path: why it cannot be fetched}
     """
     todo = {path: address for path, address in files.items() if not path.exists()}
     failed: dict[Path, str] = {}
@@ -53,11 +54,11 @@ def fetch_files(
         return failed
     for folder in {path.parent for path in todo}:
         sweep(folder)
-    with Web(asking.rules(named)) as web:
+    with Web(settings.rules(named)) as web:
 
         async def get(path: Path) -> bytes | str:
             try:
-                data = await retried(lambda: web.body(todo[path]), asking.waits)
+                data = await retried(lambda: web.body(todo[path]), settings.waits)
                 check(data)
                 return data
             except WebError as error:
@@ -65,8 +66,8 @@ def fetch_files(
             except InputError as error:
                 return f"{todo[path]}: {error}"
 
-        with contextlib.closing(web.each(todo, get)) as answers:  # also where it stops
-            for path, got in progress(answers, len(todo), "annotations", "file"):
+        with contextlib.closing(web.each(todo, get)) as answers:  # cancels the others on an error or interrupt
+            for path, got in progress(answers, len(todo), "annotations", unit="file"):
                 if isinstance(got, str):
                     failed[path] = got
                 else:

@@ -1,18 +1,16 @@
-"""Pictures that come many at once, in a zip or in a folder of the user's: taken by their names.
+"""Import pictures from a zip or a folder of the user's, by their names.
 
 The user's own files are read, and never moved, changed or deleted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from zipfile import ZipInfo
 
-from cig.download._folder_scan import Files, NameOf, left_alone, look_below
+from cig.download._folder_scan import Files, NameOf, link_file, scan_folder, skipped_lines
 from cig.download._picture_checks import Refused, examine, examine_files
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.io.dataset_paths import SUFFIXES
@@ -22,22 +20,22 @@ from cig.io.resumable import need_space
 from cig.io.zips import Archive, Bounds
 from cig.runtime import progress
 
-Places = Mapping[str, Path]  # name -> a file
+Paths = Mapping[str, Path]  # name -> a file
 ODD = "it has not the suffix of a picture"
 MOST = Bounds().member  # bytes of a picture
 
 
 @dataclass
-class Taken:
-    """What became of a zip or folder.
+class BulkImport:
+    """What became of the pictures of a zip or folder.
 
     Attributes:
         placed: names that were written or linked.
-        replaced: of these, those whose file was there with another content.
-        kept: names whose file was there: of the same content as in a zip, of the same size as in a folder.
-        differing: names whose file was there with another content, in a place where nothing is replaced.
+        replaced: of these, names whose existing file had another content.
+        kept: names with an existing file: of the same content as in a zip, of the same size as in a folder.
+        differing: names whose existing file has another content, in a folder where nothing is replaced.
         refused: file or name -> why it was not taken.
-        foreign: pictures that are called by no name that is wanted.
+        foreign: pictures whose name is not wanted.
         links: to folders, which are not followed.
     """
 
@@ -52,10 +50,11 @@ class Taken:
 
     @property
     def whole(self) -> bool:
-        """Whether every picture of it is there now."""
+        """Whether every picture of the source is in the dataset now."""
         return not self.refused and not self.foreign and not self.differing
 
-    def told(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """Report the import for the terminal."""
         kept = f", {len(self.kept):,} were there" if self.kept else ""
         yield f"  taken from {self.source}: {len(self.placed):,} pictures{kept}"
         if self.replaced:
@@ -65,11 +64,11 @@ class Taken:
         if self.refused:
             named = "; ".join(f"{name!r}: {why}" for name, why in list(self.refused.items())[:3])
             yield f"    not taken: {len(self.refused):,} ({named})"
-        yield from left_alone(self.foreign, self.links)
+        yield from skipped_lines(self.foreign, self.links)
 
 
-def check_sources(from_dir: Path | None, from_zip: Sequence[Path], link: bool) -> None:
-    """Raises UsageError or NotFoundError for what cannot be taken from."""
+def check_sources(from_dir: Path | None, from_zip: Sequence[Path], link: bool) -> list[Path]:
+    """Return the folder and zips to import from; raises UsageError or NotFoundError."""
     if from_dir and not os.path.isdir(from_dir):
         raise NotFoundError(f"--from-dir {from_dir} is not a folder")
     for path in from_zip:
@@ -77,93 +76,92 @@ def check_sources(from_dir: Path | None, from_zip: Sequence[Path], link: bool) -
             raise NotFoundError(f"--from-zip {path} is not a file")
     if link and not from_dir:
         raise UsageError("--link is for --from-dir: give the folder whose pictures should be linked")
+    return [*([from_dir] if from_dir else []), *from_zip]
 
 
-def take_zip(path: Path, places: Places, there: Places, name_of: NameOf, known: bool = False) -> Taken:
-    """Unpacks the pictures that have a place, one at a time.
+def import_zip(path: Path, places: Paths, present: Paths, *, name_of: NameOf, trusted: bool = False) -> BulkImport:
+    """Unpack the wanted pictures, one at a time.
 
     Args:
         places: name -> its file, without suffix.
-        there: name -> a file that is there, and kept.
-        known: the zip is one whose pictures need no look: sizes and CRCs will do. Else what is no whole picture, or
-            shows nothing, is refused.
+        present: name -> an existing file, which is kept.
+        trusted: sizes and CRCs are enough, so no picture is decoded. Else a member that is no whole picture, or a
+            blank one, is refused.
 
     Raises:
-        InputError: it is no zip, or a bomb.
+        InputError: not a zip, or a bomb.
         OutputError: no space.
     """
-    taken = Taken(path)
+    result = BulkImport(path)
     with Archive(path) as archive:
         members = _by_name(archive.members, name_of)
-        wanted, odd = {**places, **there}, _by_name(archive.others, name_of)
-        taken.refused |= archive.refused
-        taken.refused |= {own: ODD for name in odd if name in wanted and name not in members for own in odd[name]}
-        taken.foreign = [own for name, files in members.items() if name not in wanted for own in files]
-        _keep(members, there, archive.holds, taken)
-        chosen = _choose(members, places, lambda member: _content(archive.members[member]), taken)
+        wanted, odd = {**places, **present}, _by_name(archive.others, name_of)
+        result.refused |= archive.refused
+        result.refused |= {file: ODD for name in odd if name in wanted and name not in members for file in odd[name]}
+        result.foreign = [file for name, files in members.items() if name not in wanted for file in files]
+        _keep(result, members, present, same=archive.holds)
+        infos = archive.members
+        chosen = _choose(result, members, places, content=lambda name: (infos[name].file_size, infos[name].CRC))
         targets = {name: _target(places[name], member) for name, member in chosen.items()}
-        needed = sum(archive.members[chosen[name]].file_size for name, own in targets.items() if not own.exists())
-        _ready(targets.values(), needed, f"unpacking {path.name}")
-        for name, member in progress(chosen.items(), len(chosen), f"unpack {path.name}", "picture"):
-            try:
-                _unpack(archive, member, targets[name], not known, taken, name)
-            except InputError as error:
-                taken.refused[member] = str(error)
+        _unpack(result, archive, chosen, targets=targets, trusted=trusted)
     os.sync()
-    return taken
+    return result
 
 
-def take_folder(folder: Path, places: Places, there: Places, name_of: NameOf, link: bool) -> Taken:
-    """Copies or links the pictures below a folder that have a place, whatever its layout. As take_zip.
-
-    Nothing vouches for the files of a folder, so each is looked at.
-    """
-    below = look_below(folder, {**places, **there}, name_of)
-    taken = Taken(folder, foreign=below.foreign, links=below.links)
-    files = below.best()
-    _keep(files, there, lambda path, own: _size(path) == _size(own), taken)
-    chosen = _choose(files, places, lambda path: file_digest(Path(path)), taken)
-    targets = {Path(path): _target(places[name], path) for name, path in chosen.items()}
-    names = dict(zip(targets, chosen, strict=True))
-    _ready(targets.values(), 0 if link else sum(map(_size, targets)), f"copying from {folder}")
-    for path, content in progress(examine_files(targets, MOST), len(targets), f"take from {folder}", "picture"):
-        if isinstance(content, Refused):
-            taken.refused[str(path)] = str(content)
+def _unpack(result: BulkImport, archive: Archive, chosen: Mapping[str, str], *, targets: Paths, trusted: bool) -> None:
+    needed = sum(archive.members[chosen[name]].file_size for name, target in targets.items() if not target.exists())
+    _prepare(targets.values(), needed, f"unpacking {archive.path.name}")
+    for name, member in progress(chosen.items(), len(chosen), f"unpack {archive.path.name}", unit="picture"):
+        target = targets[name]
+        if archive.holds(member, target):
+            result.kept.append(name)
             continue
-        if not link or not _linked(path, targets[path]):
+        replaces = target.exists()
+        try:
+            data = archive.read(member)
+            if not trusted:
+                examine(data)
+        except InputError as error:
+            result.refused[member] = str(error)
+            continue
+        # A sync for each of 123,403 pictures would take hours. One sync of the whole disk follows the loop; until then
+        # a power cut may tear a file, which a rerun finds by its CRC and unpacks again.
+        write_bytes(target, data, sync=False)
+        result.placed.append(name)
+        result.replaced += [name] if replaces else []
+
+
+def import_folder(folder: Path, places: Paths, present: Paths, *, name_of: NameOf, link: bool) -> BulkImport:
+    """Copy or link the wanted pictures below a folder, whatever its layout; arguments as in import_zip.
+
+    Nothing vouches for the files of a folder, so each is decoded.
+    """
+    scan = scan_folder(folder, {**places, **present}, name_of)
+    result = BulkImport(folder, foreign=scan.foreign, links=scan.links)
+    files = scan.best()
+    _keep(result, files, present, same=lambda file, existing: _size(file) == _size(existing))
+    chosen = _choose(result, files, places, content=lambda file: file_digest(Path(file)))
+    targets = {Path(file): _target(places[name], file) for name, file in chosen.items()}
+    names = dict(zip(targets, chosen, strict=True))
+    _prepare(targets.values(), 0 if link else sum(map(_size, targets)), f"copying from {folder}")
+    for path, content in progress(examine_files(targets, MOST), len(targets), f"take from {folder}", unit="picture"):
+        if isinstance(content, Refused):
+            result.refused[str(path)] = str(content)
+            continue
+        if not link or not link_file(path, targets[path]):
             write_bytes(targets[path], content.data)
-        taken.placed.append(names[path])
-    return taken
+        result.placed.append(names[path])
+    return result
 
 
-def _unpack(archive: Archive, member: str, target: Path, look: bool, taken: Taken, name: str) -> None:
-    if archive.holds(member, target):
-        taken.kept.append(name)
-        return
-    there, data = target.exists(), archive.read(member)
-    if look:
-        examine(data)
-    write_bytes(target, data, sync=False)  # all are at the end; a rerun would find a torn one by its CRC
-    taken.placed.append(name)
-    taken.replaced += [name] if there else []
-
-
-def _linked(source: Path, target: Path) -> bool:
-    """False where the disk does not allow it."""
-    with contextlib.suppress(OSError):
-        os.link(os.path.realpath(source), target)
-        return True
-    return False
-
-
-def _ready(targets: Iterable[Path], needed: int, what: str) -> None:
+def _prepare(targets: Iterable[Path], needed: int, what: str) -> None:
     for folder in {path.parent for path in targets}:
         sweep(make_folder(folder))
         need_space(folder, needed, what)
 
 
 def _target(place: Path, source: str) -> Path:
-    """Pictures are read by content, so that a suffix that is not looked for may become one that is."""
+    """Give a file its source's suffix, or .png: pictures are read by content, but listed by known suffixes."""
     suffix = PurePosixPath(source).suffix.lower()
     return place.with_name(f"{place.name}{suffix if suffix in SUFFIXES else '.png'}")
 
@@ -171,36 +169,36 @@ def _target(place: Path, source: str) -> Path:
 def _size(path: str | Path) -> int:
     try:
         return os.stat(path).st_size
-    except OSError:  # gone meanwhile; it is named when it is its turn
+    except OSError:  # removed meanwhile; reading it reports that
         return 0
 
 
-def _content(info: ZipInfo) -> tuple[int, int]:
-    return info.file_size, info.CRC
-
-
 def _by_name(files: Iterable[str], name_of: NameOf) -> Files:
-    found: Files = {}
+    named: Files = {}
     for file in files:
-        found.setdefault(name_of(PurePosixPath(file).stem), []).append(file)
-    return found
+        named.setdefault(name_of(PurePosixPath(file).stem), []).append(file)
+    return named
 
 
-def _keep(files: Files, there: Places, same: Callable[[str, Path], bool], taken: Taken) -> None:
-    for name, own in files.items():
-        if name in there:
-            (taken.kept if any(same(file, there[name]) for file in own) else taken.differing).append(name)
+def _keep(result: BulkImport, files: Files, present: Paths, *, same: Callable[[str, Path], bool]) -> None:
+    """Note which existing pictures agree with one of the source's files."""
+    for name, candidates in files.items():
+        if name in present:
+            agrees = any(same(file, present[name]) for file in candidates)
+            (result.kept if agrees else result.differing).append(name)
 
 
-def _choose(files: Files, places: Places, content: Callable[[str], object], taken: Taken) -> dict[str, str]:
-    """The file of each name; several of one name are refused unless they hold the same."""
+def _choose(result: BulkImport, files: Files, places: Paths, *, content: Callable[[str], object]) -> dict[str, str]:
+    """Pick the file of each name; several files of one name are refused unless they hold the same."""
     chosen = {}
-    for name, own in files.items():
+    for name, candidates in files.items():
+        if name not in places:
+            continue
         try:
-            if name in places and len(own) > 1 and len({content(file) for file in own}) > 1:
-                taken.refused[name] = f"files of this name differ: {some(own, 3)}"
-            elif name in places:
-                chosen[name] = own[0]
+            if len(candidates) > 1 and len(set(map(content, candidates))) > 1:
+                result.refused[name] = f"files of this name differ: {some(candidates, 3)}"
+            else:
+                chosen[name] = candidates[0]
         except (InputError, NotFoundError) as error:
-            taken.refused[name] = str(error)
+            result.refused[name] = str(error)
     return chosen

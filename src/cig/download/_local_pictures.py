@@ -1,54 +1,55 @@
-"""Pictures that the user has: found by their names below a folder, checked, copied or linked."""
+"""Import FashionIQ's pictures from a folder of the user's: matched by name, checked, copied or linked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cig.download._fashioniq_pictures import Shelf
-from cig.download._folder_scan import Files, look_below
+from cig.download._fashioniq_pictures import PictureStore
+from cig.download._folder_scan import scan_folder
 from cig.download._picture_checks import Refused, examine_files
 from cig.runtime import progress
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """Attributes:
-    taken: how many pictures.
-    kept: names in the folder whose picture was there.
-    refused: file -> what is wrong with it.
-    foreign: pictures that are called by no id that is wanted.
-    links: to folders, which are not followed.
+@dataclass
+class FolderImport:
+    """What became of the pictures of a folder.
+
+    Attributes:
+        taken: how many pictures.
+        kept: names in the folder whose picture was in the dataset already.
+        refused: file -> what is wrong with it.
+        foreign: pictures whose id is not wanted.
+        links: to folders, which are not followed.
     """
 
     folder: Path
-    taken: int
-    kept: Collection[str]
-    refused: Mapping[Path, str]
-    foreign: Collection[str]
-    links: Collection[str]
+    taken: int = 0
+    kept: Collection[str] = ()
+    refused: dict[Path, str] = field(default_factory=dict)
+    foreign: Collection[str] = ()
+    links: Collection[str] = ()
 
 
-def adopt(shelf: Shelf, folder: Path, ids: Collection[str], most: int, link: bool) -> Adopted:
-    """What the shelf lacks and the folder has; files without the suffix of a picture are looked at after the others."""
-    below = look_below(folder, ids)
-    kept = [name for name in below.best() if shelf.has(name)]
-    refused: dict[Path, str] = {}
-    taken = sum(_take(shelf, files, folder, most, link, refused) for files in (below.pictures, below.others))
-    return Adopted(folder, taken, kept, refused, below.foreign, below.links)
+def import_pictures(store: PictureStore, folder: Path, ids: Collection[str], *, most: int, link: bool) -> FolderImport:
+    """Copy or link the pictures that the store lacks and the folder has.
 
-
-def _take(shelf: Shelf, files: Files, folder: Path, most: int, link: bool, refused: dict[Path, str]) -> int:
-    """How many were taken; what was not is added to `refused`."""
-    wanted = {Path(path): name for name, own in files.items() if shelf.lacking(name) for path in own}
-    taken = 0
-    for path, content in progress(examine_files(wanted, most), len(wanted), f"adopt from {folder}", "picture"):
-        if isinstance(content, Refused):
-            refused[path] = content.kind
-        elif shelf.lacking(wanted[path]):
-            shelf.put(wanted[path], content, str(path), link=path if link else None)
-            taken += 1
-        elif shelf.ledger.lines[wanted[path]].digest != content.digest:
-            refused[path] = "another file of its id was taken"
-    return taken
+    Args:
+        most: bytes of a picture.
+        link: make hard links, where the disk allows them.
+    """
+    scan = scan_folder(folder, ids)
+    kept = [name for name in scan.best() if store.has(name)]
+    result = FolderImport(folder, kept=kept, foreign=scan.foreign, links=scan.links)
+    for files in (scan.pictures, scan.others):  # files without the suffix of a picture only for what is still lacking
+        wanted = {Path(path): name for name, paths in files.items() if store.lacking(name) for path in paths}
+        for path, content in progress(examine_files(wanted, most), len(wanted), f"adopt from {folder}", unit="picture"):
+            if isinstance(content, Refused):
+                result.refused[path] = content.kind
+            elif store.lacking(wanted[path]):
+                store.put(wanted[path], content, str(path), link=path if link else None)
+                result.taken += 1
+            elif store.ledger.lines[wanted[path]].digest != content.digest:
+                result.refused[path] = "another file of its id was taken"
+    return result

@@ -1,4 +1,4 @@
-"""FashionIQ: annotations from the official repository, pictures from the shop's addresses, its mirrors, or a folder.
+"""FashionIQ: annotations from the official repository; pictures from the shop's addresses, mirrors, or a folder.
 
 Annotations go where the release has them, pictures into `images/downloaded/{category}/`, beside `download.jsonl`.
 """
@@ -6,39 +6,43 @@ Annotations go where the release has them, pictures into `images/downloaded/{cat
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from cig.benchmarks import load_benchmarks
+from cig.benchmarks._check import wanted_pictures
+from cig.benchmarks._requirements import need_choice
 from cig.benchmarks.fashioniq import CATEGORIES, SPLITS
-from cig.download import Asking, Outcome
+from cig.download import FetchSettings, Outcome
 from cig.download._annotation_files import fetch_files
-from cig.download._fashioniq_pictures import PLACEHOLDER, Shelf
-from cig.download._fashioniq_report import Tally, tell, wanted_by
-from cig.download._fetch_pictures import Getter, Got, Job, side_by_side
+from cig.download._bulk_pictures import check_sources
+from cig.download._fashioniq_pictures import PLACEHOLDER, PictureStore
+from cig.download._fashioniq_report import Tally, summarise
+from cig.download._fetch_pictures import FetchResult, PictureFetcher, PictureJob, group_shared
 from cig.download._hosts import Hosts
-from cig.download._ledger import PRESENT, Line
-from cig.download._local_pictures import adopt
+from cig.download._ledger import PRESENT, LedgerLine
+from cig.download._local_pictures import import_pictures
 from cig.download._mirrors import addresses, check_mirrors
 from cig.download._picture_checks import DECODERS
+from cig.download._summary import count
 from cig.download._url_lists import ASIN, UrlList, check_list, read_urls
-from cig.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
+from cig.errors import IncompleteError, UsageError
 from cig.io.http import Web
 from cig.runtime import progress
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/XiaoxiaoGuo/fashion-iq/master"
 URLS = "https://raw.githubusercontent.com/hongwang600/fashion-iq-metadata/master/image_url"
-SAME = 5  # addresses: what so many serve is no picture of a product
+SAME = 5  # addresses: content that so many serve is a placeholder
 
 
 def download(
     root: Path,
-    asking: Asking,
+    settings: FetchSettings,
     categories: Sequence[str] = CATEGORIES,
+    *,
     splits: Sequence[str] = tuple(SPLITS),
     mirror: Sequence[str] = (),
     annotations_from: str = ANNOTATIONS,
@@ -50,62 +54,58 @@ def download(
     placeholder_at: int = SAME,
     no_pictures: bool = False,
 ) -> Outcome:
-    """Annotations, then pictures: those that are there, those of a folder, those of the web.
+    """Download annotations, then find pictures on disk, in the user's folder, and on the web, in this order.
 
     Raises:
-        UsageError: a category, split, mirror or folder that is not.
-        IncompleteError: annotations that cannot be had.
+        UsageError: a category, split, mirror or folder that does not exist.
+        IncompleteError: annotations that cannot be downloaded.
     """
     categories, splits = tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(splits))
-    _check(categories, splits, from_dir, link, placeholder_at)
+    for category in categories:
+        need_choice("FashionIQ category", category, CATEGORIES)
+    for split in splits:
+        need_choice("FashionIQ split", split, SPLITS)
+    check_sources(from_dir, (), link)
+    if placeholder_at < 2:
+        raise UsageError(f"--placeholder-at {placeholder_at}: at least 2 addresses")
     templates, named = check_mirrors(mirror), (annotations_from, urls_from, *mirror)
-    parts, notes = _annotations(root, asking, categories, splits, annotations_from, urls_from)
-    lists = _lists(root, categories)
+    _fetch_annotations(root, settings, categories, splits=splits, base=annotations_from, named=named[:2])
+    notes = _fetch_lists(root, settings, categories, base=urls_from, named=named[:2])
+    loaded = [load_benchmarks(f"fashioniq/{split}", root, categories=categories) for split in splits]
+    parts = [part for split in loaded for part in split]
+    lists = _read_lists(root, categories)
     if no_pictures:
-        facts = {"parts": {own.title: {"queries": len(own.queries)} for own in parts}, "notes": notes}
-        return Outcome("\n".join([*map(_count, parts), *notes]), facts, tuple(notes))
-    wanted: dict[str, dict[str, None]] = {}
-    for part in parts:
-        wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_by(part))))
-    shelf = Shelf(root, wanted, flat)
-    shelf.look()
-    ids = dict.fromkeys(name for names in wanted.values() for name in names)
+        return count(parts, notes)
+    store = _open_store(root, parts, flat)
+    ids = dict.fromkeys(name for names in store.wanted.values() for name in names)
     for name in ids:
-        shelf.spread(name)
-    adopted = adopt(shelf, from_dir, ids, asking.most, link) if from_dir else None
-    listed = {name: url for own in lists.values() for name, url in own.urls.items()}
-    _set_placeholders_apart(shelf, listed, placeholder_at)
-    jobs = _without_twins(shelf, _jobs(shelf, ids, listed, templates, retry_final))
-    notes += _fetch(shelf, jobs, asking, named)
-    _set_placeholders_apart(shelf, listed, placeholder_at)
-    return tell([Tally.of(part, shelf, listed) for part in parts], shelf, lists, adopted, notes)
+        store.spread(name)
+    adopted = import_pictures(store, from_dir, ids, most=settings.most, link=link) if from_dir else None
+    listed = {name: url for urls in lists.values() for name, url in urls.urls.items()}
+    _refuse_placeholders(store, listed, placeholder_at)
+    jobs = _jobs(store, ids, listed, templates=templates, retry_final=retry_final)
+    notes += _fetch(store, jobs, settings, named=named)
+    _refuse_placeholders(store, listed, placeholder_at)
+    tallies = [Tally.of(part, store, listed) for part in parts]
+    return summarise(tallies, store, lists, adopted=adopted, notes=notes)
 
 
-def _check(categories: Sequence[str], splits: Sequence[str], from_dir: Path | None, link: bool, at: int) -> None:
-    for what, asked, known in (("category", categories, CATEGORIES), ("split", splits, tuple(SPLITS))):
-        for name in asked:
-            if name not in known:
-                raise UsageError(f'no FashionIQ {what} "{name}".{did_you_mean(name, known)}')
-    if from_dir and not os.path.isdir(from_dir):
-        raise NotFoundError(f"--from-dir {from_dir} is not a folder")
-    if link and not from_dir:
-        raise UsageError("--link is for --from-dir: give the folder whose pictures should be linked")
-    if at < 2:
-        raise UsageError(f"--placeholder-at {at}: at least 2 addresses")
-
-
-def _annotations(
-    root: Path, asking: Asking, categories: Sequence[str], splits: Sequence[str], base: str, urls: str
-) -> tuple[list[Benchmark], list[str]]:
-    """(parts, what the lists of addresses lack); raises IncompleteError without captions."""
+def _fetch_annotations(
+    root: Path,
+    settings: FetchSettings,
+    categories: Sequence[str],
+    *,
+    splits: Sequence[str],
+    base: str,
+    named: Sequence[str],
+) -> None:
     names = [
         name
         for category in categories
         for split in splits
         for name in (f"captions/cap.{category}.{split}.json", f"image_splits/split.{category}.{split}.json")
     ]
-    named = (base, urls)
-    failed = fetch_files({root / name: f"{base.rstrip('/')}/{name}" for name in names}, asking, named)
+    failed = fetch_files({root / name: f"{base.rstrip('/')}/{name}" for name in names}, settings, named)
     if failed:
         first = next(iter(failed.values()))
         raise IncompleteError(
@@ -113,82 +113,105 @@ def _annotations(
             f"github.com/XiaoxiaoGuo/fashion-iq into {root}, give their address by --annotations-from, or ask for "
             f"fewer --categories and --splits"
         )
+
+
+def _fetch_lists(
+    root: Path, settings: FetchSettings, categories: Sequence[str], *, base: str, named: Sequence[str]
+) -> list[str]:
+    """Download the lists of addresses; return a note for each that cannot be had, as mirrors may do without."""
     lists = {
-        root / "image_url" / f"asin2url.{category}.txt": f"{urls.rstrip('/')}/asin2url.{category}.txt"
+        root / "image_url" / f"asin2url.{category}.txt": f"{base.rstrip('/')}/asin2url.{category}.txt"
         for category in categories
         if not (root / "image_url" / f"{category}.json").exists()
     }
-    notes = [f"no list of addresses: {why}" for why in fetch_files(lists, asking, named, check_list).values()]
-    loaded = [load_benchmarks(f"fashioniq/{split}", root, categories=categories) for split in splits]
-    return [part for parts in loaded for part in parts], notes
+    return [f"no list of addresses: {why}" for why in fetch_files(lists, settings, named, check=check_list).values()]
 
 
-def _lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
-    """Category -> its list of addresses, in either form."""
-    found = {}
-    for category in categories:
-        paths = [root / "image_url" / name for name in (f"asin2url.{category}.txt", f"{category}.json")]
-        known = next((path for path in paths if path.exists()), None)
-        if known:
-            found[category] = read_urls(known)
-    return found
+def _read_lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
+    """Map each category to its list of addresses, in either form."""
+    paths = {
+        category: [root / "image_url" / name for name in (f"asin2url.{category}.txt", f"{category}.json")]
+        for category in categories
+    }
+    existing = {category: next((path for path in forms if path.exists()), None) for category, forms in paths.items()}
+    return {category: read_urls(path) for category, path in existing.items() if path}
 
 
-def _count(part: Benchmark) -> str:
-    return f"{part.title}: {len(part.queries):,} queries, {len(wanted_by(part)):,} pictures"
+def _open_store(root: Path, parts: Sequence[Benchmark], flat: bool) -> PictureStore:
+    """Scan the pictures that all splits of each category want."""
+    wanted: dict[str, dict[str, None]] = {}
+    for part in parts:
+        wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_pictures(part))))
+    store = PictureStore(root, wanted, flat)
+    store.scan()
+    return store
 
 
 def _jobs(
-    shelf: Shelf, ids: Mapping[str, None], listed: Mapping[str, str], templates: Sequence[str], retry_final: bool
-) -> list[Job]:
-    """What is asked for: nothing that is there, and no address that is known to have nothing."""
+    store: PictureStore,
+    ids: Mapping[str, None],
+    listed: Mapping[str, str],
+    *,
+    templates: Sequence[str],
+    retry_final: bool,
+) -> list[PictureJob]:
+    """List what to request: no picture on disk, and no address that had nothing in an earlier run.
+
+    Ids may share an address. Where an earlier run took its picture for one of them, the others copy it from disk.
+    """
     jobs = []
-    for name in filter(shelf.lacking, ids):
-        known = () if retry_final else shelf.ledger.final(name)
-        left = tuple(own for own in addresses(templates, name, listed.get(name)) if own not in known)
+    for name in filter(store.lacking, ids):
+        final = () if retry_final else store.ledger.final(name)
+        left = tuple(url for url in addresses(templates, name, listed.get(name)) if url not in final)
         if left:
-            jobs.append(Job(name, left))
-    return jobs
+            jobs.append(PictureJob(name, left))
+    sources = {line.source: line for line in store.ledger.lines.values() if line.outcome == PRESENT}
+    twins = [(job, sources.get(job.addresses[0])) for job in jobs]
+    return [job for job, twin in twins if not twin or not store.spread(job.id, twin)]
 
 
-def _without_twins(shelf: Shelf, jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that are left once ids have what their address gave another id in an earlier run."""
-    came = {line.source: line for line in shelf.ledger.lines.values() if line.outcome == PRESENT}
-    twins = [(job, came.get(job.addresses[0])) for job in jobs]
-    return [job for job, twin in twins if not twin or not shelf.spread(job.id, twin)]
-
-
-def _fetch(shelf: Shelf, jobs: Sequence[Job], asking: Asking, named: Sequence[str]) -> list[str]:
-    """Returns what is to be said of hosts that were left alone."""
+def _fetch(
+    store: PictureStore, jobs: Sequence[PictureJob], settings: FetchSettings, *, named: Sequence[str]
+) -> list[str]:
+    """Request the pictures, and return notes on hosts that were left alone."""
     if not jobs:
         return []
-    rules, hosts = replace(asking.rules(named), accept="image/*"), Hosts(1 + asking.retries)
-    with Web(rules, guard=hosts.mind) as web, ThreadPoolExecutor(DECODERS) as pool:
-        getter = Getter(web, asking.waits, pool, jobs)
-        with contextlib.closing(web.each(side_by_side(jobs), getter.get, asking.at_once)) as answers:
-            for job, got in progress(answers, len(jobs), "pictures", "picture"):
-                _keep(shelf, job, got)
-    return hosts.told()
+    rules, hosts = replace(settings.rules(named), accept="image/*"), Hosts(1 + settings.retries)
+    with Web(rules, guard=hosts.guard) as web, ThreadPoolExecutor(DECODERS) as pool:
+        fetcher = PictureFetcher(web, settings.waits, pool, jobs=jobs)
+        with contextlib.closing(web.each(group_shared(jobs), fetcher.get, settings.at_once)) as results:
+            for job, result in progress(results, len(jobs), "pictures", unit="picture"):
+                _keep(store, job, result)
+    return hosts.lines()
 
 
-def _keep(shelf: Shelf, job: Job, got: Got) -> None:
-    if got.content:
-        shelf.put(job.id, got.content, got.outcome.address, got.tries)
+def _keep(store: PictureStore, job: PictureJob, result: FetchResult) -> None:
+    """Write a picture, or record why there is none."""
+    outcome = result.outcome
+    if result.content:
+        store.put(job.id, result.content, outcome.address, tries=result.tries)
         return
-    final = tuple(dict.fromkeys((*shelf.ledger.final(job.id), *got.final)))
-    known = shelf.ledger.lines.get(job.id)
-    failed = Line(job.id, got.outcome.outcome, why=got.outcome.why, final=final)
-    set_apart = known is not None and known.outcome == PLACEHOLDER  # what it was says more than that nothing else came
-    shelf.ledger.add(replace(known, final=final) if known and set_apart else failed, got.tries)
+    final = tuple(dict.fromkeys((*store.ledger.final(job.id), *result.final)))
+    line = store.ledger.lines.get(job.id)
+    if line and line.outcome == PLACEHOLDER:  # more telling than a failure of the other addresses
+        store.ledger.add(replace(line, final=final), result.tries)
+    else:
+        store.ledger.add(LedgerLine(job.id, outcome.outcome, why=outcome.why, final=final), result.tries)
 
 
-def _set_placeholders_apart(shelf: Shelf, listed: Mapping[str, str], at: int) -> None:
-    """Contents that many addresses share: a shop has one picture for all that it has no picture of."""
-    by: dict[str, dict[str, list[str]]] = {}  # content -> address -> ids
-    for name, line in shelf.ledger.lines.items():
+def _refuse_placeholders(store: PictureStore, listed: Mapping[str, str], at: int) -> None:
+    """Remove downloaded contents that at least `at` addresses serve.
+
+    A shop answers with one and the same "no image" picture for every product that it has no picture of: a whole
+    picture, with status 200. Only the repetition shows it. Ids that share an address do not count as a repetition.
+    """
+    sources: dict[str, dict[str, list[str]]] = {}  # content -> address -> ids
+    for name, line in store.ledger.lines.items():
         if line.digest and line.outcome in (PRESENT, PLACEHOLDER):
-            by.setdefault(line.digest, {}).setdefault(listed.get(name, name), []).append(name)
-    for content, sources in by.items():
-        for name in [name for names in sources.values() for name in names] if len(sources) >= at else ():
-            if shelf.ledger.lines[name].outcome == PRESENT and shelf.is_ours(name):
-                shelf.refuse(name, f"{len(sources)} addresses serve this content, {content[:16]}")
+            sources.setdefault(line.digest, {}).setdefault(listed.get(name, name), []).append(name)
+    for content, serving in sources.items():
+        if len(serving) < at:
+            continue
+        for name in [name for names in serving.values() for name in names]:
+            if store.ledger.lines[name].outcome == PRESENT and store.may_remove(name):
+                store.refuse(name, f"{len(serving)} addresses serve this content, {content[:16]}")

@@ -38,40 +38,37 @@ def evaluate(
     Raises:
         UsageError: a benchmark whose targets are hidden.
     """
-    parts = _listed(benchmarks, Benchmark, "benchmark", 'a Benchmark, such as cig.load_benchmark("cirr/val")')
-    wanted = "a Ranking, such as cig.search(benchmark, method)"
-    ranked = _listed(rankings, Ranking, "ranking", wanted)
-    before = [] if alone is None else _listed(alone, Ranking, "alone", wanted)
+    example = "a Ranking, such as cig.search(benchmark, method)"
+    parts = _listed(benchmarks, Benchmark, "benchmark", wanted='a Benchmark, such as cig.load_benchmark("cirr/val")')
+    ranked = _listed(rankings, Ranking, "ranking", wanted=example)
+    before = [] if alone is None else _listed(alone, Ranking, "alone", wanted=example)
     if len(parts) != len(ranked):
         raise UsageError(f"{len(parts)} benchmarks and {len(ranked)} rankings: give each benchmark one ranking")
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
-    measures = parts[0].measures
     means = {part: table.mean(axis=0) for part, table in tables.items()}
     rng = np.random.default_rng(0)
     draws = {part.part: significance.bootstrap(tables[part.part], clusters_of(part), seed=rng) for part in parts}
     if len(parts) > 1:
         means["average"] = np.mean(list(means.values()), axis=0)
         draws["average"] = np.mean(list(draws.values()), axis=0)
+    triples = zip(parts, before, ranked, strict=bool(before))
     return Report(
         benchmark=parts[0].name,
         protocol={**parts[0].protocol, **_drawn(parts)},
-        scores={part: _named(measures, mean) for part, mean in means.items()},
-        intervals={part: _intervals(measures, draw) for part, draw in draws.items()},
+        scores={part: _named(parts[0].measures, mean) for part, mean in means.items()},
+        intervals={part: _intervals(parts[0].measures, draw) for part, draw in draws.items()},
         per_query={part.part: _per_query(part, tables[part.part]) for part in parts},
         missing=missing_of(parts, ranked),
         counts=counts_of(parts, ranked),
-        changes={
-            part.part: changes(without, fused)
-            for part, without, fused in zip(parts, before, ranked, strict=bool(before))
-        },
+        changes={part.part: changes(without, fused) for part, without, fused in triples},
     )
 
 
-def _listed(value: T | Sequence[T], kind: type[T], name: str, wanted: str) -> list[T]:
+def _listed(value: T | Sequence[T], kind: type[T], name: str, *, wanted: str) -> list[T]:
     """Return one or several arguments as a list; raise WrongTypeError unless each is of the type."""
     items = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     for item in items:
-        check_type(item, kind, name, wanted)
+        check_type(item, kind, name=name, wanted=wanted)
     return cast("list[T]", items)
 
 
@@ -180,7 +177,7 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
         "list": [benchmark.missing_list.name] if benchmark.missing_list else [],
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),
-        "targets": [query.id for query in benchmark.queries if set(_targets(query)) - searched],
+        "targets": [query.id for query in benchmark.queries if _targets(query) - searched],
         **{
             "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}": queries
             for branch, queries in ranking.notes.get("branches", {}).items()
@@ -188,5 +185,5 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
     }
 
 
-def _targets(query: Query) -> list[str]:
-    return [name for name, grade in query.relevant.items() if grade == TARGET]
+def _targets(query: Query) -> set[str]:
+    return {name for name, grade in query.relevant.items() if grade == TARGET}

@@ -90,7 +90,7 @@ def check_images(paths: Iterable[Path], workers: int, what: str) -> dict[Path, R
     distinct = list(dict.fromkeys(paths))
     checks: dict[Path, ReadableImage | UnreadableImage] = {}
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for batch in progress(batches(distinct, BATCH), -(-len(distinct) // BATCH), what, "batch"):
+        for batch in progress(batches(distinct, BATCH), -(-len(distinct) // BATCH), what, unit="batch"):
             checks |= zip(batch, pool.map(check_image, batch), strict=True)
     return checks
 

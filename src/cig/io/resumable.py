@@ -73,7 +73,7 @@ def fetch_file(
             part = _Part.resumed(file, state, url, expected=expected or Expected())
             work = _receive(web, url, part, waits=waits)
             with contextlib.closing(web.poll(work)) as ticks:
-                for _ in progress_bytes(ticks, lambda: part.received, lambda: part.size, path.name):
+                for _ in progress_bytes(ticks, lambda: part.received, lambda: part.size, what=path.name):
                     pass
             part.finish(path)
     remove(state)

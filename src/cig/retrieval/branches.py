@@ -125,7 +125,7 @@ class Branches:
         pictures = find_pictures(folder, part) if folder else {}
         if branching.pictures not in _controls.names():
             return pictures
-        making = _controls.Making(
+        making = _controls.ControlOptions(
             folder=config.path("controls"),
             copies=branching.copies,
             vae=branching.vae,
@@ -133,7 +133,7 @@ class Branches:
             device=self.compute.device,
             cache_dir=self.compute.cache_dir,
         )
-        return _controls.pictures(branching.pictures, part, pictures, making)
+        return _controls.pictures(branching.pictures, part, pictures, options=making)
 
     def method_of(self, branching: Branching) -> Method:
         """Return the method that embeds a branch's pictures."""
@@ -216,9 +216,9 @@ def pseudo_target_pictures(pseudo_targets: PseudoTargets, benchmark: Benchmark) 
         return find_pictures(Path(pseudo_targets), benchmark)
     pictures = pseudo_targets.pictures if isinstance(pseudo_targets, Imagined) else pseudo_targets
     wanted = "what cig.imagine returned, a mapping from query ids to paths, or a folder"
-    check_type(pictures, Mapping, "pseudo_targets", wanted)
+    check_type(pictures, Mapping, name="pseudo_targets", wanted=wanted)
     for path in pictures.values():
-        check_type(path, (str, Path), "each of pseudo_targets", "a path")
+        check_type(path, (str, Path), name="each of pseudo_targets", wanted="a path")
     return {query: (Path(path),) for query, path in pictures.items()}
 
 

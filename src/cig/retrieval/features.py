@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cig.io.digests import digest, digest_of, set_digest
 from cig.io.feature_cache import FeatureCache
-from cig.io.images import read_batches
+from cig.io.images import PictureBatch, read_batches
 from cig.runtime import Interrupted, batches, jsonable, progress, versions
 from cig.types import Method, Query
 
@@ -52,12 +53,7 @@ class PictureFeatures:
 
 
 def embed_pictures(
-    method: Method,
-    paths: Iterable[Path],
-    batch_size: int = 32,
-    *,
-    workers: int = 4,
-    cache: FeatureCache | None = None,
+    method: Method, paths: Iterable[Path], batch_size: int = 32, *, workers: int = 4, cache: FeatureCache | None = None
 ) -> PictureFeatures:
     """Embed every distinct path: cached features are read, others are decoded and encoded once.
 
@@ -69,27 +65,23 @@ def embed_pictures(
     refused = no_query(method, distinct)
     if look_up := getattr(method, "look_up", None):
         return _looked_up(method, distinct, look_up(distinct), refused=refused)
-    given, cache = cache, cache or FeatureCache()
-    space = cache.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
-    digests = cache.read_digests(distinct)
-    stored = dict(cache.read(space, digests.values()))
+    store = cache or FeatureCache()
+    space = store.space(picture_space(method), f"pictures, {_source(_picture_model(method))}; {method.preprocess}")
+    digests = store.read_digests(distinct)
+    stored = dict(store.read(space, digests.values()))
     rows = {path: stored[name] for path, name in digests.items() if name in stored}
     digests = {path: name for path, name in digests.items() if path in rows}
-    todo = [path for path in distinct if path not in rows]
     failed: dict[Path, str] = {}
-    since = time.time()
-    read = read_batches(todo, [method.preprocess], batch_size, workers=workers)
-    with _warn_of_lost_features(given):
-        for batch in progress(read, -(-len(todo) // batch_size), "pictures", "batch"):
+    since, todo = time.time(), [path for path in distinct if path not in rows]
+    with _warn_of_lost_features(cache):
+        for batch, features in _encode(method, todo, batch_size, workers=workers):
             failed |= batch.failed
-            if batch.paths:
-                features = method.embed_images(batch.pixels[0]).numpy()
-                rows |= dict(zip(batch.paths, features, strict=True))
-                new_digests = dict(zip(batch.paths, batch.digests, strict=True))
-                digests |= new_digests
-                if cache.path:
-                    cache.write(space, dict(zip(batch.digests, features, strict=True)))
-                    cache.write_digests(new_digests, since)
+            rows |= dict(zip(batch.paths, features, strict=True))
+            new_digests = dict(zip(batch.paths, batch.digests, strict=True))
+            digests |= new_digests
+            if store.path and batch.paths:
+                store.write(space, dict(zip(batch.digests, features, strict=True)))
+                store.write_digests(new_digests, since)
     table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
     return PictureFeatures(
         rows={path: row for row, path in enumerate(rows)},
@@ -100,13 +92,22 @@ def embed_pictures(
     )
 
 
+def _encode(
+    method: Method, paths: Sequence[Path], batch_size: int, *, workers: int
+) -> Iterator[tuple[PictureBatch, Sequence[NDArray[np.float32]]]]:
+    """Decode and encode pictures, and yield each batch with its features; a batch may have none that decodes."""
+    decoded = read_batches(paths, [method.preprocess], batch_size, workers=workers)
+    for batch in progress(decoded, -(-len(paths) // batch_size), "pictures", unit="batch"):
+        yield batch, method.embed_images(batch.pixels[0]).numpy() if batch.paths else []
+
+
 @contextlib.contextmanager
-def _warn_of_lost_features(given: FeatureCache | None) -> Iterator[None]:
+def _warn_of_lost_features(cache: FeatureCache | None) -> Iterator[None]:
     """On interrupt, warn that features in memory are lost, where a cache folder would have kept them."""
     try:
         yield
     except Interrupted as stop:
-        if given and not given.path:
+        if cache and not cache.path:
             stop.lost = "give --feature-cache FOLDER, and features of pictures are"
         raise
 

@@ -18,7 +18,6 @@ from cig.retrieval.branches import PseudoTargets, pseudo_target_pictures
 from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.fusion import pseudo_target_branch, to_reference_weight
-from cig.runtime import batches
 from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking, check_benchmark
 
 TOP = 50  # what submissions hold and measures need
@@ -73,10 +72,10 @@ def search(
         MismatchError: a branch's method whose picture features are not those of the gallery.
     """
     check_benchmark(benchmark)
-    check_members(method, ["uses_picture"], "method", 'a Method, such as cig.load_method("searle/b32")')
-    check_type(weight, (Real, NoneType), "weight", "a number from 0 to 1")
+    check_members(method, ["uses_picture"], name="method", wanted='a Method, such as cig.load_method("searle/b32")')
+    check_type(weight, (Real, NoneType), name="weight", wanted="a number from 0 to 1")
     for branch in branches:
-        check_type(branch, Branch, "each of branches", "a cig.Branch")
+        check_type(branch, Branch, name="each of branches", wanted="a cig.Branch")
     cache, benchmark = cache or FeatureCache(), seen_by(method, benchmark)
     shown = None if pseudo_targets is None else pseudo_target_pictures(pseudo_targets, benchmark)
     if shown is not None and method.uses_picture:
@@ -85,8 +84,7 @@ def search(
     if pictures is None:
         pictures = embed_pictures(method, wanted_pictures(benchmark, method, branches), cache=cache)
     embedded = embed(benchmark, method, branches, pictures=pictures, allow_missing=allow_missing, cache=cache)
-    branch_weights = {branch.name: branch.weight for branch in branches}
-    return rank_embedded(benchmark, embedded, pictures, branch_weights=branch_weights)
+    return rank_embedded(benchmark, embedded, pictures, branch_weights={each.name: each.weight for each in branches})
 
 
 def rank_embedded(
@@ -136,44 +134,42 @@ def rank(
     """
     column_of = {name: column for column, name in enumerate(gallery.ids)}
     rows: dict[str, tuple] = {}
-    for start, chunk in zip(range(0, len(queries), QUERY_BATCH), batches(queries, QUERY_BATCH), strict=True):
-        batch = features[start : start + len(chunk)]
+    for start in range(0, len(queries), QUERY_BATCH):
+        chunk, batch = queries[start : start + QUERY_BATCH], features[start : start + QUERY_BATCH]
         scores = batch @ gallery.features.T if gallery.ids else batch.new_empty(len(chunk), 0)
         for row, query in enumerate(chunk):
             if benchmark.drop_reference and query.reference in column_of:
                 scores[row, column_of[query.reference]] = -torch.inf
-        best, columns = top_k(scores, TOP)
-        for query, nearest, values, all_scores in zip(chunk, columns.tolist(), best.tolist(), scores, strict=True):
-            kept = [(gallery.ids[c], v) for c, v in zip(nearest, values, strict=True) if v != -torch.inf]
-            rows[query.id] = (
-                tuple(name for name, _ in kept),
-                tuple(value for _, value in kept),
-                _rank_subset(query, all_scores, column_of),
-                _target_rank(query, all_scores, column_of),
-            )
+        nearest, columns = (each.tolist() for each in top_k(scores, TOP))
+        for row, query in enumerate(chunk):
+            top = [(gallery.ids[c], v) for c, v in zip(columns[row], nearest[row], strict=True) if v != -torch.inf]
+            rows[query.id] = _ranking_row(query, scores[row], top, column_of=column_of)
     in_order = [rows.get(query.id, ((), (), (), None)) for query in benchmark.queries]
-    ids, top_scores, subset, ranks = zip(*in_order, strict=True) if in_order else ((), (), (), ())
+    ids, top_scores, subsets, ranks = zip(*in_order, strict=True) if in_order else ((), (), (), ())
     return Ranking(
         queries=tuple(query.id for query in benchmark.queries),
         ids=ids,
         scores=top_scores,
-        subset=subset,
+        subset=subsets,
         target_ranks=ranks,
         missing=dict(missing or {}),
         notes=dict(notes or {}),
     )
 
 
-def _rank_subset(query: Query, scores: Tensor, column_of: Mapping[str, int]) -> tuple[str, ...]:
+def _ranking_row(
+    query: Query, scores: Tensor, top: Sequence[tuple[str, float]], *, column_of: Mapping[str, int]
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[str, ...], int | None]:
+    """Return one query's names, their scores, its ranked picture set, and the annotated target's rank, from 1.
+
+    The rank is None where the target is hidden or not in the gallery.
+    """
     members = [name for name in dict.fromkeys(query.subset) if name in column_of and name != query.reference]
-    return tuple(sorted(members, key=lambda name: (-scores[column_of[name]].item(), column_of[name])))
-
-
-def _target_rank(query: Query, scores: Tensor, column_of: Mapping[str, int]) -> int | None:
-    """Return the annotated target's rank, from 1; None where it is hidden or not in the gallery."""
-    columns = [column_of[name] for name, grade in query.relevant.items() if grade == TARGET and name in column_of]
-    ahead = [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) for c in columns]
-    return min(ahead) + 1 if ahead else None
+    subset = sorted(members, key=lambda name: (-scores[column_of[name]].item(), column_of[name]))
+    targets = [column_of[name] for name, grade in query.relevant.items() if grade == TARGET and name in column_of]
+    ahead = [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) for c in targets]
+    rank_of_target = min(ahead) + 1 if ahead else None
+    return tuple(name for name, _ in top), tuple(score for _, score in top), tuple(subset), rank_of_target
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Icons to draw: each in a few inks, asked for from a view of the same drawing and a caption.
+"""Icons to draw: each in a few inks, conditioned on a view of the same drawing and a caption.
 
 A view may be in another ink than the picture; then the caption names the picture's. All else that a caption can ask for
 (badge, style, direction, enclosure) the view shows already: there are no triplets here.
@@ -22,19 +22,57 @@ SHARE_SILENT = 0.15  # of captions that say nothing
 SAME_INK, OTHER_INK = 0, 1  # views
 
 
-class IconScenes:
-    """The training split as pictures to draw; place p is drawing p // INKS_EACH of a random order.
+class DrawnScenes:
+    """`Scenes` of painted drawings; a subclass says what each picture and view shows, and what a caption says."""
+
+    side = SIDE
+    icons: Sequence[Icon]
+    drawings: Tensor  # [N, 64, 64] uint8, in the order of icons
+
+    def _picture(self, index: int) -> tuple[int, str]:
+        """Return the row of the drawing, and its ink."""
+        raise NotImplementedError
+
+    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        """Return the drawings [B, 64, 64] uint8 that a view shows, and their inks."""
+        raise NotImplementedError
+
+    def _caption(self, index: int, view: int, rng: Random) -> str:
+        raise NotImplementedError
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        return [picture_name(self.icons[row], ink) for row, ink in map(self._picture, places)]
+
+    def pictures(self, places: Sequence[int]) -> Tensor:
+        shown = [self._picture(index) for index in places]
+        return plain(self.drawings[[row for row, _ in shown]], [ink for _, ink in shown])
+
+    def framing(self, places: Sequence[int]) -> Tensor:
+        return uncropped(len(places))
+
+    def seen(self, places: Sequence[int], view: int, side: int, *, rng: Random) -> Tensor:
+        return viewed(*self._views(places, view), side, rng=rng)
+
+    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
+        return plain(*self._views(places, view))
+
+    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
+        return [self._caption(index, view, rng) for index in places]
+
+
+class IconScenes(DrawnScenes):
+    """The training split as pictures to draw; picture i shows drawing i // INKS_EACH of a random order.
 
     Args:
-        limit: the first so many pictures.
+        limit: how many pictures, from the first.
     """
 
-    views, side = 2, SIDE
+    views = 2
 
     def __init__(self, limit: int | None = None) -> None:
         icons, drawings = self._corpus()
         order = Random("the order of scenes").sample(range(len(icons)), len(icons))
-        self.icons, self.drawings = [icons[place] for place in order], drawings[order]
+        self.icons, self.drawings = [icons[row] for row in order], drawings[order]
         self.count = min(limit or len(order) * INKS_EACH, len(order) * INKS_EACH)
         content = digest(drawings.numpy().tobytes() + repr((icons, INKS_EACH)).encode())
         self.identity = {"data": "icons/train, drawn", "pictures": str(self.count), "digest": content}
@@ -46,42 +84,27 @@ class IconScenes:
     def __len__(self) -> int:
         return self.count
 
-    def row(self, place: int) -> int:
-        """Which drawing a place shows: its index among icons and drawings."""
-        return place // INKS_EACH
+    def row(self, index: int) -> int:
+        """Return which drawing a picture shows: its index among icons and drawings."""
+        return index // INKS_EACH
 
-    def names(self, places: Sequence[int]) -> list[str]:
-        return [picture_name(self.icons[self.row(place)], self._inks(place)[SAME_INK]) for place in places]
+    def _picture(self, index: int) -> tuple[int, str]:
+        return self.row(index), self._inks(index)[SAME_INK]
 
-    def pictures(self, places: Sequence[int]) -> Tensor:
-        return plain(self._drawings(places), [self._inks(place)[SAME_INK] for place in places])
+    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        return self.drawings[[self.row(index) for index in places]], [self._inks(index)[view] for index in places]
 
-    def framing(self, places: Sequence[int]) -> Tensor:
-        return uncropped(len(places))
-
-    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        return viewed(self._drawings(places), [self._inks(place)[view] for place in places], side, rng)
-
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        return plain(self._drawings(places), [self._inks(place)[view] for place in places])
-
-    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
-        return [self._caption(place, view, rng) for place in places]
-
-    def _caption(self, place: int, view: int, rng: Random) -> str:
-        ink = self._inks(place)[SAME_INK]
+    def _caption(self, index: int, view: int, rng: Random) -> str:
+        ink = self._inks(index)[SAME_INK]
         if view == SAME_INK and rng.random() < SHARE_SILENT:
             return ""
-        said = clauses(self.icons[self.row(place)], ink, rng)
-        if view == OTHER_INK and not any(ink in one.split() for one in said):
+        said = clauses(self.icons[self.row(index)], ink, rng)
+        if view == OTHER_INK and not any(ink in clause.split() for clause in said):
             said.insert(rng.randint(0, len(said)), rng.choice([f"is {ink}", f"in {ink}"]))
         return rng.choice([" and ", ", "]).join(said)
 
-    def _drawings(self, places: Sequence[int]) -> Tensor:
-        return self.drawings[[self.row(place) for place in places]]
-
-    def _inks(self, place: int) -> tuple[str, str]:
-        """The picture's own, and that of the view in another; those of one drawing's pictures differ."""
-        inks = Random(f"inks of {place // INKS_EACH}").sample(list(INKS), INKS_EACH + 1)
-        own = place % INKS_EACH
-        return inks[own], inks[own + 1]
+    def _inks(self, index: int) -> tuple[str, str]:
+        """Return the picture's ink, and that of its view in another; those of one drawing's pictures differ."""
+        inks = Random(f"inks of {index // INKS_EACH}").sample(list(INKS), INKS_EACH + 1)
+        first = index % INKS_EACH
+        return inks[first], inks[first + 1]
