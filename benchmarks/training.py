@@ -28,7 +28,8 @@ from cig.cli.flags import LoopFlags, SearleFlags
 from cig.cli.terminal import messages_on_stderr
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
-from cig.runtime import Compute, measured, say
+from cig.machine import measured
+from cig.runtime import Compute, say
 from training_sdxl import CASES, RANK, counted, sdxl, yes
 
 STEPS = 4

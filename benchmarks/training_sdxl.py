@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from cig.machine import measured
 from cig.pipelines.plan import Alive
-from cig.runtime import measured
 from cig.training.checkpoint import new_state, trainable
 from cig.training.objectives._diffusion import DiffusionBatch, ddpm, denoising_loss
 from cig.training.objectives._lora import Lora, add_adapter

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from cig import runtime
+from cig import machine, runtime
 from cig.cli.terminal import TerminalHandler, messages_on_stderr
 from cig.errors import UsageError
 from cig.runtime import say
@@ -41,7 +41,7 @@ def test_devices_and_dtypes():
 def test_a_run_on_the_cpu_is_measured_there_beside_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
-    with runtime.measured() as cost:
+    with machine.measured() as cost:
         pass
     assert cost.device.startswith("cpu (")
 

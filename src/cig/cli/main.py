@@ -132,7 +132,8 @@ app.config = (_fill_in,)
 
 def main(argv: list[str] | None = None) -> None:
     """Exit codes: 0 done, 1 a failed run, 2 a wrong call, 130 Ctrl-C. No traceback for a user's mistake."""
-    from cig.runtime import Interrupted, is_out_of_memory, stops_between_batches
+    from cig.machine import is_out_of_memory
+    from cig.runtime import Interrupted, stops_between_batches
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

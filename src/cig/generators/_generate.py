@@ -17,8 +17,9 @@ from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
+from cig.machine import free_memory, is_out_of_memory, measured
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, free_memory, is_out_of_memory, measured, progress, say, seed_of
+from cig.runtime import Shard, batches, progress, say, seed_of
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query, check_benchmark
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from cig.errors import CigError, InputError, OutputError, UsageError
 from cig.io.files import make_folder, remove, writing
 from cig.io.http import Web, WebError, chunks, retried
 from cig.io.json_files import read_object, write_json
-from cig.runtime import disk_of, progress_bytes, say
+from cig.machine import disk_of
+from cig.runtime import progress_bytes, say
 
 if TYPE_CHECKING:
     import httpx

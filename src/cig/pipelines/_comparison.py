@@ -20,6 +20,7 @@ from cig.evaluation.score import evaluate, score_queries
 from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import read_cost
+from cig.machine import Cost, device_name, measured
 from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.branches import Branches, need_folder
 from cig.retrieval.embed import EmbeddedQueries, embed
@@ -28,7 +29,7 @@ from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, check_form, f
 from cig.retrieval.fusion import to_branch_weight
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.retrieval.requests import Branching, Searching
-from cig.runtime import Compute, Cost, commit, device_name, jsonable, measured, resolve_device
+from cig.runtime import Compute, commit, jsonable, resolve_device
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 
 if TYPE_CHECKING:

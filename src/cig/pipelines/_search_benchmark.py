@@ -17,10 +17,11 @@ from cig.errors import UsageError
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
+from cig.machine import device_name
 from cig.retrieval.branches import Branches, refused_queries
 from cig.retrieval.branches import check as check_branches
 from cig.retrieval.requests import Searching
-from cig.runtime import Compute, commit, device_name, jsonable, resolve_device, say, versions
+from cig.runtime import Compute, commit, jsonable, resolve_device, say, versions
 from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:

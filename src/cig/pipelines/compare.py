@@ -15,8 +15,9 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
 from cig.io.text_table import text_table
+from cig.machine import device_name
 from cig.pipelines._comparison import Comparing, Comparison, ComparisonRow, compare_methods
-from cig.runtime import Compute, commit, device_name, resolve_device, versions
+from cig.runtime import Compute, commit, resolve_device, versions
 
 
 def compare(

@@ -28,10 +28,11 @@ from cig.generators._meta import meta_unet, meta_vae
 from cig.generators.sdxl import passes, shown_reference
 from cig.io.dataset_paths import part_folder
 from cig.io.query_files import find_by_id
+from cig.machine import device_name, disk_of
 from cig.methods import split_method
 from cig.models.clip import meta_clip
 from cig.retrieval.requests import Searching
-from cig.runtime import Compute, device_name, disk_of, resolve_device, resolve_dtype
+from cig.runtime import Compute, resolve_device, resolve_dtype
 from cig.types import Benchmark
 
 REACHED = 0.5  # of the rate of matrix products, by whole models: a guess, which the plan names

@@ -16,6 +16,7 @@ from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.generators import Composing, Generation, need_unet
 from cig.io.feature_cache import FeatureCache
+from cig.machine import free_memory
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import (
     Evaluation,
@@ -28,7 +29,7 @@ from cig.pipelines._search_benchmark import (
 from cig.pipelines.evaluate import score
 from cig.pipelines.submit import need_server, write_submission
 from cig.retrieval.requests import Searching
-from cig.runtime import Compute, Work, free_memory
+from cig.runtime import Compute, Work
 
 
 def run(

@@ -13,12 +13,13 @@ from cig.generators import need_unet
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
 from cig.io.manifest import read_cost
+from cig.machine import free_memory
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
 from cig.pipelines.trial.page import VotingPage, serve
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import FILE, VOTES, Trial, TrialRequest, Votes, make
-from cig.runtime import Compute, Work, free_memory, say
+from cig.runtime import Compute, Work, say
 from cig.types import Benchmark
 
 
