@@ -19,7 +19,7 @@ from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.machine import free_memory, is_out_of_memory, measured
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, progress, say, seed_of
+from cig.runtime import Shard, batches, progress, seed_of, warn
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query, check_benchmark
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def generate_in_memory(generator: Generator, composed: ComposedEmbedding, seeds:
             raise
     # Out of the except block: there, the exception would keep the failed call's tensors alive.
     half = len(seeds) // 2
-    say(f"out of memory with {len(seeds)} pictures at once: going on with {len(seeds) - half}; lower --batch-size")
+    warn(f"out of memory with {len(seeds)} pictures at once: going on with {len(seeds) - half}; lower --batch-size")
     free_memory()
     halves = (range(half), range(half, len(seeds)))
     parts = [generate_in_memory(generator, take(composed, rows), [seeds[row] for row in rows]) for rows in halves]

@@ -13,7 +13,7 @@ from cig.generators import Composing, Generation
 from cig.io.dataset_paths import part_folder
 from cig.pipelines._search_benchmark import load_searcher
 from cig.retrieval.requests import Searching
-from cig.runtime import Compute, Work, resolve_device, resolve_dtype, say
+from cig.runtime import Compute, Work, resolve_device, resolve_dtype, say, warn
 from cig.types import Benchmark, Generator, Method
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def imagine_parts(
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
         say_foreign(done.foreign)
         if done.refused:
-            say(f"queries without an accepted picture: {len(done.refused)} ({some(done.refused)})")
+            warn(f"queries without an accepted picture: {len(done.refused)} ({some(done.refused)})")
         missing |= {f"{part.title}/{query}": reason for query, reason in done.missing.items()}
     return missing
 

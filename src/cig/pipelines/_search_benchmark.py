@@ -21,7 +21,7 @@ from cig.machine import device_name
 from cig.retrieval.branches import Branches, refused_queries
 from cig.retrieval.branches import check as check_branches
 from cig.retrieval.requests import Searching
-from cig.runtime import Compute, commit, jsonable, resolve_device, say, versions
+from cig.runtime import Compute, commit, jsonable, resolve_device, versions, warn
 from cig.types import Benchmark, Branch, Method, Ranking, Report
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def search_parts(
     parts = tuple(seen_by(method, part) for part in parts)
     need_pictures(parts)
     if not method.uses_picture and searching.pseudo_targets and not searching.branches:
-        say(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
+        warn(f"{method.name} looks at no picture, so pseudo-targets change nothing; they are not fused")
         searching = replace(searching, pseudo_targets=None)
     making = Branches(searching, method, compute, cache=cache, single=single)
     branches = [making.build(part) for part in parts]

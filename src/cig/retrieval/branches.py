@@ -16,7 +16,7 @@ from cig.io.manifest import Manifest, is_stale
 from cig.io.query_files import find_several_by_id, picture_name
 from cig.retrieval.fusion import PSEUDO_TARGET, REFERENCE, check_weights, find_branch_weight, to_reference_weight
 from cig.retrieval.requests import Branching, Searching, parse_method
-from cig.runtime import Compute, resolve_device, say
+from cig.runtime import Compute, resolve_device, warn
 from cig.types import Benchmark, Branch, Method
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def find_pictures(folder: Path, part: Benchmark) -> dict[str, tuple[Path, ...]]:
     lines = Manifest.read(folder)
     stale = [query.id for query in part.queries if is_stale(lines.get(query.id), query)]
     if stale:
-        say(f"{folder}: pictures of queries that ask something else now, not used: {len(stale)} ({some(stale)})")
+        warn(f"{folder}: pictures of queries that ask something else now, not used: {len(stale)} ({some(stale)})")
     ids = dict.fromkeys(query.id for query in part.queries)
     others = [name for name in lines if name not in ids]  # so that no other query's picture is taken for a copy
     by_id = find_several_by_id(folder, [*ids, *others], SUFFIXES)

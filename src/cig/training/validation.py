@@ -19,7 +19,7 @@ from cig.models.clip import Clip
 from cig.models.phi import Im2Text, Inverter, Phi
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.rank import search, wanted_pictures
-from cig.runtime import say
+from cig.runtime import warn
 from cig.types import Benchmark
 
 AVERAGE = ("recall@5", "subset_recall@1")  # CIRR's average is of these; evaluation adds it
@@ -95,5 +95,5 @@ def validator(
     wanted = [path for part in validation.parts for path in wanted_pictures(part, method(phi))]
     pictures = embed_pictures(method(phi), wanted, batch, workers=workers)
     if pictures.failed:
-        say(f"{len(pictures.failed)} pictures cannot be read, and are not found: {some(pictures.failed.values(), 3)}")
+        warn(f"{len(pictures.failed)} pictures cannot be read, and are not found: {some(pictures.failed.values(), 3)}")
     return lambda: validation.scores(method(deepcopy(phi).half().float().eval()), pictures)

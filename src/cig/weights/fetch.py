@@ -17,7 +17,7 @@ from cig.io.addresses import named_hosts
 from cig.io.files import remove
 from cig.io.http import Rules, Web, WebError, retried
 from cig.io.resumable import Expected, fetch_file, need_space
-from cig.runtime import say
+from cig.runtime import say, warn
 from cig.weights.catalogue import ModelCheckpoint
 from cig.weights.convert import MOST_PHI, belongs_to_user, convert_phi
 from cig.weights.verify import Inspection, State, how_to_get, inspect
@@ -80,7 +80,7 @@ def _from_release(checkpoint: ModelCheckpoint, addresses: Sequence[str], named: 
         except CigError as error:
             if address == addresses[-1]:
                 raise
-            say(f"{error}; the next mirror is asked")
+            warn(f"{error}; the next mirror is asked")
 
 
 def _from_address(checkpoint: ModelCheckpoint, address: str, named: bool) -> None:

@@ -19,7 +19,7 @@ from cig.pipelines._search_benchmark import check_searching, search_parts
 from cig.pipelines.trial.page import VotingPage, serve
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import FILE, VOTES, Trial, TrialRequest, Votes, make
-from cig.runtime import Compute, Work, say
+from cig.runtime import Compute, Work, say, warn
 from cig.types import Benchmark
 
 
@@ -74,7 +74,9 @@ def trial_result(out: Path) -> Verdict:
     made = Trial.read(out)
     votes = Votes(out, made)
     if votes.strange:
-        say(f"lines of {votes.path} that were torn by a kill, or are no votes of this trial, left out: {votes.strange}")
+        warn(
+            f"lines of {votes.path} that were torn by a kill, or are no votes of this trial, left out: {votes.strange}"
+        )
     verdict = Verdict.of(made, votes)
     write_json(out / "result.json", verdict.to_json(), indent=1)
     return verdict

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cig.errors import InputError, PictureError
+from cig.errors import InputError, PictureError, UsageError
 from cig.io.files import make_folder
 from cig.io.images import Preprocess, read_pixels
 from cig.io.json_files import append_json
-from cig.runtime import say
+from cig.runtime import warn
+from cig.training import processes
+from cig.training.step import Order, Step
 
 UNREADABLE = "unreadable.jsonl"
 MOST_IN_A_ROW = 100  # pictures that cannot be read, before the folder is taken to be damaged
@@ -36,7 +38,7 @@ class UnreadablePictures:
             self.reasons[name] = why
             make_folder(self.path.parent)
             append_json(self.path, {"picture": name, "why": why})
-            say(f"left out: {why}")
+            warn(f"left out: {why}")
 
 
 def facts_of_unreadable(out: Path) -> Mapping[str, Any]:
@@ -79,6 +81,20 @@ class Decoder:
         self.names, self.path_at, self.preprocess, self.unreadable = names, path_at, preprocess, unreadable
         self.pool = ThreadPoolExecutor(max(workers, 1))
         self.ahead: dict[int, Future[Tensor]] = {}
+
+    def read_step(self, order: Order, step: Step, count: int, *, what: str) -> tuple[Tensor, list[int], slice]:
+        """Return the pixels of this process's share of a step, the indices of the whole step, and the share.
+
+        Raises:
+            UsageError: a step has more pictures than there are, so it would have some of them twice.
+        """
+        if count > order.count:
+            most = order.count
+            raise UsageError(f"--batch-size {count} is more than the {most} {what}; give --batch-size {most} or less")
+        share = step.rank_slice(count)
+        now, following = (order.indices(number, count)[share] for number in (step.number, step.number + 1))
+        indices, pixels = self.read(now, following)
+        return pixels, processes.gathered_indices(indices), share
 
     def read(self, indices: Sequence[int], following: Sequence[int]) -> tuple[list[int], Tensor]:
         """Decode the pictures at these indices; return the indices that were read, and their pixels [B, 3, S, S].

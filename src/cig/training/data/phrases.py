@@ -18,8 +18,9 @@ from cig.io.files import make_folder, sweep, writing
 from cig.io.json_files import append_json, read_object, write_json
 from cig.io.pickles import read_pickled_lists
 from cig.io.tables import each_row
-from cig.runtime import progress, say, versions
+from cig.runtime import progress, versions, warn
 from cig.training.data.language_model import LanguageModel, Sampling
+from cig.training.plan import differences
 
 PROMPT = "a photo of {} that"
 
@@ -102,12 +103,7 @@ class PhraseFile:
             if self.path.exists():
                 raise MismatchError(f"{self.card.name} does not say how {self.path} was made; give another --out")
             return
-        differ = [
-            f"{key}: {then.get(key)} there, {self.settings.get(key)} now"
-            for key in {**self.settings, **then}
-            if then.get(key) != self.settings.get(key)
-        ]
-        if differ:
+        if differ := differences(then, self.settings):
             raise MismatchError(f"{self.path} was made with other settings ({'; '.join(differ)}); give another --out")
 
 
@@ -146,7 +142,7 @@ def read_phrases(path: Path) -> dict[str, tuple[str, ...]]:
     if len(lost) == len(phrases):
         raise InputError(f"{path} has no concept that is in all of its phrases")
     if lost:
-        say(f"{path}: {describe_lost(lost)}")
+        warn(f"{path}: {describe_lost(lost)}")
     return {concept: texts for concept, texts in phrases.items() if is_usable(concept, texts)}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cig.errors import InputError, plain, some
 from cig.io.digests import digest_of
 from cig.io.images import Preprocess, read_picture
-from cig.runtime import say
+from cig.runtime import warn
 from cig.training.data.framing import Frame
 from cig.training.data.picture_checks import WORKERS, check_pictures
 
@@ -117,7 +117,7 @@ def _left_out(
     if len(names) == count:
         raise InputError(f"{data}: none of its {count} examples can be trained on: {whys}")
     if names:
-        say(f"{len(names)} of {count} examples of {data} are left out: {whys}")
+        warn(f"{len(names)} of {count} examples of {data} are left out: {whys}")
     return {"left out": f"{len(names)}: {_listed(names)}"} if names else {}
 
 
@@ -125,7 +125,7 @@ def _without_caption(data: str, examples: Sequence[Example]) -> dict[str, str]:
     """Report the examples without a caption, which may be intended: the view alone conditions the generator."""
     names = [example.name for example in examples if not example.captions]
     if names:
-        say(f"{len(names)} of {len(examples)} examples of {data} have no caption: {some(names, 5)}")
+        warn(f"{len(names)} of {len(examples)} examples of {data} have no caption: {some(names, 5)}")
     return {"without a caption": f"{len(names)}: {_listed(names)}"} if names else {}
 
 

@@ -15,7 +15,7 @@ from cig.io.digests import digest
 from cig.io.files import read_bytes, write_bytes
 from cig.io.http import Rules, Web, WebError, retried
 from cig.io.tables import FORMS, each_row, read_rows
-from cig.runtime import say
+from cig.runtime import warn
 from cig.training.data.concepts import FORMS as TABLES
 from cig.training.data.concepts import PICTURE, read_concepts
 
@@ -68,7 +68,7 @@ def of_names(lines: Iterable[str], source: str) -> Vocabulary:
         raise InputError(f"{source}: {len(odd)} names are no text, the first of them {ascii(odd[0])[:60]}")
     if blank or again:
         named = some((plain(name, 60) for name in again), 5)
-        say(f"{source}: {blank} lines are blank, {len(again)} names come again and count once {named}".rstrip())
+        warn(f"{source}: {blank} lines are blank, {len(again)} names come again and count once {named}".rstrip())
     content = {"source": source, "sha256": digest("\n".join(counts).encode())}
     return Vocabulary(tuple(counts), {**content, "names": len(counts), "blank": blank, "again": len(again)})
 
