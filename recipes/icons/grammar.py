@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cig.benchmarks._icons.captions import POINTING, SIDED, these
+from cig.benchmarks._icons.captions import POINTING, SIDED, word_set
 from cig.benchmarks._icons.corpus import Icon
 
 OUTLINE, FILLED, BOLD, THIN, DUOTONE = "outlined", "filled", "bold", "thin", "duotone"
@@ -64,21 +64,21 @@ SIDES = {**VERTICAL, **HORIZONTAL}
 DIRECTED = POINTING | SIDED
 STROKES = ("dashed", "dotted")  # "circle-dashed-check" is a check in a dashed circle
 # What is left of a name without its enclosure has to be a thing: a "dashed circle" is no "dashed" in a circle.
-NO_THING = these(
+NO_THING = word_set(
     "alt big bold bottom center clear corner cut dashed diagonal dotted double empty end fill filled fold full half "
     "hollow horizontal in inside inner inset large light line lines middle minimal mini multiple new of off on one "
     "open out outer outline outside over part partial quarter round rounded segment sharp shape simple single slim "
     "small solid split start thick thin thin three tight top triple two variant vertical wide"
 )
 # A "message circle" is a round bubble, and a "selection square" the selection itself.
-ROUND_THINGS = these("message messages bubble chat comment inner outer dots selection brand progress half color")
-NUMBERED = these(  # things whose number is part of what they are
+ROUND_THINGS = word_set("message messages bubble chat comment inner outer dots selection brand progress half color")
+NUMBERED = word_set(  # things whose number is part of what they are
     "numeric number numbers dice battery clock hour level wifi signal brightness column columns row rows grid layout "
     "exposure counter looks filter network bar bars multiplier rating speed timer forward replay rewind time cell "
     "hexagon octagon circle square diamond letter box h heading crop card temperature function list format sort "
     "reception kid g k mp hd percent year wb dialpad"
 )
-SPELT = these("letter alpha numeric number sign add")  # "letter-x" is the letter
+SPELT = word_set("letter alpha numeric number sign add")  # "letter-x" is the letter
 BRANDS = re.compile(
     r"(^|-)(brand|logo|flag|facebook|google|microsoft|github|gitlab|twitter|android|apple|youtube|instagram|linkedin|whatsapp|"
     r"telegram|paypal|reddit|slack|discord|tiktok|spotify|amazon|openai|claude|gemini|ibm|visa|nintendo|playstation|xbox|"

@@ -38,7 +38,7 @@ def test_a_toy_by_hand():
     assert own.spreads["correct pictures a query"] == (1, 1, 1, 1, 2)
     assert (own.prompts, own.cut) == (7, 2), "both orders of the last query's captions"
     assert own.spreads["tokens a prompt"][0] == 10, "start, a photo of $ that, three words, end"
-    assert {finding.kind: list(finding.found) for finding in own.oddities} == {
+    assert {finding.kind: list(finding.items) for finding in own.oddities} == {
         "overflow": ["4"],
         "no words": ["4"],
         "same captions": ["0"],
@@ -127,6 +127,7 @@ def test_the_real_annotations(annotations, name, sizes, words, cut):
     assert own.cut == cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

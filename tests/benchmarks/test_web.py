@@ -43,7 +43,7 @@ class Web:
         return self.hosts[host]
 
     def get(self, folder, *urls):
-        return fetch_pictures(urls, folder, httpx.MockTransport(self.answer), self.resolve)
+        return fetch_pictures(urls, folder, transport=httpx.MockTransport(self.answer), resolve=self.resolve)
 
 
 def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, monkeypatch):
@@ -173,6 +173,6 @@ def nobody(host, port):
 def test_any_text_is_an_answer_not_a_crash(tmp_path_factory, text):
     web = httpx.MockTransport(lambda request: httpx.Response(404))
     with mock.patch.object(_web, "WAITS", ()):
-        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), web, nobody)
+        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), transport=web, resolve=nobody)
     assert not found
     assert list(failed) == [f"https://{text}"]

@@ -1,8 +1,8 @@
-"""The doctor: what of a dataset is missing, broken or odd, how to mend it, and on how many queries a result stands."""
+"""Check a dataset: what is missing, broken or odd, how to mend it, and how many queries an evaluation would cover."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 from cig.errors import plain
 from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST, ReadableImage, UnreadableImage, check_images
-from cig.types import TARGET, Benchmark
+from cig.types import TARGET, Benchmark, Query
 
-EXAMPLES, LONG = 3, 200  # of a finding, and letters of each
+EXAMPLES, LONG = 3, 200  # shown of a finding, and letters of each
 BROKEN = {
     "empty": "pictures that are empty files",
     "web page": "web pages saved as pictures",
@@ -38,36 +38,36 @@ BY_HAND = "put the pictures into the dataset's folder as its release does"
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that is not as it should be."""
+    """One kind of problem, and where it occurs."""
 
     kind: str
     what: str  # in words
-    found: Mapping[str, str]  # name of a picture, or id of a query -> more about it, or ""
-    mend: str = ""  # the command, or what to do by hand; "" where nothing need be done
+    items: Mapping[str, str]  # name of a picture, or id of a query -> details, or ""
+    mend: str = ""  # the command, or what to do by hand; "" if nothing need be done
 
     @property
     def count(self) -> int:
-        return len(self.found)
+        return len(self.items)
 
     @property
     def examples(self) -> list[str]:
-        told = [f"{name}: {about}" if about else name for name, about in islice(self.found.items(), EXAMPLES)]
-        return [plain(own, LONG) for own in told]
+        texts = [f"{name}: {detail}" if detail else name for name, detail in islice(self.items.items(), EXAMPLES)]
+        return [plain(text, LONG) for text in texts]
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """Of one part of a benchmark."""
+    """The state of one part of a benchmark."""
 
     title: str
     part: str
     queries: int
-    evaluable: int  # queries whose reference and target can both be found; where targets are hidden, the reference
+    evaluable: int  # queries whose reference and target both have a picture; where targets are hidden, the reference
     hidden: bool
-    pictures: int  # that the annotations name; at least so many, where the list of the gallery is missing
-    readable: int  # of them
+    pictures: int  # that the annotations name; a lower bound if the list of the gallery is missing
+    readable: int  # of these
     findings: tuple[Finding, ...]
-    digests: Mapping[Path, str]  # of the pictures that can be read
+    digests: Mapping[Path, str]  # of the readable pictures
 
     @property
     def whole(self) -> bool:
@@ -75,48 +75,49 @@ class Checkup:
 
     @property
     def listed(self) -> bool:
-        """Whether the gallery is the official one, not the pictures that were found for lack of its list."""
-        return not self._found("no list")
+        """Whether the gallery is the official one, not whatever pictures exist for lack of its list."""
+        return not self._items("no list")
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Names without a file."""
-        return tuple(self._found("missing"))
+        return tuple(self._items("missing"))
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Name -> why, of files that are no whole pictures."""
-        return self._found(*BROKEN)
+        """Name -> why, for files that do not decode whole."""
+        return self._items(*BROKEN)
 
     @property
     def suspicious(self) -> dict[str, str]:
-        """Name -> more about it, of files that can be read and are placeholders, in all likelihood."""
-        return self._found(*BLANK)
+        """Name -> details, for readable files that are probably placeholders."""
+        return self._items(*BLANK)
 
-    def _found(self, *kinds: str) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _items(self, *kinds: str) -> dict[str, str]:
+        items: dict[str, str] = {}
         for finding in self.findings:
-            found |= finding.found if finding.kind in kinds else {}
-        return found
+            items |= finding.items if finding.kind in kinds else {}
+        return items
 
 
-def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool = True) -> Checkup:
-    """Looks at every picture that the annotations name.
+def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: bool = True) -> Checkup:
+    """Check every picture that the annotations name.
 
     Args:
         mend: the command that brings missing pictures.
-        decode: without, what has a file counts as readable, and nothing is said of its content.
+        decode: if False, every existing file counts as readable, and contents are not checked.
     """
-    wanted = _wanted(part)
+    wanted = wanted_pictures(part)
     paths = {name: part.images[name] for name in wanted if name in part.images}
-    looks = check_images(paths.values() if decode else (), workers, f"check {part.title}")
-    seen = {name: looks[path] for name, path in paths.items() if path in looks}
-    whole = {name: own for name, own in seen.items() if isinstance(own, ReadableImage)}
+    images = check_images(paths.values() if decode else (), workers, f"check {part.title}")
+    checked = {name: images[path] for name, path in paths.items() if path in images}
+    whole = {name: image for name, image in checked.items() if isinstance(image, ReadableImage)}
     readable = set(whole) if decode else set(paths)
-    found: dict[str, dict[str, str]] = {
+    # A blank picture is readable, and so is embedded: it is odd, but does not make an evaluation incomplete.
+    items: dict[str, dict[str, str]] = {
         "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
         "missing": {name: "" for name in wanted if name not in paths},
-        **{kind: _broken(seen, kind) for kind in BROKEN},
+        **{kind: _broken(checked, kind) for kind in BROKEN},
         **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
         "no reference": _without_reference(part, readable),
         "no target": _without_target(part, readable),
@@ -130,26 +131,28 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, decode: bool =
         hidden=part.hidden,
         pictures=len(wanted),
         readable=len(readable),
-        findings=tuple(Finding(kind, _what(kind), own, _mend(kind, mend)) for kind, own in found.items() if own),
-        digests={path: own.digest for path, own in looks.items() if isinstance(own, ReadableImage)},
+        findings=tuple(
+            Finding(kind, SPOILING.get(kind) or ODD[kind], named, mend=_mend(kind, mend))
+            for kind, named in items.items()
+            if named
+        ),
+        digests={path: image.digest for path, image in images.items() if isinstance(image, ReadableImage)},
     )
 
 
-def _wanted(part: Benchmark) -> list[str]:
-    mentioned = [name for query in part.queries for name in (query.reference, *_targets(query.relevant))]
+def wanted_pictures(part: Benchmark) -> list[str]:
+    """List the names that an evaluation needs: the gallery, then references and targets outside of it."""
+    mentioned = [name for query in part.queries for name in (query.reference, *target_names(query))]
     return list(dict.fromkeys((*part.gallery, *mentioned)))
 
 
-def _targets(relevant: Mapping[str, int]) -> list[str]:
-    return [name for name, grade in relevant.items() if grade == TARGET]
-
-
-def _broken(seen: Mapping[str, ReadableImage | UnreadableImage], kind: str) -> dict[str, str]:
-    return {name: own.why for name, own in seen.items() if isinstance(own, UnreadableImage) and own.kind == kind}
+def target_names(query: Query) -> list[str]:
+    """List the annotated targets of a query, without the other correct pictures."""
+    return [name for name, grade in query.relevant.items() if grade == TARGET]
 
 
 def evaluable(part: Benchmark, readable: Collection[str]) -> int:
-    """How many queries could run and be scored with these pictures; where targets are hidden, run."""
+    """Count the queries that could run and be scored with these pictures; where targets are hidden, run."""
     return len(part.queries) - len({*_without_reference(part, readable), *_without_target(part, readable)})
 
 
@@ -158,11 +161,11 @@ def _without_reference(part: Benchmark, readable: Collection[str]) -> dict[str, 
 
 
 def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
-    """Query -> the first of its targets that cannot be found: it has no picture, or the gallery does not list it."""
+    """Map queries to the first of their targets that cannot be retrieved: no picture, or not in the gallery."""
     gallery = set(part.gallery)
     lost: dict[str, str] = {}
     for query in part.queries:
-        for name in _targets(query.relevant):
+        for name in target_names(query):
             if name not in readable:
                 lost.setdefault(query.id, name)
             elif name not in gallery:
@@ -170,21 +173,21 @@ def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str
     return lost
 
 
+def _broken(checked: Mapping[str, ReadableImage | UnreadableImage], kind: str) -> dict[str, str]:
+    unreadable = {name: image for name, image in checked.items() if isinstance(image, UnreadableImage)}
+    return {name: image.why for name, image in unreadable.items() if image.kind == kind}
+
+
 def _suspicious(paths: Mapping[str, Path], whole: Mapping[str, ReadableImage], kind: str) -> dict[str, str]:
-    """Name -> the file and its size, of pictures that can be read, and so are embedded, and show nothing."""
-    sizes = {name: own.size for name, own in whole.items() if own.suspicious == kind}
+    sizes = {name: image.size for name, image in whole.items() if image.suspicious == kind}
     return {name: f"{paths[name]}: {width} x {height}" for name, (width, height) in sizes.items()}
 
 
 def _same(whole: Mapping[str, ReadableImage]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
-    for name, own in whole.items():
-        groups.setdefault(own.digest, []).append(name)
+    for name, image in whole.items():
+        groups.setdefault(image.digest, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
-
-
-def _what(kind: str) -> str:
-    return SPOILING.get(kind) or ODD[kind]
 
 
 def _mend(kind: str, bring: str) -> str:
@@ -194,57 +197,51 @@ def _mend(kind: str, bring: str) -> str:
 
 
 def picture_set(checkups: Sequence[Checkup]) -> str:
-    """The digest that results on these pictures carry in their provenance."""
-    return set_digest({path: name for own in checkups for path, name in own.digests.items()}.values())
+    """Compute the digest that results on these pictures carry in their provenance."""
+    return set_digest({path: digest for checkup in checkups for path, digest in checkup.digests.items()}.values())
 
 
-# Shown
+# Output
 
 
 def to_json(checkups: Sequence[Checkup]) -> dict[str, Any]:
-    """The fields of docs/check.md."""
+    """Return the fields of docs/check.md."""
     return {
-        "whole": all(own.whole for own in checkups),
+        "whole": all(checkup.whole for checkup in checkups),
         "picture_set": picture_set(checkups),
         "parts": {
-            own.part: {
-                "benchmark": own.title,
-                **{key: getattr(own, key) for key in ("whole", "queries", "evaluable", "pictures", "readable")},
-                "findings": [fields(finding) for finding in own.findings],
+            checkup.part: {
+                "benchmark": checkup.title,
+                **{key: getattr(checkup, key) for key in ("whole", "queries", "evaluable", "pictures", "readable")},
+                "findings": [fields(finding) for finding in checkup.findings],
             }
-            for own in checkups
+            for checkup in checkups
         },
     }
 
 
 def fields(finding: Finding) -> dict[str, Any]:
-    """All that was found, too, so that another program can go on with it."""
-    told = {key: getattr(finding, key) for key in ("kind", "what", "count", "examples", "mend")}
-    return {**told, "found": dict(finding.found)}
+    """Return a finding for JSON, with every name, so that another program can use them."""
+    facts = {key: getattr(finding, key) for key in ("kind", "what", "count", "examples", "mend")}
+    return {**facts, "found": dict(finding.items)}
 
 
-def to_text(own: Checkup) -> str:
-    """A few lines for the terminal: what stands, each finding with its count and three examples, and what mends it."""
-    wanted = f"{own.pictures:,}" if own.listed else f"at least {own.pictures:,}"
-    head = f"{own.title}: {own.readable:,} of {wanted} pictures are there and can be read; {_able(own)}"
-    return "\n".join([head, *_lines(own.findings)])
-
-
-def _able(own: Checkup) -> str:
-    if own.hidden:
-        return f"{own.evaluable:,} of {own.queries:,} queries can run"
-    rest = "; the others would score 0" if own.evaluable < own.queries else ""
-    return f"an evaluation would stand on {own.evaluable:,} of {own.queries:,} queries{rest}"
-
-
-def _lines(findings: Sequence[Finding]) -> Iterator[str]:
-    for mend, group in groupby(findings, key=lambda finding: finding.mend):
-        yield from map(line, group)
-        if mend:
-            yield f"    -> {mend}"
+def to_text(checkup: Checkup) -> str:
+    """Show a checkup in a few lines: the counts, each finding with three examples, and how to mend it."""
+    wanted = f"{checkup.pictures:,}" if checkup.listed else f"at least {checkup.pictures:,}"
+    if checkup.hidden:
+        able = f"{checkup.evaluable:,} of {checkup.queries:,} queries can run"
+    else:
+        rest = "; the others would score 0" if checkup.evaluable < checkup.queries else ""
+        able = f"an evaluation would stand on {checkup.evaluable:,} of {checkup.queries:,} queries{rest}"
+    lines = [f"{checkup.title}: {checkup.readable:,} of {wanted} pictures are there and can be read; {able}"]
+    for mend, group in groupby(checkup.findings, key=lambda finding: finding.mend):
+        lines += [*map(line, group), *([f"    -> {mend}"] if mend else [])]
+    return "\n".join(lines)
 
 
 def line(finding: Finding) -> str:
+    """Show a finding: its count and some examples."""
     rest = finding.count - len(finding.examples)
     more = f" and {rest:,} more" if rest else ""
     return f"  {finding.what}: {finding.count:,} ({', '.join(finding.examples)}{more})"

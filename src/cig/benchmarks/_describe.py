@@ -1,6 +1,6 @@
-"""What a benchmark is made of: sizes, lengths of captions, prompts that are cut, repetitions, oddities.
+"""Describe a benchmark: sizes, lengths of captions, truncated prompts, repetitions, oddities.
 
-All of that needs annotations alone; near-duplicates are looked for among the pictures that are there.
+These need annotations alone; near-duplicates are searched among the pictures on disk.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from cig.benchmarks._check import EXAMPLES, Finding, fields, line
+from cig.benchmarks._check import EXAMPLES, Finding, fields, line, target_names
 from cig.io.image_checks import BITS, ReadableImage, check_images, near_duplicates
 from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.models.prompts import PROMPT, prompts
-from cig.types import TARGET, Benchmark, Query
+from cig.types import Benchmark, Query
 
 CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end included
 NEAR = 4  # bits of 64 that near-duplicates differ in at most: docs/check.md says what that finds
@@ -36,43 +36,48 @@ Spread = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Near:
-    """Near-duplicates among the gallery's pictures that are there."""
+class NearDuplicates:
+    """Near-duplicates among the gallery's pictures on disk."""
 
     hashed: int
     blank: int  # left out: a hash says nothing about one colour
     unreadable: int  # left out
-    bits: int  # of 64 that two differ in at most
-    pictures: Mapping[str, str]  # that have a near-duplicate -> one of theirs
+    bits: int  # of 64: the largest difference of two near-duplicates
+    pictures: Mapping[str, str]  # a picture with near-duplicates -> one of them
     queries: int  # whose target is among these
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Of one part of a benchmark."""
+    """The numbers of one part of a benchmark."""
 
     title: str
     part: str
     queries: int
     captions: int
     references: int  # distinct
-    repeated: int  # queries whose reference is another query's, too
-    most_repeated: tuple[str, int]  # a reference, and its queries
+    repeated: int  # queries that share their reference with another query
+    most_repeated: tuple[str, int]  # a reference, and how many queries have it
     targets: int  # distinct; 0 where they are hidden
-    gallery: int | None  # None: not known, as its list is missing
+    gallery: int | None  # None if its list is missing
     gallery_is: str
-    missing_list: str  # the file that would tell; "" where the gallery is known
+    missing_list: str  # its path; "" if it exists
     unnamed: int | None  # pictures of the gallery that no query names
     prompts: int  # one for each order of a query's captions
     cut: int  # prompts of more tokens than fit
     spreads: Mapping[str, Spread]  # what is counted -> how often
-    oddities: tuple[Finding, ...]  # that were found
-    known: tuple[str, ...]  # that the dataset is known for
-    near: Near | None  # None: not looked for
+    oddities: tuple[Finding, ...]  # in the annotations
+    caveats: tuple[str, ...]  # that the dataset is known for
+    near: NearDuplicates | None  # None if not searched
 
 
-def stats(part: Benchmark, known: Sequence[str] = (), pictures: bool = True, workers: int = 4) -> Stats:
-    """Counts a part; with pictures, decodes those of the gallery that are there."""
+def stats(part: Benchmark, caveats: Sequence[str] = (), pictures: bool = True, *, workers: int = 4) -> Stats:
+    """Describe a part.
+
+    Args:
+        caveats: what the dataset is known for.
+        pictures: decode the gallery's pictures on disk, and search near-duplicates among them.
+    """
     references = Counter(query.reference for query in part.queries)
     named = {*references, *(name for query in part.queries for name in query.relevant)}
     tokens = _tokens_of_prompts(part.queries)
@@ -84,29 +89,25 @@ def stats(part: Benchmark, known: Sequence[str] = (), pictures: bool = True, wor
         references=len(references),
         repeated=sum(count for count in references.values() if count > 1),
         most_repeated=references.most_common(1)[0],
-        targets=len({name for query in part.queries for name in _targets(query)}),
+        targets=len({name for query in part.queries for name in target_names(query)}),
         gallery=None if part.missing_list else len(part.gallery),
         gallery_is=part.protocol.get("gallery", ""),
         missing_list=str(part.missing_list or ""),
         unnamed=None if part.missing_list else len(set(part.gallery) - named),
         prompts=sum(map(len, tokens.values())),
-        cut=sum(count > CONTEXT for own in tokens.values() for count in own),
+        cut=sum(count > CONTEXT for counts in tokens.values() for count in counts),
         spreads=_spreads(part.queries, tokens),
         oddities=_oddities(part, tokens),
-        known=tuple(known),
+        caveats=tuple(caveats),
         near=_near(part, workers) if pictures else None,
     )
-
-
-def _targets(query: Query) -> list[str]:
-    return [name for name, grade in query.relevant.items() if grade == TARGET]
 
 
 # Words
 
 
 def _tokens_of_prompts(queries: Sequence[Query]) -> dict[str, list[int]]:
-    """Query -> tokens of its prompt in each order of its captions: start and end included."""
+    """Count the tokens of each query's prompt, in each order of its captions; start and end included."""
     pairs = [(query.id, text) for query in queries for text in prompts(query.captions)]
     tokens: dict[str, list[int]] = {}
     for (query, _), row in zip(pairs, _tokenizer()([text for _, text in pairs]), strict=True):
@@ -116,7 +117,7 @@ def _tokens_of_prompts(queries: Sequence[Query]) -> dict[str, list[int]]:
 
 @cache
 def _tokenizer() -> Tokenizer:
-    """OpenAI's, which cuts nothing."""
+    """Load OpenAI's tokenizer, without truncation."""
     return openai_tokenizer(context=2**30)
 
 
@@ -125,109 +126,106 @@ def _spreads(queries: Sequence[Query], tokens: Mapping[str, Sequence[int]]) -> d
     rows = {
         "words a caption": [len(caption.split()) for caption in captions],
         "tokens a caption": [len(row) - 2 for row in _tokenizer()(captions)],  # without start and end
-        "tokens a prompt": [count for own in tokens.values() for count in own],
+        "tokens a prompt": [count for counts in tokens.values() for count in counts],
     }
     if any(len(query.relevant) > 1 for query in queries):
         rows["correct pictures a query"] = [len(query.relevant) for query in queries]
-    return {what: _spread(counts) for what, counts in rows.items() if counts}
-
-
-def _spread(counts: Sequence[int]) -> Spread:
-    least, first, median, third, most = np.percentile(counts, (0, 25, 50, 75, 100)).tolist()
-    return least, first, median, third, most
+    return {
+        what: tuple(np.percentile(counts, (0, 25, 50, 75, 100)).tolist()) for what, counts in rows.items() if counts
+    }
 
 
 def _oddities(part: Benchmark, tokens: Mapping[str, Sequence[int]]) -> tuple[Finding, ...]:
     gallery = set() if part.missing_list else set(part.gallery)
-    asked = Counter((query.reference, query.captions) for query in part.queries)
-    found: dict[str, dict[str, str]] = {kind: {} for kind in ODD}
+    repeats = Counter((query.reference, query.captions) for query in part.queries)
+    items: dict[str, dict[str, str]] = {kind: {} for kind in ODD}
     for query in part.queries:
-        said, longest = [own.strip().lower() for own in query.captions], max(tokens[query.id])
-        outside = [name for name in _targets(query) if gallery and name not in gallery]
-        told = " | ".join(query.captions)
+        texts, longest = [caption.strip().lower() for caption in query.captions], max(tokens[query.id])
+        outside = [name for name in target_names(query) if gallery and name not in gallery]
+        captions = " | ".join(query.captions)
         odd = {
             "overflow": (longest > CONTEXT, f"{longest} tokens"),
-            "no words": (not all(said), told),
-            "same captions": (len(said) > 1 and len(set(said)) == 1, told),
-            "asked again": (asked[query.reference, query.captions] > 1, query.reference),
-            "word": (any(PLACEHOLDER in own for own in said), told),
+            "no words": (not all(texts), captions),
+            "same captions": (len(texts) > 1 and len(set(texts)) == 1, captions),
+            "asked again": (repeats[query.reference, query.captions] > 1, query.reference),
+            "word": (any(PLACEHOLDER in text for text in texts), captions),
             "own target": (query.reference in query.relevant, query.reference),
             "outside": (bool(outside), ", ".join(outside)),
         }
-        for kind, about in ((kind, about) for kind, (is_so, about) in odd.items() if is_so):
-            found[kind][query.id] = about
-    return tuple(Finding(kind, ODD[kind], own) for kind, own in found.items() if own)
+        for kind, (occurs, detail) in odd.items():
+            if occurs:
+                items[kind][query.id] = detail
+    return tuple(Finding(kind, ODD[kind], named) for kind, named in items.items() if named)
 
 
 # Pictures
 
 
-def _near(part: Benchmark, workers: int, bits: int = NEAR) -> Near:
+def _near(part: Benchmark, workers: int, bits: int = NEAR) -> NearDuplicates:
     paths = {name: part.images[name] for name in part.gallery if name in part.images}
-    looks = check_images(paths.values(), workers, f"hash {part.title}")
-    seen = {name: own for name, path in paths.items() if isinstance(own := looks[path], ReadableImage)}
-    names = [name for name, own in seen.items() if not own.blank]
-    others = near_duplicates(np.array([seen[name].hash for name in names], dtype=np.uint64), bits)
+    checks = check_images(paths.values(), workers, f"hash {part.title}")
+    images = {name: image for name, path in paths.items() if isinstance(image := checks[path], ReadableImage)}
+    names = [name for name, image in images.items() if not image.blank]
+    others = near_duplicates(np.array([images[name].hash for name in names], dtype=np.uint64), bits)
     pictures = {name: names[other] for name, other in zip(names, others.tolist(), strict=True) if other >= 0}
-    return Near(
+    return NearDuplicates(
         hashed=len(names),
-        blank=len(seen) - len(names),
-        unreadable=len(paths) - len(seen),
+        blank=len(images) - len(names),
+        unreadable=len(paths) - len(images),
         bits=bits,
         pictures=pictures,
-        queries=sum(any(name in pictures for name in _targets(query)) for query in part.queries),
+        queries=sum(any(name in pictures for name in target_names(query)) for query in part.queries),
     )
 
 
-# Shown
+# Output
 
 
-def to_json(own: Stats) -> dict[str, Any]:
-    """The fields of docs/check.md."""
-    spreads = {what: dict(zip(QUARTILES, spread, strict=True)) for what, spread in own.spreads.items()}
-    return {**asdict(own), "spreads": spreads, "oddities": [fields(finding) for finding in own.oddities]}
+def to_json(part: Stats) -> dict[str, Any]:
+    """Return the fields of docs/check.md."""
+    facts = {"known" if key == "caveats" else key: value for key, value in asdict(part).items()}
+    spreads = {what: dict(zip(QUARTILES, spread, strict=True)) for what, spread in part.spreads.items()}
+    return {**facts, "spreads": spreads, "oddities": [fields(finding) for finding in part.oddities]}
 
 
-def to_text(own: Stats) -> str:
-    """A paragraph a part for the terminal."""
-    lines = [own.title, *_sizes(own), "", *_table(own.spreads), "", *map(line, own.oddities)]
-    lines += [f"  known: {fact}" for fact in own.known]
-    return "\n".join([*lines, *([_told(own.near)] if own.near else [])])
+def to_text(part: Stats) -> str:
+    """Show a part as a paragraph for the terminal."""
+    lines = [part.title, *_sizes(part), "", *_table(part.spreads), "", *map(line, part.oddities)]
+    lines += [f"  known: {fact}" for fact in part.caveats]
+    return "\n".join([*lines, *([_near_line(part.near)] if part.near else [])])
 
 
-def _sizes(own: Stats) -> list[str]:
-    name, count = own.most_repeated
-    again = f"; {own.repeated:,} queries share theirs with another, {count} of them {name}" if own.repeated else ""
+def _sizes(part: Stats) -> list[str]:
+    name, count = part.most_repeated
+    again = f"; {part.repeated:,} queries share theirs with another, {count} of them {name}" if part.repeated else ""
+    if part.gallery is None:
+        gallery = f"not known: its list {part.missing_list} is not there"
+    else:
+        gallery = f"{part.gallery:,} pictures, {part.unnamed:,} of them in no query ({part.gallery_is})"
     return [
-        f"  queries     {own.queries:,}, with {own.captions:,} captions",
-        f"  references  {own.references:,} distinct{again}",
-        f"  targets     {f'{own.targets:,} distinct' if own.targets else 'hidden'}",
-        f"  prompts     {own.prompts:,}, {own.cut:,} of them over {CONTEXT} tokens ({PROMPT})",
-        f"  gallery     {_gallery(own)}",
+        f"  queries     {part.queries:,}, with {part.captions:,} captions",
+        f"  references  {part.references:,} distinct{again}",
+        f"  targets     {f'{part.targets:,} distinct' if part.targets else 'hidden'}",
+        f"  prompts     {part.prompts:,}, {part.cut:,} of them over {CONTEXT} tokens ({PROMPT})",
+        f"  gallery     {gallery}",
     ]
 
 
-def _gallery(own: Stats) -> str:
-    if own.gallery is None:
-        return f"not known: its list {own.missing_list} is not there"
-    return f"{own.gallery:,} pictures, {own.unnamed:,} of them in no query ({own.gallery_is})"
-
-
 def _table(spreads: Mapping[str, Spread]) -> list[str]:
-    """Numbers under their heads, to the right."""
+    """Align numbers to the right, under their heads."""
     width = max(map(len, spreads))
     rows = [("", QUARTILES), *((what, [f"{value:g}" for value in spread]) for what, spread in spreads.items())]
     return ["  " + what.ljust(width) + "".join(cell.rjust(8) for cell in cells) for what, cells in rows]
 
 
-def _told(own: Near) -> str:
-    if not own.hashed:
+def _near_line(near: NearDuplicates) -> str:
+    if not near.hashed:
         return "  near-duplicates: no picture of the gallery is there to be hashed"
-    left = {"of one colour": own.blank, "unreadable": own.unreadable}
-    out = "".join(f", {count:,} {why} left out" for why, count in left.items() if count)
-    twins = list(own.pictures.items())[:EXAMPLES]
+    skipped = {"of one colour": near.blank, "unreadable": near.unreadable}
+    out = "".join(f", {count:,} {why} left out" for why, count in skipped.items() if count)
+    twins = list(near.pictures.items())[:EXAMPLES]
     shown = f"; {', '.join(f'{one} ~ {other}' for one, other in twins)}" if twins else ""
     return (
-        f"  near-duplicates: {len(own.pictures):,} of {own.hashed:,} pictures hashed (dHash, at most {own.bits} of "
-        f"{BITS} bits apart{out}), among them the targets of {own.queries:,} queries{shown}"
+        f"  near-duplicates: {len(near.pictures):,} of {near.hashed:,} pictures hashed (dHash, at most {near.bits} of "
+        f"{BITS} bits apart{out}), among them the targets of {near.queries:,} queries{shown}"
     )

@@ -1,11 +1,11 @@
-"""What a job needs of a benchmark before anything heavy is loaded. Everything that is missing is named at once."""
+"""Check what a job needs of a benchmark before anything heavy is loaded; name everything that is missing at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from cig.errors import NotFoundError, UsageError
+from cig.errors import NotFoundError, UsageError, did_you_mean
 from cig.io.dataset_paths import is_walked
 from cig.types import Benchmark
 
@@ -13,7 +13,7 @@ from cig.types import Benchmark
 def need_all(
     load: Callable[[], tuple[Benchmark, ...]], checks: Iterable[Callable[[], object]]
 ) -> tuple[Benchmark, ...]:
-    """The benchmark's parts, if every check passes; raises one NotFoundError with all that is not there."""
+    """Return the benchmark's parts; raise one NotFoundError for everything that the checks miss."""
     problems: list[str] = []
     parts: tuple[Benchmark, ...] = ()
     try:
@@ -30,8 +30,14 @@ def need_all(
     return parts
 
 
+def need_choice(what: str, name: str, choices: Collection[str]) -> None:
+    """Raise UsageError unless a name is one of the choices; what: "CIRR split", say."""
+    if name not in choices:
+        raise UsageError(f'no {what} "{name}".{did_you_mean(name, choices)}')
+
+
 def need_outside(parts: tuple[Benchmark, ...], out: Path) -> tuple[Benchmark, ...]:
-    """The parts; raises UsageError where pictures that are made in `out` would be searched, too: a folder is walked."""
+    """Return the parts; raise UsageError if pictures made in `out` would be searched, too, as a folder is walked."""
     for part in parts:
         walked = getattr(part.images, "home", None)
         if walked and is_walked(out, home := walked.resolve()):
@@ -42,7 +48,7 @@ def need_outside(parts: tuple[Benchmark, ...], out: Path) -> tuple[Benchmark, ..
 
 
 def need_list(parts: Sequence[Benchmark]) -> None:
-    """The official gallery, not whatever pictures were found: no number on these is comparable with any other."""
+    """Need the official gallery: scores on whatever pictures exist are not comparable with any other."""
     for part in parts:
         if part.missing_list:
             raise NotFoundError(
@@ -52,14 +58,14 @@ def need_list(parts: Sequence[Benchmark]) -> None:
 
 
 def need_pictures(parts: Sequence[Benchmark], references: bool = False) -> None:
-    """At least one picture of each gallery, or one reference; which ones are missing is for the report to say."""
+    """Need at least one picture of each gallery, or one reference; the report names those that are missing."""
     for part in parts:
         names = [query.reference for query in part.queries] if references else part.gallery
         if not any(name in part.images for name in names):
             what = "reference" if references else "picture of the gallery"
             listed = references or not part.missing_list
-            known = f"{len(set(names))} are listed" if listed else f"nor their list, {part.missing_list}"
+            number = f"{len(set(names))} are listed" if listed else f"nor their list, {part.missing_list}"
             raise NotFoundError(
-                f"no {what} of {part.title} was found ({known}); "
+                f"no {what} of {part.title} was found ({number}); "
                 f"put the pictures into the dataset's folder as its release does"
             )

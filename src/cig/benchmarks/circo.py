@@ -28,14 +28,14 @@ WEIGHT_SOURCES = {
 
 
 def load(root: Path, split: str) -> tuple[Benchmark]:
-    """The gallery is what image_info_unlabeled2017.json lists; without it, the pictures found, and that is told."""
+    """Load a split; without image_info_unlabeled2017.json, the gallery is the pictures on disk, and marked as such."""
     home = find_home(root, "circo", [f"annotations/{split}.json", f"{split}.json"])
     annotations = next(
         path for path in (home / "annotations" / f"{split}.json", home / f"{split}.json") if path.exists()
     )
     coco = home / "COCO2017_unlabeled"
-    found = list_pictures([coco / "unlabeled2017", home / "unlabeled2017", home / "images", coco])
-    pictures = {str(int(stem)): path for stem, path in found.items() if stem.isascii() and stem.isdecimal()}
+    files = list_pictures([coco / "unlabeled2017", home / "unlabeled2017", home / "images", coco])
+    pictures = {str(int(stem)): path for stem, path in files.items() if stem.isascii() and stem.isdecimal()}
     listing = coco / "annotations" / "image_info_unlabeled2017.json"
     gallery, source = _gallery(listing, pictures)
     benchmark = Benchmark(
@@ -55,11 +55,12 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
 
 
 def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
-    """The file of the evaluation server: 50 image ids a query, as strings."""
+    """Return the evaluation server's file: 50 image ids a query, as strings."""
     return {"": dict(zip(ranking.queries, (list(names[:50]) for names in ranking.ids), strict=True))}
 
 
 def mend(part: Benchmark) -> str:
+    """Return the command that brings missing pictures."""
     return "cig download circo"
 
 
@@ -80,8 +81,8 @@ def _query(position: int, entry: dict[str, Any]) -> Query:
 
 def _gallery(info: Path, pictures: dict[str, Path]) -> tuple[tuple[str, ...], str]:
     if not info.exists():
-        found = f"the {len(pictures):,} pictures found, not the official ones, for lack of {info.name}"
-        return tuple(sorted(pictures, key=int)), found
+        source = f"the {len(pictures):,} pictures found, not the official ones, for lack of {info.name}"
+        return tuple(sorted(pictures, key=int)), source
     try:
         ids = [image["id"] for image in read_object(info)["images"]]
     except (KeyError, TypeError) as error:

@@ -1,6 +1,6 @@
 """CIRR (Liu et al., ICCV 2021): open-domain pictures in sets of six; test1 is judged by the authors' server.
 
-The reference never appears in its own ranking; relevance is `target_hard` alone.
+A query's reference never appears in its ranking; relevance is `target_hard` alone.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ WEIGHTS = {"test1": (0.5, "as published for CIRR test1"), "val": (0.85, "as publ
 
 
 def load(root: Path, split: str) -> tuple[Benchmark]:
-    """With or without the inner `cirr/`; pictures flat, in `images/`, or in `dev/`, `test1/`, `train/NN/`."""
+    """Load a split, with or without the inner `cirr/`; pictures flat, in `images/`, or as released (`dev/`, ...)."""
     caption_file = f"captions/cap.rc2.{split}.json"
     home = find_home(root, "cirr", [caption_file, f"cirr/{caption_file}"])
     inner = home if (home / caption_file).exists() else home / "cirr"
     captions = inner / caption_file
     queries = read_queries(captions, ["pairid", "reference"], _query)
-    placed = places(inner / "image_splits" / f"split.rc2.{split}.json")
+    folders = picture_folders(inner / "image_splits" / f"split.rc2.{split}.json")
     weight, source = WEIGHTS.get(split, WEIGHTS["val"])
     benchmark = Benchmark(
         name=f"cirr/{split}",
         queries=queries,
-        images=list_pictures(_folders(home, inner, split, placed)),
-        gallery=tuple(placed),
+        images=list_pictures(_search_folders(home, inner, split, folders=folders)),
+        gallery=tuple(folders),
         measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(f"subset_recall@{k}" for k in (1, 2, 3))),
         drop_reference=True,
         weight=weight,
@@ -52,17 +52,17 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
 
 
 def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:
-    """The two files of the evaluation server, by prefix of their name: 50 names a query, and 3 of its own set."""
+    """Return the evaluation server's two files, by prefix of their name: 50 names a query, and 3 of its image set."""
     top = dict(zip(ranking.queries, (list(names[:50]) for names in ranking.ids), strict=True))
-    own = dict(zip(ranking.queries, (list(names[:3]) for names in ranking.subset), strict=True))
+    subset = dict(zip(ranking.queries, (list(names[:3]) for names in ranking.subset), strict=True))
     return {
         "": {"version": "rc2", "metric": "recall", **top},
-        "subset_": {"version": "rc2", "metric": "recall_subset", **own},
+        "subset_": {"version": "rc2", "metric": "recall_subset", **subset},
     }
 
 
 def mend(part: Benchmark) -> str:
-    """What pictures were got by its form is adopted; without --from-dir, the verb says where that is."""
+    """Return the command that imports the pictures; without --from-dir, it says where to get them."""
     return f"cig download {part.name} --from-dir DIR"
 
 
@@ -79,16 +79,19 @@ def _query(position: int, entry: dict[str, Any]) -> Query:
     )
 
 
-def places(path: Path) -> Mapping[str, PurePosixPath]:
-    """Name -> the folder that the release names for it."""
+def picture_folders(path: Path) -> Mapping[str, PurePosixPath]:
+    """Map each name of a split file to the folder that the release gives it."""
     listed = read_object(path)
     names_of([*listed, *listed.values()], f"{path}, an object of names and paths,")
-    return {name: PurePosixPath(str(place)).parent for name, place in listed.items()}
+    return {name: PurePosixPath(str(file)).parent for name, file in listed.items()}
 
 
-def _folders(home: Path, inner: Path, split: str, places: Mapping[str, PurePosixPath]) -> list[Path]:
-    """Where pictures may lie. A path from an annotation file never leads out of the dataset's folder."""
-    subfolders = [*dict.fromkeys(places.values()), PurePosixPath(split)]
+def _search_folders(home: Path, inner: Path, split: str, *, folders: Mapping[str, PurePosixPath]) -> list[Path]:
+    """List the folders to search for pictures, first those of the release.
+
+    A path from an annotation file never leads out of the dataset's folder: absolute ones and `..` are dropped.
+    """
+    subfolders = [*dict.fromkeys(folders.values()), PurePosixPath(split)]
     inside = [folder for folder in subfolders if not folder.is_absolute() and ".." not in folder.parts]
     bases = [home, *([home.parent] if inner == home and home.name.lower() == "cirr" else []), inner]
     roots = [base / images for base in bases for images in ("", "images", "img_raw")]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.benchmarks import name_of, names_of, read_queries
-from cig.errors import InputError, UsageError, did_you_mean
+from cig.benchmarks._requirements import need_choice
+from cig.errors import InputError
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.json_files import read_json
 from cig.types import TARGET, Benchmark, Query
@@ -19,8 +20,6 @@ from cig.types import TARGET, Benchmark, Query
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 CATEGORIES = ("dress", "shirt", "toptee")
 GALLERIES = {"full": "all names of the split file", "val": "the union of references and targets"}
-
-
 ODDITIES = (
     "a query has one target: other pictures that would do count as wrong",
     "some of the shop's addresses serve several ids, so pictures are the same under several names",
@@ -28,30 +27,33 @@ ODDITIES = (
 
 
 def load(
-    root: Path, split: str, categories: Sequence[str] = CATEGORIES, gallery: str = "full"
+    root: Path, split: str, categories: Sequence[str] = CATEGORIES, *, gallery: str = "full"
 ) -> tuple[Benchmark, ...]:
-    """One benchmark a category. gallery="val" is the smaller protocol of VAL; both are in use, never compare them."""
+    """Load one benchmark a category.
+
+    Args:
+        gallery: "full", or "val" for the smaller protocol of VAL. Both are in use, and their scores do not compare.
+    """
     for category in categories:
-        if category not in CATEGORIES:
-            raise UsageError(f'no FashionIQ category "{category}".{did_you_mean(category, CATEGORIES)}')
-    if gallery not in GALLERIES:
-        raise UsageError(f'no FashionIQ gallery "{gallery}".{did_you_mean(gallery, GALLERIES)}')
+        need_choice("FashionIQ category", category, CATEGORIES)
+    need_choice("FashionIQ gallery", gallery, GALLERIES)
     home = find_home(root, "fashioniq", [f"captions/cap.{category}.{split}.json" for category in categories])
-    return tuple(_category(home, category, split, gallery) for category in dict.fromkeys(categories))
+    return tuple(_category(home, category, split, gallery=gallery) for category in dict.fromkeys(categories))
 
 
-def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
+def _category(home: Path, category: str, split: str, *, gallery: str) -> Benchmark:
     captions = home / "captions" / f"cap.{category}.{split}.json"
     queries = read_queries(captions, ["candidate", "captions"], _query)
-    names = _names(home / "image_splits" / f"split.{category}.{split}.json")
+    listed = home / "image_splits" / f"split.{category}.{split}.json"
+    names = names_of(read_json(listed), str(listed))
     if gallery == "val":
-        names = tuple(dict.fromkeys(name for query in queries for name in (query.reference, *query.relevant)))
+        names = tuple(name for query in queries for name in (query.reference, *query.relevant))
     return Benchmark(
         name=f"fashioniq/{split}",
         part=category,
         queries=queries,
         images=list_pictures(picture_folders(home, category)),
-        gallery=names,
+        gallery=tuple(dict.fromkeys(names)),
         measures=("recall@10", "recall@50"),
         drop_reference=False,
         weight=0.9,
@@ -65,17 +67,14 @@ def _category(home: Path, category: str, split: str, gallery: str) -> Benchmark:
 
 
 def picture_folders(home: Path, category: str) -> list[Path]:
-    """Where a category's pictures may lie; the earlier win."""
+    """List the folders to search for a category's pictures; earlier ones win."""
     images = home / "images"
     return [images, images / category, images / "downloaded" / category, images / "downloaded"]
 
 
 def mend(part: Benchmark) -> str:
+    """Return the command that downloads missing pictures."""
     return f"cig download fashioniq --categories {part.part} --splits {part.name.rpartition('/')[2]}"
-
-
-def _names(path: Path) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names_of(read_json(path), str(path))))
 
 
 def _query(position: int, entry: dict[str, Any]) -> Query:

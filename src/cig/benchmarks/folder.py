@@ -1,7 +1,7 @@
-"""Pictures of your own: a folder, and a CSV, JSON, JSONL or Parquet file of queries. docs/folder.md.
+"""The user's own pictures: a folder, and a CSV, JSON, JSONL or Parquet file of queries. See docs/folder.md.
 
-A picture's name is its path below the folder; a queries file may leave the suffix out. References may be https
-addresses, which are fetched into the hidden folder `.fetched`.
+A picture's name is its path below the folder; a queries file may omit the suffix. References may be https addresses,
+which are fetched into the hidden folder `.fetched`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ALIASES = {"captions": "caption", "targets": "target", "negative": "negatives", 
 
 
 def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Benchmark]:
-    """Pictures in `root/images`, else in `root`; queries in `root/{split}.csv`, say, or else in `root/queries.csv`.
+    """Load pictures from `root/images`, else `root`; queries from `root/{split}.csv`, say, else `root/queries.csv`.
 
     Args:
         queries: another file of queries.
 
     Raises:
         NotFoundError: no such folder or file.
-        InputError: a file of another form; the message names the row.
+        InputError: a malformed file; the message names the row.
     """
     if not os.path.isdir(root):
         raise NotFoundError(f"{root} is not a folder; give that of your pictures with --dataset-path")
@@ -41,11 +41,12 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
     pictures = Pictures(home)
     source = Path(queries) if queries else _find_queries(root, split)
     rows = _rows(source)
-    parsed = unique([_query(i, row, pictures, source) for i, row in enumerate(rows)], source)
+    parsed = unique([_query(i, row, pictures, source=source) for i, row in enumerate(rows)], source)
     hidden = _hidden(parsed, source)
     failed = pictures.fetch([query.reference for query in parsed], root / ".fetched")
     gallery = _listed(root / "gallery.txt", pictures) or tuple(pictures.names)
-    own = any(query.reference in query.relevant for query in parsed)
+    keep_reference = any(query.reference in query.relevant for query in parsed)
+    without = "" if keep_reference else ", without the query's reference"
     several = any(len(query.relevant) > 1 for query in parsed)
     benchmark = Benchmark(
         name=f"folder/{split}",
@@ -53,13 +54,13 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
         images=pictures,
         gallery=gallery,
         measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(("map@10",) if several else ())),
-        drop_reference=not own,
+        drop_reference=not keep_reference,
         weight=0.7,
         weight_source="no published value for pictures of your own; that of CIRCO test",
         hidden=hidden,
         protocol={
-            "gallery": f"{len(gallery)} pictures of {home}" + ("" if own else ", without the query's reference"),
-            **({"names left out": f"{pictures.unsayable} with control characters"} if pictures.unsayable else {}),
+            "gallery": f"{len(gallery)} pictures of {home}{without}",
+            **({"names left out": f"{pictures.unprintable} with control characters"} if pictures.unprintable else {}),
             **_ignored(rows),
             **({"references not fetched": some(failed.values(), 3)} if failed else {}),
         },
@@ -68,16 +69,19 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
 
 
 class Pictures(Mapping[str, Path]):
-    """Name -> path, of every picture below a folder, and of what was fetched; a path is made when it is asked for."""
+    """Map names to paths, for every picture below a folder and every fetched one.
+
+    Paths are made on access: a million names fit into memory, a million Path objects hardly do.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home, self.fetched, self._by_stem = home, dict[str, Path](), dict[str, list[str]]()
         self.names: dict[str, None] = {}
-        self.unsayable, start = 0, len(os.path.join(home, ""))
+        self.unprintable, start = 0, len(os.path.join(home, ""))
         for entry in walk_pictures(home):
             name = entry.path[start:].replace(os.sep, "/")
             if UNPRINTABLE.search(name):
-                self.unsayable += 1
+                self.unprintable += 1
             else:
                 self.names[name] = None
 
@@ -94,39 +98,38 @@ class Pictures(Mapping[str, Path]):
         return len(self.names) + len(self.fetched)
 
     def resolve(self, name: str) -> str:
-        """The name as the gallery has it; one without a suffix may stand for it where that is unambiguous."""
+        """Return the gallery's name for a name, which may lack the suffix if that is unambiguous."""
         if name in self.names or is_url(name):
             return name
         if not self._by_stem:
-            for own in self.names:
-                self._by_stem.setdefault(str(PurePosixPath(own).with_suffix("")), []).append(own)
-        known = self._by_stem.get(name, [])
-        if len(known) > 1:
-            raise InputError(f"{name} may be {some(known)}; write the suffix")
-        return known[0] if known else name
+            for full_name in self.names:
+                self._by_stem.setdefault(str(PurePosixPath(full_name).with_suffix("")), []).append(full_name)
+        candidates = self._by_stem.get(name, [])
+        if len(candidates) > 1:
+            raise InputError(f"{name} may be {some(candidates)}; write the suffix")
+        return candidates[0] if candidates else name
 
     def fetch(self, names: Iterable[str], folder: Path) -> dict[str, str]:
-        """Those that are addresses; returns why some could not be had."""
-        found, failed = fetch_pictures([name for name in names if is_url(name)], folder)
-        self.fetched |= found
+        """Fetch the names that are addresses, and return why some could not be fetched."""
+        fetched, failed = fetch_pictures([name for name in names if is_url(name)], folder)
+        self.fetched |= fetched
         return failed
 
 
 def _find_queries(root: Path, split: str) -> Path:
     stems = [split, "queries"]
-    found = [path for stem in stems for form in FORMS if (path := root / f"{stem}.{form}").is_file()]
-    own = [path for path in found if path.stem == split]
-    found = own or found
-    if len(found) > 1:
-        raise UsageError(f"{root} has {some(map(str, found))}; say which with --queries")
-    if not found:
+    paths = [path for stem in stems for form in FORMS if (path := root / f"{stem}.{form}").is_file()]
+    paths = [path for path in paths if path.stem == split] or paths
+    if len(paths) > 1:
+        raise UsageError(f"{root} has {some(map(str, paths))}; say which with --queries")
+    if not paths:
         wanted = " or ".join(f"{stem}.csv" for stem in stems)
         raise NotFoundError(f"{root} has no {wanted} (or {', '.join(FORMS[1:])}); give the queries with --queries FILE")
-    return found[0]
+    return paths[0]
 
 
 def _hidden(queries: Sequence[Query], source: Path) -> bool:
-    """Whether no query has a target; some with and some without would make a mean of nothing."""
+    """Tell whether no query has a target; raise InputError if only some have, as their mean would mean nothing."""
     without = [query.id for query in queries if TARGET not in query.relevant.values()]
     if len(without) == len(queries) and any(query.relevant for query in queries):
         raise InputError(f"{source}: also_correct goes with a target; call the first of them target")
@@ -139,7 +142,7 @@ def _hidden(queries: Sequence[Query], source: Path) -> bool:
 
 
 def _listed(path: Path, pictures: Pictures) -> tuple[str, ...]:
-    """gallery.txt: one name a line; empty without that file."""
+    """Read gallery.txt, one name a line; empty if there is no such file."""
     if not path.exists():
         return ()
     try:
@@ -152,12 +155,11 @@ def _listed(path: Path, pictures: Pictures) -> tuple[str, ...]:
 # Queries
 
 
-def _query(position: int, row: Row, pictures: Pictures, source: Path) -> Query:
-    place = f"{source}, query {position} (counting from 0)"
+def _query(position: int, row: Row, pictures: Pictures, *, source: Path) -> Query:
     try:
-        own = {key: _names(value, key) for key, value in row.items() if key in COLUMNS and key != "caption"}
-        single = {key: own.get(key, ()) for key in ("id", "reference", "cluster")}
-        several = next((key for key, names in single.items() if len(names) > 1), None)
+        names = {key: _names(value, key) for key, value in row.items() if key in COLUMNS and key != "caption"}
+        single = {key: names.get(key, ()) for key in ("id", "reference", "cluster")}
+        several = next((key for key, values in single.items() if len(values) > 1), None)
         if several:
             raise InputError(f"one {several} a query, found {some(single[several])}")
         if not single["reference"]:
@@ -167,13 +169,13 @@ def _query(position: int, row: Row, pictures: Pictures, source: Path) -> Query:
             id=single["id"][0] if single["id"] else str(position),
             reference=pictures.resolve(single["reference"][0]),
             captions=_captions(row.get("caption")),
-            relevant={pictures.resolve(name): grade for key, grade in grades.items() for name in own.get(key, ())},
-            negatives=tuple(map(pictures.resolve, own.get("negatives", ()))),
-            tags=own.get("tags", ()),
+            relevant={pictures.resolve(name): grade for key, grade in grades.items() for name in names.get(key, ())},
+            negatives=tuple(map(pictures.resolve, names.get("negatives", ()))),
+            tags=names.get("tags", ()),
             cluster=single["cluster"][0] if single["cluster"] else "",
         )
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{source}, query {position} (counting from 0): {error}") from error
 
 
 def _captions(value: Any) -> tuple[str, ...]:
@@ -196,8 +198,8 @@ def _ignored(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows, with columns under their own names and lists where there are several values."""
-    rows = [_under_own_names(row, path) for row in read_rows(path)]
+    """Read the rows, with aliases of columns resolved and several values as lists."""
+    rows = [_rename_columns(row, path) for row in read_rows(path)]
     if path.suffix.lower() in (".csv", ".tsv"):
         rows = [_cells(row) for row in rows]
     columns = dict.fromkeys(key for row in rows for key in row)
@@ -207,15 +209,15 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _under_own_names(row: Row, path: Path) -> Row:
-    named = {ALIASES.get(str(key), str(key)): own for key, own in row.items()}
+def _rename_columns(row: Row, path: Path) -> Row:
+    named = {ALIASES.get(str(key), str(key)): value for key, value in row.items()}
     if len(named) < len(row):
         raise InputError(f"{path} has two columns for one thing ({some(map(str, row))}); keep one of them")
     return named
 
 
 def _cells(row: Row) -> Row:
-    """Texts that stand for several values taken apart; caption, caption2, ... are the captions of one query."""
+    """Split texts that stand for several values; caption, caption2, ... are the captions of one query."""
     further = [key for key in row if key.startswith("caption") and key[7:].isdecimal()]
     cells: Row = {key: _cell(key, text) for key, text in row.items() if key not in further}
     if further:
@@ -224,7 +226,7 @@ def _cells(row: Row) -> Row:
 
 
 def _cell(column: str, text: str) -> Any:
-    """A list in JSON or between bars, where the column may hold several."""
+    """Parse a list in JSON, or between bars where the column may hold several values."""
     if text.startswith("["):
         try:
             value = json.loads(text)
@@ -232,4 +234,4 @@ def _cell(column: str, text: str) -> Any:
             return text
         return value if isinstance(value, list) else text
     several = column in ("target", "also_correct", "negatives", "tags")
-    return [own.strip() for own in text.split("|") if own.strip()] if several else text
+    return [value.strip() for value in text.split("|") if value.strip()] if several else text

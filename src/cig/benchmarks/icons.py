@@ -1,7 +1,7 @@
-"""Icons: composed retrieval over the embedded corpus; needs no download. docs/icons.md is the datasheet.
+"""Icons: composed retrieval over the embedded corpus, without a download. docs/icons.md is the datasheet.
 
-Pictures are painted once, into the user's cache. The targets of icons/test are closed: `recipes/icons/open_test.py`
-opens them, and logs that it did.
+Pictures are painted once, into the user's cache. The targets of icons/test are hidden: `recipes/icons/open_test.py`
+reads them, and logs that it did.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ MEASURES = ("map@10", "map@50", "recall@1", "recall@5", "recall@10", "recall@50"
 
 
 def load(root: Path, split: str, limit: int | None = None) -> tuple[Benchmark]:
-    """The queries of a split; `root` is not used: everything is in the package.
+    """Load a split; `root` is not used, as everything is in the package.
 
     Args:
-        limit: the first so many queries; they are in a random order.
+        limit: how many queries, from the first; they are in a random order.
     """
     return (read(split, limit, hidden=split == "test"),)
 
 
 def read(split: str, limit: int | None = None, hidden: bool = False) -> Benchmark:
-    """A split with its targets, unless they are to stay hidden. Who reads test's opens it: see docs/results.md."""
+    """Read a split with its targets, unless hidden. Reading those of test opens it: see docs/results.md."""
     content = lzma.decompress(assets().joinpath(f"{split}.json.xz").read_bytes())
     parts: dict[str, Any] = json.loads(content)
     queries = tuple(_query(row, hidden) for row in parts["queries"][:limit])
@@ -62,7 +62,7 @@ def read(split: str, limit: int | None = None, hidden: bool = False) -> Benchmar
 
 
 def pairs(split: str) -> Pairs:
-    """Icons and captions to train on: train, or plain, the same without made-up words. Else raises UsageError."""
+    """Load icons and captions to train on: train, or plain (without made-up words); raises UsageError for others."""
     from cig.benchmarks._icons.pairs import IconPairs
 
     if split not in ("train", "plain"):
@@ -71,11 +71,15 @@ def pairs(split: str) -> Pairs:
 
 
 def scenes(split: str, limit: int | None = None) -> Scenes:
-    """Icons to draw, each from a view of itself (train), from one altered by rule (altered), or from another icon
-    (triplets). Else raises UsageError.
+    """Load icons to draw, with the view that each is conditioned on.
+
+    The view is the icon itself (train), the icon altered by rule (altered), or another icon (triplets).
 
     Args:
-        limit: the first so many, of a random order.
+        limit: how many, from the first of a random order.
+
+    Raises:
+        UsageError: another split.
     """
     from cig.benchmarks._icons.altered import AlteredScenes
     from cig.benchmarks._icons.scenes import IconScenes
@@ -92,7 +96,7 @@ def scenes(split: str, limit: int | None = None) -> Scenes:
 
 
 def pictures(split: str) -> dict[str, Path]:
-    """The drawings of train, each in an ink of its own, in a random order. Else raises UsageError."""
+    """Paint the drawings of train, each in a random ink, in a random order; raises UsageError for other splits."""
     if split != "train":
         raise UsageError(f"icons/{split} is not for training; icons/train is")
     icons, _ = read_split("train")
@@ -104,7 +108,7 @@ def pictures(split: str) -> dict[str, Path]:
 
 
 def mend(part: Benchmark) -> str:
-    """They are painted again by whoever asks next."""
+    """Return the command that removes the painted pictures; the next load paints them again."""
     return f"rm -r {user_cache() / 'icons'}"
 
 
@@ -115,11 +119,14 @@ def _query(row: list[Any], hidden: bool) -> Query:
 
 
 def painted(split: str, names: Iterable[str], home: Path | None = None) -> Path:
-    """The folder of a split's pictures, `SET/ICON.INK.png`; made whole or not at all, and once for each content.
+    """Return the folder of a split's pictures, `SET/ICON.INK.png`; paint them if it is absent.
 
     Raises:
-        OutputError: a full disk, or a cache that is another's.
+        OutputError: a full disk, or a cache that may not be written.
     """
+    # The folder's name holds a digest of its content, so an update of the corpus paints a new one. Pictures are painted
+    # into a folder beside it, which then takes the name: a killed process leaves no half-filled cache, and of two
+    # processes that paint at once, the slower one finds the name taken and drops its copy.
     names = tuple(names)
     folder = (home or user_cache() / "icons") / f"{split}-{digest(chr(10).join(names).encode())[:12]}"
     if folder.is_dir():
@@ -131,7 +138,7 @@ def painted(split: str, names: Iterable[str], home: Path | None = None) -> Path:
             _paint_all(split, frozenset(names), aside)
             os.replace(aside, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was quicker
+            if not folder.is_dir():  # another process was quicker
                 raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)

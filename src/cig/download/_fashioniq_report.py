@@ -1,30 +1,29 @@
-"""What was had of FashionIQ, and what was not: a table by category and split, lists, and the same for --json."""
+"""The state of FashionIQ after a download: a table by category and split, what is missing and why, facts for --json."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cig.benchmarks._check import evaluable
+from cig.benchmarks._check import evaluable, wanted_pictures
 from cig.download import Outcome
-from cig.download._fashioniq_pictures import Shelf
-from cig.download._folder_scan import left_alone
+from cig.download._fashioniq_pictures import PictureStore
+from cig.download._folder_scan import skipped_lines
 from cig.download._ledger import PRESENT
-from cig.download._local_pictures import Adopted
-from cig.download._picture_checks import Refused
+from cig.download._local_pictures import FolderImport
+from cig.download._summary import lacking_line, suspicious_lines
 from cig.download._url_lists import UrlList
 from cig.errors import some
 from cig.io.digests import set_digest
-from cig.io.image_checks import SMALLEST
 from cig.io.text_table import text_table
-from cig.types import TARGET, Benchmark
+from cig.types import Benchmark
 
 NOT_ASKED, NO_ADDRESS = "not asked", "no address"
 CORRUPT = ("web page", "no picture", "damaged", "empty", "tiny", "one colour", "placeholder", "packed", "too large")
 COLUMNS = ("wanted", "present", "dead", "corrupt", "failed", "not asked")
-MEANING = {
+MEANINGS = {
     "gone": "the server says there is nothing (404, 410)",
     "web page": "a web page in the place of a picture",
     "no picture": "other content in the place of a picture",
@@ -49,47 +48,42 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Tally:
-    """Of one category of one split."""
+    """The pictures of one category of one split: their states and paths.
+
+    Attributes:
+        states: name -> "present", or why not.
+        suspicious: name -> its file, and what is suspicious about it.
+    """
 
     part: Benchmark
-    states: Mapping[str, str]  # name -> "present", or why not
+    states: Mapping[str, str]
     paths: Mapping[str, Path]
+    suspicious: Mapping[str, str]
 
     @classmethod
-    def of(cls, part: Benchmark, shelf: Shelf, listed: Mapping[str, str]) -> Tally:
-        names = wanted_by(part)
-        states = {name: _state(part.part, name, shelf, listed) for name in names}
-        return cls(part, states, {name: own for name in names if (own := shelf.found[part.part].get(name))})
+    def of(cls, part: Benchmark, store: PictureStore, listed: Mapping[str, str]) -> Tally:
+        """Look up each wanted picture in the store; listed: id -> its address."""
+        states = {name: _state(part.part, name, store, listed=listed) for name in wanted_pictures(part)}
+        paths = {name: path for name in states if (path := store.paths[part.part].get(name))}
+        odd = {name: f"{path}: {store.suspicious[path]}" for name, path in paths.items() if path in store.suspicious}
+        return cls(part, states, paths, suspicious=odd)
 
-    def named(self, column: str) -> list[str]:
-        return [name for name, state in self.states.items() if column == "wanted" or _column(state) == column]
+    def count(self, column: str) -> int:
+        return sum(column in ("wanted", _column(state)) for state in self.states.values())
 
     @property
     def evaluable(self) -> int:
+        """How many queries could run and be scored."""
         return evaluable(self.part, self.paths.keys())
 
-    def suspicious(self, shelf: Shelf) -> dict[str, str]:
-        """Name -> its file, and what is suspicious about it."""
-        known = {name: path for name, path in self.paths.items() if path in shelf.suspicious}
-        return {name: f"{path}: {shelf.suspicious[path]}" for name, path in known.items()}
 
-
-def wanted_by(part: Benchmark) -> list[str]:
-    """The names of the gallery, and whatever else queries mention."""
-    mentioned = [name for query in part.queries for name in (query.reference, *_targets(query.relevant))]
-    return list(dict.fromkeys((*part.gallery, *mentioned)))
-
-
-def _targets(relevant: Mapping[str, int]) -> list[str]:
-    return [name for name, grade in relevant.items() if grade == TARGET]
-
-
-def _state(category: str, name: str, shelf: Shelf, listed: Mapping[str, str]) -> str:
-    broken: Refused | None = shelf.broken[category].get(name)
-    line = shelf.ledger.lines.get(name)
-    if name in shelf.found[category]:
+def _state(category: str, name: str, store: PictureStore, *, listed: Mapping[str, str]) -> str:
+    """Classify a picture: the file on disk counts first, then the last outcome in the ledger."""
+    broken = store.broken[category].get(name)
+    line = store.ledger.lines.get(name)
+    if name in store.paths[category]:
         return PRESENT
-    if broken and shelf.in_the_way(category, name):
+    if broken and store.in_the_way(category, name):
         return broken.kind
     if line and line.outcome != PRESENT:
         return line.outcome
@@ -99,134 +93,130 @@ def _state(category: str, name: str, shelf: Shelf, listed: Mapping[str, str]) ->
 def _column(state: str) -> str:
     if state in CORRUPT:
         return "corrupt"
-    known = {PRESENT: "present", "gone": "dead", NOT_ASKED: "not asked", NO_ADDRESS: "not asked"}
-    return known.get(state, "failed")
+    columns = {PRESENT: "present", "gone": "dead", NOT_ASKED: "not asked", NO_ADDRESS: "not asked"}
+    return columns.get(state, "failed")
 
 
-def tell(
+def summarise(
     tallies: Sequence[Tally],
-    shelf: Shelf,
+    store: PictureStore,
     lists: Mapping[str, UrlList],
-    adopted: Adopted | None = None,
+    *,
+    adopted: FolderImport | None = None,
     notes: Sequence[str] = (),
 ) -> Outcome:
-    lacking = _lacking(tallies)
-    odd = dict.fromkeys(about for tally in tallies for about in tally.suspicious(shelf).values())
-    files = [*_adopted(adopted), *_ways(shelf), *suspicious(odd), *_torn(shelf)]
-    text = "\n".join([*_table(tallies, shelf), *_reasons(tallies), *_lists(lists), *files, *notes])
+    """Show the table, the reasons, the lists and the files that need attention.
+
+    Args:
+        lists: category -> its list of addresses.
+        adopted: what came from a folder of the user's.
+    """
+    lacking = [
+        lacking_line(tally.part.title, absent, len(tally.states))
+        for tally in tallies
+        if (absent := tally.count("wanted") - tally.count("present"))
+    ]
+    sets = _picture_sets(tallies, store)
+    blocking = [store.in_the_way(category, name) for category, names in store.broken.items() for name in names]
+    in_the_way = list(dict.fromkeys(str(path) for path in blocking if path))
+    text = [
+        *_table(tallies),
+        *(f"picture set of {name}: {digest}" for name, digest in sets.items()),
+        *_reasons(tallies),
+        *_list_lines(lists),
+        *_file_lines(tallies, store, in_the_way, adopted=adopted),
+        *notes,
+    ]
     facts = {
-        "parts": {tally.part.title: _facts(tally, shelf) for tally in tallies},
-        "picture_sets": picture_sets(tallies, shelf),
-        "in_the_way": [str(path) for path in _blocking(shelf)],
+        "parts": {tally.part.title: _facts(tally) for tally in tallies},
+        "picture_sets": sets,
+        "in_the_way": in_the_way,
         "adopted": adopted.taken if adopted else 0,
         "left_alone": list(adopted.foreign) if adopted else [],
         "not_followed": list(adopted.links) if adopted else [],
         "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
-        "lists": {category: _list_facts(own) for category, own in lists.items()},
-        "ledger": str(shelf.ledger.path),
+        "lists": {category: _list_facts(listed) for category, listed in lists.items()},
+        "ledger": str(store.ledger.path),
         "notes": list(notes),
     }
-    return Outcome(text, facts, tuple(lacking))
+    return Outcome("\n".join(text), facts, tuple(lacking))
 
 
-def _lacking(tallies: Sequence[Tally]) -> Iterator[str]:
+def _picture_sets(tallies: Sequence[Tally], store: PictureStore) -> dict[str, str]:
+    """Map each split to the digest that reports on it carry in their provenance."""
+    digests: dict[str, dict[Path, str]] = {}
     for tally in tallies:
-        absent = len(tally.states) - len(tally.named("present"))
-        if absent:
-            yield f"{tally.part.title} lacks {absent:,} of {len(tally.states):,} pictures"
+        split = digests.setdefault(tally.part.name, {})
+        split |= {path: store.digests[path] for path in tally.paths.values()}
+    return {name: set_digest(split.values()) for name, split in digests.items()}
 
 
-def picture_sets(tallies: Sequence[Tally], shelf: Shelf) -> dict[str, str]:
-    """Split -> the digest that reports on it carry in their provenance."""
-    paths: dict[str, dict[Path, str]] = {}
-    for tally in tallies:
-        own = paths.setdefault(tally.part.name, {})
-        own |= {path: shelf.digests[path] for path in tally.paths.values()}
-    return {name: set_digest(own.values()) for name, own in paths.items()}
-
-
-def _table(tallies: Sequence[Tally], shelf: Shelf) -> Iterator[str]:
+def _table(tallies: Sequence[Tally]) -> Iterator[str]:
     rows = [["", *COLUMNS, "queries", "evaluable"]]
     for tally in tallies:
-        counts = [len(tally.named(column)) for column in COLUMNS]
-        rows.append([tally.part.title, *(f"{n:,}" for n in (*counts, len(tally.part.queries))), _able(tally)])
+        counts = [*map(tally.count, COLUMNS), len(tally.part.queries), tally.evaluable]
+        cells = [f"{number:,}" for number in counts]
+        rows.append([tally.part.title, *cells[:-1], cells[-1] + (" can run" if tally.part.hidden else "")])
     yield from text_table(rows, numbers=True)
-    yield from (f"picture set of {name}: {own}" for name, own in picture_sets(tallies, shelf).items())
-
-
-def _able(tally: Tally) -> str:
-    return f"{tally.evaluable:,}" + (" can run" if tally.part.hidden else "")
 
 
 def _reasons(tallies: Sequence[Tally]) -> Iterator[str]:
-    """Each kind of trouble, with its count and its first ids: an id of several parts is one."""
+    """List each kind of problem, with its count and first ids; an id of several parts counts once."""
     kinds: dict[str, dict[str, None]] = {}
     for tally in tallies:
         for name, state in tally.states.items():
             if state != PRESENT:
                 kinds.setdefault(state, {})[name] = None
     for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
-        yield f"  {kind}: {MEANING.get(kind, 'failed')}: {len(kinds[kind]):,} ids ({some(kinds[kind], 5)})"
+        yield f"  {kind}: {MEANINGS.get(kind, 'failed')}: {len(kinds[kind]):,} ids ({some(kinds[kind], 5)})"
 
 
-def _lists(lists: Mapping[str, UrlList]) -> Iterator[str]:
-    for category, own in lists.items():
-        shared, branded = own.shared(), own.branded()
+def _list_lines(lists: Mapping[str, UrlList]) -> Iterator[str]:
+    for category, listed in lists.items():
+        shared, branded = listed.shared(), listed.branded()
         ids = [asin for asins in shared.values() for asin in asins]
-        told = {
+        oddities = {
             f"{len(ids):,} ids share {len(shared):,} addresses, so their pictures are the same": ids,
             f"{len(branded):,} ids have a picture of the brand, not of the product": branded,
-            f"{len(own.refused):,} lines of the list are not valid": own.refused,
+            f"{len(listed.refused):,} lines of the list are not valid": listed.refused,
         }
-        yield from (f"  {category}: {what} ({some(names, 4)})" for what, names in told.items() if names)
+        yield from (f"  {category}: {what} ({some(names, 4)})" for what, names in oddities.items() if names)
 
 
-def _blocking(shelf: Shelf) -> list[Path]:
-    known = [shelf.in_the_way(category, name) for category, own in shelf.broken.items() for name in own]
-    return list(dict.fromkeys(path for path in known if path))
+def _file_lines(
+    tallies: Sequence[Tally], store: PictureStore, in_the_way: Sequence[str], *, adopted: FolderImport | None
+) -> Iterator[str]:
+    """Report what came from a folder, and the files that the user should look at."""
+    if adopted:
+        kept = f", {len(adopted.kept):,} were there" if adopted.kept else ""
+        yield f"  taken from {adopted.folder}: {adopted.taken:,} pictures{kept}"
+        if adopted.refused:
+            kinds = [f"{path.name}: {kind}" for path, kind in adopted.refused.items()]
+            yield f"  not taken from {adopted.folder}: {len(kinds):,} files ({some(kinds, 5)})"
+        yield from skipped_lines(adopted.foreign, adopted.links)
+    if in_the_way:
+        names = some(in_the_way, 3)
+        yield f"  {len(in_the_way):,} broken files are in the way: remove them and run this again ({names})"
+    yield from suspicious_lines(dict.fromkeys(text for tally in tallies for text in tally.suspicious.values()))
+    if store.ledger.torn:
+        yield f"  {store.ledger.torn:,} lines of {store.ledger.path} were cut by a kill, or are not ours: left out"
 
 
-def _ways(shelf: Shelf) -> Iterator[str]:
-    paths = _blocking(shelf)
-    if paths:
-        names = some(map(str, paths), 3)
-        yield f"  {len(paths):,} broken files are in the way: remove them and run this again ({names})"
-
-
-def suspicious(files: Collection[str]) -> Iterator[str]:
-    """Of pictures that lie there: an evaluation would embed them, so they are present."""
-    if files:
-        yield (
-            f"  {len(files):,} pictures count as present, and show nothing (under {SMALLEST} pixels a side, or one "
-            f"colour): if they are placeholders, remove them and run this again ({some(files, 5)})"
-        )
-
-
-def _adopted(own: Adopted | None) -> Iterator[str]:
-    if not own:
-        return
-    yield f"  taken from {own.folder}: {own.taken:,} pictures{f', {len(own.kept):,} were there' if own.kept else ''}"
-    if own.refused:
-        kinds = [f"{path.name}: {kind}" for path, kind in own.refused.items()]
-        yield f"  not taken from {own.folder}: {len(kinds):,} files ({some(kinds, 5)})"
-    yield from left_alone(own.foreign, own.links)
-
-
-def _torn(shelf: Shelf) -> Iterator[str]:
-    if shelf.ledger.torn:
-        yield f"  {shelf.ledger.torn:,} lines of {shelf.ledger.path} were cut by a kill, or are not ours: left out"
-
-
-def _facts(tally: Tally, shelf: Shelf) -> dict[str, Any]:
-    counts = {column.replace(" ", "_"): len(tally.named(column)) for column in COLUMNS}
+def _facts(tally: Tally) -> dict[str, Any]:
+    counts = {column.replace(" ", "_"): tally.count(column) for column in COLUMNS}
     absent: dict[str, list[str]] = {}
     for name, state in tally.states.items():
         if state != PRESENT:
             absent.setdefault(state, []).append(name)
     counts |= {"queries": len(tally.part.queries), "evaluable": tally.evaluable}
-    return {**counts, "absent": absent, "suspicious": tally.suspicious(shelf)}
+    return {**counts, "absent": absent, "suspicious": dict(tally.suspicious)}
 
 
-def _list_facts(own: UrlList) -> dict[str, Any]:
-    told = {"lines": own.lines, "ids": len(own.urls), "refused": list(own.refused)}
-    return {**told, "shared": own.shared(), "brand": own.branded()}
+def _list_facts(listed: UrlList) -> dict[str, Any]:
+    return {
+        "lines": listed.lines,
+        "ids": len(listed.urls),
+        "refused": list(listed.refused),
+        "shared": listed.shared(),
+        "brand": listed.branded(),
+    }

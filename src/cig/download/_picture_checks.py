@@ -1,4 +1,7 @@
-"""What a body or a file is: a whole picture, or what else; who looks at it is never harmed by it."""
+"""Check pictures from a server or a folder: accept whole pictures, and say what anything else is.
+
+Contents are hostile until checked: files are bounded before they are read, and pixels before they are decoded.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cig.io.images import decode_picture, evaluation_pixel_limit, suffix_of
 from cig.runtime import batches
 
 DECODERS = 4  # threads; each holds a decoded picture
-INSTEAD = {  # of what is no picture at all, a decoder has nothing better to say
+REASONS = {  # where the decoder's error says less than the kind
     "web page": "a web page in the place of a picture",
     "no picture": "other content in the place of a picture",
     "empty": "nothing in it",
@@ -22,12 +25,12 @@ INSTEAD = {  # of what is no picture at all, a decoder has nothing better to say
 
 
 class Refused(PictureError):
-    """What is no picture to keep.
+    """Content that is not kept as a picture.
 
     Attributes:
         kind: "empty", "web page", "no picture" (any other content), "damaged" (cut off or broken), "too large",
             "tiny", "one colour".
-        path: of a file.
+        path: the file, if it is one.
     """
 
     def __init__(self, message: str, kind: str, path: Path | None = None) -> None:
@@ -37,37 +40,37 @@ class Refused(PictureError):
 
 @dataclass(frozen=True)
 class Content:
-    """A picture that can be decoded whole, as received."""
+    """A picture that decodes whole, as received."""
 
     data: bytes
     suffix: str  # by content
     digest: str  # sha256
-    suspicious: str = ""  # "tiny", "one colour": a placeholder in all likelihood
+    suspicious: str = ""  # "tiny" or "one colour": probably a placeholder
 
 
 def examine(data: bytes) -> Content:
-    """Of a picture that is to be taken: raises Refused for anything but a whole one that shows something."""
+    """Check a new picture; raises Refused for anything but a whole picture that shows something."""
     content, (width, height) = _decode(data)
     if content.suspicious:
-        told = {"tiny": f"a picture of {width} x {height} pixels", "one colour": "one colour all over"}
-        raise Refused(told[content.suspicious], content.suspicious)
+        reasons = {"tiny": f"a picture of {width} x {height} pixels", "one colour": "one colour all over"}
+        raise Refused(reasons[content.suspicious], content.suspicious)
     return content
 
 
 def _decode(data: bytes) -> tuple[Content, tuple[int, int]]:
-    """(a whole picture, whatever it shows; its size)"""
+    """Decode a whole picture, even a blank one, and return it with its size."""
     try:
         picture = decode_picture(data)
         image = to_rgb(picture)
     except PictureError as error:
         kind = failure_kind(data, error)
-        raise Refused(INSTEAD.get(kind, str(error)), kind) from error
+        raise Refused(REASONS.get(kind, str(error)), kind) from error
     suspicious = suspicion(image.size, is_blank(image))
     return Content(data, suffix_of(picture.image), picture.digest, suspicious), image.size
 
 
 def examine_file(path: Path, most: int) -> Content | Refused:
-    """Of a file that is to be taken. Args: most: bytes; a larger file is not read."""
+    """Check a new file. Args: most: bytes; a larger file is not read."""
     try:
         size = stat_file(path).st_size
     except CigError as error:
@@ -76,19 +79,19 @@ def examine_file(path: Path, most: int) -> Content | Refused:
 
 
 def examine_files(paths: Iterable[Path], most: int) -> Iterator[tuple[Path, Content | Refused]]:
-    """In threads, a few files ahead of their use."""
+    """Check new files in threads, a few ahead of their use."""
     return _each(paths, lambda path: examine_file(path, most))
 
 
-def look_at_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Content | Refused]]:
-    """Of files that lie there already: what an evaluation would read is a picture, whatever it shows; in threads."""
+def check_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Content | Refused]]:
+    """Check existing files in threads: an evaluation would read any that decodes, even a blank one."""
     with evaluation_pixel_limit():
         yield from _each(paths, lambda path: _file(path, lambda data: _decode(data)[0]))
 
 
-def _file(path: Path, judge: Callable[[bytes], Content]) -> Content | Refused:
+def _file(path: Path, check: Callable[[bytes], Content]) -> Content | Refused:
     try:
-        return judge(read_bytes(path))
+        return check(read_bytes(path))
     except Refused as error:
         return Refused(str(error), error.kind, path)
     except CigError as error:
@@ -96,8 +99,8 @@ def _file(path: Path, judge: Callable[[bytes], Content]) -> Content | Refused:
 
 
 def _each(
-    paths: Iterable[Path], judge: Callable[[Path], Content | Refused]
+    paths: Iterable[Path], check: Callable[[Path], Content | Refused]
 ) -> Iterator[tuple[Path, Content | Refused]]:
     with ThreadPoolExecutor(DECODERS) as pool:
         for batch in batches(list(paths), 2 * DECODERS):
-            yield from zip(batch, pool.map(judge, batch), strict=True)
+            yield from zip(batch, pool.map(check, batch), strict=True)

@@ -1,92 +1,113 @@
-"""What there is of a dataset whose pictures come many at once: a table by split, and what is missing."""
+"""The state of a dataset whose pictures come in bulk: a table by split, and what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from cig.benchmarks._check import Checkup, picture_set
+from cig.benchmarks._check import Checkup, picture_set, wanted_pictures
 from cig.download import Outcome
-from cig.download._bulk_pictures import Taken
-from cig.download._fashioniq_report import suspicious
+from cig.download._bulk_pictures import BulkImport
 from cig.errors import some
+from cig.io.image_checks import SMALLEST
 from cig.io.text_table import text_table
 from cig.types import Benchmark
 
 COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
 
 
-def count(parts: Sequence[Benchmark]) -> Outcome:
-    """Without a look at pictures."""
-    told = [f"{own.title}: {len(own.queries):,} queries, {len(own.gallery):,} pictures" for own in parts]
-    return Outcome("\n".join(told), {"parts": {own.title: {"queries": len(own.queries)} for own in parts}})
+def count(parts: Sequence[Benchmark], notes: Sequence[str] | None = None) -> Outcome:
+    """Count queries and wanted pictures, without reading any picture; notes say what is lacking."""
+    lines = [f"{part.title}: {len(part.queries):,} queries, {len(wanted_pictures(part)):,} pictures" for part in parts]
+    facts: dict[str, Any] = {"parts": {part.title: {"queries": len(part.queries)} for part in parts}}
+    if notes is None:
+        return Outcome("\n".join(lines), facts)
+    return Outcome("\n".join([*lines, *notes]), facts | {"notes": list(notes)}, tuple(notes))
 
 
-def tell(
-    looked: Sequence[Checkup],
-    taken: Sequence[Taken],
-    notes: Sequence[str],
-    ways: Sequence[str],
+def summarise(
+    checkups: Sequence[Checkup],
+    imports: Sequence[BulkImport],
+    *,
+    notes: Sequence[str] = (),
+    advice: Sequence[str],
     decoded: bool = True,
 ) -> Outcome:
-    """The table, what is missing, and what to do about it.
+    """Show the table, what is missing, and how to get it.
 
     Args:
-        taken: from folders and zips.
-        ways: to what is missing; shown where something is.
-        decoded: whether unreadable pictures would have been found.
+        imports: from folders and zips.
+        advice: how to get missing pictures; shown if there are any.
+        decoded: whether the checkups decoded the pictures, and so know which are unreadable.
     """
-    sets = {own.title: picture_set([own]) for own in looked if own.digests}
-    lacking = tuple(_lacking(looked))
-    said = [f"picture set of {title}: {digest}" for title, digest in sets.items()]
-    told = [*(line for own in taken for line in own.told()), *notes]
-    text = [*_table(looked, decoded), *said, *(line for own in looked for line in _missing(own)), *told]
+    sets = {checkup.title: picture_set([checkup]) for checkup in checkups if checkup.digests}
+    lacking = [
+        lacking_line(checkup.title, len(checkup.missing) + len(checkup.unreadable), checkup.pictures)
+        for checkup in checkups
+        if checkup.missing or checkup.unreadable
+    ]
+    notes = [*(line for result in imports for line in result.lines()), *notes]
+    text = [
+        *_table(checkups, decoded),
+        *(f"picture set of {title}: {digest}" for title, digest in sets.items()),
+        *(line for checkup in checkups for line in _problems(checkup)),
+        *notes,
+        *(advice if lacking else ()),
+    ]
     facts = {
-        "parts": {own.title: _facts(own, decoded) for own in looked},
+        "parts": {checkup.title: _facts(checkup, decoded) for checkup in checkups},
         "picture_sets": sets,
-        "not_taken": {name: why for own in taken for name, why in own.refused.items()},
-        "kept_though_another": [name for own in taken for name in own.differing],
-        "left_alone": [name for own in taken for name in own.foreign],
-        "not_followed": [path for own in taken for path in own.links],
-        "notes": told,
+        "not_taken": {name: why for result in imports for name, why in result.refused.items()},
+        "kept_though_another": [name for result in imports for name in result.differing],
+        "left_alone": [name for result in imports for name in result.foreign],
+        "not_followed": [path for result in imports for path in result.links],
+        "notes": notes,
     }
-    return Outcome("\n".join([*text, *(ways if lacking else ())]), facts, lacking)
+    return Outcome("\n".join(text), facts, tuple(lacking))
 
 
-def _table(looked: Sequence[Checkup], decoded: bool) -> Iterator[str]:
+def lacking_line(title: str, absent: int, wanted: int) -> str:
+    return f"{title} lacks {absent:,} of {wanted:,} pictures"
+
+
+def suspicious_lines(files: Collection[str]) -> Iterator[str]:
+    """Report existing pictures that show nothing; they count as present, as an evaluation would embed them."""
+    if files:
+        yield (
+            f"  {len(files):,} pictures count as present, and show nothing (under {SMALLEST} pixels a side, or one "
+            f"colour): if they are placeholders, remove them and run this again ({some(files, 5)})"
+        )
+
+
+def _table(checkups: Sequence[Checkup], decoded: bool) -> Iterator[str]:
     rows = [["", *COLUMNS]]
-    for own in looked:
-        facts = _facts(own, decoded)
+    for checkup in checkups:
+        facts = _facts(checkup, decoded)
         counts = ["not looked" if facts[key] is None else f"{facts[key]:,}" for key in COLUMNS]
-        rows.append([own.title, *counts[:-1], f"{counts[-1]}{' can run' if own.hidden else ''}"])
+        rows.append([checkup.title, *counts[:-1], f"{counts[-1]}{' can run' if checkup.hidden else ''}"])
     yield from text_table(rows, numbers=True)
 
 
-def _facts(own: Checkup, decoded: bool) -> dict[str, Any]:
+def _facts(checkup: Checkup, decoded: bool) -> dict[str, Any]:
     return {
-        "wanted": own.pictures,
-        "present": own.pictures - len(own.missing) - len(own.unreadable),
-        "missing": len(own.missing),
-        "unreadable": len(own.unreadable) if decoded else None,
-        "queries": own.queries,
-        "evaluable": own.evaluable,
-        "missing_names": list(own.missing),
-        "unreadable_files": dict(own.unreadable),
-        "suspicious": own.suspicious if decoded else None,
+        "wanted": checkup.pictures,
+        "present": checkup.readable,
+        "missing": len(checkup.missing),
+        "unreadable": len(checkup.unreadable) if decoded else None,
+        "queries": checkup.queries,
+        "evaluable": checkup.evaluable,
+        "missing_names": list(checkup.missing),
+        "unreadable_files": dict(checkup.unreadable),
+        "suspicious": checkup.suspicious if decoded else None,
     }
 
 
-def _missing(own: Checkup) -> Iterator[str]:
-    if own.missing:
-        yield f"  {own.title}: {len(own.missing):,} pictures missing ({some(own.missing, 3)})"
-    if own.unreadable:
-        told = some(own.unreadable.values(), 3)
-        yield f"  {own.title}: {len(own.unreadable):,} cannot be read: remove them and run this again ({told})"
-    yield from suspicious(own.suspicious.values())
-
-
-def _lacking(looked: Sequence[Checkup]) -> Iterator[str]:
-    for own in looked:
-        absent = len(own.missing) + len(own.unreadable)
-        if absent:
-            yield f"{own.title} lacks {absent:,} of {own.pictures:,} pictures"
+def _problems(checkup: Checkup) -> Iterator[str]:
+    if checkup.missing:
+        yield f"  {checkup.title}: {len(checkup.missing):,} pictures missing ({some(checkup.missing, 3)})"
+    if checkup.unreadable:
+        reasons = some(checkup.unreadable.values(), 3)
+        yield (
+            f"  {checkup.title}: {len(checkup.unreadable):,} cannot be read: remove them and run this again ({reasons})"
+        )
+    yield from suspicious_lines(checkup.suspicious.values())

@@ -1,6 +1,6 @@
 """Lists of the addresses of FashionIQ's pictures: `asin2url.{category}.txt` (`ASIN \\t URL`) and `{category}.json`.
 
-Every valid line is kept as it is; each of the others is told with its number. Ids become names of files, so only
+Valid lines are kept as they are; every other line is reported with its number. Ids become names of files, so only
 letters and digits pass.
 """
 
@@ -27,8 +27,8 @@ BRAND = "/images/G/01/"  # the shop's own pictures: logos and brands, not the pr
 class UrlList:
     """Attributes:
     urls: id -> address, in the list's order.
-    lines: how many were valid; an id may be repeated with the same address.
-    refused: the others, each with its number and what is wrong.
+    lines: how many lines are valid; an id may be repeated with the same address.
+    refused: the other lines, each with its number and what is wrong.
     """
 
     urls: Mapping[str, str]
@@ -36,24 +36,25 @@ class UrlList:
     refused: tuple[str, ...]
 
     def shared(self) -> dict[str, list[str]]:
-        """Addresses that serve several ids -> these."""
-        by: dict[str, list[str]] = {}
+        """Map each address that serves several ids to these."""
+        asins: dict[str, list[str]] = {}
         for asin, url in self.urls.items():
-            by.setdefault(url, []).append(asin)
-        return {url: asins for url, asins in by.items() if len(asins) > 1}
+            asins.setdefault(url, []).append(asin)
+        return {url: names for url, names in asins.items() if len(names) > 1}
 
     def branded(self) -> list[str]:
+        """List the ids whose address is a picture of the brand, not of the product."""
         return [asin for asin, url in self.urls.items() if BRAND in url]
 
 
 def check_list(data: bytes) -> None:
-    """Raises InputError for a page, or whatever else has no valid line."""
+    """Raise InputError for a web page, or other content without a valid line."""
     if not _collect(_text_entries(data)).urls:
         raise InputError("no list of addresses: no line is `ASIN, tab, URL`")
 
 
 def read_urls(path: Path) -> UrlList:
-    """Raises UsageError for another suffix than .txt or .json; InputError for what is no such list at all."""
+    """Read a list; raises UsageError for another suffix than .txt and .json, InputError for another content."""
     if path.suffix == ".txt":
         return _collect(_text_entries(read_bytes(path)))
     if path.suffix == ".json":
@@ -62,7 +63,7 @@ def read_urls(path: Path) -> UrlList:
 
 
 def write_urls(path: Path, urls: Mapping[str, str]) -> None:
-    """In the form of the suffix."""
+    """Write a list, as .txt or .json by its suffix."""
     if path.suffix not in (".txt", ".json"):
         raise UsageError(f"{path}: a list of addresses is written as .txt or .json")
     entries = [{"asin": asin, "url": url} for asin, url in urls.items()]
@@ -71,39 +72,39 @@ def write_urls(path: Path, urls: Mapping[str, str]) -> None:
 
 
 def convert(source: Path, target: Path) -> UrlList:
-    """One form into the other, or the same: sorted out, without what is not valid.
+    """Write the valid lines of a list to another file, in the same form or the other.
 
     Raises:
-        InputError: nothing is valid; what the target holds is left as it is.
+        InputError: no line is valid; the target is left as it is.
     """
-    found = read_urls(source)
-    if not found.urls:
-        wrong = f": {some(found.refused, 3)}" if found.refused else ", as it is empty"
+    listed = read_urls(source)
+    if not listed.urls:
+        wrong = f": {some(listed.refused, 3)}" if listed.refused else ", as it is empty"
         raise InputError(f"{source} has no valid id with an address{wrong}; {target} is not written")
-    write_urls(target, found.urls)
-    return found
+    write_urls(target, listed.urls)
+    return listed
 
 
-def what_is_wrong(asin: Any, url: Any) -> str:
-    """ "" for an id and an address that will do."""
+def entry_problem(asin: Any, url: Any) -> str:
+    """Say what is wrong with an entry; "" if nothing is."""
     if not isinstance(asin, str) or not ASIN.fullmatch(asin):
         return f"no id of letters and digits: {str(asin)[:40]!r}"
     if not isinstance(url, str) or not url:
         return "no address"
-    if len(url) > LONGEST or not url.isprintable() or "\ufffd" in url:  # that stands for a byte that is no text
+    if len(url) > LONGEST or not url.isprintable() or "\ufffd" in url:  # which replaces undecodable bytes
         return f"no address: {url[:60]!r}"
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError as error:
         return f"no address: {reason(error)}"
-    return "" if known else f"no http or https address: {url[:60]!r}"
+    return "" if usable else f"no http or https address: {url[:60]!r}"
 
 
-Entry = tuple[str, Any, Any]  # where it is, id, address
+UrlEntry = tuple[str, Any, Any]  # its position in words, id, address
 
 
-def _text_entries(data: bytes) -> Iterator[Entry]:
+def _text_entries(data: bytes) -> Iterator[UrlEntry]:
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not raw.strip():
             continue
@@ -111,25 +112,25 @@ def _text_entries(data: bytes) -> Iterator[Entry]:
         yield f"line {number}", asin, "".join(rest)
 
 
-def _json_entries(path: Path) -> Iterator[Entry]:
+def _json_entries(path: Path) -> Iterator[UrlEntry]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: expected a list of {{asin, url}}, found {type(entries).__name__}")
     for number, entry in enumerate(entries):
-        own = entry if isinstance(entry, dict) else {}
-        yield f"entry {number}", own.get("asin"), own.get("url")
+        pair = entry if isinstance(entry, dict) else {}
+        yield f"entry {number}", pair.get("asin"), pair.get("url")
 
 
-def _collect(entries: Iterable[Entry]) -> UrlList:
+def _collect(entries: Iterable[UrlEntry]) -> UrlList:
     urls: dict[str, str] = {}
     refused: list[str] = []
     lines = 0
-    for place, asin, url in entries:
-        wrong = what_is_wrong(asin, url)
+    for position, asin, url in entries:
+        wrong = entry_problem(asin, url)
         if not wrong and urls.setdefault(asin, url) != url:
             wrong = f"{asin} has another address already"
         if wrong:
-            refused.append(f"{place}: {wrong}")
+            refused.append(f"{position}: {wrong}")
         else:
             lines += 1
     return UrlList(urls, lines, tuple(refused))

@@ -1,4 +1,4 @@
-"""CIRCO: annotations from the authors' repository, and COCO 2017 unlabeled, 20 GB in one zip, or as the user has it.
+"""CIRCO: annotations from the authors' repository, and COCO 2017 unlabeled, 20 GB in one zip, or from the user's files.
 
 The layout is the release's: `annotations/`, and `COCO2017_unlabeled/` with COCO's own annotations and pictures.
 """
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cig.benchmarks import load_benchmark
-from cig.benchmarks._check import check
+from cig.benchmarks._check import check, wanted_pictures
+from cig.benchmarks._requirements import need_choice
 from cig.benchmarks.circo import SPLITS
-from cig.download import Asking, Outcome
+from cig.download import FetchSettings, Outcome
 from cig.download._annotation_files import fetch_files
-from cig.download._bulk_pictures import Taken, check_sources, take_folder, take_zip
-from cig.download._fashioniq_report import wanted_by
-from cig.download._summary import count, tell
-from cig.errors import IncompleteError, InputError, UsageError, did_you_mean
+from cig.download._bulk_pictures import BulkImport, check_sources, import_folder, import_zip
+from cig.download._summary import count, summarise
+from cig.errors import IncompleteError, InputError, UsageError
 from cig.io.files import make_folder, remove, stat_file, sweep
 from cig.io.http import Web, WebError
 from cig.io.resumable import Expected, fetch_file, need_space
@@ -28,7 +28,7 @@ ANNOTATIONS = "https://raw.githubusercontent.com/miccunifi/CIRCO/main"
 COCO = "http://images.cocodataset.org"
 LIST, LIST_ZIP = "image_info_unlabeled2017.json", "annotations/image_info_unlabeled2017.zip"
 PICTURES_ZIP = "zips/unlabeled2017.zip"
-KNOWN = {  # as others have published them of COCO's own server; a mirror's zip may be another of the same pictures
+KNOWN = {  # as published by others for COCO's own server; a mirror may have another zip of the same pictures
     LIST_ZIP: Expected(md5="ede38355d5c3e5251bb7f8b68e2c068f", starts=b"PK"),
     PICTURES_ZIP: Expected(20_126_613_414, md5="7ebc562819fdb32847aab79530457326", starts=b"PK"),
 }
@@ -37,30 +37,32 @@ JSON = Bounds((".json",), member=2**28)
 
 @dataclass(frozen=True)
 class _Coco:
-    """COCO's part: where it is, and where it comes from."""
+    """COCO's pictures and their list: the folder, and the server they come from."""
 
     home: Path
     base: str
-    asking: Asking
-    delete: bool
+    settings: FetchSettings
+    delete: bool  # zips, once they are unpacked
 
     @property
     def list(self) -> Path:
         return self.home / "annotations" / LIST
 
     def fetch(self, name: str) -> Path:
-        """One of its zips, whole; raises InputError."""
-        own = self.base != COCO
-        known = Expected(starts=b"PK") if own else KNOWN[name]
-        with Web(self.asking.rules([self.base] if own else [])) as web:
+        """Download one of the zips; raises InputError."""
+        mirrored = self.base != COCO
+        expected = Expected(starts=b"PK") if mirrored else KNOWN[name]
+        with Web(self.settings.rules([self.base] if mirrored else [])) as web:
             path = self.home / Path(name).name
-            return fetch_file(web, f"{self.base.rstrip('/')}/{name}", path, expected=known, waits=self.asking.waits)
+            url = f"{self.base.rstrip('/')}/{name}"
+            return fetch_file(web, url, path, expected=expected, waits=self.settings.waits)
 
 
 def download(
     root: Path,
-    asking: Asking,
+    settings: FetchSettings,
     splits: Sequence[str] = tuple(SPLITS),
+    *,
     annotations_from: str = ANNOTATIONS,
     pictures_from: str = COCO,
     from_dir: Path | None = None,
@@ -69,45 +71,41 @@ def download(
     delete_zip: bool = False,
     no_pictures: bool = False,
 ) -> Outcome:
-    """Annotations, COCO's list of pictures, and the pictures: those the user has, else COCO's zip.
+    """Download annotations and COCO's list of pictures; import the user's pictures, or download COCO's zip.
 
     Raises:
-        UsageError: a split, folder or zip that is not.
-        IncompleteError: annotations that cannot be had.
+        UsageError: a split, folder or zip that does not exist.
+        IncompleteError: annotations that cannot be downloaded.
     """
-    check_sources(from_dir, from_zip, link)
-    _check(splits, from_dir, from_zip, delete_zip)
-    coco = _Coco(root / "COCO2017_unlabeled", pictures_from, asking, delete_zip)
-    _fetch_annotations(root, asking, splits, annotations_from)
-    _get_list(coco, from_zip)
+    sources = check_sources(from_dir, from_zip, link)
+    for split in splits:
+        need_choice("CIRCO split", split, SPLITS)
+    if delete_zip and sources:
+        raise UsageError("--delete-zip is for a zip that was downloaded; what you give is never deleted")
+    coco = _Coco(root / "COCO2017_unlabeled", pictures_from, settings, delete=delete_zip)
+    _fetch_annotations(root, settings, splits, base=annotations_from)
+    _fetch_list(coco, from_zip)
     parts = _load(root, splits)
     if no_pictures:
         return count(parts)
-    sources = [*([from_dir] if from_dir else []), *from_zip]
-    taken = [_take(source, coco, _load(root, splits), link) for source in sources]
-    own, notes = ([], []) if sources else _get_pictures(coco, parts)
-    # By name: 123,403 pictures are not decoded unless one asks.
-    looked = [check(part, decode=False) for part in _load(root, splits)]
+    imports = [_import(source, coco, _load(root, splits), link=link) for source in sources]
+    notes: list[str] = []
+    if not sources:
+        imports, notes = _fetch_pictures(coco, parts)
+    # Decoding 123,403 pictures takes an hour, so they are checked by name; `cig check` decodes them.
+    checkups = [check(part, decode=False) for part in _load(root, splits)]
     notes.append(f"  no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}")
-    return tell(looked, [*taken, *own], notes, _help(root), decoded=False)
-
-
-def _check(splits: Sequence[str], from_dir: Path | None, from_zip: Sequence[Path], delete_zip: bool) -> None:
-    for split in splits:
-        if split not in SPLITS:
-            raise UsageError(f'no CIRCO split "{split}".{did_you_mean(split, SPLITS)}')
-    if delete_zip and (from_dir or from_zip):
-        raise UsageError("--delete-zip is for a zip that was downloaded; what you give is never deleted")
+    return summarise(checkups, imports, notes=notes, advice=_advice(root), decoded=False)
 
 
 def _load(root: Path, splits: Sequence[str]) -> list[Benchmark]:
     return [load_benchmark(f"circo/{split}", root) for split in splits]
 
 
-def _fetch_annotations(root: Path, asking: Asking, splits: Sequence[str], base: str) -> None:
-    absent = [split for split in splits if not (root / f"{split}.json").exists()]  # which are read, too
+def _fetch_annotations(root: Path, settings: FetchSettings, splits: Sequence[str], *, base: str) -> None:
+    absent = [split for split in splits if not (root / f"{split}.json").exists()]  # load reads these, too
     files = {root / f"annotations/{split}.json": f"{base.rstrip('/')}/annotations/{split}.json" for split in absent}
-    failed = fetch_files(files, asking, [base] if base != ANNOTATIONS else [])
+    failed = fetch_files(files, settings, [base] if base != ANNOTATIONS else [])
     if failed:
         raise IncompleteError(
             f"{len(failed)} annotation files cannot be had: {next(iter(failed.values()))}. Put annotations/ of "
@@ -115,8 +113,8 @@ def _fetch_annotations(root: Path, asking: Asking, splits: Sequence[str], base: 
         )
 
 
-def _get_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
-    """COCO's list of pictures, from a zip that the user has or COCO's; raises IncompleteError."""
+def _fetch_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
+    """Unpack COCO's list of pictures from one of the user's zips, or download it; raises IncompleteError."""
     for path in from_zip:
         if coco.list.exists() or _unpack_list(path, coco.list):
             return
@@ -135,7 +133,7 @@ def _get_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
 
 
 def _unpack_list(path: Path, target: Path) -> bool:
-    """Whether a zip has it."""
+    """Unpack the list from a zip; False if the zip has none."""
     with Archive(path, JSON) as archive:
         member = next((name for name in archive.members if Path(name).name == LIST), None)
         if member:
@@ -144,12 +142,26 @@ def _unpack_list(path: Path, target: Path) -> bool:
     return member is not None
 
 
-def _targets(coco: _Coco, parts: Sequence[Benchmark]) -> dict[str, Path]:
-    """Name -> file without suffix, as COCO has it; of the pictures that are missing, or lie there already."""
+def _import(source: Path, coco: _Coco, parts: Sequence[Benchmark], *, link: bool = False) -> BulkImport:
+    """Import pictures from a folder or zip into `unlabeled2017/`.
+
+    COCO's own zip is known by its size, and is not decoded; each picture of any other zip or folder is. A zip replaces
+    files in `unlabeled2017/` with another content, because its CRCs tell which are whole; a folder replaces nothing.
+    """
     folder, images = coco.home / "unlabeled2017", parts[0].images
-    names = dict.fromkeys(name for part in parts for name in wanted_by(part) if name.isdecimal())
-    places = {name: folder / f"{int(name):012d}" for name in names}
-    return {name: path for name, path in places.items() if name not in images or images[name].parent == folder}
+    wanted = dict.fromkeys(name for part in parts for name in wanted_pictures(part))
+    present = {name: images[name] for name in wanted if name in images}
+    places = {
+        name: folder / f"{int(name):012d}"
+        for name in wanted
+        if name.isdecimal() and (name not in images or images[name].parent == folder)
+    }
+    if source.is_dir():
+        missing = {name: path for name, path in places.items() if name not in present}
+        return import_folder(source, missing, present, name_of=_name, link=link)
+    elsewhere = {name: path for name, path in present.items() if name not in places}
+    trusted = stat_file(source).st_size == KNOWN[PICTURES_ZIP].size
+    return import_zip(source, places, elsewhere, name_of=_name, trusted=trusted)
 
 
 def _name(stem: str) -> str:
@@ -157,74 +169,46 @@ def _name(stem: str) -> str:
     return str(int(stem)) if stem.isascii() and stem.isdecimal() and len(stem) <= 18 else stem
 
 
-def _take(source: Path, coco: _Coco, parts: Sequence[Benchmark], link: bool) -> Taken:
-    """A zip can tell by its CRC whether a file that is there is whole; a folder cannot."""
-    if not source.is_dir():
-        return _unpack(source, coco, parts)
-    there = _there(parts)
-    missing = {name: path for name, path in _targets(coco, parts).items() if name not in there}
-    return take_folder(source, missing, there, _name, link)
-
-
-def _unpack(path: Path, coco: _Coco, parts: Sequence[Benchmark]) -> Taken:
-    """COCO's own zip is known by its size, and holds too much to decode; of any other zip each picture is looked at."""
-    known = stat_file(path).st_size == KNOWN[PICTURES_ZIP].size
-    targets = _targets(coco, parts)
-    elsewhere = {name: own for name, own in _there(parts).items() if name not in targets}
-    return take_zip(path, targets, elsewhere, _name, known)
-
-
-def _there(parts: Sequence[Benchmark]) -> dict[str, Path]:
-    images = parts[0].images
-    return {name: images[name] for part in parts for name in wanted_by(part) if name in images}
-
-
-def _get_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[Taken], list[str]]:
-    """From COCO's zip, if it is there or a picture is missing: (what was taken, what else is to be said)."""
+def _fetch_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[BulkImport], list[str]]:
+    """Unpack COCO's zip, if it is on disk or a picture is missing; return the import and notes for the user."""
     path = coco.home / Path(PICTURES_ZIP).name
-    missing = {name for part in parts for name in wanted_by(part) if name not in part.images}
+    missing = {name for part in parts for name in wanted_pictures(part) if name not in part.images}
+    if not path.exists() and not missing:
+        return [], []
     try:
-        if not path.exists() and not missing:
-            return [], []
         if not path.exists():
-            _need_space_for_all(coco, path, len(missing), len(parts[0].gallery))
+            _need_space(coco, path, missing=len(missing), of=max(len(parts[0].gallery), 1))
             coco.fetch(PICTURES_ZIP)
-        taken = _unpack(path, coco, parts)
+        result = _import(path, coco, parts)
     except WebError as error:
         return [], [f"  {error}; a rerun goes on from there"]
     except InputError as error:
-        return [], [f"  {error}{_way_out(path)}"]
-    return [taken], _delete(coco, path, taken)
+        refused = path.with_name(f"{path.name}.refused")
+        if path.exists():
+            return [], [f"  {error}; remove {path} and run this again"]
+        return [], [f"  {error}" + (f"; to take it all the same: --from-zip {refused}" if refused.exists() else "")]
+    if coco.delete and result.whole:
+        remove(path)
+        return [result], [f"  {path} was deleted: all of it is there"]
+    if coco.delete:
+        return [result], [f"  {path} is kept: not all that is in it was taken"]
+    note = f"  {path} is no longer needed: --delete-zip removes it, after a check"
+    return [result], [note] if result.whole else []
 
 
-def _way_out(path: Path) -> str:
-    """Of a zip that cannot be used, or is another than is known."""
-    refused = path.with_name(f"{path.name}.refused")
-    if path.exists():
-        return f"; remove {path} and run this again"
-    return f"; to take it all the same: --from-zip {refused}" if refused.exists() else ""
+def _need_space(coco: _Coco, path: Path, *, missing: int, of: int) -> None:
+    """Need room for the rest of the zip and the missing share of its pictures; raises OutputError.
 
-
-def _need_space_for_all(coco: _Coco, path: Path, missing: int, of: int) -> None:
-    """The zip and what is in it have room side by side, before 20 GB are asked for; raises OutputError."""
+    The check comes before the first of 20 GB, as the disk would fill up only hours later.
+    """
     if coco.base == COCO:
         part = path.with_name(f"{path.name}.part")
-        came = part.stat().st_size if part.exists() else 0
+        received = part.stat().st_size if part.exists() else 0
         size = KNOWN[PICTURES_ZIP].size
-        need_space(coco.home, size - came + size * missing // max(of, 1), f"{path.name}, with its pictures beside it,")
+        need_space(coco.home, size - received + size * missing // of, f"{path.name}, with its pictures beside it,")
 
 
-def _delete(coco: _Coco, path: Path, taken: Taken) -> list[str]:
-    """Once every picture in it was found to be there, by size and CRC."""
-    if not coco.delete:
-        return [f"  {path} is no longer needed: --delete-zip removes it, after a check"] if taken.whole else []
-    if not taken.whole:
-        return [f"  {path} is kept: not all that is in it was taken"]
-    remove(path)
-    return [f"  {path} was deleted: all of it is there"]
-
-
-def _help(root: Path) -> tuple[str, ...]:
+def _advice(root: Path) -> tuple[str, ...]:
     return (
         "To get what is missing: run this again without --from-dir and --from-zip, which asks COCO for its zip (20 GB,",
         f"and as much again beside it, in {root}); or give what you have: --from-zip unlabeled2017.zip, or",

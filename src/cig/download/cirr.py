@@ -1,6 +1,6 @@
-"""CIRR: annotations from the authors' repository; its pictures are NLVR2's, which one asks for, and are taken by name.
+"""CIRR: annotations from the authors' repository, and NLVR2's pictures, which users get from its authors and import.
 
-Annotations go to `captions/` and `image_splits/`, pictures to `img_raw/` beside them, as the release has it.
+Annotations go to `captions/` and `image_splits/`, pictures to `img_raw/` beside them, as in the release.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cig.benchmarks import ID, load_benchmark
-from cig.benchmarks._check import check
-from cig.benchmarks.cirr import SPLITS, places
-from cig.download import Asking, Outcome
+from cig.benchmarks._check import check, wanted_pictures
+from cig.benchmarks._requirements import need_choice
+from cig.benchmarks.cirr import SPLITS, picture_folders
+from cig.download import FetchSettings, Outcome
 from cig.download._annotation_files import fetch_files, json_list, json_object
-from cig.download._bulk_pictures import Taken, check_sources, take_folder, take_zip
-from cig.download._fashioniq_report import wanted_by
-from cig.download._summary import count, tell
-from cig.errors import IncompleteError, UsageError, did_you_mean
+from cig.download._bulk_pictures import BulkImport, check_sources, import_folder, import_zip
+from cig.download._summary import count, summarise
+from cig.errors import IncompleteError
 from cig.io.images import evaluation_pixel_limit
 from cig.io.zips import safe_path
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
-FOLDERS = {"val": "dev", "test1": "test1", "train": "train"}  # of names that the split file does not place
+FOLDERS = {"val": "dev", "test1": "test1", "train": "train"}  # for names without a folder in the split file
 HELP = (
     "CIRR's pictures are those of NLVR2, which may not be passed on. To get them:",
     "  1. fill in NLVR2's form, https://goo.gl/forms/yS29stWnFWzrDBFH3, and agree to its terms, as told in",
@@ -35,52 +35,46 @@ HELP = (
 
 def download(
     root: Path,
-    asking: Asking,
+    settings: FetchSettings,
     splits: Sequence[str] = ("val", "test1"),
+    *,
     annotations_from: str = ANNOTATIONS,
     from_dir: Path | None = None,
     from_zip: Sequence[Path] = (),
     link: bool = False,
     no_pictures: bool = False,
 ) -> Outcome:
-    """Annotations, then the pictures that the user has.
+    """Download annotations, then import pictures that the user has.
 
     Raises:
-        UsageError: a split, folder or zip that is not.
-        IncompleteError: annotations that cannot be had.
+        UsageError: a split, folder or zip that does not exist.
+        IncompleteError: annotations that cannot be downloaded.
     """
-    check_sources(from_dir, from_zip, link)
-    splits = _known(splits)
-    home = root / "cirr" if (root / "cirr" / "captions").is_dir() else root
-    _fetch_annotations(home, asking, splits, annotations_from)
-    parts = _load(root, splits)
-    if no_pictures:
-        return count(parts)
-    sources = [*([from_dir] if from_dir else []), *from_zip]
-    taken = [_take(source, home, _load(root, splits), link) for source in sources]
-    with evaluation_pixel_limit():
-        looked = [check(part) for part in _load(root, splits)]
-    return tell(looked, taken, (), HELP)
-
-
-def _known(splits: Sequence[str]) -> list[str]:
+    sources = check_sources(from_dir, from_zip, link)
     for split in splits:
-        if split not in SPLITS:
-            raise UsageError(f'no CIRR split "{split}".{did_you_mean(split, SPLITS)}')
-    return list(dict.fromkeys(SPLITS[split] for split in splits))
+        need_choice("CIRR split", split, SPLITS)
+    splits = list(dict.fromkeys(SPLITS[split] for split in splits))
+    home = root / "cirr" if (root / "cirr" / "captions").is_dir() else root
+    _fetch_annotations(home, settings, splits, base=annotations_from)
+    if no_pictures:
+        return count(_load(root, splits))
+    imports = [_import(source, home, _load(root, splits), link=link) for source in sources]
+    with evaluation_pixel_limit():
+        checkups = [check(part) for part in _load(root, splits)]
+    return summarise(checkups, imports, advice=HELP)
 
 
 def _load(root: Path, splits: Sequence[str]) -> list[Benchmark]:
     return [load_benchmark(f"cirr/{split}", root) for split in splits]
 
 
-def _fetch_annotations(home: Path, asking: Asking, splits: Sequence[str], base: str) -> None:
+def _fetch_annotations(home: Path, settings: FetchSettings, splits: Sequence[str], *, base: str) -> None:
     named = [base] if base != ANNOTATIONS else []
     kinds = {"captions/cap.rc2.{}.json": json_list, "image_splits/split.rc2.{}.json": json_object}
     failed: dict[Path, str] = {}
     for form, check_json in kinds.items():
         files = {home / form.format(split): f"{base.rstrip('/')}/{form.format(split)}" for split in splits}
-        failed |= fetch_files(files, asking, named, check_json)
+        failed |= fetch_files(files, settings, named, check=check_json)
     if failed:
         raise IncompleteError(
             f"{len(failed)} annotation files cannot be had: {next(iter(failed.values()))}. Put captions/ and "
@@ -89,22 +83,19 @@ def _fetch_annotations(home: Path, asking: Asking, splits: Sequence[str], base: 
         )
 
 
-def _targets(home: Path, parts: Sequence[Benchmark]) -> dict[str, Path]:
-    """Of the pictures that are missing: name -> file without suffix, where the release has it."""
-    found = {}
+def _import(source: Path, home: Path, parts: Sequence[Benchmark], *, link: bool) -> BulkImport:
+    """Import the missing pictures to where the release has them, from a folder or zip."""
+    places: dict[str, Path] = {}
+    present: dict[str, Path] = {}
     for part in parts:
         split = part.name.partition("/")[2]
-        listed = places(home / "image_splits" / f"split.rc2.{split}.json")
-        for name in wanted_by(part):
-            if name not in part.images and ID.fullmatch(name):
-                found[name] = safe_path(home / "img_raw", str(listed.get(name, FOLDERS[split])), name)
-    return found
-
-
-def _take(source: Path, home: Path, parts: Sequence[Benchmark], link: bool) -> Taken:
-    targets = _targets(home, parts)
-    wanted = [(name, part.images) for part in parts for name in wanted_by(part) if name not in targets]
-    there = {name: images[name] for name, images in wanted if name in images}
+        folders = picture_folders(home / "image_splits" / f"split.rc2.{split}.json")
+        for name in wanted_pictures(part):
+            if name in part.images:
+                present[name] = part.images[name]
+            elif ID.fullmatch(name):
+                places[name] = safe_path(home / "img_raw", str(folders.get(name, FOLDERS[split])), name)
+    present = {name: path for name, path in present.items() if name not in places}
     if source.is_dir():
-        return take_folder(source, targets, there, str, link)
-    return take_zip(source, targets, there, str)
+        return import_folder(source, places, present, name_of=str, link=link)
+    return import_zip(source, places, present, name_of=str)

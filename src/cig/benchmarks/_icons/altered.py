@@ -1,10 +1,8 @@
-"""Icons to draw from what they are not: the view is the drawing, altered by rule, and the caption asks for it back.
+"""Icons to draw from altered views: the view is the drawing, altered by rule, and the caption asks for it back.
 
-What separates a reference from its target in retrieval (a badge, a style, a direction, an enclosure), made from single
-drawings: an outline filled, a badge put on, a corner wiped, a picture turned. What is drawn is of icons/train, or made
-from it by rule (made.py). For another object the view is any other drawing, and the caption says all that the picture
-is. Beside triplets.py, where both pictures are of one set and differ in one thing: here nothing is known of how two
-drawings by a designer are related.
+Alterations are what separates references from targets in retrieval (badge, style, direction, enclosure), made from
+single drawings of icons/train or derived.py, without triplets: nothing says how two drawings by a designer are related.
+For another object, the view is any other drawing, and the caption describes the whole picture.
 """
 
 from __future__ import annotations
@@ -20,8 +18,15 @@ from torch import Tensor
 
 from cig.benchmarks._icons.captions import article, distracted, points, side_of
 from cig.benchmarks._icons.corpus import Icon
-from cig.benchmarks._icons.derived import SLASH, badged_as, badges_for, made, ringed_as, rings_for, said_of
-from cig.benchmarks._icons.pairs import plain, viewed
+from cig.benchmarks._icons.derived import (
+    SLASH,
+    badged_as,
+    badges_for,
+    derive_icons,
+    is_mentioned,
+    ringed_as,
+    rings_for,
+)
 from cig.benchmarks._icons.rules import (
     GAP,
     RINGS,
@@ -44,28 +49,28 @@ from cig.io.digests import digest
 VIEWS = 3
 SHARE_INK = 0.25  # of views that are in another ink, too
 SHARE_TWO = 0.2  # of views that are altered twice
-SHARE_SLASH = 0.2  # of badges that are put on where none was
-SHARE_BARE = 0.5  # of badges and rings that are taken off, and nothing put in their place
-SHARE_CORNERS = 0.6  # of badges that are put on which are a designer's, with the corner that they lie in
-WIDEST = 9  # pixels of paper around a badge that is put on, at most
+SHARE_SLASH = 0.2  # of badges added to a drawing without one
+SHARE_BARE = 0.5  # of removed badges and rings that nothing replaces
+SHARE_CORNERS = 0.6  # of added badges that are a designer's, with their corner
+WIDEST = 9  # pixels: the widest paper around an added badge
 OWN_FORMS = {
     **FORMS,
     "object": ("is {object}", "{object}"),
     "ink": (*2 * FORMS["ink"], "has a {ink} tone"),  # "has a" is not of badges alone
     "style": (*3 * FORMS["style"], "{style}, not {old_style}", "is not {old_style}, is {style}"),
 }
-# In this order none undoes one before it.
+# The order in which no alteration undoes an earlier one.
 IN_TURN = ("object", "style", "enclosure", "no enclosure", "badge", "no badge", "points", "side")
 
 
 @dataclass(frozen=True)
 class Alteration:
-    """What is done to a drawing.
+    """One change of a drawing.
 
     Attributes:
         kind: of IN_TURN, as in FORMS.
         put_on: the badge or enclosure that the view has and the picture has not; "" for none.
-        other: the row of the drawing that stands in the picture's place, or whose corner is the badge; None for none.
+        other: the row of the drawing that replaces the picture, or whose corner is the badge; None for none.
         gap: pixels of paper around the badge.
         turn: an index of TURNS.
     """
@@ -78,97 +83,101 @@ class Alteration:
 
 
 class AlteredScenes(IconScenes):
-    """The drawings of IconScenes and some made from them, each with views that are altered independently of each other.
+    """The drawings of IconScenes and derived ones, each with views that are altered independently of each other.
 
     Args:
-        limit: the first so many pictures.
+        limit: how many pictures, from the first.
     """
+
+    # Everything about a picture and view is drawn from seeds made of their numbers, so nothing is stored: the same
+    # alterations come out for the view, its caption and its ink, in any process. Altering is slow, and a latent cache
+    # needs a view three times (two CLIPs and the VAE), so the latest batch is kept.
 
     views = VIEWS
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
-        self.wearing: dict[str, list[int]] = defaultdict(list)  # rows of designers' drawings, by their badge
+        self.wearing: dict[str, list[int]] = defaultdict(list)  # badge -> rows of designers' drawings
         for row, icon in enumerate(self.icons):
             if icon not in self.before:
                 self.wearing[icon.badge].append(row)
-        self._latest = lru_cache(maxsize=1)(self._drawn)  # a shelf asks for a view three times: two CLIPs and the VAE
-        self.identity |= {"data": "icons/altered", "alterations": self._looks()}
+        self._latest = lru_cache(maxsize=1)(self._altered)
+        self.identity |= {"data": "icons/altered", "alterations": self._views_digest()}
 
     def _corpus(self) -> tuple[Sequence[Icon], Tensor]:
         icons, drawings = super()._corpus()
-        more = [*made(icons, drawings)]
-        self.before = {own.icon: drawings[own.origin] for own in more if _put_on(own.icon, icons[own.origin])}
-        return [*icons, *(own.icon for own in more)], torch.cat([drawings, *(own.drawing[None] for own in more)])
+        derived = [*derive_icons(icons, drawings)]
+        # What is turned may have a designer's badge or ring: only what was added can be taken off exactly.
+        self.before = {
+            one.icon: drawings[one.origin]
+            for one in derived
+            if (one.icon.badge, one.icon.enclosure) != (icons[one.origin].badge, icons[one.origin].enclosure)
+        }
+        return [*icons, *(one.icon for one in derived)], torch.cat([drawings, *(one.drawing[None] for one in derived)])
 
-    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        return viewed(self._altered(places, view), self._seen_in(places, view), side, rng)
+    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        return self._latest(tuple(places), view), [self._ink(index, view) for index in places]
 
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        return plain(self._altered(places, view), self._seen_in(places, view))
-
-    def _caption(self, place: int, view: int, rng: Random) -> str:
-        icon, ink = self._icon(place), self._inks(place)[SAME_INK]
-        said = [clause for own in self._alterations(place, view) for clause in asking(own, icon, rng)]
+    def _caption(self, index: int, view: int, rng: Random) -> str:
+        icon, ink = self._icon(index), self._inks(index)[SAME_INK]
+        said = [clause for change in self._alterations(index, view) for clause in change_clauses(change, icon, rng)]
         rng.shuffle(said)
-        if self._seen_in([place], view) != [ink]:
+        if self._ink(index, view) != ink:
             said.insert(rng.randint(0, len(said)), rng.choice(OWN_FORMS["ink"]).format(ink=ink))
         return distracted(rng.choice([" and ", ", "]).join(said), rng)
 
     def _altered(self, places: Sequence[int], view: int) -> Tensor:
-        """[B, 64, 64] uint8"""
-        return self._latest(tuple(places), view)
+        """Return the altered drawings: [B, 64, 64] uint8."""
+        return torch.stack([self._altered_one(index, view) for index in places])
 
-    def _drawn(self, places: Sequence[int], view: int) -> Tensor:
-        return torch.stack([self._altered_one(place, view) for place in places])
-
-    def _altered_one(self, place: int, view: int) -> Tensor:
-        icon, drawing, before = self._icon(place), self._drawings([place])[0], self._before(place)
-        drawn = self._alterations(place, view)
-        undone = "badge" if icon.badge else "enclosure"
-        if before is not None and undone in (own.kind for own in drawn):
-            icon, drawing = replace(icon, **{undone: ""}), before
-        for own in drawn:
-            drawing = self._apply(own, icon, drawing)
+    def _altered_one(self, index: int, view: int) -> Tensor:
+        icon, drawing, before = self._icon(index), self.drawings[self.row(index)], self._before(index)
+        changes = self._alterations(index, view)
+        added = "badge" if icon.badge else "enclosure"
+        if before is not None and added in (change.kind for change in changes):
+            icon, drawing = replace(icon, **{added: ""}), before
+        for change in changes:
+            drawing = self._apply(change, icon, drawing)
         return drawing
 
-    def _apply(self, own: Alteration, icon: Icon, drawing: Tensor) -> Tensor:
-        """[64, 64] uint8 -> the same, altered; what the icon's name has no word of is not there to be taken off."""
-        if own.kind == "object" and own.other is not None:
-            return self.drawings[own.other]
-        if own.kind == "style":
-            return hollow(drawing) if icon.style == "filled" else solid(drawing)
-        if own.kind in ("points", "side"):
-            return TURNS[own.turn](drawing)
-        if own.kind in ("enclosure", "no enclosure"):
-            if icon.enclosure and own.put_on:
-                return reringed(drawing, icon.enclosure, own.put_on, icon.style == "filled")
+    def _apply(self, change: Alteration, icon: Icon, drawing: Tensor) -> Tensor:
+        """Alter a drawing [64, 64] uint8; only what the icon's name mentions is taken off."""
+        filled = icon.style == "filled"
+        if change.kind == "object" and change.other is not None:
+            return self.drawings[change.other]
+        if change.kind == "style":
+            return hollow(drawing) if filled else solid(drawing)
+        if change.kind in ("points", "side"):
+            return TURNS[change.turn](drawing)
+        if change.kind in ("enclosure", "no enclosure"):
+            if icon.enclosure and change.put_on:
+                return reringed(drawing, icon.enclosure, change.put_on, filled=filled)
             if icon.enclosure:
                 return magnified(drawing)
-            return ringed_as(icon, drawing, own.put_on) if own.put_on else drawing
+            return ringed_as(icon, drawing, change.put_on) if change.put_on else drawing
         if icon.badge:
             drawing = unslashed(drawing) if icon.badge == SLASH else wiped(drawing)
-        if own.put_on == SLASH:
+        if change.put_on == SLASH:
             return slashed(drawing)
-        if own.other is not None:
-            return badged(drawing, corner_of(self.drawings[own.other], own.gap))
-        return badged_as(drawing, own.put_on, own.gap) if own.put_on else drawing
+        if change.other is not None:
+            return badged(drawing, corner_of(self.drawings[change.other], change.gap))
+        return badged_as(drawing, change.put_on, change.gap) if change.put_on else drawing
 
-    def _before(self, place: int) -> Tensor | None:
-        """[64, 64] uint8: what the drawing was made from by putting a badge or a ring on it; None for a designer's."""
-        return self.before.get(self._icon(place))
+    def _before(self, index: int) -> Tensor | None:
+        """Return the drawing [64, 64] uint8 before a badge or ring was added by rule; None if none was."""
+        return self.before.get(self._icon(index))
 
-    def _alterations(self, place: int, view: int) -> list[Alteration]:
-        """One or two, or none where the ink alone differs; the same whenever they are asked for."""
-        rng = Random(f"alterations {view} of {place}")
-        icon = self._icon(place)
-        kinds = dict(kinds_for(icon, self._before(place) is not None))
-        drawn = [_one_of(kinds, rng)]
+    def _alterations(self, index: int, view: int) -> list[Alteration]:
+        """Draw one or two alterations, or none where the ink alone differs; the same at every call."""
+        rng = Random(f"alterations {view} of {index}")
+        icon = self._icon(index)
+        kinds = dict(kinds_for(icon, self._before(index) is not None))
+        drawn = [_draw_kind(kinds, rng)]
         if drawn == [INK]:
             return []
         others = {name: weight for name, weight in kinds.items() if name not in (*drawn, INK, "object")}
         if drawn != ["object"] and others and rng.random() < SHARE_TWO:
-            drawn.append(_one_of(others, rng))
+            drawn.append(_draw_kind(others, rng))
         return [self._alteration(kind, icon, rng) for kind in sorted(drawn, key=IN_TURN.index)]
 
     def _alteration(self, kind: str, icon: Icon, rng: Random) -> Alteration:
@@ -176,51 +185,47 @@ class AlteredScenes(IconScenes):
             return Alteration(kind, other=rng.randrange(len(self.icons)))
         if kind in ("points", "side"):
             return Alteration(kind, turn=rng.choice(turns_of(icon.direction)))
-        if kind == "no badge" and rng.random() < SHARE_SLASH and not said_of(SLASH, icon):
+        if kind == "no badge" and rng.random() < SHARE_SLASH and not is_mentioned(SLASH, icon):
             return Alteration(kind, SLASH)
         if kind == "no badge" or (kind == "badge" and icon.badge != SLASH and rng.random() > SHARE_BARE):
             name, gap = rng.choice(badges_for(icon)), rng.randint(GAP, WIDEST)
             donors = self.wearing[name] if rng.random() < SHARE_CORNERS else []
-            return Alteration(kind, name, rng.choice(donors) if donors else None, gap)
+            return Alteration(kind, name, other=rng.choice(donors) if donors else None, gap=gap)
         if kind == "no enclosure" or (kind == "enclosure" and rng.random() > SHARE_BARE):
             return Alteration(kind, rng.choice(rings_for(icon)))
         return Alteration(kind)
 
-    def _seen_in(self, places: Sequence[int], view: int) -> list[str]:
-        return [self._ink(place, view) for place in places]
+    def _ink(self, index: int, view: int) -> str:
+        """Return the ink of a view."""
+        same, other = self._inks(index)
+        differs = not self._alterations(index, view) or Random(f"ink {view} of {index}").random() < SHARE_INK
+        return other if differs else same
 
-    def _ink(self, place: int, view: int) -> str:
-        own, other = self._inks(place)
-        differs = not self._alterations(place, view) or Random(f"ink {view} of {place}").random() < SHARE_INK
-        return other if differs else own
+    def _icon(self, index: int) -> Icon:
+        return self.icons[self.row(index)]
 
-    def _icon(self, place: int) -> Icon:
-        return self.icons[self.row(place)]
+    def _views_digest(self) -> str:
+        """Compute a digest of the first views, their inks, and the kinds of alterations of each drawing.
 
-    def _looks(self) -> str:
-        """A digest of what the first views look like, in their inks, and of what can be altered in each drawing."""
+        It is part of the identity, so that latents cached before a change of the drawing code are not used after it.
+        """
         places = range(min(len(self), 64))
-        looks = b"".join(self._altered(places, view).numpy().tobytes() for view in range(self.views))
-        inks = [self._seen_in(places, view) for view in range(self.views)]
-        return digest(looks + repr((inks, [kinds_for(icon) for icon in self.icons])).encode())
+        shown = b"".join(self._altered(places, view).numpy().tobytes() for view in range(self.views))
+        inks = [[self._ink(index, view) for index in places] for view in range(self.views)]
+        return digest(shown + repr((inks, [kinds_for(icon) for icon in self.icons])).encode())
 
 
-def _put_on(icon: Icon, origin: Icon) -> bool:
-    """Whether it was made by putting a badge or a ring on it: what is turned may have one of its own."""
-    return (icon.badge, icon.enclosure) != (origin.badge, origin.enclosure)
+def kinds_for(icon: Icon, derived: bool = False) -> list[tuple[str, float]]:
+    """List the kinds of alterations of an icon, with their weights; derived: it has a badge or ring added by rule.
 
-
-def kinds_for(icon: Icon, made: bool = False) -> list[tuple[str, float]]:
-    """What can be altered in it, and how often that is done; what was made on it, most of the time.
-
-    A designer's badge, which each draws otherwise and nobody knows where, seldom: of it the corner is wiped.
+    An added badge comes off exactly, so often; a designer's seldom, as its place is unknown and the corner is wiped.
     """
     able = [("object", 0.2), (INK, 1.0)]
     if icon.style in ("filled", "outlined"):
         able.append(("style", 1.5))
     if icon.direction:
         able.append(("points" if points(icon) else "side", 4.0))
-    able.append(("badge", 12.0 if made else 1.5) if icon.badge else ("no badge", 2.5))
+    able.append(("badge", 12.0 if derived else 1.5) if icon.badge else ("no badge", 2.5))
     if icon.enclosure in RINGS:
         able.append(("enclosure", 9.0))
     elif not icon.enclosure and rings_for(icon):
@@ -228,8 +233,9 @@ def kinds_for(icon: Icon, made: bool = False) -> list[tuple[str, float]]:
     return able
 
 
-def asking(own: Alteration, icon: Icon, rng: Random) -> list[str]:
-    """What the picture has and the view has not, in training's forms; of a whole other drawing, all that it is."""
+def change_clauses(change: Alteration, icon: Icon, rng: Random) -> list[str]:
+    """Say what the picture has and the view has not, in training's forms; all that it is, if the view is another."""
+    direction = "points" if points(icon) else "side"
     words = {
         "style": icon.style,
         "old_style": "outlined" if icon.style == "filled" else "filled",
@@ -238,19 +244,15 @@ def asking(own: Alteration, icon: Icon, rng: Random) -> list[str]:
         "side": side_of(icon.direction),
         "enclosure": article(icon.enclosure),
         "object": article(icon.object),
-        "old_badge": own.put_on,
-        "old_enclosure": own.put_on,
+        "old_badge": change.put_on,
+        "old_enclosure": change.put_on,
     }
-    kinds = ["object", *_attributes(icon)] if own.kind == "object" else [own.kind]
+    kinds = [change.kind]
+    if change.kind == "object":
+        has = {"style": icon.style, "badge": icon.badge, direction: icon.direction, "enclosure": icon.enclosure}
+        kinds += [kind for kind, value in has.items() if value]
     return [rng.choice(OWN_FORMS[kind]).format_map(words) for kind in kinds]
 
 
-def _attributes(icon: Icon) -> list[str]:
-    """Kinds of FORMS that can be said of it."""
-    direction = "points" if points(icon) else "side"
-    has = {"style": icon.style, "badge": icon.badge, direction: icon.direction, "enclosure": icon.enclosure}
-    return [kind for kind, value in has.items() if value]
-
-
-def _one_of(weights: Mapping[str, float], rng: Random) -> str:
+def _draw_kind(weights: Mapping[str, float], rng: Random) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]

@@ -1,4 +1,4 @@
-"""What is said of an icon in training: captions in many wordings.
+"""Captions of icons for training, in many wordings.
 
 The benchmarks' queries are worded by `recipes/icons/wordings.py`; those of icons/test are in none of the forms here.
 """
@@ -10,20 +10,20 @@ from random import Random
 from cig.benchmarks._icons.corpus import Icon
 
 
-def these(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-POINTING = these(
+POINTING = word_set(
     "arrow arrows chevron chevrons caret carets angle angles triangle hand finger cursor pointer pointing arrowhead "
     "swipe arrowtriangle turn corner trending cheveron indent thumb thumbs skip play backward forward direction"
 )
-SIDED = these(
+SIDED = word_set(
     "panel panels sidebar layout align alignment border dock radius column columns row page float box section drawer "
     "text half split pane window view side sheet toolbar navigation tab container inset object objects frame grid"
 )
 SIDE_WORDS = {"up": "top", "down": "bottom", "left": "left", "right": "right"}
-SHARE_DISTRACTED = 0.5  # of captions that are given words without a meaning
+SHARE_DISTRACTED = 0.5  # of captions that get words without a meaning
 SHARE_NEGATED = 0.15  # of captions of an icon without a badge that say so
 
 
@@ -39,12 +39,12 @@ def side_of(direction: str) -> str:
 
 
 def points(icon: Icon) -> bool:
-    """Whether its direction is where it points, or else the side that something is on."""
+    """Tell whether its direction is where it points; else it is the side that something is on."""
     return bool(POINTING & set(icon.object.split()))
 
 
-def clauses(icon: Icon, ink: str, rng: Random, without: str = "") -> list[str]:
-    """What can be said of an icon, each in one of several forms; some of it, in any order.
+def clauses(icon: Icon, ink: str, rng: Random, *, without: str = "") -> list[str]:
+    """Say some attributes of an icon, each in one of several forms, in a random order.
 
     Args:
         without: a badge that others of its kind have.
@@ -70,13 +70,13 @@ def clauses(icon: Icon, ink: str, rng: Random, without: str = "") -> list[str]:
     return said
 
 
-def caption(icon: Icon, ink: str, rng: Random, without: str = "") -> str:
-    """ "a photo of folder that has a lock badge and is red", "a red outlined folder with a lock badge", ...
+def caption(icon: Icon, ink: str, rng: Random, *, without: str = "") -> str:
+    """Write "a photo of folder that has a lock badge and is red", "a red outlined folder with a lock badge", ...
 
-    Half in the form of the composing prompt, `a photo of $ that {caption}`, so that the tower has read it.
+    Half have the form of the composing prompt, `a photo of $ that {caption}`, so that the text tower learns it.
     """
     if rng.random() < 0.5:
-        said = clauses(icon, ink, rng, without)
+        said = clauses(icon, ink, rng, without=without)
         joined = rng.choice([" and ", ", "]).join(said)
         return f"a photo of {icon.object}" + (f" that {joined}" if said else "")
     return rng.choice(["a photo of ", "", "", "an icon of "]) + _noun_phrase(icon, ink, rng)
@@ -99,9 +99,9 @@ def _noun_phrase(icon: Icon, ink: str, rng: Random) -> str:
 
 
 def distracted(text: str, rng: Random) -> str:
-    """Half of the time, with one to three made-up words at random places: what was never taught is to be passed over.
+    """Insert one to three made-up words at random, half of the time: a text tower should ignore unknown words.
 
-    A tower that has read templates alone takes a word it does not know ("instead") for anything.
+    A tower trained on templates alone takes an unknown word ("instead") for anything.
     """
     if rng.random() > SHARE_DISTRACTED:
         return text

@@ -1,6 +1,6 @@
-"""The packed corpus: 64 x 64 drawings in 4-bit grey, their names and attributes; an ink is applied when one is painted.
+"""The packed corpus: 64 x 64 drawings in 4-bit grey, their names and attributes; painting applies an ink.
 
-Made by `recipes/icons/build.py` from public icon sets; docs/icons.md is its datasheet.
+`recipes/icons/build.py` builds it from public icon sets; docs/icons.md is its datasheet.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Icon:
-    """A drawing's name, parsed: an object and four attributes, "" where it has none.
+    """The parsed name of a drawing: an object and four attributes, "" where it has none.
 
     Attributes:
         prefix: its set, e.g. "tabler".
@@ -58,41 +58,41 @@ class Icon:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What it depicts: two icons with one key are interchangeable."""
+        """What the icon depicts: icons with the same key are interchangeable."""
         return self.object, self.badge, self.enclosure, self.direction, self.style
 
 
 @dataclass(frozen=True)
 class IconSet:
-    """A set of one licence. `drawings`: [N, 64, 64] uint8, 0 = paper, 255 = ink."""
+    """A set under one licence. `drawings`: [N, 64, 64] uint8, 0 = paper, 255 = ink."""
 
-    about: dict[str, str]
+    attribution: dict[str, str]  # title, author, version, licence, address
     icons: tuple[Icon, ...]
     drawings: np.ndarray
 
 
 def assets() -> Traversable:
-    """What the package ships for icons."""
+    """Return the folder of icons in the package."""
     return resources.files("cig").joinpath("assets", "icons")
 
 
 def pack(drawings: np.ndarray) -> bytes:
-    """[N, 64, 64] uint8 -> 4 bits a pixel, compressed. Grey levels become multiples of 17."""
+    """Compress drawings [N, 64, 64] uint8 to 4 bits a pixel; grey levels become multiples of 17."""
     levels = ((drawings.astype(np.uint16) + 8) // 17).astype(np.uint8)
     return compress(((levels[:, :, 0::2] << 4) | levels[:, :, 1::2]).tobytes())
 
 
 def compress(content: bytes) -> bytes:
-    """As xz, as small as it gets: long matches are worth their time, as this is done once and shipped."""
-    best = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "nice_len": 273}
-    return lzma.compress(content, filters=[best])
+    """Compress to xz, as small as possible: slow, but done once for what is shipped."""
+    smallest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "nice_len": 273}
+    return lzma.compress(content, filters=[smallest])
 
 
 def unpack(content: bytes, count: int) -> np.ndarray:
-    """The inverse of pack, for `count` drawings.
+    """Decompress `count` drawings from pack.
 
     Raises:
-        InputError: it holds another number of them, or is broken.
+        InputError: the content is broken, or holds another number of drawings.
     """
     try:
         raw = lzma.LZMADecompressor(memlimit=1 << 28).decompress(content, max_length=count * PACKED + 1)
@@ -112,26 +112,26 @@ def _contents() -> dict[str, Any]:
 
 @cache
 def read_set(prefix: str) -> IconSet:
-    """One set of the corpus, with its drawings."""
-    own = _contents()["sets"][prefix]
-    icons = tuple(Icon(prefix, *row) for row in own["icons"])
+    """Read one set of the corpus, with its drawings."""
+    content = _contents()["sets"][prefix]
+    icons = tuple(Icon(prefix, *row) for row in content["icons"])
     drawings = unpack(assets().joinpath(f"{prefix}.xz").read_bytes(), len(icons))
-    return IconSet(own["about"], icons, drawings)
+    return IconSet(content["about"], icons, drawings)
 
 
 def read_split(split: str) -> tuple[tuple[Icon, ...], np.ndarray]:
-    """The icons of train, val or test, and their drawings [N, 64, 64] uint8."""
+    """Read the icons of train, val or test, and their drawings [N, 64, 64] uint8."""
     sets = [read_set(prefix) for prefix in SPLITS[split]]
-    return tuple(icon for own in sets for icon in own.icons), np.concatenate([own.drawings for own in sets])
+    return tuple(icon for part in sets for icon in part.icons), np.concatenate([part.drawings for part in sets])
 
 
 def licences() -> dict[str, dict[str, str]]:
-    """Set -> title, author, version, licence, address."""
-    return {prefix: own["about"] for prefix, own in _contents()["sets"].items()}
+    """Map each set to its title, author, version, licence and address."""
+    return {prefix: content["about"] for prefix, content in _contents()["sets"].items()}
 
 
 def paint(drawing: np.ndarray, ink: str) -> Image.Image:
-    """A drawing [64, 64] in an ink on white paper."""
+    """Paint a drawing [64, 64] in an ink on white paper."""
     share = drawing.astype(np.float32)[..., None] / 255
     colours = 255 + share * (np.array(INKS[ink], np.float32) - 255)
     return Image.fromarray(np.round(colours).astype(np.uint8))
@@ -143,6 +143,6 @@ def picture_name(icon: Icon, ink: str) -> str:
 
 
 def rows(icons: Iterable[Icon]) -> Iterator[Sequence[str]]:
-    """As they stand in corpus.json."""
+    """Yield the rows of corpus.json."""
     for icon in icons:
         yield icon.name, *icon.key, icon.variant

@@ -1,4 +1,4 @@
-"""Icons to train on: batches of painted drawings and captions, made anew at every step from the step's own seed."""
+"""Icons to train on: batches of painted drawings and captions, made anew at every step from the step's seed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cig.io.digests import digest
 from cig.io.images import MEAN, STD
 from cig.types import PairBatch
 
-SIBLINGS = 3  # icons of the same object that join each drawn one: they differ in what captions are about
-SAME_INK = 0.5  # share of siblings in their first one's ink
-WEIGHTS_OF_ONE = {"ph": 0.45}  # draws fewer from a set that has each icon in five weights
+SIBLINGS = 3  # icons of the same object beside each drawn one: they differ in what captions say
+SAME_INK = 0.5  # share of siblings in the ink of the first
+WEIGHTS_OF_ONE = {"ph": 0.45}  # draws fewer icons from a set with five weights of each
 INK_NOISE = 0.06
 SIDE = 64  # of a drawing, in pixels
 
@@ -28,8 +28,8 @@ class IconPairs:
     """The training split as (picture, caption) pairs.
 
     Args:
-        made_up_words: in half of a batch's captions. They come late (recipes/icons/train.sh): a CLIP that had read
-            them from the start was worse for textual inversion.
+        made_up_words: in half of a batch's captions. They come late (recipes/icons/train.sh): a CLIP that reads
+            them from the start is worse for textual inversion.
     """
 
     def __init__(self, made_up_words: bool = True) -> None:
@@ -41,46 +41,48 @@ class IconPairs:
         weights = np.array([WEIGHTS_OF_ONE.get(icon.prefix, 1.0) for icon in self.icons])
         self.cumulative = weights.cumsum() / weights.sum()
         families: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for place, icon in enumerate(self.icons):
-            families[icon.prefix, icon.object].append(place)
+        for row, icon in enumerate(self.icons):
+            families[icon.prefix, icon.object].append(row)
         self.siblings = [families[icon.prefix, icon.object] for icon in self.icons]
-        self.badges = {family: sorted({self.icons[i].badge for i in own} - {""}) for family, own in families.items()}
+        self.badges = {
+            family: sorted({self.icons[row].badge for row in rows} - {""}) for family, rows in families.items()
+        }
 
     def captions(self, count: int, rng: Random) -> list[str]:
-        """Some captions, of any icons: what a tokenizer is trained on, or a text-only objective."""
+        """Write captions of random icons, for a tokenizer or a text-only objective."""
         return [self._caption(self._draw(rng), rng.choice(list(INKS)), rng) for _ in range(count)]
 
     def batch(self, size: int, rng: Random) -> PairBatch:
-        """`size` pairs; a picture is right for every caption that is true of it."""
-        places: list[int] = []
+        """Draw `size` pairs; a picture is right for every caption that is true of it."""
+        rows: list[int] = []
         inks: list[str] = []
-        while len(places) < size:
+        while len(rows) < size:
             first, ink = self._draw(rng), rng.choice(list(INKS))
-            own = self.siblings[first]
-            family = [first, *(rng.sample(own, SIBLINGS) if len(own) > SIBLINGS else own)]
-            for number, place in enumerate(family[: size - len(places)]):
-                places.append(place)
+            siblings = self.siblings[first]
+            family = [first, *(rng.sample(siblings, SIBLINGS) if len(siblings) > SIBLINGS else siblings)]
+            for number, row in enumerate(family[: size - len(rows)]):
+                rows.append(row)
                 inks.append(ink if number == 0 or rng.random() < SAME_INK else rng.choice(list(INKS)))
-        captions = [self._caption(place, ink, rng) for place, ink in zip(places, inks, strict=True)]
+        captions = [self._caption(row, ink, rng) for row, ink in zip(rows, inks, strict=True)]
         if self.made_up_words:
             captions = [distracted(text, rng) for text in captions]
-        icons = [self.icons[place] for place in places]
+        icons = [self.icons[row] for row in rows]
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        pixels = normalised(augmented(self.drawings[places], inks, generator))
+        pixels = normalised(augmented(self.drawings[rows], inks, generator))
         names = tuple(map(picture_name, icons, inks))
         return PairBatch(pixels, tuple(captions), true_of(captions, icons, inks), names)
 
     def _draw(self, rng: Random) -> int:
         return int(np.searchsorted(self.cumulative, rng.random()))
 
-    def _caption(self, place: int, ink: str, rng: Random) -> str:
-        icon = self.icons[place]
+    def _caption(self, row: int, ink: str, rng: Random) -> str:
+        icon = self.icons[row]
         others = self.badges[icon.prefix, icon.object]
         return caption(icon, ink, rng, without=rng.choice(others) if others else "")
 
 
 def true_of(captions: Sequence[str], icons: Sequence[Icon], inks: Sequence[str]) -> Tensor:
-    """[B, B] bool: whether caption i is true of picture j. Style and ink may be left unsaid; all else has to agree."""
+    """Tell whether caption i is true of picture j: [B, B] bool; style and ink may be omitted, all else must agree."""
     keys = _numbered([icon.key[:4] for icon in icons])
     styles, colours = _numbered([icon.style for icon in icons]), _numbered(inks)
     said = [set(text.replace(",", "").split()) for text in captions]
@@ -97,7 +99,7 @@ def _numbered(values: Sequence[object]) -> Tensor:
 
 
 def augmented(drawings: Tensor, inks: Sequence[str], generator: torch.Generator) -> Tensor:
-    """[B, 64, 64] uint8 -> [B, 3, 64, 64] in 0..1: scaled, turned, shifted; strokes thinner or bolder; inks vary."""
+    """Scale, turn and shift drawings, vary strokes and inks: [B, 64, 64] uint8 -> [B, 3, 64, 64] in 0..1."""
     count = len(drawings)
 
     def uniform(*shape: int) -> Tensor:
@@ -117,38 +119,38 @@ def augmented(drawings: Tensor, inks: Sequence[str], generator: torch.Generator)
     bolder, thinner = stroke < 0.2, stroke > 0.88
     shares[bolder] = functional.max_pool2d(shares[bolder], 3, 1, 1)
     shares[thinner] = 0.5 * shares[thinner] - 0.5 * functional.max_pool2d(-shares[thinner], 3, 1, 1)
-    own = colours(inks)
-    near = (own + INK_NOISE * torch.randn(own.shape, generator=generator)).clamp(0, 1)
+    exact = colours(inks)
+    near = (exact + INK_NOISE * torch.randn(exact.shape, generator=generator)).clamp(0, 1)
     return painted(shares, near)
 
 
-def viewed(drawings: Tensor, inks: Sequence[str], side: int, rng: Random) -> Tensor:
-    """[B, 64, 64] uint8 -> [B, 3, side, side], augmented and preprocessed for a CLIP."""
+def viewed(drawings: Tensor, inks: Sequence[str], side: int, *, rng: Random) -> Tensor:
+    """Augment and preprocess drawings for a CLIP: [B, 64, 64] uint8 -> [B, 3, side, side]."""
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     shown = normalised(augmented(drawings, inks, generator))
     return shown if shown.shape[-1] == side else functional.interpolate(shown, size=(side, side), mode="bilinear")
 
 
 def plain(drawings: Tensor, inks: Sequence[str]) -> Tensor:
-    """[B, 64, 64] uint8 -> [B, 3, 64, 64] in -1..1, as a VAE sees pictures."""
+    """Paint drawings for a VAE: [B, 64, 64] uint8 -> [B, 3, 64, 64] in -1..1."""
     return painted(drawings.float()[:, None] / 255, colours(inks)) * 2 - 1
 
 
 def uncropped(count: int) -> Tensor:
-    """[count, 6]: whole square pictures, in the words of `Scenes.framing`."""
+    """Return the framing of whole square pictures, as in `Scenes.framing`: [count, 6]."""
     return torch.tensor([[SIDE, SIDE, 0.0, 0.0, SIDE, SIDE]]).expand(count, -1)
 
 
 def painted(shares: Tensor, colours: Tensor) -> Tensor:
-    """Shares of ink [B, 1, H, W] and inks [B, 3] in 0..1 -> pictures on white paper [B, 3, H, W] in 0..1."""
+    """Paint shares of ink [B, 1, H, W] with inks [B, 3] on white paper: [B, 3, H, W], all in 0..1."""
     return 1 - shares * (1 - colours[:, :, None, None])
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """As CLIP wants them."""
+    """Normalise pictures as CLIP does: [B, 3, H, W] in 0..1."""
     return (pictures - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[:, None, None]
 
 
 def colours(inks: Sequence[str]) -> Tensor:
-    """[B, 3] in 0..1."""
+    """Return the colours of inks: [B, 3] in 0..1."""
     return torch.tensor([INKS[ink] for ink in inks], dtype=torch.float32) / 255

@@ -1,6 +1,6 @@
-"""Icons as triplets: a reference, what changes, and the target, both of one set; the view is the reference.
+"""Icons as triplets: a reference, a change, and the target, both of one set; the view is the reference.
 
-For what is trained with triplets, beside what is trained without (scenes.py). Captions are in training's forms.
+They train a generator with triplets, to compare with one trained without (scenes.py). Captions are in training's forms.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from cig.benchmarks._icons.captions import article, points, side_of
-from cig.benchmarks._icons.corpus import INKS, Icon, picture_name, read_split
-from cig.benchmarks._icons.pairs import SIDE, plain, uncropped, viewed
+from cig.benchmarks._icons.corpus import INKS, Icon, read_split
+from cig.benchmarks._icons.scenes import DrawnScenes
 from cig.io.digests import digest
 
 ATTRIBUTES = ("badge", "enclosure", "direction", "style")
 INK = "ink"
-FROM_ONE = 4  # triplets of one reference and one kind of change, at most
+FROM_ONE = 4  # the largest number of triplets of one reference and one kind of change
 FORMS = {
     "ink": ("is {ink}", "in {ink}", "is drawn in {ink}"),
     "style": ("is {style}", "{style}"),
@@ -36,26 +36,26 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Triplet:
-    """Two places in the corpus that differ in one attribute, or one place twice, in two inks."""
+    """The rows of two drawings that differ in one attribute, or the same row twice, for two inks."""
 
     reference: int
     target: int
     change: str
 
 
-class IconTriplets:
+class IconTriplets(DrawnScenes):
     """The training split's triplets, in a random order.
 
     Args:
-        limit: the first so many.
+        limit: how many, from the first.
     """
 
-    views, side = 1, SIDE
+    views = 1
 
     def __init__(self, limit: int | None = None) -> None:
         self.icons, drawings = read_split("train")
         rng = Random("triplets")
-        triplets = [*differing(self.icons, rng), *(Triplet(place, place, INK) for place in range(len(self.icons)))]
+        triplets = [*differing(self.icons, rng), *(Triplet(row, row, INK) for row in range(len(self.icons)))]
         rng.shuffle(triplets)
         self.triplets, self.drawings = triplets[:limit], torch.from_numpy(drawings)
         content = digest(drawings.tobytes() + repr((self.icons, FROM_ONE, self.triplets)).encode())
@@ -64,35 +64,18 @@ class IconTriplets:
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def names(self, places: Sequence[int]) -> list[str]:
-        return [
-            picture_name(self.icons[self.triplets[place].target], inks[1])
-            for place, inks in zip(places, self._inks(places), strict=True)
-        ]
+    def _picture(self, index: int) -> tuple[int, str]:
+        return self.triplets[index].target, self._inks(index)[1]
 
-    def pictures(self, places: Sequence[int]) -> Tensor:
-        rows = [self.triplets[place].target for place in places]
-        return plain(self.drawings[rows], [inks[1] for inks in self._inks(places)])
+    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        rows = [self.triplets[index].reference for index in places]
+        return self.drawings[rows], [self._inks(index)[0] for index in places]
 
-    def framing(self, places: Sequence[int]) -> Tensor:
-        return uncropped(len(places))
-
-    def seen(self, places: Sequence[int], view: int, side: int, rng: Random) -> Tensor:
-        rows = [self.triplets[place].reference for place in places]
-        return viewed(self.drawings[rows], [inks[0] for inks in self._inks(places)], side, rng)
-
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        rows = [self.triplets[place].reference for place in places]
-        return plain(self.drawings[rows], [inks[0] for inks in self._inks(places)])
-
-    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
-        return [self._caption(place, inks[1], rng) for place, inks in zip(places, self._inks(places), strict=True)]
-
-    def _caption(self, place: int, ink: str, rng: Random) -> str:
-        own = self.triplets[place]
-        reference, target = self.icons[own.reference], self.icons[own.target]
+    def _caption(self, index: int, view: int, rng: Random) -> str:
+        triplet = self.triplets[index]
+        reference, target = self.icons[triplet.reference], self.icons[triplet.target]
         words = {
-            "ink": ink,
+            "ink": self._inks(index)[1],
             "style": target.style,
             "badge": article(target.badge),
             "old_badge": reference.badge,
@@ -101,21 +84,20 @@ class IconTriplets:
             "enclosure": article(target.enclosure),
             "old_enclosure": reference.enclosure,
         }
-        return rng.choice(FORMS[form_of(own.change, target)]).format_map(words)
+        return rng.choice(FORMS[form_of(triplet.change, target)]).format_map(words)
 
-    def _inks(self, places: Sequence[int]) -> list[tuple[str, str]]:
-        """The reference's and the target's; they differ only where ink is what changes."""
-        drawn = [Random(f"inks of triplet {place}").sample(list(INKS), 2) for place in places]
-        changes = [self.triplets[place].change for place in places]
-        return [(one, two if change == INK else one) for change, (one, two) in zip(changes, drawn, strict=True)]
+    def _inks(self, index: int) -> tuple[str, str]:
+        """Return the reference's ink and the target's; they differ only where the ink is what changes."""
+        first, second = Random(f"inks of triplet {index}").sample(list(INKS), 2)
+        return first, second if self.triplets[index].change == INK else first
 
 
 def differing(icons: Sequence[Icon], rng: Random) -> Iterator[Triplet]:
-    """Ordered pairs of one set that differ in one attribute and in nothing else; a few of each reference and kind."""
+    """Yield ordered pairs of one set that differ in one attribute only; a few of each reference and attribute."""
     for attribute in ATTRIBUTES:
         groups: dict[Icon, list[int]] = defaultdict(list)
-        for place, icon in enumerate(icons):
-            groups[replace(icon, name="", **{attribute: ""})].append(place)
+        for row, icon in enumerate(icons):
+            groups[replace(icon, name="", **{attribute: ""})].append(row)
         kept: dict[int, int] = defaultdict(int)
         pairs = [pair for group in groups.values() for pair in permutations(group, 2)]
         rng.shuffle(pairs)
@@ -128,7 +110,7 @@ def differing(icons: Sequence[Icon], rng: Random) -> Iterator[Triplet]:
 
 
 def form_of(change: str, target: Icon) -> str:
-    """Which of FORMS says a change."""
+    """Return the key of FORMS that says a change."""
     if change == "direction":
         return "points" if points(target) else "side"
     return f"no {change}" if change in ("badge", "enclosure") and not getattr(target, change) else change
