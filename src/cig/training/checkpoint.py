@@ -16,7 +16,7 @@ from cig.errors import InputError, MismatchError, UsageError
 from cig.io.files import make_folder, write_bytes
 from cig.io.tensors import read_tensors
 from cig.runtime import say
-from cig.training.plan import Plan
+from cig.training.plan import Plan, differences
 
 CHECKPOINT = "checkpoint.pt"
 Groups = Iterable[Mapping[str, Any]]
@@ -133,13 +133,7 @@ def resume(state: TrainingState, settings: Mapping[str, Any], out: Path) -> dict
     # the plan, and what the caller lists beside it (data, models, sizes). Only the pace of checkpoints may change, and
     # the number of steps where the rate does not depend on it (Plan.binding).
     now, then = ({**part, "plan": Plan.binding(part["plan"])} for part in (settings, facts))
-    different = [
-        f"{key}: {then[part].get(key)} there, {wanted.get(key)} now"
-        for part, wanted in now.items()
-        for key in {**wanted, **then[part]}
-        if then[part].get(key) != wanted.get(key)
-    ]
-    if different:
+    if different := [line for part in now for line in differences(then[part], now[part])]:
         raise MismatchError(
             f"{out} holds a checkpoint of another training ({'; '.join(different)}); "
             f"give another --out, or the same flags"

@@ -54,3 +54,9 @@ class Plan:
         if self.schedule == "constant":
             return self.lr * rising
         return self.lr * rising * (0.5 * (1 + math.cos(math.pi * step / self.steps)) * 0.97 + 0.03)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the settings that differ between an earlier run and this one, for a message."""
+    keys = {**now, **then}
+    return [f"{key}: {then.get(key)} there, {now.get(key)} now" for key in keys if then.get(key) != now.get(key)]

@@ -12,17 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cig.errors import InputError, NotFoundError, some
+from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.io.dataset_paths import stays_below
 from cig.io.digests import digest
 from cig.io.files import UNPRINTABLE
 from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
-from cig.training import processes
 from cig.training.data import load_pairs
 from cig.training.data.captions import COLUMNS, PackedTexts, select_column
 from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
-from cig.training.data.pictures import need_enough, need_size
 from cig.training.step import Order, Step
 from cig.types import PairBatch, Pairs
 
@@ -57,7 +55,12 @@ class DrawnPairs:
     def of(self, step: Step, count: int) -> PairBatch:
         """Raise MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
         batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
-        need_size(batch.pixels, self.size, self.identity["data"])
+        drawn = batch.pixels.shape[-1]
+        if drawn != self.size:
+            raise MismatchError(
+                f"the CLIP sees pictures of {self.size} pixels, and those of {self.identity['data']} have {drawn}; "
+                f"take another CLIP, or bring pictures of your own"
+            )
         return replace(batch, pixels=batch.pixels[share], captions=batch.captions[share], ids=batch.ids[share])
 
     def captions(self, count: int, rng: Random) -> list[str]:
@@ -79,11 +82,7 @@ class TablePairs:
 
     def of(self, step: Step, count: int) -> PairBatch:
         """Raise UsageError if a step has more pairs than the table."""
-        need_enough(len(self.names), count, "pairs")
-        share = step.rank_slice(count)
-        now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))
-        read, pixels = self.decoder.read(now, following)
-        indices = processes.gathered_indices(read)
+        pixels, indices, share = self.decoder.read_step(self.order, step, count, what="pairs")
         names, texts = (tuple(column[index] for index in indices) for column in (self.names, self.texts))
         positives = _equal(names) | _equal(texts)
         return PairBatch(pixels, captions=texts[share], positives=positives, ids=names[share])

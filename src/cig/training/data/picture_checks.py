@@ -51,12 +51,11 @@ def check_pictures(
     todo = [path for path in stamps if path not in good]
     for chunk in [*batches(todo, AT_ONCE)] or [todo]:
         checked = check_images(chunk, WORKERS, "looking at pictures")
-        failed |= {path: image.why for path, image in checked.items() if isinstance(image, UnreadableImage)}
-        good |= {
-            path: CheckedPicture(image.digest, image.size)
-            for path, image in checked.items()
-            if not isinstance(image, UnreadableImage)
-        }
+        for path, image in checked.items():
+            if isinstance(image, UnreadableImage):
+                failed[path] = image.why
+            else:
+                good[path] = CheckedPicture(image.digest, image.size)
         if ledger and checked and not processes.rank():
             write_json(ledger, {str(path): [stamps[path], entry.digest, *entry.size] for path, entry in good.items()})
     if not processes.rank():

@@ -13,15 +13,14 @@ from torch import Tensor
 
 from cig import registry
 from cig.benchmarks import load_benchmarks
-from cig.errors import MismatchError, NotFoundError, UsageError
+from cig.errors import NotFoundError
 from cig.io.dataset_paths import walk_pictures
 from cig.io.digests import digest
 from cig.io.images import Preprocess
-from cig.training import processes
 from cig.training.data import has_pairs, load_pairs
 from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
+from cig.training.data.pairs import DrawnPairs
 from cig.training.step import Order, Step
-from cig.types import Pairs
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,7 @@ class PixelSource(Protocol):
 class DrawnPictures:
     """The pictures of a benchmark that makes new ones at every step."""
 
-    pairs: Pairs
-    size: int  # of the CLIP's input, in pixels
+    pairs: DrawnPairs
     per_pass = 0
 
     @property
@@ -146,11 +144,9 @@ class DrawnPictures:
         return self.pairs.identity
 
     def of(self, step: Step, count: int) -> PixelBatch:
-        """Raise MismatchError if the CLIP reads pictures of another size than the benchmark makes."""
-        batch, share = self.pairs.batch(count, step.rng), step.rank_slice(count)
-        need_size(batch.pixels, self.size, self.identity["data"])
+        batch = self.pairs.of(step, count)
         distinct = torch.eye(count, dtype=torch.bool)  # two drawings of one icon differ, too
-        return PixelBatch(batch.pixels[share], batch.ids[share], distinct)
+        return PixelBatch(batch.pixels, batch.ids, distinct)
 
 
 @dataclass(frozen=True)
@@ -171,29 +167,11 @@ class ListedPictures:
 
     def of(self, step: Step, count: int) -> PixelBatch:
         """Raise UsageError if a step has more pictures than the list."""
-        need_enough(len(self.pictures), count, "pictures")
-        share = step.rank_slice(count)
-        now, following = (self.order.indices(number, count)[share] for number in (step.number, step.number + 1))
-        indices, pixels = self.decoder.read(now, following)
+        pixels, indices, share = self.decoder.read_step(self.order, step, count, what="pictures")
         # A picture can come twice in a step: at the end of one pass and the start of the next, or as a replacement.
-        every = torch.tensor(processes.gathered_indices(indices))
-        return PixelBatch(pixels, tuple(self.pictures.names[index] for index in indices), every[:, None] == every)
-
-
-def need_size(pixels: Tensor, size: int, source: str) -> None:
-    """Raise MismatchError if the pixels of a source do not have the size of the CLIP's input."""
-    drawn = pixels.shape[-1]
-    if drawn != size:
-        raise MismatchError(
-            f"the CLIP sees pictures of {size} pixels, and those of {source} have {drawn}; take another CLIP, or bring "
-            f"pictures of your own"
-        )
-
-
-def need_enough(count: int, batch: int, what: str) -> None:
-    """Raise UsageError if a batch is larger than the data, so that it would hold items twice."""
-    if batch > count:
-        raise UsageError(f"--batch-size {batch} is more than the {count} {what}; give --batch-size {count} or less")
+        every = torch.tensor(indices)
+        names = tuple(self.pictures.names[index] for index in indices[share])
+        return PixelBatch(pixels, names, every[:, None] == every)
 
 
 def pixel_source(
@@ -208,7 +186,7 @@ def pixel_source(
         workers: threads that decode pictures.
     """
     if has_pairs(source) and not os.path.isdir(source):
-        return DrawnPictures(load_pairs(source), size)
+        return DrawnPictures(DrawnPairs(load_pairs(source), size))
     pictures = load_pictures(source, root)
     unreadable = UnreadablePictures(out / UNREADABLE)
     path_at = pictures.paths.__getitem__
