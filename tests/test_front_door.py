@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import logging
 import pydoc
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mypy import api
+from PIL import Image
 
 import cig
 from cig.errors import NotFoundError, UsageError, WrongTypeError
@@ -341,4 +343,16 @@ def test_progress_is_logged_where_no_terminal_shows_a_bar(parts, monkeypatch, ca
     monkeypatch.setattr("cig.runtime.MESSAGE_INTERVAL", 0)
     with caplog.at_level(logging.INFO, "cig"):
         cig.search(parts["bench"], parts["method"])
-    assert {record.name for record in caplog.records} == {"cig"}
+    assert {(record.name, record.levelname) for record in caplog.records} == {("cig", "INFO")}
+
+
+def test_what_was_missing_is_a_warning(parts, tmp_path, caplog):
+    """The manifest states another caption for a picture, which is left out, and a program without a handler sees it."""
+    query, other = parts["bench"].queries[:2]
+    line = {"id": query.id, "file": f"{query.id}.png", "query": "another's digest", "accepted": True}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    for name in (query.id, other.id):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
+    cig.search(parts["bench"], parts["method"], tmp_path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{tmp_path}: pictures of queries that ask something else now, not used: 1 ({query.id})"]

@@ -90,6 +90,15 @@ def test_metrics_import_nothing_of_ours():
     assert not [module for module in IMPORTS[SOURCE / "evaluation/metrics.py"] if module.startswith("cig")]
 
 
+def test_the_command_line_alone_prints():
+    """Library functions return their results and log messages to the logger "cig"; a script's last lines may print."""
+    for path in FILES:
+        if folder_of(path) != "cli":
+            body = [node for node in ast.parse(path.read_text()).body if "__main__" not in ast.dump(node)]
+            names = {node.id for part in body for node in ast.walk(part) if isinstance(node, ast.Name)}
+            assert "print" not in names, name_of(path)
+
+
 def test_public_names():
     assert cig.__all__ == sorted(cig.__all__)
     for name in cig.__all__:
