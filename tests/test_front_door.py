@@ -8,6 +8,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ CALLS = {  # expression -> its type
     "cig.search(bench, method, targets.pictures)": "cig.types.Ranking",
     "cig.search(bench, method, 'folder', weight=0.8)": "cig.types.Ranking",
     "cig.search(bench, method, {'1': 'a.png'})": "cig.types.Ranking",
-    "cig.search(bench, method, branches=[cig.Branch('a', {}, 0.5)])": "cig.types.Ranking",
+    "cig.search(bench, method, branches=[cig.Branch('a', {'1': 'a.png'}, 0.5)])": "cig.types.Ranking",
     "cig.evaluate(bench, ranking)": "cig.types.Report",
     "cig.evaluate([bench], [ranking], [ranking]).scores": ("Mapping[str, Mapping[str, float]]"),
     "cig.CIRRDataset('CIRR')": "cig.pipelines.published_datasets.CIRRDataset",
@@ -217,6 +218,12 @@ def test_search_takes_what_imagine_returned_a_mapping_or_a_folder(parts, targets
     assert rankings[0] != cig.search(parts["bench"], parts["method"])
 
 
+def test_a_branch_takes_text_one_path_or_several():
+    branch = cig.Branch("sketch", {"1": "a.png", "2": Path("b.png"), "3": ["c.png", Path("d.png")]}, 0.5)
+    assert branch.pictures == {"1": (Path("a.png"),), "2": (Path("b.png"),), "3": (Path("c.png"), Path("d.png"))}
+    assert replace(branch, weight=0.3) == cig.Branch("sketch", branch.pictures, 0.3)
+
+
 def test_an_embedding_folder_takes_text(parts, tmp_path):
     assert len(cig.EmbeddingFolder(parts["bench"], str(tmp_path)).missing) == 8
 
@@ -245,6 +252,8 @@ WRONG = {
     "cig.imagine(bench, composer, generator, out='runs', how='fast')": "how should be a cig.Imagining",
     "cig.EmbeddingFolder('cirr/val', 'folder')": "benchmark should be a Benchmark",
     "cig.EmbeddingFolder(bench, 3)": "folder should be the path of a folder of embeddings",
+    "cig.Branch('a', 'folder', 0.5)": "pictures should be a mapping from query ids to paths, not 'folder'",
+    "cig.Branch('a', {}, '0.5')": "weight should be a number from 0 to 1, not '0.5'",
     "cig.evaluate(bench, 'x')": r"ranking should be a Ranking, such as cig.search\(.*\), not 'x' \(str\)",
     "cig.evaluate('cirr/val', [])": "benchmark should be a Benchmark",
     "cig.evaluate([bench], [bench])": "ranking should be a Ranking",

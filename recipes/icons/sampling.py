@@ -84,7 +84,7 @@ class Lab:
         generator = generator_of(self.folder / "generator", own)
         out = self.folder / "experiment" / "sampling" / "-".join(f"{name}-{value:g}" for name, value in own.items())
         pictures = drawn(generator, self.composer, self.part, out, 1600)
-        branch = Branch("pseudo", pictures, 0.0, self.image, caption=False)
+        branch = Branch("pseudo", pictures, 0.0, method=self.image, caption=False)
         weights, _, score = choose(JUDGED, [look(self.part, self.method, [branch], self.cache)])
         cost = price(lambda: generator(self.condition, range(BATCH)), rounds=2)
         found = Trial(**own, score=score, weight=weights["pseudo"], operations=cost.operations, seconds=cost.seconds)

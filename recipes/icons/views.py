@@ -69,12 +69,12 @@ class Seen:
             "shuffled": shuffled(self.part, pseudo, ControlOptions(Path())),
         }
         if method is self.large:
-            return [Branch(name, seen[name], 0.0, image, caption=False) for name in OF_LARGE]
+            return [Branch(name, seen[name], 0.0, method=image, caption=False) for name in OF_LARGE]
         return [
-            *(Branch(name, pictures, 0.0, image, caption=False) for name, pictures in seen.items()),
+            *(Branch(name, pictures, 0.0, method=image, caption=False) for name, pictures in seen.items()),
             Branch("pseudo with caption", pseudo, 0.0),
-            Branch("caption", {}, 0.0, text),
-            *(Branch(name, self.made.others["image"], 0.0, own) for name, own in self.prior_methods.items()),
+            Branch("caption", {}, 0.0, method=text),
+            *(Branch(name, self.made.others["image"], 0.0, method=own) for name, own in self.prior_methods.items()),
         ]
 
     @cached_property

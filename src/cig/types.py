@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -287,7 +288,7 @@ class Method(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Branch:
     """A term of a query's feature: pictures, embedded by a method with the caption or without, at a weight.
 
@@ -297,8 +298,25 @@ class Branch:
     name: str  # unique in a search
     pictures: Mapping[str, tuple[Path, ...]]  # query id -> its pictures, whose unit features are averaged
     weight: float  # 0..1; the reference gets the rest of 1
-    method: Method | None = None  # None: the one that searches. Another must have the same picture features
-    caption: bool = True
+    method: Method | None  # None: the one that searches. Another must have the same picture features
+    caption: bool
+
+    def __init__(  # written out since a query may come with one path, and paths as text
+        self,
+        name: str,
+        pictures: Mapping[str, str | Path | Sequence[str | Path]],
+        weight: float,
+        *,
+        method: Method | None = None,
+        caption: bool = True,
+    ) -> None:
+        check_type(pictures, Mapping, name="pictures", wanted="a mapping from query ids to paths")
+        check_type(weight, Real, name="weight", wanted="a number from 0 to 1")
+        tuples = ((query, (one,) if isinstance(one, str | Path) else one) for query, one in pictures.items())
+        paths = {query: tuple(map(Path, several)) for query, several in tuples}
+        fields = {"name": name, "pictures": paths, "weight": weight, "method": method, "caption": caption}
+        for field_name, value in fields.items():
+            object.__setattr__(self, field_name, value)
 
     def __repr__(self) -> str:
         words = f"weight {self.weight:g}, {'with' if self.caption else 'without'} the caption"
