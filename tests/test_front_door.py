@@ -165,7 +165,7 @@ def parts(world):
     """The pipeline's parts, each loaded by text alone."""
     models = str(world / "models")
     source = cig.Source(clip=f"{models}/clip-small", phi=f"{models}/phi-small.pt", models=models, cache_dir="hub")
-    sdxl = {"model_path": f"{models}/sdxl", "sdxl_repo": f"{models}/sdxl", "vae_repo": f"{models}/sdxl/vae"}
+    sdxl = {"model_path": f"{models}/sdxl", "sdxl_repo": f"{models}/sdxl", "vae_repo": world / "models/sdxl/vae"}
     clips = f"{models}/clip-small", f"{models}/clip-large"
     phis = {"phi": f"{models}/phi-small.pt", "phi2": f"{models}/phi-large.pt"}
     return {
@@ -173,7 +173,9 @@ def parts(world):
         "source": source,
         "method": cig.load_method("searle", source),
         "composer": cig.load_composer(*clips, **phis, device="cpu", dtype="float32"),
-        "generator": cig.load_generator("sdxl", **sdxl, device="cpu", height=64, width=64, steps=1),
+        "generator": cig.load_generator(
+            "sdxl", **sdxl, device="cpu", dtype="float32", cache_dir="hub", height=64, width=64, steps=1
+        ),
     }
 
 

@@ -115,17 +115,17 @@ class SDXL(Described):
 
 def load(
     model_path: str | Path = "models/sdxl_checkpoint",
-    sdxl_repo: str = SDXL_REPO,
-    vae_repo: str = VAE_REPO,
+    sdxl_repo: str | Path = SDXL_REPO,
+    vae_repo: str | Path = VAE_REPO,
     *,
     device: str | torch.device = "auto",
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     height: int = 512,
     width: int = 512,
     steps: int = 50,
     guidance: float = 5.0,
     image_guidance: float = 1.5,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     offload: Offload = "none",
     vae_slicing: bool = False,
     vae_tiling: bool = False,
@@ -147,19 +147,12 @@ def load(
     """
     check_size(height, width)
     check_image_guidance(image_guidance)
-    quiet_diffusers()
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    device = resolve_device(str(device))
+    sdxl_repo, vae_repo = str(sdxl_repo), str(vae_repo)
+    cache_dir = None if cache_dir is None else Path(cache_dir)
+    device = resolve_device(device)
     precision = resolve_dtype(dtype, device, on_gpu="float16")
-    options = {"dtype": precision, "use_safetensors": True, "cache_dir": cache_dir}
-    unet = load_part(UNet2DConditionModel, need_unet(model_path), subfolder="unet", **options)
-    vae = load_part(AutoencoderKL, vae_repo, **options)
-    absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
-    parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
-    pipeline = load_part(pipeline_for(unet.config), sdxl_repo, **parts, **options)
-    pipeline.set_progress_bar_config(disable=True)
-    _place(pipeline, device, offload)
+    pipeline = _load_pipeline(model_path, sdxl_repo, vae_repo, dtype=precision, cache_dir=cache_dir)
+    _move(pipeline, device, offload)
     if vae_slicing:
         pipeline.vae.enable_slicing()
     if vae_tiling:  # blends tiles of large pictures, so pixels depend on it, and it is among the settings
@@ -167,15 +160,24 @@ def load(
     if attention_slicing:
         pipeline.enable_attention_slicing()
     models = _identities(model_path, sdxl_repo, vae_repo, cache_dir=cache_dir)
-    return SDXL(
-        pipeline,
-        height=height,
-        width=width,
-        steps=steps,
-        guidance=guidance,
-        image_guidance=image_guidance,
-        identity=models,
-    )
+    guidances = {"guidance": guidance, "image_guidance": image_guidance}
+    return SDXL(pipeline, height=height, width=width, steps=steps, **guidances, identity=models)
+
+
+def _load_pipeline(
+    model_path: str | Path, sdxl_repo: str, vae_repo: str, *, dtype: torch.dtype, cache_dir: Path | None
+) -> Any:
+    """Load diffusers' pipeline without its text encoders."""
+    quiet_diffusers()
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    unet = load_part(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir=cache_dir, subfolder="unet")
+    vae = load_part(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir)
+    absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
+    parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
+    pipeline = load_part(pipeline_for(unet.config), sdxl_repo, dtype, cache_dir=cache_dir, **parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def shown_reference(config: Any) -> bool:
@@ -230,8 +232,7 @@ def load_round_trip(
 
     device = resolve_device(str(device))
     dtype = resolve_dtype("auto", device, on_gpu="float16")
-    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
-    vae = load_part(AutoencoderKL, vae_repo, **options).to(device).eval()
+    vae = load_part(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir).to(device).eval()
     if vae.config.force_upcast:  # in float16 it may overflow, so SDXL's pipeline decodes in float32, too
         vae = vae.float()
     pixels = VaeImageProcessor(vae_scale_factor=8)
@@ -299,10 +300,13 @@ def check_image_guidance(scale: float) -> None:
         raise UsageError(f"--image-guidance-scale {scale:g}: 1 or more, such as 1.5")
 
 
-def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
+def load_part(
+    kind: Any, source: str | Path, dtype: torch.dtype, *, cache_dir: Path | None = None, **options: Any
+) -> Any:
     """Load a model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
+    options |= {"dtype": dtype, "cache_dir": cache_dir, "use_safetensors": True}  # a pickle would run code
     try:
-        return kind.from_pretrained(str(source), revision=hub.commit_of(source, options.get("cache_dir")), **options)
+        return kind.from_pretrained(str(source), revision=hub.commit_of(source, cache_dir), **options)
     except Exception as error:
         if os.path.exists(source):
             raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error
@@ -312,7 +316,7 @@ def load_part(kind: Any, source: str | Path, **options: Any) -> Any:
         ) from error
 
 
-def _place(pipeline: Any, device: torch.device, offload: Offload) -> None:
+def _move(pipeline: Any, device: torch.device, offload: Offload) -> None:
     if offload == "none":
         pipeline.to(device)
     elif device.type == "cpu":
