@@ -24,7 +24,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.io.pickles import read_pickled_names
 from cig.io.tensors import read_matrix
-from cig.methods import ALIASES, check_flags, published_experiment, load_method_lazily, split_method
+from cig.methods import ALIASES, check_flags, load_method_lazily, published_experiment, split_method
 from cig.methods._feature_files import read_table
 from cig.methods._picture_names import Names, is_of, plain_name
 from cig.methods.caption import joined
@@ -69,6 +69,7 @@ def test_contract(world, name):
         assert torch.allclose(method.embed_captions(CAPTIONS).norm(dim=-1), torch.ones(2), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["cirr/val", "fashioniq/val", "circo/val"])
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_every_method_searches_every_benchmark(world, name, benchmark):
@@ -92,7 +93,9 @@ def test_what_is_remembered_answers_without_models(world, tmp_path, name):
     """A search whose features are all known loads nothing that it need not, and finds the same."""
     cache = FeatureCache(tmp_path)
     part = load_benchmarks("cirr/val", world)[0]
-    first, again = (search(part, load_method_lazily(name, source_of(world, name), cache), cache=cache) for _ in range(2))
+    first, again = (
+        search(part, load_method_lazily(name, source_of(world, name), cache), cache=cache) for _ in range(2)
+    )
     assert first.ids == again.ids
     deferred = load_method_lazily(name, source_of(world, name), cache)
     if name in ("oti", "caption"):  # they look at their files to say what is missing
@@ -274,10 +277,10 @@ def test_published_experiments(tmp_path, monkeypatch):
     folder = tmp_path / "data/phi_models/mine"
     folder.mkdir(parents=True)
     (folder / "hyperparameters.json").write_text('{"clip_model_name": "ViT-L/14"}')
-    clip, phi = published_experiment("mine", "phi_20.pt", None, None)
+    clip, phi = published_experiment("mine", "phi_20.pt", clip=None, phi=None)
     assert (clip, phi.as_posix()) == ("openai/clip-vit-large-patch14", "data/phi_models/mine/checkpoints/phi_20.pt")
     with pytest.raises(UsageError, match="come together"):
-        published_experiment("mine", None, None, None)
+        published_experiment("mine", None, clip=None, phi=None)
 
 
 # Pseudo-words of pictures
@@ -530,18 +533,23 @@ def test_precomputed_features_by_hand(tmp_path):
     assert method.names == ("a", "42")
     queries = [Query("q", "a", ("is red",)), Query("q", "a", ()), Query("q", "b", ("is red",))]
     asked = method.embed_queries(
-        pictures.of([Path("a.png")] * 3), [query.captions for query in queries], queries, [Path("a.png")] * 3
+        pictures.of([Path("a.png")] * 3),
+        [query.captions for query in queries],
+        queries=queries,
+        paths=[Path("a.png")] * 3,
     )
     own, picture = [-1.0, 0.0], [0.6, 0.8]
     assert torch.allclose(asked, torch.tensor([own, picture, picture])), "its own stands for reference and caption only"
     with pytest.raises(InputError, match="has no feature of 1 queries: r"):
-        method.embed_queries(asked[:1], [("x",)], [Query("r", "a", ("x",))], [Path("a.png")])
+        method.embed_queries(asked[:1], [("x",)], queries=[Query("r", "a", ("x",))], paths=[Path("a.png")])
 
 
 def test_without_queries_it_is_image_only_and_says_so(tmp_path):
     method = precomputed(saved(tmp_path / "f.npz", names=["a", "b"], features=ROWS))
     assert method.name == "precomputed, pictures alone"
-    asked = method.embed_queries(torch.tensor([[3.0, 4.0]]), [("x",)], [Query("r", "a", ("x",))], [Path("a.png")])
+    asked = method.embed_queries(
+        torch.tensor([[3.0, 4.0]]), [("x",)], queries=[Query("r", "a", ("x",))], paths=[Path("a.png")]
+    )
     assert torch.allclose(asked, torch.tensor([[0.6, 0.8]]))
 
 
@@ -620,6 +628,7 @@ def test_files_of_features_are_hostile(tmp_path):
 # Methods of others
 
 
+@pytest.mark.slow
 def test_a_package_adds_a_method_by_name(world, tmp_path, monkeypatch):
     """By entry point, and by dotted name; no file of ours knows of it, and ours win where names clash."""
     (tmp_path / "their_package").mkdir()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from cig.pipelines.compare import Comparing
-    from cig.retrieval.requests import Searching
     from cig.training.plan import Plan
     from cig.training.validation import Validation
 
@@ -43,6 +42,17 @@ WorkFlags = Annotated[Work, Parameter(name="*", negative="")]
 FetchFlags = Annotated[FetchSettings, Parameter(name="*", group=WEB)]
 ComposeFlags = Annotated[Composing, Parameter(name="*", group=COMPOSE)]
 GenerateFlags = Annotated[Generation, Parameter(name="*", negative="", group=GENERATE)]
+SearchFlags = Annotated[Searching, Parameter(name="*", negative="", group=SEARCH)]
+Branches = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative="",
+        group=BRANCHES,
+        help=' "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several '
+        "times. The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: "
+        "reference-image, reference-augmented, reference-vae, shuffled, oracle.",
+    ),
+]
 GeneratorName = Annotated[
     str,
     Parameter(
@@ -63,6 +73,9 @@ def prefixed(word: str, *names: str) -> Parameter:
 def without(*names: str) -> Parameter:
     """Leave some fields of a record at their defaults: a verb does not take their flags."""
     return Parameter(parse=re.compile(f"^(?!({'|'.join(names)})$)"))
+
+
+RunSearchFlags = Annotated[SearchFlags, prefixed("search", "clip", "phi", "preprocess_type")]
 
 
 def computing(compute: Compute, batch_size: int) -> Compute:
@@ -104,68 +117,6 @@ class DataFlags(Data):
         return Data(**{**values, "name": name, "gallery": gallery})
 
 
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class MethodFlags:
-    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
-    or a module of your own."""
-    method_option: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
-
-    def searching(self, **rest: Any) -> Searching:
-        from cig.retrieval.requests import Searching
-
-        return Searching(method=self.method, options=dict(map(key_value, self.method_option)), **rest)
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class ModelFlags:
-    clip: str | None = None
-    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
-    phi: Path | None = None
-    "The textual-inversion network that fits --clip. Default: the variant's, in ./models."
-    preprocess_type: Preprocess | None = None
-    "Default: the method's (searle and oti targetpad, others clip)."
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class RecipeFlags:
-    fusion_weight: float | None = None
-    "The reference's share, 0 to 1. Default: the published one of that benchmark and split."
-    weights: Path | None = None
-    "Weights that `cig compare --sweep` froze on val, in the place of the published one."
-    branch: Annotated[tuple[str, ...], Parameter(negative="", group=BRANCHES)] = ()
-    """ "name=sketch pictures=DIR method=image caption=no weight=0.3": searched with, too; may be given several times.
-    The reference gets what is left of 1. pictures is a folder, pseudo-target, or a control: reference-image,
-    reference-augmented, reference-vae, shuffled, oracle."""
-
-    def recipe(self) -> dict[str, Any]:
-        from cig.cli.branch_flags import asked_branches
-
-        weights = {"reference_weight": self.fusion_weight, "frozen_weights": self.weights}
-        return {**weights, "branches": asked_branches(self.branch)}
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class SearchFlags(RecipeFlags, ModelFlags, MethodFlags):
-    feature_cache: Path | None = None
-    "A folder where features are kept: what was embedded once is not embedded again, and models load when needed."
-
-    def asked(self, targets: TargetFlags) -> Searching:
-        clip, phi = self.clip, self.phi
-        if targets.exp_name or targets.phi_checkpoint_name:
-            from cig.methods import published_experiment
-
-            clip, phi = published_experiment(targets.exp_name, targets.phi_checkpoint_name, clip, phi)
-        models = {"clip": clip, "phi": phi, "preprocessing": self.preprocess_type}
-        pictures = targets.generated_image_dir
-        return self.searching(**models, **self.recipe(), pseudo_targets=pictures, cache=self.feature_cache)
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TargetFlags:
@@ -176,35 +127,14 @@ class TargetFlags:
     phi_checkpoint_name: str | None = None
     "With --exp-name: the file in its checkpoints folder."
 
+    def completed(self, search: Searching, branch: Sequence[str]) -> Searching:
+        """Return the search with its pseudo-targets, its branches, and the phi that the published flags name."""
+        if self.exp_name or self.phi_checkpoint_name:
+            from cig.methods import published_experiment
 
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class RunSearchFlags(RecipeFlags, MethodFlags):
-    search_clip: str | None = None
-    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
-    search_phi: Path | None = None
-    "The textual-inversion network that fits --search-clip. Default: the variant's, in ./models."
-    search_preprocess_type: Preprocess | None = None
-    "Default: the method's (searle and oti targetpad, others clip)."
-    feature_cache: Path | None = None
-    "A folder where features are kept. Default: features/ in --out."
-
-    def asked(self) -> Searching:
-        models = {"clip": self.search_clip, "phi": self.search_phi, "preprocessing": self.search_preprocess_type}
-        return self.searching(**models, **self.recipe(), cache=self.feature_cache)
-
-
-@Parameter(name="*", group=SEARCH)
-@dataclass(frozen=True)
-class FindFlags(ModelFlags, MethodFlags):
-    fusion_weight: float | None = None
-    "With --imagine: the image's share, 0 to 1. Default: 0.7, as published for CIRCO test."
-    feature_cache: Path | None = None
-    "A folder where features are kept. Default: cig in the user's cache folder (~/.cache)."
-
-    def asked(self) -> Searching:
-        models = {"clip": self.clip, "phi": self.phi, "preprocessing": self.preprocess_type}
-        return self.searching(**models, reference_weight=self.fusion_weight, cache=self.feature_cache)
+            models = published_experiment(self.exp_name, self.phi_checkpoint_name, search.clip, search.phi)
+            search = replace(search, **dict(zip(("clip", "phi"), models, strict=True)))
+        return replace(search, pseudo_targets=self.generated_image_dir, branches=asked_branches(branch))
 
 
 @Parameter(name="*")
@@ -352,13 +282,6 @@ class SearleFlags:
         """Flags that are not at their defaults."""
         usual = SearleFlags()
         return {f"--{key.replace('_', '-')}": own for key, own in vars(self).items() if own != getattr(usual, key)}
-
-
-def key_value(text: str) -> tuple[str, str]:
-    key, mark, value = text.partition("=")
-    if not key or not mark:
-        raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
-    return key, value
 
 
 def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:

@@ -22,6 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from cig.benchmarks._requirements import need_outside
 from cig.errors import PictureError, UsageError
+from cig.generators import VAE_REPO
 from cig.io.digests import digest_of, fingerprints, identity
 from cig.io.files import write_png
 from cig.io.images import read_picture
@@ -30,8 +31,6 @@ from cig.runtime import progress, seed_of
 from cig.types import TARGET, Benchmark, Query
 
 Pictures = Mapping[str, tuple[Path, ...]]  # query id -> pictures
-VAE = "madebyollin/sdxl-vae-fp16-fix"
-SIDE = 512  # of the published generator's pictures
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class ControlOptions:
     folder: Path
     copies: int = 4  # augmented references a query
     seed: int = 0
-    vae: str = VAE
-    side: int = SIDE  # of the pictures that the VAE encodes, in pixels
+    vae: str = VAE_REPO
+    side: int = 512  # of the pictures that the VAE encodes, in pixels; the published generator's
     device: str = "auto"
     cache_dir: Path | None = None  # of the hub
 

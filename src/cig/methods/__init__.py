@@ -194,7 +194,7 @@ def check_flags(name: str, source: Source) -> None:
 
 
 def published_experiment(
-    exp_name: str | None, checkpoint: str | None, clip: str | None, phi: Path | None
+    exp_name: str | None, checkpoint: str | None, *, clip: str | None, phi: Path | None
 ) -> tuple[str | None, Path]:
     """Return the CLIP and phi of an experiment of SEARLE's code: its --exp-name and --phi-checkpoint-name.
 
@@ -231,7 +231,7 @@ def load_method_lazily(name: str, source: Source, cache: FeatureCache) -> Method
     if not has_models or not registry.is_builtin("methods", family):  # a plugin may read files that we cannot identify
         return load_method(name, source)
     method: Method = cache.load_lazily(
-        {"method": name, **_fingerprint(family, variant, source, cache)},
+        {"method": name, **_fingerprint(family, variant, source, cache=cache)},
         lambda: load_method(name, source),
         _describe,
         restore=_restore,
@@ -239,7 +239,7 @@ def load_method_lazily(name: str, source: Source, cache: FeatureCache) -> Method
     return method
 
 
-def _fingerprint(family: str, variant: str, source: Source, cache: FeatureCache) -> dict[str, Any]:
+def _fingerprint(family: str, variant: str, source: Source, *, cache: FeatureCache) -> dict[str, Any]:
     """Return the content digest of every file and the value of every option that features depend on."""
     module = registry.load("methods", family)
     weights: Weights = module.VARIANTS[variant]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -67,6 +67,17 @@ class Names:
         if row is None and len(path.parts) == 1 and not os.path.lexists(path):
             return self._unique_ends.get(plain_name(path.name))
         return row
+
+    def lacking(self, paths: Iterable[Path], what: str, source: Path) -> dict[Path, str]:
+        """Return the pictures without a row, and why: "no caption of a in captions.csv"."""
+        return {path: f"no {what} of {path.stem} in {source}" for path in paths if self.row(path) is None}
+
+    def rows_of(self, paths: Sequence[Path], what: str, source: Path, *, hint: str) -> list[int]:
+        """Return the rows of pictures; raises InputError that names every picture without one."""
+        if lacking := self.lacking(paths, what, source):
+            names = some(path.stem for path in lacking)
+            raise InputError(f"{source} has no {what} of {len(lacking)} pictures: {names}; {hint}")
+        return [row for row in map(self.row, paths) if row is not None]
 
     @cached_property
     def _depth(self) -> int:

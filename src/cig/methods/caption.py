@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cig.errors import InputError, UsageError, reason, some
+from cig.errors import InputError, UsageError, reason
 from cig.io.digests import identity
 from cig.io.files import read_bytes
 from cig.io.images import read_picture
@@ -46,14 +46,12 @@ class CaptionFile:
         self.names, self.captions = Names.of([name for name, _ in pairs], path), [text for _, text in pairs]
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
-        return {path: f"no caption of {path.stem} in {self.path}" for path in paths if self.names.row(path) is None}
+        return self.names.lacking(paths, "caption", self.path)
 
     def of(self, paths: Sequence[Path]) -> list[str]:
         """Return the captions of pictures; raises InputError that names every picture without one."""
-        if lacking := self.lacking(paths):
-            names = some(path.stem for path in lacking)
-            raise InputError(f"{self.path} has no caption of {len(lacking)} pictures: {names}; caption them, too")
-        return [self.captions[row] for row in map(self.names.row, paths) if row is not None]
+        rows = self.names.rows_of(paths, "caption", self.path, hint="caption them, too")
+        return [self.captions[row] for row in rows]
 
 
 class GeneratedCaptions:
@@ -102,6 +100,7 @@ class JoinedCaptions(DualTower):
         self,
         image_features: Tensor,
         captions: Sequence[tuple[str, ...]],
+        *,
         queries: Sequence[Query],
         paths: Sequence[Path],
     ) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cig.errors import InputError, MismatchError, NotFoundError, some
+from cig.errors import InputError, MismatchError, NotFoundError
 from cig.io.digests import Hasher, file_digest, set_digest
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json, read_object
@@ -41,15 +41,11 @@ class PseudoWords:
     words: Tensor  # [N, h] float32
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
-        unknown = [path for path in paths if self.names.row(path) is None]
-        return {path: f"no pseudo-word of {path.stem} in {self.folder}" for path in unknown}
+        return self.names.lacking(paths, "pseudo-word", self.folder)
 
     def of(self, paths: Sequence[Path]) -> Tensor:
         """Return the words [len(paths), h]; raises InputError that names every picture without one."""
-        if lacking := self.lacking(paths):
-            names = some(path.stem for path in lacking)
-            raise InputError(f"{self.folder} has no pseudo-word of {len(lacking)} pictures: {names}; invert them, too")
-        return self.words[[self.names.row(path) for path in paths]]
+        return self.words[self.names.rows_of(paths, "pseudo-word", self.folder, hint="invert them, too")]
 
 
 class Oti(WordMethod):
@@ -65,6 +61,7 @@ class Oti(WordMethod):
         self,
         image_features: Tensor,
         captions: Sequence[tuple[str, ...]],
+        *,
         queries: Sequence[Query],
         paths: Sequence[Path],
     ) -> Tensor:

@@ -65,6 +65,7 @@ class Precomputed(Described):
         self,
         image_features: Tensor,
         captions: Sequence[tuple[str, ...]],
+        *,
         queries: Sequence[Query],
         paths: Sequence[Path],
     ) -> Tensor:

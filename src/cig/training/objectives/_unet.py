@@ -61,8 +61,7 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     from cig.generators import need_unet
     from cig.generators.sdxl import load_part
 
-    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
-    return load_part(UNet2DConditionModel, need_unet(source, "--start"), subfolder="unet", **options)
+    return load_part(UNet2DConditionModel, need_unet(source, "--start"), dtype, cache_dir=cache_dir, subfolder="unet")
 
 
 def widen(unet: Any) -> Any:

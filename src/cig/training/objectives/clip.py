@@ -86,17 +86,15 @@ def train_clip(
     make_folder(out)
     if start:
         tokenizer, model = _load_start(start)
-        inputs = {**inputs, "start": identity(start)}
         if layers:
-            inputs = {**inputs, "layers": layers}
             deepen(model, layers)
+        inputs = {**inputs, "start": identity(start), **({"layers": layers} if layers else {})}
     else:
         tokenizer = _tokenizer(pairs, size, plan, out=out)
         torch.manual_seed(plan.seed)
         model, inputs = build(size, tokenizer), {**inputs, "size": asdict(size)}
     model.to(device)
     need_whole(plan, "CLIP's loss")
-
     most = max(math.log(LARGEST_SCALE), model.logit_scale.item())  # OpenAI's CLIPs start with 100
 
     def loss_of(step: Step) -> Tensor:
@@ -116,16 +114,8 @@ def train_clip(
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", {**facts, **facts_of_unreadable(out)})
 
-    train(
-        model,
-        loss_of,
-        plan,
-        out=out,
-        export=export,
-        inputs=inputs,
-        groups=_groups(model),
-        tensorboard=tensorboard,
-    )
+    groups = _groups(model)
+    train(model, loss_of, plan, out=out, export=export, inputs=inputs, groups=groups, tensorboard=tensorboard)
 
 
 def contrastive(texts: Tensor, pictures: Tensor, positives: Tensor, *, scale: Tensor | float) -> Tensor:

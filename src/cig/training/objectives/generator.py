@@ -76,7 +76,7 @@ class StartModels:
     cache_dir: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Identify the UNet alone: its folder may have cached latents, too, on which nothing depends."""
+        """Return what checkpoints record of the UNet; cached latents, which its folder may have, too, do not count."""
         if not self.unet:
             return {"size": asdict(self.size)}
         if os.path.isdir(self.unet):
@@ -243,8 +243,7 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | 
 
     from cig.generators.sdxl import load_part
 
-    options = {"dtype": dtype, "use_safetensors": True, "cache_dir": cache_dir}
-    return load_part(AutoencoderKL, source, **options).requires_grad_(False)
+    return load_part(AutoencoderKL, source, dtype, cache_dir=cache_dir).requires_grad_(False)
 
 
 def _build_unet(
