@@ -101,15 +101,16 @@ def digest_of_parts(*parts):
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_queries_rebuild_to_the_same_bytes():
     assert hashlib.sha256(queries.encode(queries.build("val"))).hexdigest() == DIGESTS["val"]
 
 
 def test_the_corpus_is_the_pinned_one():
-    counts = {prefix: len(read_set(prefix).icons) for prefixes in SPLITS.values() for prefix in prefixes}
+    counts = {prefix: len(read_set(prefix)[0]) for prefixes in SPLITS.values() for prefix in prefixes}
     assert sum(counts.values()) == 49_573
     assert (counts["tabler"], counts["fluent"], counts["mdi"]) == (5_534, 5_562, 5_727)
-    first, last = read_set("tabler").icons[0], read_set("proicons").icons[-1]
+    first, last = read_set("tabler")[0][0], read_set("proicons")[0][-1]
     assert (first.name, last.name) == ("a-b", "zoom-out")
     assert {about["licence"] for about in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
 
@@ -130,7 +131,7 @@ def test_the_datasheet_has_the_digest_that_build_prints():
 def test_near_duplicates_are_those_of_the_datasheet():
     counts = json.loads(unpacked("corpus.json"))["near_duplicates"]
     assert [*counts] == [*SPLITS["train"]]
-    taken_out, kept = sum(counts.values()), sum(len(read_set(prefix).icons) for prefix in counts)
+    taken_out, kept = sum(counts.values()), sum(len(read_set(prefix)[0]) for prefix in counts)
     assert (taken_out, kept) == (7_720, 29_373)
     told = f"taken out before any training: {taken_out:,} of {taken_out + kept:,}."
     assert told in DATASHEET.read_text()
@@ -163,6 +164,7 @@ def test_all_that_is_shipped_is_within_40_MB():
     assert not [text for text in told if re.search(r'": "/', text)], "no machine's folders"
 
 
+@pytest.mark.slow
 def test_val_and_test():
     val, test = load_benchmark("icons/val"), load_benchmark("icons/test")
     assert (len(val.queries), len(val.gallery)) == (4_982, 14_806)
@@ -239,9 +241,10 @@ def test_duplicates_see_through_stroke_size_and_place():
     assert duplicates.near_duplicates(np.stack(others), held).tolist() == [True, True, True, False, False]
 
 
+@pytest.mark.slow
 def test_training_has_no_near_duplicate_of_what_is_held_out():
-    held = np.concatenate([read_set(prefix).drawings for split in ("val", "test") for prefix in SPLITS[split]])
-    sample = read_set("lucide").drawings[::3]
+    held = np.concatenate([read_set(prefix)[1] for split in ("val", "test") for prefix in SPLITS[split]])
+    sample = read_set("lucide")[1][::3]
     assert duplicates.nearest(sample, held)[0].max() < duplicates.THRESHOLD + 0.01  # drawings were rounded to 16 levels
 
 
@@ -328,7 +331,7 @@ def said(captions):
 
 def phrase(form):
     """Whatever a form says: each slot is any word for it that the corpus has, by a name of ours or by a synonym."""
-    icons = [icon for prefixes in SPLITS.values() for prefix in prefixes for icon in read_set(prefix).icons]
+    icons = [icon for prefixes in SPLITS.values() for prefix in prefixes for icon in read_set(prefix)[0]]
     attributes = "badge", "enclosure", "direction", "style"
     kinds = {kind: {getattr(icon, kind) for icon in icons} - {""} for kind in attributes}
     kinds["badge"] |= {*wordings.SYNONYMS.values()}
@@ -345,6 +348,7 @@ def found(forms, captions):
     return [form for kind in forms.values() for form in kind if phrase(form).search(captions)]
 
 
+@pytest.mark.slow
 def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets, of_altered):
     read = " | ".join([of_pairs, of_triplets, of_altered])
     assert not found(wordings.TEST, read)
@@ -416,6 +420,7 @@ def test_a_batch_is_its_seeds_own():
     assert one.positives.diagonal().all()
 
 
+@pytest.mark.slow
 def test_plain_captions_are_without_made_up_words():
     known = set(" ".join(IconPairs().captions(20_000, Random(0))).replace(",", "").split())
     shares = {}

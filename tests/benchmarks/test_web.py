@@ -124,7 +124,7 @@ def test_a_stop_ends_what_is_under_way(tmp_path, monkeypatch):
         finally:
             closed.append(True)
 
-    def stopped(answers, *about):
+    def stopped(answers, *_, **__):
         for own in answers:
             yield own
             raise KeyboardInterrupt

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from cig.errors import PictureError
+from cig.errors import InputError
 from cig.io import images
 from cig.io.files import write_bytes
 from cig.io.http import Resolve, Rules, Web, WebError, retried
@@ -19,6 +19,8 @@ from cig.runtime import progress
 if TYPE_CHECKING:
     import httpx
 
+K = TypeVar("K")
+T = TypeVar("T")
 RULES = Rules(accept="image/*")
 WAITS = (0.5, 2.0)  # seconds before the second and the third try
 
@@ -45,32 +47,60 @@ def fetch_pictures(
     names = {url: hashlib.sha256(url.encode("utf-8", "backslashreplace")).hexdigest() for url in urls}
     existing = {path.stem: path for path in folder.glob("[0-9a-f]*.*")} if folder.is_dir() else {}
     pictures = {url: existing[name] for url, name in names.items() if name in existing}
-    failed: dict[str, str] = {}
-    todo = [url for url in names if url not in pictures]
+    todo = {url: url for url in names if url not in pictures}
     if not todo:
-        return pictures, failed
+        return pictures, {}
+
+    def read(data: bytes) -> tuple[bytes, str]:
+        return data, suffix_of(data)
+
+    def keep(url: str, picture: tuple[bytes, str]) -> None:
+        data, suffix = picture
+        pictures[url] = folder / f"{names[url]}{suffix}"
+        write_bytes(pictures[url], data)
+
     with Web(RULES, transport, resolve) as web:
-
-        async def get(url: str) -> tuple[bytes, str] | str:
-            """Return (content, suffix), or what is wrong."""
-            try:
-                data = await retried(lambda: web.body(url), WAITS)
-                return data, await asyncio.to_thread(suffix_of, data)
-            except WebError as error:
-                return str(error)
-            except PictureError as error:
-                return f"{url}: {error}"
-
-        with contextlib.closing(web.each(todo, get)) as answers:  # cancels the others on an error or interrupt
-            for url, got in progress(answers, len(todo), "fetch references", unit="picture"):
-                if isinstance(got, str):
-                    failed[url] = got
-                    continue
-                data, suffix = got
-                pictures[url] = folder / f"{names[url]}{suffix}"
-                write_bytes(pictures[url], data)
+        failed = fetch_each(web, todo, read, keep=keep, waits=WAITS, what=("fetch references", "picture"))
     ordered = {url: pictures[url] for url in names if url in pictures}  # answers come in any order
     return ordered, {url: failed[url] for url in names if url in failed}
+
+
+def fetch_each(
+    web: Web,
+    urls: Mapping[K, str],
+    read: Callable[[bytes], T],
+    *,
+    keep: Callable[[K, T], object],
+    waits: Sequence[float],
+    what: tuple[str, str],
+) -> dict[K, str]:
+    """Fetch addresses side by side, and return why some cannot be fetched.
+
+    Args:
+        read: turns an answer into a result, in a thread; raises InputError for an unexpected content.
+        keep: takes each key and result.
+        waits: seconds before further tries.
+        what: is fetched, and the unit to count it by.
+    """
+    failed: dict[K, str] = {}
+
+    async def get(key: K) -> T | str:
+        try:
+            data = await retried(lambda: web.body(urls[key]), waits)
+            return await asyncio.to_thread(read, data)
+        except WebError as error:
+            return str(error)
+        except InputError as error:
+            return f"{urls[key]}: {error}"
+
+    # Closed here rather than when it is collected: an interrupt cancels what is under way before the connection closes.
+    with contextlib.closing(web.each(urls, get)) as answers:
+        for key, result in progress(answers, len(urls), what[0], unit=what[1]):
+            if isinstance(result, str):
+                failed[key] = result
+            else:
+                keep(key, result)
+    return failed
 
 
 def suffix_of(data: bytes) -> str:

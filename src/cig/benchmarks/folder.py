@@ -47,13 +47,15 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
     gallery = _listed(root / "gallery.txt", pictures) or tuple(pictures.names)
     keep_reference = any(query.reference in query.relevant for query in parsed)
     without = "" if keep_reference else ", without the query's reference"
-    several = any(len(query.relevant) > 1 for query in parsed)
     benchmark = Benchmark(
         name=f"folder/{split}",
         queries=parsed,
         images=pictures,
         gallery=gallery,
-        measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(("map@10",) if several else ())),
+        measures=(
+            *(f"recall@{k}" for k in (1, 5, 10, 50)),
+            *(["map@10"] if any(len(query.relevant) > 1 for query in parsed) else []),
+        ),
         drop_reference=not keep_reference,
         weight=0.7,
         weight_source="no published value for pictures of your own; that of CIRCO test",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from cig.benchmarks._web import fetch_each
 from cig.download import FetchSettings
 from cig.errors import InputError, reason
 from cig.io.files import sweep, write_bytes
-from cig.io.http import Web, WebError, retried
-from cig.runtime import progress
+from cig.io.http import Web
 
 Check = Callable[[bytes], object]  # raises InputError for an unexpected content
 
@@ -49,27 +48,14 @@ def fetch_files(
         {path: why it cannot be fetched}
     """
     todo = {path: address for path, address in files.items() if not path.exists()}
-    failed: dict[Path, str] = {}
-    if not todo:
-        return failed
     for folder in {path.parent for path in todo}:
         sweep(folder)
+
+    def read(data: bytes) -> bytes:
+        check(data)
+        return data
+
+    if not todo:
+        return {}
     with Web(settings.rules(named)) as web:
-
-        async def get(path: Path) -> bytes | str:
-            try:
-                data = await retried(lambda: web.body(todo[path]), settings.waits)
-                check(data)
-                return data
-            except WebError as error:
-                return str(error)
-            except InputError as error:
-                return f"{todo[path]}: {error}"
-
-        with contextlib.closing(web.each(todo, get)) as answers:  # cancels the others on an error or interrupt
-            for path, got in progress(answers, len(todo), "annotations", unit="file"):
-                if isinstance(got, str):
-                    failed[path] = got
-                else:
-                    write_bytes(path, got)
-    return failed
+        return fetch_each(web, todo, read, keep=write_bytes, waits=settings.waits, what=("annotations", "file"))

@@ -160,10 +160,10 @@ def _prepare(targets: Iterable[Path], needed: int, what: str) -> None:
         need_space(folder, needed, what)
 
 
-def _target(place: Path, source: str) -> Path:
+def _target(path: Path, source: str) -> Path:
     """Give a file its source's suffix, or .png: pictures are read by content, but listed by known suffixes."""
     suffix = PurePosixPath(source).suffix.lower()
-    return place.with_name(f"{place.name}{suffix if suffix in SUFFIXES else '.png'}")
+    return path.with_name(f"{path.name}{suffix if suffix in SUFFIXES else '.png'}")
 
 
 def _size(path: str | Path) -> int:

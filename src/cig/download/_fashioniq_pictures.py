@@ -52,6 +52,11 @@ class PictureStore:
         self.digests: dict[Path, str] = {}
         self.suspicious: dict[Path, str] = {}
 
+    @property
+    def ids(self) -> list[str]:
+        """All wanted ids, each once."""
+        return list(dict.fromkeys(name for names in self.wanted.values() for name in names))
+
     def scan(self) -> None:
         """List the pictures, and decode those that the ledger does not vouch for."""
         for category, names in self.wanted.items():
@@ -87,6 +92,11 @@ class PictureStore:
         """Return a broken file of the user's that an evaluation would read instead of a whole one of ours."""
         error = self.broken[category].get(name)
         return error.path if error and error.path and not self._is_ours(error.path) else None
+
+    def blocking(self) -> list[str]:
+        """List all broken files that are in the way."""
+        paths = [self.in_the_way(category, name) for category, errors in self.broken.items() for name in errors]
+        return list(dict.fromkeys(str(path) for path in paths if path))
 
     def put(
         self,

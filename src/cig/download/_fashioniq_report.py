@@ -105,20 +105,13 @@ def summarise(
     adopted: FolderImport | None = None,
     notes: Sequence[str] = (),
 ) -> Outcome:
-    """Show the table, the reasons, the lists and the files that need attention.
-
-    Args:
-        lists: category -> its list of addresses.
-        adopted: what came from a folder of the user's.
-    """
+    """Show the table, the reasons, the lists by category, and the files that need attention."""
     lacking = [
         lacking_line(tally.part.title, absent, len(tally.states))
         for tally in tallies
         if (absent := tally.count("wanted") - tally.count("present"))
     ]
-    sets = _picture_sets(tallies, store)
-    blocking = [store.in_the_way(category, name) for category, names in store.broken.items() for name in names]
-    in_the_way = list(dict.fromkeys(str(path) for path in blocking if path))
+    sets, in_the_way = _picture_sets(tallies, store), store.blocking()
     text = [
         *_table(tallies),
         *(f"picture set of {name}: {digest}" for name, digest in sets.items()),
@@ -127,14 +120,15 @@ def summarise(
         *_file_lines(tallies, store, in_the_way, adopted=adopted),
         *notes,
     ]
+    imported = adopted or FolderImport(Path())
     facts = {
         "parts": {tally.part.title: _facts(tally) for tally in tallies},
         "picture_sets": sets,
         "in_the_way": in_the_way,
-        "adopted": adopted.taken if adopted else 0,
-        "left_alone": list(adopted.foreign) if adopted else [],
-        "not_followed": list(adopted.links) if adopted else [],
-        "not_adopted": {str(path): kind for path, kind in adopted.refused.items()} if adopted else {},
+        "adopted": imported.taken,
+        "left_alone": list(imported.foreign),
+        "not_followed": list(imported.links),
+        "not_adopted": {str(path): kind for path, kind in imported.refused.items()},
         "lists": {category: _list_facts(listed) for category, listed in lists.items()},
         "ledger": str(store.ledger.path),
         "notes": list(notes),

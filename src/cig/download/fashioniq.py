@@ -61,51 +61,58 @@ def download(
         IncompleteError: annotations that cannot be downloaded.
     """
     categories, splits = tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(splits))
-    for category in categories:
-        need_choice("FashionIQ category", category, CATEGORIES)
-    for split in splits:
-        need_choice("FashionIQ split", split, SPLITS)
+    _check_flags(categories, splits, placeholder_at)
     check_sources(from_dir, (), link)
-    if placeholder_at < 2:
-        raise UsageError(f"--placeholder-at {placeholder_at}: at least 2 addresses")
-    templates, named = check_mirrors(mirror), (annotations_from, urls_from, *mirror)
-    _fetch_annotations(root, settings, categories, splits=splits, base=annotations_from, named=named[:2])
-    notes = _fetch_lists(root, settings, categories, base=urls_from, named=named[:2])
-    loaded = [load_benchmarks(f"fashioniq/{split}", root, categories=categories) for split in splits]
-    parts = [part for split in loaded for part in split]
+    templates, bases = check_mirrors(mirror), (annotations_from, urls_from)
+    notes = _fetch_annotations(root, settings, bases, categories=categories, splits=splits)
+    parts = [part for name in splits for part in load_benchmarks(f"fashioniq/{name}", root, categories=categories)]
     lists = _read_lists(root, categories)
     if no_pictures:
         return count(parts, notes)
     store = _open_store(root, parts, flat)
-    ids = dict.fromkeys(name for names in store.wanted.values() for name in names)
-    for name in ids:
-        store.spread(name)
-    adopted = import_pictures(store, from_dir, ids, most=settings.most, link=link) if from_dir else None
+    adopted = import_pictures(store, from_dir, store.ids, most=settings.most, link=link) if from_dir else None
     listed = {name: url for urls in lists.values() for name, url in urls.urls.items()}
     _refuse_placeholders(store, listed, placeholder_at)
-    jobs = _jobs(store, ids, listed, templates=templates, retry_final=retry_final)
-    notes += _fetch(store, jobs, settings, named=named)
+    jobs = _jobs(store, listed, templates, retry_final=retry_final)
+    notes += _fetch(store, jobs, settings, named=(*bases, *mirror))
     _refuse_placeholders(store, listed, placeholder_at)
     tallies = [Tally.of(part, store, listed) for part in parts]
     return summarise(tallies, store, lists, adopted=adopted, notes=notes)
 
 
+def _check_flags(categories: Sequence[str], splits: Sequence[str], placeholder_at: int) -> None:
+    for category in categories:
+        need_choice("FashionIQ category", category, CATEGORIES)
+    for split in splits:
+        need_choice("FashionIQ split", split, SPLITS)
+    if placeholder_at < 2:
+        raise UsageError(f"--placeholder-at {placeholder_at}: at least 2 addresses")
+
+
 def _fetch_annotations(
     root: Path,
     settings: FetchSettings,
-    categories: Sequence[str],
+    bases: tuple[str, str],
     *,
+    categories: Sequence[str],
     splits: Sequence[str],
-    base: str,
-    named: Sequence[str],
-) -> None:
+) -> list[str]:
+    """Download captions, splits and lists of addresses.
+
+    Args:
+        bases: the addresses that annotations and lists are below.
+
+    Returns:
+        A note for each list that cannot be had: mirrors may do without.
+    """
+    annotations, urls = (base.rstrip("/") for base in bases)
     names = [
         name
         for category in categories
         for split in splits
         for name in (f"captions/cap.{category}.{split}.json", f"image_splits/split.{category}.{split}.json")
     ]
-    failed = fetch_files({root / name: f"{base.rstrip('/')}/{name}" for name in names}, settings, named)
+    failed = fetch_files({root / name: f"{annotations}/{name}" for name in names}, settings, bases)
     if failed:
         first = next(iter(failed.values()))
         raise IncompleteError(
@@ -113,18 +120,12 @@ def _fetch_annotations(
             f"github.com/XiaoxiaoGuo/fashion-iq into {root}, give their address by --annotations-from, or ask for "
             f"fewer --categories and --splits"
         )
-
-
-def _fetch_lists(
-    root: Path, settings: FetchSettings, categories: Sequence[str], *, base: str, named: Sequence[str]
-) -> list[str]:
-    """Download the lists of addresses; return a note for each that cannot be had, as mirrors may do without."""
     lists = {
-        root / "image_url" / f"asin2url.{category}.txt": f"{base.rstrip('/')}/asin2url.{category}.txt"
+        root / "image_url" / f"asin2url.{category}.txt": f"{urls}/asin2url.{category}.txt"
         for category in categories
         if not (root / "image_url" / f"{category}.json").exists()
     }
-    return [f"no list of addresses: {why}" for why in fetch_files(lists, settings, named, check=check_list).values()]
+    return [f"no list of addresses: {why}" for why in fetch_files(lists, settings, bases, check=check_list).values()]
 
 
 def _read_lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
@@ -138,29 +139,26 @@ def _read_lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
 
 
 def _open_store(root: Path, parts: Sequence[Benchmark], flat: bool) -> PictureStore:
-    """Scan the pictures that all splits of each category want."""
+    """Scan the pictures that all splits of each category want, and spread those on disk to where they are lacking."""
     wanted: dict[str, dict[str, None]] = {}
     for part in parts:
         wanted.setdefault(part.part, {}).update(dict.fromkeys(filter(ASIN.fullmatch, wanted_pictures(part))))
     store = PictureStore(root, wanted, flat)
     store.scan()
+    for name in store.ids:
+        store.spread(name)
     return store
 
 
 def _jobs(
-    store: PictureStore,
-    ids: Mapping[str, None],
-    listed: Mapping[str, str],
-    *,
-    templates: Sequence[str],
-    retry_final: bool,
+    store: PictureStore, listed: Mapping[str, str], templates: Sequence[str], *, retry_final: bool
 ) -> list[PictureJob]:
     """List what to request: no picture on disk, and no address that had nothing in an earlier run.
 
     Ids may share an address. Where an earlier run took its picture for one of them, the others copy it from disk.
     """
     jobs = []
-    for name in filter(store.lacking, ids):
+    for name in filter(store.lacking, store.ids):
         final = () if retry_final else store.ledger.final(name)
         left = tuple(url for url in addresses(templates, name, listed.get(name)) if url not in final)
         if left:

@@ -115,8 +115,8 @@ class AlteredScenes(IconScenes):
         }
         return [*icons, *(one.icon for one in derived)], torch.cat([drawings, *(one.drawing[None] for one in derived)])
 
-    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
-        return self._latest(tuple(places), view), [self._ink(index, view) for index in places]
+    def _views(self, indices: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        return self._latest(tuple(indices), view), [self._ink(index, view) for index in indices]
 
     def _caption(self, index: int, view: int, rng: Random) -> str:
         icon, ink = self._icon(index), self._inks(index)[SAME_INK]
@@ -126,9 +126,9 @@ class AlteredScenes(IconScenes):
             said.insert(rng.randint(0, len(said)), rng.choice(OWN_FORMS["ink"]).format(ink=ink))
         return distracted(rng.choice([" and ", ", "]).join(said), rng)
 
-    def _altered(self, places: Sequence[int], view: int) -> Tensor:
+    def _altered(self, indices: Sequence[int], view: int) -> Tensor:
         """Return the altered drawings: [B, 64, 64] uint8."""
-        return torch.stack([self._altered_one(index, view) for index in places])
+        return torch.stack([self._altered_one(index, view) for index in indices])
 
     def _altered_one(self, index: int, view: int) -> Tensor:
         icon, drawing, before = self._icon(index), self.drawings[self.row(index)], self._before(index)
@@ -209,9 +209,9 @@ class AlteredScenes(IconScenes):
 
         It is part of the identity, so that latents cached before a change of the drawing code are not used after it.
         """
-        places = range(min(len(self), 64))
-        shown = b"".join(self._altered(places, view).numpy().tobytes() for view in range(self.views))
-        inks = [[self._ink(index, view) for index in places] for view in range(self.views)]
+        indices = range(min(len(self), 64))
+        shown = b"".join(self._altered(indices, view).numpy().tobytes() for view in range(self.views))
+        inks = [[self._ink(index, view) for index in indices] for view in range(self.views)]
         return digest(shown + repr((inks, [kinds_for(icon) for icon in self.icons])).encode())
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -62,15 +63,6 @@ class Icon:
         return self.object, self.badge, self.enclosure, self.direction, self.style
 
 
-@dataclass(frozen=True)
-class IconSet:
-    """A set under one licence. `drawings`: [N, 64, 64] uint8, 0 = paper, 255 = ink."""
-
-    attribution: dict[str, str]  # title, author, version, licence, address
-    icons: tuple[Icon, ...]
-    drawings: np.ndarray
-
-
 def assets() -> Traversable:
     """Return the folder of icons in the package."""
     return resources.files("cig").joinpath("assets", "icons")
@@ -111,18 +103,16 @@ def _contents() -> dict[str, Any]:
 
 
 @cache
-def read_set(prefix: str) -> IconSet:
-    """Read one set of the corpus, with its drawings."""
-    content = _contents()["sets"][prefix]
-    icons = tuple(Icon(prefix, *row) for row in content["icons"])
-    drawings = unpack(assets().joinpath(f"{prefix}.xz").read_bytes(), len(icons))
-    return IconSet(content["about"], icons, drawings)
+def read_set(prefix: str) -> tuple[tuple[Icon, ...], np.ndarray]:
+    """Read the icons of one set, and their drawings [N, 64, 64] uint8."""
+    icons = tuple(Icon(prefix, *row) for row in _contents()["sets"][prefix]["icons"])
+    return icons, unpack(assets().joinpath(f"{prefix}.xz").read_bytes(), len(icons))
 
 
 def read_split(split: str) -> tuple[tuple[Icon, ...], np.ndarray]:
     """Read the icons of train, val or test, and their drawings [N, 64, 64] uint8."""
-    sets = [read_set(prefix) for prefix in SPLITS[split]]
-    return tuple(icon for part in sets for icon in part.icons), np.concatenate([part.drawings for part in sets])
+    icons, drawings = zip(*map(read_set, SPLITS[split]), strict=True)
+    return tuple(chain.from_iterable(icons)), np.concatenate(drawings)
 
 
 def licences() -> dict[str, dict[str, str]]:

@@ -33,31 +33,31 @@ class DrawnScenes:
         """Return the row of the drawing, and its ink."""
         raise NotImplementedError
 
-    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+    def _views(self, indices: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
         """Return the drawings [B, 64, 64] uint8 that a view shows, and their inks."""
         raise NotImplementedError
 
     def _caption(self, index: int, view: int, rng: Random) -> str:
         raise NotImplementedError
 
-    def names(self, places: Sequence[int]) -> list[str]:
-        return [picture_name(self.icons[row], ink) for row, ink in map(self._picture, places)]
+    def names(self, indices: Sequence[int]) -> list[str]:
+        return [picture_name(self.icons[row], ink) for row, ink in map(self._picture, indices)]
 
-    def pictures(self, places: Sequence[int]) -> Tensor:
-        shown = [self._picture(index) for index in places]
+    def pictures(self, indices: Sequence[int]) -> Tensor:
+        shown = [self._picture(index) for index in indices]
         return plain(self.drawings[[row for row, _ in shown]], [ink for _, ink in shown])
 
-    def framing(self, places: Sequence[int]) -> Tensor:
-        return uncropped(len(places))
+    def framing(self, indices: Sequence[int]) -> Tensor:
+        return uncropped(len(indices))
 
-    def seen(self, places: Sequence[int], view: int, side: int, *, rng: Random) -> Tensor:
-        return viewed(*self._views(places, view), side, rng=rng)
+    def seen(self, indices: Sequence[int], view: int, side: int, *, rng: Random) -> Tensor:
+        return viewed(*self._views(indices, view), side, rng=rng)
 
-    def references(self, places: Sequence[int], view: int, rng: Random) -> Tensor:
-        return plain(*self._views(places, view))
+    def references(self, indices: Sequence[int], view: int, rng: Random) -> Tensor:
+        return plain(*self._views(indices, view))
 
-    def said(self, places: Sequence[int], view: int, rng: Random) -> list[str]:
-        return [self._caption(index, view, rng) for index in places]
+    def said(self, indices: Sequence[int], view: int, rng: Random) -> list[str]:
+        return [self._caption(index, view, rng) for index in indices]
 
 
 class IconScenes(DrawnScenes):
@@ -91,8 +91,8 @@ class IconScenes(DrawnScenes):
     def _picture(self, index: int) -> tuple[int, str]:
         return self.row(index), self._inks(index)[SAME_INK]
 
-    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
-        return self.drawings[[self.row(index) for index in places]], [self._inks(index)[view] for index in places]
+    def _views(self, indices: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        return self.drawings[[self.row(index) for index in indices]], [self._inks(index)[view] for index in indices]
 
     def _caption(self, index: int, view: int, rng: Random) -> str:
         ink = self._inks(index)[SAME_INK]

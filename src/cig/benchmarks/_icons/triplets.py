@@ -67,9 +67,9 @@ class IconTriplets(DrawnScenes):
     def _picture(self, index: int) -> tuple[int, str]:
         return self.triplets[index].target, self._inks(index)[1]
 
-    def _views(self, places: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
-        rows = [self.triplets[index].reference for index in places]
-        return self.drawings[rows], [self._inks(index)[0] for index in places]
+    def _views(self, indices: Sequence[int], view: int) -> tuple[Tensor, list[str]]:
+        rows = [self.triplets[index].reference for index in indices]
+        return self.drawings[rows], [self._inks(index)[0] for index in indices]
 
     def _caption(self, index: int, view: int, rng: Random) -> str:
         triplet = self.triplets[index]
