@@ -161,7 +161,7 @@ def test_a_configuration_says_where_things_lie_and_moves_no_number(tmp_path, mon
     assert places.generation == Generation(model_path=Path("mine"))
     assert places.composing == Composing(clip="c")
     searching = CellRun(find(name), places).searching
-    own = searching.method, searching.clip, searching.phi, searching.preprocessing
+    own = searching.method, searching.clip, searching.phi, searching.preprocess_type
     own += searching.reference_weight, searching.branches
     assert own == ("searle-xl", None, None, None, None, ())
     assert (places.compute.batch_size, places.search_batch) == (4, 8)
@@ -246,6 +246,7 @@ def small(world, out, **more):
     )
 
 
+@pytest.mark.slow
 def test_cirr_with_pseudo_targets_from_end_to_end(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     reproduction = room.reproduce("cirr/searle-xl+cig", small(world, Path("out")))

@@ -299,6 +299,7 @@ def test_hostile_names_stay_text(world, shop, tmp_path):
     assert printable("a\x1b[31m\n") == "a\\x1b[31m\\n"
 
 
+@pytest.mark.slow
 def test_from_the_shell(world, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -356,7 +357,7 @@ def test_wrong_calls_exit_2(world, shop, tmp_path, monkeypatch, capsys, words, m
 def test_wrong_calls_are_told_before_the_gallery_is_embedded(world, shop, tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("name,price\ndresses/no 0.jpg,5\n")
     monkeypatch.setattr("cig.pipelines.search.Finder", lambda *args: pytest.fail("embedded"))
-    searching = Searching(method="text", clip=str(world / "models/clip-small"), cache=tmp_path / "cache")
+    searching = Searching(method="text", clip=str(world / "models/clip-small"), feature_cache=tmp_path / "cache")
     for asked, words in (
         ({"where": ("price>1",)}, "give it with --metadata"),
         ({"where": ("pirce>1",), "metadata": tmp_path / "t.csv"}, 'no column "pirce".*Did you mean "price"'),
@@ -374,6 +375,7 @@ def test_what_is_imagined_may_lie_where_nobody_walks(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_imagining_makes_one_picture_and_keeps_it(world, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     models = world / "models"

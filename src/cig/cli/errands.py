@@ -12,23 +12,26 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cig.cli.flags import (
+    Branches,
     ComposeFlags,
     ComputeFlags,
     ContestFlags,
     DataFlags,
-    FindFlags,
     Flag,
     Gallery,
     GenerateFlags,
     GeneratorName,
     Name,
     RunSearchFlags,
+    SearchFlags,
     computing,
     prefixed,
+    without,
 )
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import IncompleteError, UsageError, at_least_1
 from cig.generators import Composing, Generation
+from cig.retrieval.requests import Searching
 from cig.runtime import Compute, say
 
 
@@ -144,7 +147,7 @@ def search(
     imagine: Annotated[bool, Flag] = False,
     html: Path | None = None,
     json: Path | None = None,
-    search: FindFlags = FindFlags(),
+    search: Annotated[SearchFlags, without("frozen_weights")] = Searching(),
     compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
     generation: GenerateFlags = Generation(),
@@ -192,16 +195,13 @@ def search(
     finding = FolderSearch(
         gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine
     )
-    searching, composing, generation = search.asked(), compose, generation
     if finding.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
-    lookup = open_gallery(
-        finding, computing(compute, batch_size), searching, composing=composing, generation=generation
-    )
+    lookup = open_gallery(finding, computing(compute, batch_size), search, composing=compose, generation=generation)
     for note in lookup.notes():
         say(note)
     if not finding.from_lines:
-        print(to_text(find(lookup, composing, generation, json=json, html=html).hits))
+        print(to_text(find(lookup, compose, generation, json=json, html=html).hits))
         return
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
@@ -218,7 +218,8 @@ def plan(
     compose: ComposeFlags = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
     generation: GenerateFlags = Generation(),
-    search: RunSearchFlags = RunSearchFlags(),
+    search: RunSearchFlags = Searching(),
+    branch: Branches = (),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
     batch_size: int = 4,
@@ -232,6 +233,7 @@ def plan(
     batch_size
         Pictures imagined at once.
     """
+    from cig.cli.branch_flags import asked_branches
     from cig.pipelines.plan import plan
 
     text, fits = plan(
@@ -239,7 +241,7 @@ def plan(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=search.asked(),
+        searching=replace(search, branches=asked_branches(branch)),
         out=out,
     )
     print(text)
@@ -256,7 +258,8 @@ def trial(
     compose: ComposeFlags = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
     generation: GenerateFlags = Generation(),
-    search: RunSearchFlags = RunSearchFlags(),
+    search: RunSearchFlags = Searching(),
+    branch: Branches = (),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
     top: int = 6,
@@ -294,6 +297,7 @@ def trial(
     result
         Print what was voted so far, and serve no page.
     """
+    from cig.cli.branch_flags import asked_branches
     from cig.pipelines.trial.run import trial, trial_folder, trial_result
     from cig.pipelines.trial.trial import TrialRequest
     from cig.runtime import Work
@@ -303,7 +307,7 @@ def trial(
         return
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
-    searching = replace(search.asked(), pseudo_targets=generated_image_dir)
+    searching = replace(search, pseudo_targets=generated_image_dir, branches=asked_branches(branch))
     trying = TrialRequest(pictures, queries, searching, compose, generation, top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
     verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)

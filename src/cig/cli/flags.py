@@ -6,9 +6,10 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -17,6 +18,7 @@ from cig.benchmarks import Data
 from cig.download import FetchSettings
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
+from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work, need_seed
 
 if TYPE_CHECKING:
@@ -129,11 +131,14 @@ class TargetFlags:
 
     def completed(self, search: Searching, branch: Sequence[str]) -> Searching:
         """Return the search with its pseudo-targets, its branches, and the phi that the published flags name."""
+        from cig.cli.branch_flags import asked_branches
+
         if self.exp_name or self.phi_checkpoint_name:
             from cig.methods import published_experiment
 
-            models = published_experiment(self.exp_name, self.phi_checkpoint_name, search.clip, search.phi)
-            search = replace(search, **dict(zip(("clip", "phi"), models, strict=True)))
+            names = self.exp_name, self.phi_checkpoint_name
+            clip, phi = published_experiment(*names, clip=search.clip, phi=search.phi)
+            search = replace(search, clip=clip, phi=phi)
         return replace(search, pseudo_targets=self.generated_image_dir, branches=asked_branches(branch))
 
 

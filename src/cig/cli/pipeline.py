@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from cig.cli.flags import (
     GENERATE,
+    Branches,
     ComposeFlags,
     ComputeFlags,
     DataFlags,
@@ -27,6 +28,7 @@ from cig.cli.flags import (
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import at_least_1
 from cig.generators import Composing, Generation
+from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
@@ -104,7 +106,8 @@ def evaluate(
     /,
     *,
     data: DataFlags = DataFlags(),
-    search: SearchFlags = SearchFlags(),
+    search: SearchFlags = Searching(),
+    branch: Branches = (),
     targets: TargetFlags = TargetFlags(),
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
@@ -137,7 +140,7 @@ def evaluate(
 
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
     queries = data.named(benchmark, None, gallery)
-    show(evaluate(queries, computing(compute, batch_size), search.asked(targets), outputs=outputs))
+    show(evaluate(queries, computing(compute, batch_size), targets.completed(search, branch), outputs=outputs))
 
 
 def submit(
@@ -146,7 +149,8 @@ def submit(
     *,
     submission_name: str,
     data: DataFlags = DataFlags(),
-    search: SearchFlags = SearchFlags(),
+    search: SearchFlags = Searching(),
+    branch: Branches = (),
     targets: TargetFlags = TargetFlags(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 32,
@@ -182,7 +186,7 @@ def submit(
     evaluation = submit(
         data.named(benchmark),
         computing(compute, batch_size),
-        search.asked(targets),
+        targets.completed(search, branch),
         name=submission_name,
         out=output_dir,
         allow_missing=allow_missing,
@@ -200,7 +204,8 @@ def run(
     compose: ComposeFlags = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
     generation: GenerateFlags = Generation(),
-    search: RunSearchFlags = RunSearchFlags(),
+    search: RunSearchFlags = Searching(),
+    branch: Branches = (),
     compute: ComputeFlags = Compute(),
     out: Path | None = None,
     submission_name: str | None = None,
@@ -234,6 +239,7 @@ def run(
     allow_missing
         For hidden splits: rank queries without a reference by their caption alone, and name them.
     """
+    from cig.cli.branch_flags import asked_branches
     from cig.pipelines.run import run
     from cig.runtime import Work, say
 
@@ -245,7 +251,7 @@ def run(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=search.asked(),
+        searching=replace(search, branches=asked_branches(branch)),
         out=out,
         name=submission_name,
         search_batch=search_batch_size,

@@ -111,7 +111,7 @@ def source_of(searching: Searching, compute: Compute) -> Source:
         device=device,
         dtype=compute.dtype,
         cache_dir=compute.cache_dir,
-        preprocessing=searching.preprocessing,
+        preprocessing=searching.preprocess_type,
         options=searching.options,
     )
 

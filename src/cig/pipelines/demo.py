@@ -181,7 +181,7 @@ def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None
     say(f"{picture}: {text}")
     page, folder = out / "query.html", part.images[picture].parents[1]
     finding = FolderSearch(folder, (part.images[picture],), text, k=k)
-    method = Searching(method=ASKED, cache=out / "features")
+    method = Searching(method=ASKED, feature_cache=out / "features")
     answer = find(open_gallery(finding, compute or Compute(batch_size=256), method), html=page)
     say(f"{page} shows them")
     return answer

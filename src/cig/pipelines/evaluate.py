@@ -31,7 +31,7 @@ def evaluate(data: Data, compute: Compute, searching: Searching, *, outputs: Out
     if any(part.hidden for part in parts):
         instead = "use `cig submit`, or evaluate val" if data.has_server else "`cig run` searches without scores"
         raise UsageError(f"the targets of {parts[0].name} are hidden; {instead}")
-    cache = FeatureCache(searching.cache)
+    cache = FeatureCache(searching.feature_cache)
     method = load_searcher(searching, compute, cache)
     single = len(data.categories) == 1
     result = search_parts(parts, method, searching, compute=compute, cache=cache, single=single)

@@ -57,7 +57,7 @@ def run(
     composing, generation = composing or Composing(), generation or Generation()
     out = out or data.default_folder("runs", "val")
     searching, images = searching or Searching(), out / "pseudo_targets"
-    searching = replace(searching, pseudo_targets=images, cache=searching.cache or out / "features")
+    searching = replace(searching, pseudo_targets=images, feature_cache=searching.feature_cache or out / "features")
     checks = [*phi_checks(composing), lambda: need_unet(generation.unet), lambda: check_searching(searching)]
     parts = need_all(lambda: need_outside(data.load("val"), out), checks)
     hidden, name = parts[0].hidden, name or "_".join(parts[0].name.split("/"))
@@ -65,7 +65,7 @@ def run(
         need_server(data, name)
     need_pictures(parts)
     need_pictures(parts, references=True)
-    cache = FeatureCache(searching.cache)
+    cache = FeatureCache(searching.feature_cache)
     method = load_picture_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
     make_targets(parts, composing, generation, out=images, compute=compute, work=work or Work(), cache=cache)
     free_memory()

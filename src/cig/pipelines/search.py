@@ -72,7 +72,7 @@ class Lookup:
         self.finding, self.compute = finding, compute
         self.conditions = [Condition.parse(text) for text in finding.where]
         self.metadata = Metadata(finding.metadata) if finding.metadata else None
-        self.folder = searching.cache or config.user_cache()
+        self.folder = searching.feature_cache or config.user_cache()
         need_columns(self.conditions, self.metadata)
         if finding.imagine and is_walked(self.folder, finding.gallery):
             raise UsageError(

@@ -44,7 +44,7 @@ def submit(
     """
     need_server(data, name)
     parts = need_all(lambda: data.load("test"), [lambda: check_searching(searching)])
-    cache = FeatureCache(searching.cache)
+    cache = FeatureCache(searching.feature_cache)
     method = load_searcher(searching, compute, cache)
     single = len(data.categories) == 1
     result = search_parts(

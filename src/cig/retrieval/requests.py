@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from cig.errors import UsageError
 from cig.generators import Generation
@@ -31,21 +32,55 @@ class Branching:
 class Searching:
     """A method, its checkpoints, and the branches that join the reference."""
 
-    method: str = "searle"
+    method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
+    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
+    or a module of your own."""
     clip: str | None = None
+    "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
-    preprocessing: Preprocessing | None = None  # by default the method's
-    options: Mapping[str, str] = field(default_factory=dict)  # of the method, such as t of slerp
-    pseudo_targets: Path | None = None  # a folder of pictures by query id
-    reference_weight: float | None = None  # None: the frozen or the published one
-    branches: tuple[Branching, ...] = ()  # replace the published recipe
-    frozen_weights: Path | None = None  # a file of fusion weights chosen on val
-    cache: Path | None = None  # the folder of cached features
+    "The textual-inversion network that fits that CLIP. Default: the variant's, in ./models."
+    preprocess_type: Preprocessing | None = None
+    "Default: the method's (searle and oti targetpad, others clip)."
+    method_option: tuple[str, ...] = ()
+    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+    reference_weight: Annotated[float | None, Parameter(name="--fusion-weight")] = None
+    """The reference's share, 0 to 1. Default: the published one of that benchmark and split. Of `cig search`, with
+    --imagine: the image's share. Default: 0.7, as published for CIRCO test."""
+    frozen_weights: Annotated[Path | None, Parameter(name="--weights")] = None
+    "Weights that `cig compare --sweep` froze on val, in the place of the published one."
+    feature_cache: Path | None = None
+    """A folder where features are kept: what was embedded once is not embedded again, and models load when needed.
+    Default: of run and trial features/ in --out, of search cig in the user's cache folder (~/.cache), else none."""
+    pseudo_targets: Annotated[Path | None, Parameter(parse=False)] = None
+    "A folder of pictures by query id."
+    branches: Annotated[tuple[Branching, ...], Parameter(parse=False)] = ()
+    "They replace the published recipe."
+
+    def __post_init__(self) -> None:
+        for text in self.method_option:
+            key, mark, _ = text.partition("=")
+            if not key or not mark:
+                raise UsageError(f"--method-option {text!r} should be KEY=VALUE")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The method's own options, such as t of slerp."""
+        return {key: value for key, _, value in (text.partition("=") for text in self.method_option)}
 
     def settings(self) -> dict[str, Any]:
         """Return the fields under the keys that result files use."""
-        keys = {"reference_weight": "weight", "frozen_weights": "weights"}
-        return {keys.get(name, name): value for name, value in vars(self).items()}
+        return {
+            "method": self.method,
+            "clip": self.clip,
+            "phi": self.phi,
+            "preprocessing": self.preprocess_type,
+            "options": self.options,
+            "pseudo_targets": self.pseudo_targets,
+            "weight": self.reference_weight,
+            "branches": self.branches,
+            "weights": self.frozen_weights,
+            "cache": self.feature_cache,
+        }
 
 
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
@@ -71,8 +106,10 @@ def parse_method(text: str, clip: str | None = None) -> Searching:
         method=name,
         clip=table.get("clip", shared),
         phi=Path(table["phi"]) if "phi" in table else None,
-        options={key: value for key, value in table.items() if key not in ("clip", "phi", "preprocessing")},
-        preprocessing=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
+        method_option=tuple(
+            f"{key}={value}" for key, value in table.items() if key not in ("clip", "phi", "preprocessing")
+        ),
+        preprocess_type=preprocessing[table.get("preprocessing", "")],  # type: ignore[arg-type]
     )
 
 

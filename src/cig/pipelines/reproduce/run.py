@@ -84,7 +84,7 @@ class CellRun:
             clip=self.places.clip,
             phi=self.places.phi,
             pseudo_targets=self.places.pseudo_targets if self.cell.imagined else None,
-            cache=self.folder / "features",
+            feature_cache=self.folder / "features",
         )
 
     def run(self) -> tuple[dict[str, Any], str]:
@@ -137,7 +137,7 @@ def _place_flags(attempt: CellRun) -> dict[str, object]:
     if attempt.imagines:
         return {**_changed(places.composing), **_changed(places.generation), "out": attempt.folder, **name}
     outputs = {"output_dir": attempt.submission.parent if server else None, "json": attempt.record}
-    return {**name, **outputs, "feature_cache": attempt.searching.cache}
+    return {**name, **outputs, "feature_cache": attempt.searching.feature_cache}
 
 
 def _compute_flags(attempt: CellRun) -> dict[str, object]:

@@ -96,7 +96,7 @@ def _make_trial(
     need_pictures([part])
     need_pictures([part], references=True)
     searching = trying.searching_in(out)
-    images, cache = searching.pseudo_targets or out, FeatureCache(searching.cache)
+    images, cache = searching.pseudo_targets or out, FeatureCache(searching.feature_cache)
     method = load_picture_searcher(searching, compute, cache)
     if trying.making:
         make_targets([part], trying.composing, trying.generation, out=images, compute=compute, work=work, cache=cache)

@@ -62,13 +62,13 @@ class TrialRequest:
     def searching_in(self, out: Path) -> Searching:
         """With the places of what is made and remembered in the trial's folder."""
         searching = self.searching
-        images, cache = searching.pseudo_targets or out / "pseudo_targets", searching.cache or out / "features"
-        return replace(searching, pseudo_targets=images, cache=cache)
+        images, cache = searching.pseudo_targets or out / "pseudo_targets", searching.feature_cache or out / "features"
+        return replace(searching, pseudo_targets=images, feature_cache=cache)
 
     def settings(self, queries: Sequence[Query]) -> dict[str, Any]:
         """All that moves the lists, as JSON takes it; keys are those of cig.toml's tables."""
         queries_digest = digest_of([(query.id, query.reference, query.captions) for query in queries])
-        tables = {"search": vars(replace(self.searching, cache=None))}
+        tables = {"search": replace(self.searching, feature_cache=None).settings()}
         tables |= {"compose": self.composing.settings(), "generate": self.generation.settings()} if self.making else {}
         settings_of_tables = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
         pictures = self.pictures.resolve()
