@@ -1,9 +1,9 @@
-# Two commands: `make demo` runs the main job on the embedded icons, `make test` lints, checks types and tests.
-# Each makes the environment itself, in .venv.
+# `make demo` runs the main job on the embedded icons. `make test` lints, checks types and runs every test. `make quick`
+# lints and runs the tests without the marker `slow`, for a loop of work. Each makes the environment itself, in .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test quick clean
 demo: .venv/ready
 	$(BIN)/cig demo --out build/demo
 
@@ -12,6 +12,11 @@ test: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20
+
+quick: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q -m "not slow"
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv

@@ -25,11 +25,19 @@ def pytest_configure():
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONGEST = ("test_recipes", "test_kills")  # begun first, so that no core waits for them at the end
+# The files that take longest are begun first, in this order: a worker takes whole files, and one begun late would leave
+# the other cores idle at the end.
+LONGEST = ("test_generator_training", "test_recipes", "test_icons", "test_kills", "test_compare", "test_run")
+LONGEST += ("test_methods", "test_trial", "test_clip_training", "test_robustness", "test_icons_altered")
+BROWSERS = {"opened", "ready"}  # fixtures that start one, which alone takes seconds
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    for item in items:
+        if BROWSERS & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_kills_and_reruns_give_the_same_bytes():
     """In a process of its own, which forks: a fork of this one would inherit torch's threads."""
     kills = os.environ.get("CIG_KILLS", "10")

@@ -23,8 +23,10 @@ FIRST = """
 from pathlib import Path
 from cig.benchmarks import icons
 from cig.benchmarks._icons.corpus import read_split
+from cig.models import clip
 icons.assets = lambda: Path({few!r})
 read_split("train")
+clip._openai_bpe()
 """
 
 
@@ -48,6 +50,7 @@ def called(tmp_path, few):
         yield call
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path, called):
     out = tmp_path / "out"
     called("train.sh", out, "--smoke")
@@ -67,7 +70,7 @@ def test_smoke(tmp_path, called):
     called("prior.py", out, *few)
     triplets = ("--data", "icons/triplets", "--generator", "triplets", "--name", "triplets-prior")
     called("prior.py", out, *few, *triplets, "--start", out / "prior")
-    called("sampling.py", out, "--limit", "12")
+    called("sampling.py", out, "--limit", "4")
     chosen = json.loads((out / "experiment" / "sampling.json").read_text())
     assert [own["steps"] for own in chosen["by steps"]] == [1, 2, 4, 8, 16, 50]
     once, twice = (own["operations"] for own in chosen["by steps"][:2])

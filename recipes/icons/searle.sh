@@ -18,6 +18,7 @@ fi
 
 # 1. A vocabulary of what training icons show, captions about each as phrases, and each picture's most similar names.
 python "$here/words.py" "$out/searle"
+if [ "${2:-}" = --smoke ]; then sed -i 300q "$out/searle/vocabulary.txt"; fi  # of thousands
 named=(--clip "$clip" --vocabulary "$out/searle/vocabulary.txt" --k $k)
 [ -e "$out/searle/train.csv" ] || cig train concepts icons/train --limit $pictures "${named[@]}" --out "$out/searle/train.csv"
 [ -e "$out/searle/val.csv" ] || cig train concepts icons/val --references --limit $queries \

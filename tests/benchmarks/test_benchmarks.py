@@ -27,6 +27,7 @@ def image(path):
 # Contract: holds for every file in the folder, from the day it appears
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.names("benchmarks"))
 def test_contract(name, world):
     module = registry.load("benchmarks", name)

@@ -205,6 +205,7 @@ def test_a_gallery_without_its_list_is_not_whole(unlisted, tmp_path, capsys, spl
     assert own["found"] == {LIST: f"{home}/COCO2017_unlabeled/annotations/{LIST}"}
 
 
+@pytest.mark.slow
 def test_results_on_a_gallery_without_its_list_say_so(world, unlisted, tmp_path, capsys):
     home, kept = unlisted
     out = {kind: tmp_path / f"a.{kind}" for kind in ("json", "html", "md")}
@@ -326,6 +327,7 @@ class Grey:
         return torch.nn.functional.normalize(image_features, dim=-1)
 
 
+@pytest.mark.slow
 def test_the_real_fashioniq_with_drawn_pictures(annotations, tmp_path):
     """All of dress's annotations; seven of ten names have a picture."""
     home = tmp_path / "FashionIQ"

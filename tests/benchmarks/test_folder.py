@@ -202,6 +202,7 @@ def test_any_bytes_are_rows_or_an_error(tmp_path_factory, data, form):
     assert str(path) in told
 
 
+@pytest.mark.slow
 @given(st.text(max_size=120))
 def test_any_csv_is_queries_or_an_error(shop_of, text):
     (shop_of / "queries.csv").write_bytes(("reference,caption,target,tags\n" + text).encode("utf-8", "replace"))
@@ -328,6 +329,7 @@ def test_a_gallery_that_cannot_be_read_finds_nothing(shop, world, tmp_path, monk
     assert told["provenance"]["counts"]["unreadable"] == 12
 
 
+@pytest.mark.slow
 def test_an_edited_query_is_made_again_and_no_other(shop, world, tmp_path, monkeypatch, capsys):
     """Its old embedding and picture are not used meanwhile."""
     monkeypatch.chdir(tmp_path)

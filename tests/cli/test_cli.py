@@ -180,6 +180,7 @@ def broken(world, tmp_path):
     return home
 
 
+@pytest.mark.slow
 def test_missing_references(world, broken, tmp_path, capsys):
     pair = ["--clip", world / "models/clip-small", "--phi", world / "models/phi-small.pt", "--dataset-path", broken]
     code, out, err = run(capsys, "evaluate", "cirr", *pair, "--json", tmp_path / "a.json")
@@ -324,6 +325,7 @@ def run_cirr(world, out):
     return [*line, "--search-clip", models / "clip-small", "--search-phi", models / "phi-small.pt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_the_batch_and_a_rerun_goes_on(world, tmp_path, monkeypatch, capsys, number):
     with monkeypatch.context() as patch:
@@ -410,6 +412,7 @@ def test_help_tells_every_flag(verb, capsys):
     assert "--num-workers" in shown
 
 
+@pytest.mark.slow
 def test_who_reads_no_further_gets_no_traceback():
     with subprocess.Popen([sys.executable, "-u", "-m", "cig", "models", "list"], stdout=-1, stderr=-1) as listing:
         listing.stdout.close()  # at once: after a line, what is left might already lie in the pipe

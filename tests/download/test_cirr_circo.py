@@ -242,6 +242,7 @@ def line(point, words):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_rerun_it_ends_the_same(server, tmp_path, capsys):
     whole = line(0, asked_of(server, "circo", tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
@@ -278,6 +279,7 @@ def cirr_pictures(world, layout):
             yield path, LAYOUTS[layout](path.stem, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_cirr_from_any_layout(server, world, tmp_path, capsys, layout, form):

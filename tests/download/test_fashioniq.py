@@ -945,6 +945,7 @@ def test_without_a_list_a_folder_will_do(server, tmp_path, capsys):
 # Ends
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_write_leaves_what_a_rerun_completes(server, tmp_path, capsys):
     names = ("GOOD1", "NOTHING2", "SAME1", "SAME2", "PNG5", "PIXEL6")
     server.publish(["val"], dress=listed(*names))
@@ -974,6 +975,7 @@ for point, line in json.loads(sys.argv[1]).items():
     subprocess.run([sys.executable, "-c", code, json.dumps(lines)], env=where, check=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
     names = [*(f"GOOD{i}" for i in range(10)), *(f"DRIP{i}" for i in range(8))]
     server.publish(["val"], dress=listed(*names))

@@ -120,6 +120,7 @@ def test_the_verb(ours, world, tmp_path, capsys):
     assert run(tmp_path / "none.json")[0] == 2
 
 
+@pytest.mark.slow
 def test_the_official_examples(annotations):
     """CIRR's names are checked against the real split; CIRCO's pictures are not at hand."""
     for name, metric in (("recall", "recall"), ("recall_subset", "recall_subset")):

@@ -235,6 +235,7 @@ def text_options(name, layers=None):
     return {**sizes, **rest, "eos_token_id": end}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_text_towers(tmp_path, name):
     """At full width: activation, end-of-text rule, heads and projection are the configuration's."""
@@ -252,6 +253,7 @@ def test_real_text_towers(tmp_path, name):
         assert (ours - theirs).norm() / theirs.norm() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_configurations_load_whole(tmp_path, name):
     """Both towers from one CLIPModel folder, at full width and two layers deep, by the code that loads the real one."""

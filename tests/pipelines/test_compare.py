@@ -58,6 +58,7 @@ def imagined(world, tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, name):
     """A grid over what is in the folders: a new method or control is in it the day it appears."""
@@ -196,6 +197,7 @@ def test_frozen_weights_are_read_and_cited(tmp_path):
         read_frozen_weight(path, "cirr", method="searle", branch=PSEUDO_TARGET)
 
 
+@pytest.mark.slow
 def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     where = "--dataset-path", world, "--device", "cpu"
@@ -267,6 +269,7 @@ def test_wrong_comparisons_exit_2(world, tmp_path, monkeypatch, capsys, line, wo
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_without_a_list_what_cannot_be_is_named(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     clip = world / "models/clip-small"
@@ -360,6 +363,7 @@ def test_wrong_runs_are_told(tmp_path):
         compare_runs([tmp_path / "b.run"], tmp_path / "q")
 
 
+@pytest.mark.slow
 def test_an_exported_run_scores_as_its_evaluation(world, tmp_path, monkeypatch, capsys):
     """Also over FashionIQ's categories, whose means are averaged."""
     monkeypatch.chdir(tmp_path)

@@ -42,6 +42,7 @@ def test_a_layer_by_hand():
     assert counted == CallCost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
 
 
+@pytest.mark.slow
 def test_the_real_sdxl(tmp_path):
     """2,567,463,684 weights of the UNet, as its card says; attention grows with the picture faster than its area."""
     for name, shape in (("unet", UNET), ("vae", VAE)):
@@ -81,6 +82,7 @@ def test_words_and_disk(tmp_path):
     assert disk_of(tmp_path / "not" / "yet") > 0
 
 
+@pytest.mark.slow
 def test_the_verb(world, tmp_path, capsys, monkeypatch):
     models = world / "models"
     line = ["plan", "cirr/val", "--dataset-path", world, "--out", tmp_path, "--device", "cpu", "--height", "64"]

@@ -99,6 +99,7 @@ def entries(world, name):
                 yield category, str(i), world / f"FashionIQ/images/{entry['candidate']}.jpg", entry["captions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq"])
 def test_every_embedding_is_the_oracles(world, done, name):
     for category, query, path, captions in entries(world, name):
@@ -132,6 +133,7 @@ def test_a_unet_that_is_shown_the_reference_reads_it_beside_extracted_embeddings
     assert settings["image_guidance"] == 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq"])
 def test_every_picture_is_the_oracles(world, done, name):
     pipe = oracle.pipeline(world / "models")
@@ -171,6 +173,7 @@ def test_cirr_submission_is_the_oracles(world, done, tmp_path):
         assert own[query] == [name for name in truth if name in members][:3]
 
 
+@pytest.mark.slow
 def test_circo_submission_is_the_oracles(world, done, tmp_path):
     cig(
         "submit",
@@ -189,6 +192,7 @@ def test_circo_submission_is_the_oracles(world, done, tmp_path):
         assert ours[query] == oracle.ranking(feature, names, paths, world / "models")[:50]
 
 
+@pytest.mark.slow
 def test_fashioniq_recalls_are_the_oracles(world, done, tmp_path):
     pictures = f"{done}/images/fashioniq/{{category}}"
     files = ["--json", tmp_path / "a.json", "--rankings", tmp_path / "b.json"]
@@ -225,6 +229,7 @@ def test_results_name_their_protocol_and_provenance(world, done, tmp_path):
     assert set(result["per_query"]["dress"]) == {str(i) for i in range(8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["image", "text", "sum", "searle", "lincir"])
 @pytest.mark.parametrize("name", ["cirr", "circo"])
 def test_validation_runs_for_every_method(world, of_others, capsys, tmp_path, name, method):
@@ -281,6 +286,7 @@ def tree(folder, *patterns):
     }
 
 
+@pytest.mark.slow
 def test_one_run_is_the_single_verbs(world, done, tmp_path):
     run(world, tmp_path, *cirr(world))
     assert tree(tmp_path / "pseudo_targets", "*.png") == tree(done / "images/cirr", "*.png")
@@ -292,6 +298,7 @@ def test_one_run_is_the_single_verbs(world, done, tmp_path):
     assert page.count("<article") == 8
 
 
+@pytest.mark.slow
 def test_one_run_of_fashioniq(world, done, tmp_path):
     run(world, tmp_path, *fashioniq(world))
     assert tree(tmp_path / "pseudo_targets", "*.png") == tree(done / "images/fashioniq", "*.png")
@@ -361,6 +368,7 @@ def published_run(published, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_published_embeddings(published, published_run):
     files = sorted((published / "golden/cirr_test1_embeddings").glob("*.pt"))
     assert len(files) == 24
@@ -371,6 +379,7 @@ def test_published_embeddings(published, published_run):
         assert all(relative(ours[key], theirs[key]) < 1e-5 for key in theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["images", "images_retry"])
 def test_published_pictures(published, published_run, folder):
     theirs = {path.name: path for path in (published / f"golden/cirr_test1_{folder}").glob("*.png")}
@@ -381,6 +390,7 @@ def test_published_pictures(published, published_run, folder):
         assert np.abs(a - b).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "data"), [("cirr_test1", cirr), ("circo_test", circo)])
 def test_published_submissions(published, tmp_path, name, data):
     pictures = published / "pseudo_targets" / name
@@ -399,6 +409,7 @@ def test_published_submissions(published, tmp_path, name, data):
         assert oracle.read(tmp_path / path.name) == oracle.read(path)
 
 
+@pytest.mark.slow
 def test_published_fashioniq(published, tmp_path):
     pictures = f"{published}/pseudo_targets/fashioniq_val/{{category}}"
     files = ["--json", tmp_path / "a.json", "--rankings", tmp_path / "b.json"]

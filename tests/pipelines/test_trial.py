@@ -523,6 +523,7 @@ def send(address, what="", body=None):
     return json.loads(answer.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_trial_ends_with_its_result_and_goes_on_the_next_day(world, album, tmp_path, stop):
     line = words_of(world, album, tmp_path)
@@ -575,6 +576,7 @@ def made_here(world, album, out):
     return [*line, "--search-clip", models / "clip-small", "--fusion-weight", "0"]
 
 
+@pytest.mark.slow
 def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_path, capsys, monkeypatch):
     served = []
     monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda booth, port, browse: served.append(booth))

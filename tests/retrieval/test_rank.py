@@ -114,6 +114,7 @@ def test_preprocessing_is_the_methods(world):
     assert load_method("lincir", source).preprocess == Preprocess(224)
 
 
+@pytest.mark.slow
 def test_unreadable_pictures_are_named_not_ranked(world, tmp_path):
     benchmark = load_benchmark("cirr/val", world)
     query = benchmark.queries[0]

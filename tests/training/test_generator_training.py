@@ -460,12 +460,12 @@ TRAIN = """
 import sys, torch
 from pathlib import Path
 from cig.cli.flags import LoopFlags
-from cig.verbs import training
+from cig.cli import train
 
 torch.set_num_threads(1)
 flags = {flags}
 flags |= {{name: Path(flags[name]) for name in ("phi", "phi2")}}
-training.generator("icons/train", out=Path(sys.argv[1]), loop=LoopFlags(device="cpu"), **flags)
+train.generator("icons/train", out=Path(sys.argv[1]), loop=LoopFlags(device="cpu"), **flags)
 """
 
 

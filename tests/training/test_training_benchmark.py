@@ -22,6 +22,7 @@ def tiny_sdxl(monkeypatch):
     return training_sdxl
 
 
+@pytest.mark.slow
 def test_what_is_kept(tiny_sdxl):
     """All weights: weights, gradients and two moments of 4 bytes each, a copy of 2. Frozen ones: 2 bytes."""
     weights = sum(own.numel() for own in tiny_sdxl.unet_of("full", torch.device("meta")).parameters())
@@ -33,6 +34,7 @@ def test_what_is_kept(tiny_sdxl):
     assert 0 < again["activations a picture GB"] < full["activations a picture GB"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_sdxl_itself_wants_a_gpu(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "training.py"), str(tmp_path), "--sdxl"]

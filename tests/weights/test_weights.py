@@ -315,6 +315,7 @@ def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, relea
     assert not Path("models").exists()
 
 
+@pytest.mark.slow
 def test_a_kill_in_mid_file_and_a_rerun(place, release, capsys):
     """The rerun asks for the rest alone."""
     release.content["/SEARLE_ViT-B32.pt"] = content = phi_file()
