@@ -10,7 +10,8 @@ from PIL import Image
 
 from cig.benchmarks import load_benchmark
 from cig.benchmarks._icons.corpus import read_set
-from cig.cli import errands, main
+from cig.cli import main
+from cig.cli.search import demo as demo_command
 from cig.errors import NotFoundError
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import Manifest
@@ -102,7 +103,7 @@ def test_an_icon_in_another_ink():
 
 def test_the_examples_of_the_help_are_there():
     part = load_benchmark("icons/val", limit=1)
-    listed = re.search(r"An icon to start from: (.*)\.\n", errands.demo.__doc__).group(1).split(", ")
+    listed = re.search(r"An icon to start from: (.*)\.\n", demo_command.__doc__).group(1).split(", ")
     told = re.findall(r'"([^"]+)"', re.search(r"name: an icon, (.*)\.\n", demo.ask.__doc__).group(1))
     assert len(listed) == len(told) == 3
     assert {demo.reference(name, part) for name in (*listed, *told)} == {"tabler/folder.orange.png"}

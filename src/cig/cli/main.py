@@ -15,7 +15,20 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, Parameter, Token
 
 from cig import config
-from cig.cli import download, errands, models, pipeline, reproduce, train, train_oti, train_phi, train_words
+from cig.cli import (
+    check,
+    compare,
+    download,
+    models,
+    pipeline,
+    reproduce,
+    search,
+    train,
+    train_oti,
+    train_phi,
+    train_words,
+    trial,
+)
 from cig.cli.flags import Flag
 from cig.cli.terminal import messages_on_stderr
 from cig.errors import CigError, UsageError, printable, reason
@@ -28,10 +41,10 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 VERBS: list[Callable[..., None]] = [
-    errands.demo,
+    search.demo,
     *(pipeline.extract, pipeline.generate, pipeline.evaluate, pipeline.submit, pipeline.run),
-    *(errands.compare, errands.search, errands.trial, errands.plan),
-    *(errands.check, errands.stats, errands.validate_submission),
+    *(compare.compare, search.search, trial.trial, pipeline.plan),
+    *(check.check, check.stats, check.validate_submission),
     *(download.download, download.convert_urls),
     reproduce.reproduce,
 ]

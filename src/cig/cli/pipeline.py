@@ -1,4 +1,4 @@
-"""The verbs of the walk: extract, generate, evaluate, submit, run."""
+"""The commands of the pipeline: extract, generate, evaluate, submit, run, and plan, which estimates a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cig.cli.flags import (
     computing,
 )
 from cig.config import DEFAULT_GENERATOR
-from cig.errors import at_least_1
+from cig.errors import IncompleteError, at_least_1
 from cig.generators import Composing, Generation
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work
@@ -260,6 +260,45 @@ def run(
     )
     show(evaluation)
     say(f"{out / 'report.html'} shows the queries; scores, rankings and pseudo-targets are beside it")
+
+
+def plan(
+    benchmark: Name = None,
+    /,
+    *,
+    data: DataFlags = DataFlags(),
+    compose: ComposeFlags = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
+    search: RunSearchFlags = Searching(),
+    branch: Branches = (),
+    compute: ComputeFlags = Compute(),
+    out: Path | None = None,
+    batch_size: int = 4,
+) -> None:
+    """What `cig run` of the same would take: pictures, disk, memory, hours, and whether the device fits.
+
+    Parameters
+    ----------
+    out
+        Where the run would write. Default: ./outputs/runs/NAME_SPLIT.
+    batch_size
+        Pictures imagined at once.
+    """
+    from cig.cli.branch_flags import asked_branches
+    from cig.pipelines.plan import plan
+
+    text, fits = plan(
+        data.named(benchmark, "cirr"),
+        computing(compute, batch_size),
+        compose,
+        generation=generation,
+        searching=replace(search, branches=asked_branches(branch)),
+        out=out,
+    )
+    print(text)
+    if not fits:
+        raise IncompleteError("this run does not fit on this machine as asked")
 
 
 def show(evaluation: Evaluation) -> None:

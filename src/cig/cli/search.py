@@ -1,0 +1,149 @@
+"""The commands that search pictures of one's own: search, and demo, over icons."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cig.cli.flags import (
+    ComposeFlags,
+    ComputeFlags,
+    Flag,
+    GenerateFlags,
+    GeneratorName,
+    SearchFlags,
+    computing,
+    prefixed,
+    without,
+)
+from cig.config import DEFAULT_GENERATOR
+from cig.errors import UsageError, at_least_1
+from cig.generators import Composing, Generation
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute, say
+
+
+def search(
+    *,
+    gallery: Path,
+    image: Annotated[tuple[Path, ...], Flag] = (),
+    text: str = "",
+    without: str = "",
+    without_weight: float = 0.3,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
+    name: Annotated[tuple[str, ...], Flag] = (),
+    metadata: Path | None = None,
+    where: Annotated[tuple[str, ...], Flag] = (),
+    keep_reference: Annotated[bool, Flag] = False,
+    imagine: Annotated[bool, Flag] = False,
+    html: Path | None = None,
+    json: Path | None = None,
+    search: Annotated[SearchFlags, without("frozen_weights")] = Searching(),
+    compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
+    compute: ComputeFlags = Compute(),
+    batch_size: int = 32,
+) -> None:
+    """Composed search over a folder of your own: a picture and a sentence find the picture you mean.
+
+    Without --image and --text, searches are read line by line: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT.
+
+    Parameters
+    ----------
+    gallery
+        The folder; pictures in all folders below it are searched.
+    image
+        What it should look like; may be given several times, which is averaged.
+    text
+        What should be different, or, without an image, what it should show.
+    without
+        What should not be in it.
+    without_weight
+        How much of that is taken away; 0 is nothing.
+    k
+        How many are shown.
+    name
+        Only pictures whose path below the folder matches: --name "dresses/*". Several: any of them.
+    metadata
+        A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where.
+    where
+        A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them.
+    keep_reference
+        Show a picture that is asked with, too, if it is in the folder.
+    imagine
+        Imagine a pseudo-target of the first image and the text, and search with it, too: needs SDXL and two phis.
+    html
+        Write a page with the pictures here.
+    json
+        Write the hits here.
+    batch_size
+        Pictures embedded at once, when the folder is new or changed.
+    """
+    from cig.pipelines.search import FolderSearch, answers, find, open_gallery, to_text
+
+    at_least_1("-k", k)
+    finding = FolderSearch(
+        gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine
+    )
+    if finding.from_lines and (json or html):
+        raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
+    lookup = open_gallery(finding, computing(compute, batch_size), search, composing=compose, generation=generation)
+    for note in lookup.notes():
+        say(note)
+    if not finding.from_lines:
+        print(to_text(find(lookup, compose, generation, json=json, html=html).hits))
+        return
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
+    for _, hits, seconds in answers(lookup, sys.stdin):
+        print(to_text(hits), flush=True)
+        say(f"{seconds:.3f} s")
+
+
+def demo(
+    *,
+    full: Annotated[bool, Flag] = False,
+    query: str | None = None,
+    text: str | None = None,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
+    out: Path = Path("outputs/demo"),
+    compute: ComputeFlags = Compute(),
+    batch_size: int = 256,
+) -> None:
+    """Composed retrieval over icons, with what the package ships: no network, nothing of yours, two minutes.
+
+    Prints the table of methods on icons/val and writes a page; with --query and --text, answers one search.
+
+    Parameters
+    ----------
+    full
+        All queries of icons/val, not the first 400.
+    query
+        An icon to start from: folder, tabler/folder, tabler/folder.orange.
+    text
+        What should be different: "has a plus badge".
+    k
+        How many icons a search shows.
+    out
+        Gets report.html and scores.json, or query.html; pseudo-targets and features, which a rerun does not make again.
+    batch_size
+        Pictures embedded at once.
+    """
+    from cig.pipelines import demo as room
+    from cig.pipelines.search import to_text
+
+    compute = computing(compute, batch_size)
+    if query is not None or text is not None:
+        if not query or query.isspace():
+            raise UsageError("which icon should it start from? Name it with --query: --query folder")
+        if not text or text.isspace():
+            raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
+        at_least_1("-k", k)
+        print(to_text(room.ask(query, text, out, k=k, compute=compute).hits))
+    else:
+        print(room.to_text(room.run(out, full, compute)))
