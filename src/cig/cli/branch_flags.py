@@ -51,24 +51,24 @@ def usual_methods(family: str) -> list[str]:
 
 
 def branching(table: Mapping[str, Any], source: str, needed: Sequence[str] = ("name", "weight")) -> Branching:
-    """Raises UsageError for an unknown key, a value of the wrong kind, or the lack of one that is needed."""
-    known = [field.name for field in fields(Branching)]
+    """Read one branch; raise UsageError for an unknown key, a value of the wrong kind, or a key that is lacking."""
+    keys = [field.name for field in fields(Branching)]
     for key in table:
-        if key not in known:
-            raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, known)}')
+        if key not in keys:
+            raise UsageError(f'{source}: a branch has no "{key}".{did_you_mean(key, keys)}')
     if not set(needed) <= set(table):
         raise UsageError(f"{source}: a branch needs a {' and a '.join(needed)}, {EXAMPLE}")
     try:
-        asked = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
+        branch = Branching(**{"weight": None} | {key: _READERS.get(key, str)(value) for key, value in table.items()})
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {error}; {EXAMPLE}") from error
-    if asked.copies < 1:
-        raise UsageError(f"{source}: copies={asked.copies} should be at least 1")
-    if not SIDES[0] <= asked.side <= SIDES[1]:
-        raise UsageError(f"{source}: side={asked.side} should be {SIDES[0]} to {SIDES[1]} pixels")
-    if asked.pictures == "reference-image" and not {"method", "caption"} & set(table):
-        return replace(asked, method="image", caption=False)  # the picture alone, whoever searches
-    return asked
+    if branch.copies < 1:
+        raise UsageError(f"{source}: copies={branch.copies} should be at least 1")
+    if not SIDES[0] <= branch.side <= SIDES[1]:
+        raise UsageError(f"{source}: side={branch.side} should be {SIDES[0]} to {SIDES[1]} pixels")
+    if branch.pictures == "reference-image" and not {"method", "caption"} & set(table):
+        return replace(branch, method="image", caption=False)  # the picture alone, whoever searches
+    return branch
 
 
 def _yes(value: Any) -> bool:
@@ -80,7 +80,7 @@ def _yes(value: Any) -> bool:
 _READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int, "side": int}
 
 
-def asked_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
+def requested_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
     """Those of the flags; without any, the [[branch]] tables of cig.toml."""
     if flags:
         return tuple(map(parse, flags))

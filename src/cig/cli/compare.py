@@ -48,7 +48,7 @@ def compare(
     """
     from cig.pipelines.compare import compare, compare_runs, to_text
 
-    runs = [Path(own) for own in inputs if own.endswith(".run") or os.path.isfile(own)]
+    runs = [Path(name) for name in inputs if name.endswith(".run") or os.path.isfile(name)]
     if runs and len(runs) == len(inputs):
         if not qrels:
             raise UsageError("runs are compared by judgements: give them with --qrels FILE")
@@ -62,9 +62,9 @@ def compare(
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     if qrels:
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
-    asked = data.named(inputs[0] if inputs else None, None, gallery)
-    comparing, cache = contest.asked(asked.name), contest.feature_cache
-    comparison = compare(asked, computing(compute, batch_size), comparing, cache=cache, json=json, reports=report)
+    benchmark = data.named(inputs[0] if inputs else None, None, gallery)
+    comparing, cache = contest.comparing(benchmark.name), contest.feature_cache
+    comparison = compare(benchmark, computing(compute, batch_size), comparing, cache=cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
         if row.branch:
             say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")

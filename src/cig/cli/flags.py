@@ -131,7 +131,7 @@ class TargetFlags:
 
     def completed(self, search: Searching, branch: Sequence[str]) -> Searching:
         """Return the search with its pseudo-targets, its branches, and the phi that the published flags name."""
-        from cig.cli.branch_flags import asked_branches
+        from cig.cli.branch_flags import requested_branches
 
         if self.exp_name or self.phi_checkpoint_name:
             from cig.methods import published_experiment
@@ -139,7 +139,7 @@ class TargetFlags:
             names = self.exp_name, self.phi_checkpoint_name
             clip, phi = published_experiment(*names, clip=search.clip, phi=search.phi)
             search = replace(search, clip=clip, phi=phi)
-        return replace(search, pseudo_targets=self.generated_image_dir, branches=asked_branches(branch))
+        return replace(search, pseudo_targets=self.generated_image_dir, branches=requested_branches(branch))
 
 
 @Parameter(name="*")
@@ -164,7 +164,7 @@ class ContestFlags:
     feature_cache: Path | None = None
     "A folder where features are kept."
 
-    def asked(self, benchmark: str) -> Comparing:
+    def comparing(self, benchmark: str) -> Comparing:
         from cig.cli.branch_flags import parse_contest
 
         return parse_contest(
@@ -211,8 +211,8 @@ class LoopFlags:
     ) -> Plan:
         from cig.training.plan import Plan
 
-        own = {"--save-every": self.save_every, "--accumulate": self.accumulate}
-        for flag, value in {"--steps": steps, "--batch-size": batch_size, **own}.items():
+        counts = {"--save-every": self.save_every, "--accumulate": self.accumulate}
+        for flag, value in {"--steps": steps, "--batch-size": batch_size, **counts}.items():
             at_least_1(flag, value)
         sound_pace(lr, warmup, weight_decay, ema)
         need_seed(self.seed)
@@ -220,7 +220,7 @@ class LoopFlags:
         pace = (steps, batch_size, lr, warmup, schedule, weight_decay, self.seed, self.save_every)
         return Plan(*pace, self.dtype, **how)  # type: ignore[arg-type]
 
-    def place(self) -> torch.device:
+    def process_device(self) -> torch.device:
         """The device of this process."""
         from cig.runtime import resolve_device
         from cig.training.processes import join
@@ -242,7 +242,7 @@ class ValidateFlags:
     measure: str | None = None
     "What more of is better: map@10, recall@5. Default: the benchmark's first measure."
 
-    def asked(self) -> Validation | None:
+    def loaded(self) -> Validation | None:
         """Raises UsageError for flags of a validation that --validate does not ask for."""
         further = {"--validate-limit": self.validate_limit, "--validate-root": self.validate_root}
         given = [flag for flag, value in {**further, "--measure": self.measure}.items() if value is not None]
@@ -286,7 +286,9 @@ class SearleFlags:
     def changed(self) -> dict[str, object]:
         """Flags that are not at their defaults."""
         usual = SearleFlags()
-        return {f"--{key.replace('_', '-')}": own for key, own in vars(self).items() if own != getattr(usual, key)}
+        return {
+            f"--{key.replace('_', '-')}": value for key, value in vars(self).items() if value != getattr(usual, key)
+        }
 
 
 def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:

@@ -77,13 +77,13 @@ def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False
     """
     from cig.io.feature_cache import FeatureCache, summary
 
-    known = config.value("search", "feature_cache")
-    place = folder or (Path(known.value) if known else None)
-    if place is None:
+    setting = config.value("search", "feature_cache")
+    folder = folder or (Path(setting.value) if setting else None)
+    if folder is None:
         raise UsageError("which cache? Give its folder: cig cache FOLDER")
-    print(summary(place))
+    print(summary(folder))
     if clear:
-        FeatureCache(place).clear()
+        FeatureCache(folder).clear()
         print("cleared")
 
 
@@ -98,45 +98,45 @@ def show_config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
     """
     _in_force.clear()
     app.parse_args(list(words) or ["run"])
-    places = {} if words else {key: config.path_setting(key) for key in config.PATHS}
-    lines = list({**places, **_in_force}.items())
-    width = max(len(name) for name, _ in lines)
-    print("\n".join(f"{name:{width}}  {found.value:44}  {found.source}" for name, found in lines))
+    paths = {} if words else {key: config.path_setting(key) for key in config.PATHS}
+    settings = {**paths, **_in_force}
+    width = max(map(len, settings))
+    print("\n".join(f"{name:{width}}  {setting.value:44}  {setting.source}" for name, setting in settings.items()))
 
 
 _in_force: dict[str, config.Setting] = {}  # of the call in hand
 
 
 def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Flags that were not given, where their group is a table, take their value from the environment or cig.toml, and
-    then from what the generator sets; before them, where it is named by a flag."""
-    chosen = _generator(arguments)
+    """Give a value to each flag of a table in cig.toml that the call does not have.
+
+    The environment wins over cig.toml, which wins over the presets of the generator. A generator that the call names
+    wins over both: `--generator sdxl/icons` means that generator as it is shipped, whatever cig.toml says of another.
+    """
+    generator = _generator(arguments)
     for argument in arguments:
         table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
         if not table or argument.children or not argument.parse:
             continue
         flag = argument.names[0]
         key = flag.removeprefix("--").replace("-", "_").removeprefix("search_").removeprefix("compose_")
-        own = config.of_generator(chosen.value, table, key)
-        outside = config.value(table, key)
-        found = (own or outside) if chosen.source == GENERATOR else (outside or own)
-        if not argument.tokens and found:
-            argument.append(Token(keyword=flag, value=found.value, source=found.source))
-            _in_force[f"{table}.{key}"] = found
-        elif argument.tokens:
-            _in_force[f"{table}.{key}"] = config.Setting(argument.tokens[0].value, flag)
-        else:
-            _in_force[f"{table}.{key}"] = config.Setting(str(argument.field_info.default), "default")
+        preset, outside = config.of_generator(generator.value, table, key), config.value(table, key)
+        setting = (preset or outside) if generator.source == GENERATOR else (outside or preset)
+        if argument.tokens:
+            setting = config.Setting(argument.tokens[0].value, flag)
+        elif setting:
+            argument.append(Token(keyword=flag, value=setting.value, source=setting.source))
+        _in_force[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default), "default")
 
 
 GENERATOR = "--generator"
 
 
 def _generator(arguments: Any) -> config.Setting:
-    """Its name: by a flag, or what stands for it."""
-    given = next((own.tokens[0].value for own in arguments if own.names[0] == GENERATOR and own.tokens), "")
-    if given:
-        return config.Setting(given, GENERATOR)
+    """Return the generator's name: by its flag, the environment, cig.toml or the default."""
+    tokens = [argument.tokens[0] for argument in arguments if argument.names[0] == GENERATOR and argument.tokens]
+    if tokens and tokens[0].value:
+        return config.Setting(tokens[0].value, GENERATOR)
     return config.value("generate", "generator") or config.Setting(config.DEFAULT_GENERATOR, "default")
 
 

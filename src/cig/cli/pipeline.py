@@ -239,7 +239,7 @@ def run(
     allow_missing
         For hidden splits: rank queries without a reference by their caption alone, and name them.
     """
-    from cig.cli.branch_flags import asked_branches
+    from cig.cli.branch_flags import requested_branches
     from cig.pipelines.run import run
     from cig.runtime import Work, say
 
@@ -251,7 +251,7 @@ def run(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=replace(search, branches=asked_branches(branch)),
+        searching=replace(search, branches=requested_branches(branch)),
         out=out,
         name=submission_name,
         search_batch=search_batch_size,
@@ -285,7 +285,7 @@ def plan(
     batch_size
         Pictures imagined at once.
     """
-    from cig.cli.branch_flags import asked_branches
+    from cig.cli.branch_flags import requested_branches
     from cig.pipelines.plan import plan
 
     text, fits = plan(
@@ -293,7 +293,7 @@ def plan(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=replace(search, branches=asked_branches(branch)),
+        searching=replace(search, branches=requested_branches(branch)),
         out=out,
     )
     print(text)

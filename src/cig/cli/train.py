@@ -73,7 +73,7 @@ def clip(
         plan,
         out=out,
         inputs=pairs.identity,
-        device=loop.place(),
+        device=loop.process_device(),
         start=start,
         layers=layers,
         tensorboard=loop.tensorboard,
@@ -115,9 +115,11 @@ def vae(
     from cig.training.objectives.vae import SIZES, train_vae
 
     _check_size(size, SIZES)
-    place, plan = loop.place(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
+    process_device, plan = loop.process_device(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
     scenes = load_scenes(data)  # not before: processes that are together look at files once
-    train_vae(scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=place, tensorboard=loop.tensorboard)
+    train_vae(
+        scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=process_device, tensorboard=loop.tensorboard
+    )
 
 
 def generator(
@@ -246,10 +248,10 @@ def generator(
     plan = loop.plan(steps, batch_size, lr, warmup, ema=ema)
     side = 1024 if resolution is None else resolution
     frame = Frame(side, crop or "centre") if resolution is not None or crop else None
-    place = loop.place()
+    process_device = loop.process_device()
     scenes = load_scenes(data, limit, frame, root=dataset_path, ledger=out / "pictures.json")
     frozen = getattr(torch, frozen_dtype)
-    composer = load_composer(clip, clip2, phi=phi, phi2=phi2, device=place, dtype=frozen, cache_dir=cache_dir)
+    composer = load_composer(clip, clip2, phi=phi, phi2=phi2, device=process_device, dtype=frozen, cache_dir=cache_dir)
     adapter = Lora(lora, lora_alpha or lora) if lora else None
     predicted: Prediction = "v_prediction" if prediction == "v" else "epsilon"
     train_generator(
@@ -260,7 +262,7 @@ def generator(
         start=StartModels(vae, SIZES[size], start, cache_dir=cache_dir),
         out=out,
         inputs=scenes.identity,
-        device=place,
+        device=process_device,
         tensorboard=loop.tensorboard,
         memory=MemoryOptions(gradient_checkpointing, shelf, frozen),
     )

@@ -112,8 +112,8 @@ def phi(
     if objective == "lincir":
         _refuse(objective, "pic2word or searle", {"--dataset-path": dataset_path})
     book = searle_book(searle) if objective == "searle" else None  # before a CLIP, which may be a long download
-    validation = validating.asked()
-    tower = load_clip(clip, loop.place(), torch.float32, cache_dir=cache_dir)
+    validation = validating.loaded()
+    tower = load_clip(clip, loop.process_device(), torch.float32, cache_dir=cache_dir)
     taught: Objective
     if book:
         taught = searle_objective(tower, data, dataset_path, searle, book, num_workers)

@@ -75,12 +75,19 @@ def concepts(
         at_least_1("--limit", limit)
     compute = computing(compute, batch_size)
     device = resolve_device(compute.device)
-    found = (load_references if references else load_pictures)(pictures, dataset_path, limit)
+    picture_list = (load_references if references else load_pictures)(pictures, dataset_path, limit)
     names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
     tower = load_tower(clip, device, resolve_dtype(compute.dtype, device), cache_dir=compute.cache_dir)
     cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
     made = associate(
-        found, names, tower, pad=pad, k=k, batch_size=compute.batch_size, workers=compute.num_workers, cache=cache
+        picture_list,
+        names,
+        tower,
+        pad=pad,
+        k=k,
+        batch_size=compute.batch_size,
+        workers=compute.num_workers,
+        cache=cache,
     )
     write_concepts(out, made)
     print(f"{out}: {len(made.pictures):,} pictures, each with {k} of {len(names.names):,} names")
@@ -159,8 +166,8 @@ def phrases(
     at_least_1("--batch-size", batch_size)
     sampling = Sampling(count, temperature, top_k, max_length, no_repeat, seed)
     names = Shard.parse(shard).take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
-    place = resolve_device(device)
-    speaker = load_language_model(model, place, resolve_dtype(dtype, place, "float16"), cache_dir=cache_dir)
+    resolved = resolve_device(device)
+    speaker = load_language_model(model, resolved, resolve_dtype(dtype, resolved, "float16"), cache_dir=cache_dir)
     done = generate_phrases(names, speaker, sampling, out=out, batch_size=batch_size)
     print(f"{out}: {done.concepts:,} concepts, {done.made:,} of them now, each with {count} phrases")
     if done.lost:

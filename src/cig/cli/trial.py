@@ -73,7 +73,7 @@ def trial(
     result
         Print what was voted so far, and serve no page.
     """
-    from cig.cli.branch_flags import asked_branches
+    from cig.cli.branch_flags import requested_branches
     from cig.pipelines.trial.run import trial, trial_folder, trial_result
     from cig.pipelines.trial.trial import TrialRequest
     from cig.runtime import Work
@@ -83,7 +83,7 @@ def trial(
         return
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
-    searching = replace(search, pseudo_targets=generated_image_dir, branches=asked_branches(branch))
+    searching = replace(search, pseudo_targets=generated_image_dir, branches=requested_branches(branch))
     trying = TrialRequest(pictures, queries, searching, compose, generation, top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
     verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
