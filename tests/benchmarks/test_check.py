@@ -23,7 +23,7 @@ def home(world, tmp_path):
     return shutil.copytree(world / "CIRR", tmp_path / "CIRR")
 
 
-def found(checkup):
+def problems(checkup):
     """kind -> the names"""
     return {finding.kind: sorted(finding.items) for finding in checkup.findings}
 
@@ -61,7 +61,7 @@ def test_each_trouble_is_counted_named_and_mended(home):
     checkup = check(load_benchmark("cirr/val", home), mend="cig download cirr --from-dir DIR")
     lost = [e["pairid"] for e in entries if e["reference"] in (first["reference"], second["target_hard"])]
     blind = [e["pairid"] for e in entries if e["target_hard"] in (first["reference"], second["target_hard"])]
-    assert found(checkup) == {
+    assert problems(checkup) == {
         "missing": [first["reference"]],
         "web page": [second["target_hard"]],
         "damaged": [cut.stem],
@@ -91,7 +91,7 @@ def test_placeholders_and_copies_leave_an_evaluation_complete(home):
         Image.new("RGB", (300, 300), "white").save(home / f"dev/{name}.png")
     checkup = check(load_benchmark("cirr/val", home))
     assert checkup.whole
-    assert found(checkup) == {
+    assert problems(checkup) == {
         "one colour": ["dev-0-0-img0", "dev-1-0-img1"],
         "same": ["dev-0-0-img0 = dev-1-0-img1"],
     }
@@ -159,12 +159,14 @@ def test_the_verb_exits_1_where_an_evaluation_would_be_incomplete(home, tmp_path
 )
 def test_what_mends_is_said_for_each_dataset(world, tmp_path, capsys, name, command):
     home = {"fashioniq": "FashionIQ", "circo": "CIRCO", "folder": "shop"}[name.split("/")[0]]
-    own = shutil.copytree(world / home, tmp_path / home)
-    rows = [own / "queries.json", *own.rglob("captions/cap.dress.val.json"), *own.rglob("test.json")]
+    home_copy = shutil.copytree(world / home, tmp_path / home)
+    rows = [home_copy / "queries.json", *home_copy.rglob("captions/cap.dress.val.json"), *home_copy.rglob("test.json")]
     (entry, *_) = next(json.loads(path.read_text()) for path in rows if path.exists())
     reference = str(entry.get("candidate") or entry.get("reference") or f"{entry.get('reference_img_id'):012d}")
-    os.unlink(next(path for path in own.rglob("*.jpg") if path.stem == reference.split("/")[-1].removesuffix(".jpg")))
-    assert run("check", name, "--dataset-path", own) == 1
+    os.unlink(
+        next(path for path in home_copy.rglob("*.jpg") if path.stem == reference.split("/")[-1].removesuffix(".jpg"))
+    )
+    assert run("check", name, "--dataset-path", home_copy) == 1
     assert f"    -> {command}" in capsys.readouterr().out
 
 
@@ -200,9 +202,14 @@ def test_a_gallery_without_its_list_is_not_whole(unlisted, tmp_path, capsys, spl
     assert mend == f"    -> cig download circo --dataset-path {home}"
     assert f"incomplete: circo/{split}" in shown.err
     written = json.loads((tmp_path / "a.json").read_text())
-    (own,) = written["parts"][""]["findings"]
-    assert (written["whole"], written["parts"][""]["whole"], own["kind"], own["count"]) == (False, False, "no list", 1)
-    assert own["found"] == {LIST: f"{home}/COCO2017_unlabeled/annotations/{LIST}"}
+    (finding,) = written["parts"][""]["findings"]
+    assert (written["whole"], written["parts"][""]["whole"], finding["kind"], finding["count"]) == (
+        False,
+        False,
+        "no list",
+        1,
+    )
+    assert finding["found"] == {LIST: f"{home}/COCO2017_unlabeled/annotations/{LIST}"}
 
 
 @pytest.mark.slow
@@ -212,22 +219,22 @@ def test_results_on_a_gallery_without_its_list_say_so(world, unlisted, tmp_path,
     line = ["evaluate", "circo", "--dataset-path", home, "--method", "image", "--clip", world / "models/clip-small"]
     assert run(*line, "--json", out["json"], "--report", out["html"], "--report", out["md"]) == 0
     shown, written = capsys.readouterr().out, json.loads(out["json"].read_text())
-    told = f"so that what was found was searched, and results compare with none: 1 ({LIST})"
+    warning = f"so that what was found was searched, and results compare with none: 1 ({LIST})"
     assert f"gallery present  {kept} / ?" in shown
     assert f"| gallery present | {kept} / ? |" in out["md"].read_text()
     assert f"8 / 8 queries, {kept} / ? pictures present" in out["html"].read_text()
     for text in (shown, out["html"].read_text(), out["md"].read_text()):
-        assert told in text
+        assert warning in text
     assert written["missing"] == {"list": {"": [LIST]}}
     assert written["counts"][""] == {"queries": 8, "queries_present": 8, "gallery": None, "gallery_present": kept}
     line = ["submit", "circo", "--submission-name", "s", "--output-dir", tmp_path, *line[2:]]
     assert run(*line) == 0
-    assert told in capsys.readouterr().err
+    assert warning in capsys.readouterr().err
     assert run("validate-submission", tmp_path / "s.json", "--dataset-path", home) == 2
     assert f"{LIST} is not there" in capsys.readouterr().err
     line = ["compare", "circo/val", "--dataset-path", home, "--methods", "image", *line[-2:]]
     assert run(*line) == 0
-    assert told in capsys.readouterr().out
+    assert warning in capsys.readouterr().out
 
 
 def test_nothing_but_annotations_lacks_the_list_too(world, unlisted, capsys):
@@ -247,10 +254,10 @@ def part_of(home, category):
     """(names that have a picture, queries that stand, names, queries without a reference, queries without a target)"""
     names = json.loads((home / f"image_splits/split.{category}.val.json").read_text())
     entries = json.loads((home / f"captions/cap.{category}.val.json").read_text())
-    there = {name for i, name in enumerate(names) if i % 10 not in LOST}
-    blind = [i for i, entry in enumerate(entries) if entry["candidate"] not in there]
-    lost = [i for i, entry in enumerate(entries) if entry["target"] not in there]
-    return there, len(entries) - len({*blind, *lost}), len(names), len(blind), len(lost)
+    present = {name for i, name in enumerate(names) if i % 10 not in LOST}
+    blind = [i for i, entry in enumerate(entries) if entry["candidate"] not in present]
+    lost = [i for i, entry in enumerate(entries) if entry["target"] not in present]
+    return present, len(entries) - len({*blind, *lost}), len(names), len(blind), len(lost)
 
 
 def counts_in(checkup):
@@ -270,9 +277,9 @@ def partial(world, tmp_path):
 
 def test_a_partial_dataset_is_counted_exactly(partial):
     for part in load_benchmarks("fashioniq/val", partial):
-        there, stand, names, blind, lost = part_of(partial, part.part)
+        present, stand, names, blind, lost = part_of(partial, part.part)
         checkup = check(part)
-        assert (names, len(there), checkup.readable, checkup.evaluable) == (60, 42, 42, stand)
+        assert (names, len(present), checkup.readable, checkup.evaluable) == (60, 42, 42, stand)
         wanted = {"missing": 18, "no reference": blind, "no target": lost}
         assert counts_in(checkup) == {kind: count for kind, count in wanted.items() if count}
 
@@ -287,8 +294,8 @@ def test_results_on_a_partial_dataset_say_how_much_of_it_was_there(world, partia
     html, markdown = out["html"].read_text(), out["md"].read_text().splitlines()
     for category in ("dress", "shirt", "toptee"):
         stand = part_of(partial, category)[1]
-        told = {"queries": 8, "queries_present": stand, "gallery": 60, "gallery_present": 42}
-        assert written[category] == told
+        counts = {"queries": 8, "queries_present": stand, "gallery": 60, "gallery_present": 42}
+        assert written[category] == counts
         assert f"<b>{category}</b> {stand} / 8 queries, 42 / 60 pictures" in html
     stands = [f"{part_of(partial, category)[1]} / 8" for category in ("dress", "shirt", "toptee")]
     assert " ".join(rows["queries"].split()) == " ".join(["queries present", *stands])
@@ -301,8 +308,8 @@ def test_pictures_known_by_their_features_are_present_without_a_file(home, tmp_p
     names = sorted(path.stem for path in (home / "dev").iterdir())
     queries = [str(query.id) for query in load_benchmark("cirr/val", home).queries]
     rows = np.random.default_rng(0).normal(size=(len(names) + len(queries), 4))
-    own, asks = rows[: len(names)], rows[len(names) :]
-    np.savez(tmp_path / "f.npz", names=names, features=own, queries=queries, query_features=asks)
+    features, asks = rows[: len(names)], rows[len(names) :]
+    np.savez(tmp_path / "f.npz", names=names, features=features, queries=queries, query_features=asks)
     shutil.rmtree(home / "dev")
     line = ["evaluate", "cirr", "--dataset-path", home, "--method", "precomputed", "--json", tmp_path / "a.json"]
     assert run(*line, "--method-option", f"features={tmp_path / 'f.npz'}") == 0
@@ -332,10 +339,10 @@ def test_the_real_fashioniq_with_drawn_pictures(annotations, tmp_path):
     """All of dress's annotations; seven of ten names have a picture."""
     home = tmp_path / "FashionIQ"
     shutil.copytree(annotations / "fashioniq", home, ignore=shutil.ignore_patterns("image_url", "*.test.json"))
-    there, stand, _, blind, lost = part_of(home, "dress")
+    present, stand, _, blind, lost = part_of(home, "dress")
     (home / "images").mkdir()
     rng = random.Random(0)
-    for name in sorted(there):
+    for name in sorted(present):
         Image.frombytes("RGB", (8, 8), rng.randbytes(192)).save(home / f"images/{name}.png", compress_level=0)
     (part,) = load_benchmarks("fashioniq/val", home, categories=["dress"])
     checkup, result = check(part), evaluate(part, search(part, Grey()))

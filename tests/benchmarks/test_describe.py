@@ -29,16 +29,16 @@ QUERIES = (
 
 
 def test_a_toy_by_hand():
-    own = stats(bench(QUERIES, {}), ["it is a toy"], pictures=False)
-    assert (own.queries, own.captions, own.references, own.targets) == (5, 7, 3, 3)
-    assert (own.repeated, own.most_repeated) == (4, ("a", 2))
-    assert (own.gallery, own.unnamed) == (6, 2), "e and f are named by no query"
-    assert own.spreads["words a caption"] == (0, 2, 2, 3, 80)
-    assert own.spreads["tokens a caption"] == (0, 2, 3, 3, 80), "costs, $ and 5 are three tokens"
-    assert own.spreads["correct pictures a query"] == (1, 1, 1, 1, 2)
-    assert (own.prompts, own.cut) == (7, 2), "both orders of the last query's captions"
-    assert own.spreads["tokens a prompt"][0] == 10, "start, a photo of $ that, three words, end"
-    assert {finding.kind: list(finding.items) for finding in own.oddities} == {
+    part = stats(bench(QUERIES, {}), ["it is a toy"], pictures=False)
+    assert (part.queries, part.captions, part.references, part.targets) == (5, 7, 3, 3)
+    assert (part.repeated, part.most_repeated) == (4, ("a", 2))
+    assert (part.gallery, part.unnamed) == (6, 2), "e and f are named by no query"
+    assert part.spreads["words a caption"] == (0, 2, 2, 3, 80)
+    assert part.spreads["tokens a caption"] == (0, 2, 3, 3, 80), "costs, $ and 5 are three tokens"
+    assert part.spreads["correct pictures a query"] == (1, 1, 1, 1, 2)
+    assert (part.prompts, part.cut) == (7, 2), "both orders of the last query's captions"
+    assert part.spreads["tokens a prompt"][0] == 10, "start, a photo of $ that, three words, end"
+    assert {finding.kind: list(finding.items) for finding in part.oddities} == {
         "overflow": ["4"],
         "no words": ["4"],
         "same captions": ["0"],
@@ -47,7 +47,7 @@ def test_a_toy_by_hand():
         "own target": ["1"],
         "outside": ["3"],
     }
-    lines = to_text(own).splitlines()
+    lines = to_text(part).splitlines()
     assert lines[2] == "  references  3 distinct; 4 queries share theirs with another, 2 of them a"
     assert "  prompts     7, 2 of them over 77 tokens (a photo of $ that {caption})" in lines
     assert lines[-1] == "  known: it is a toy"
@@ -62,10 +62,10 @@ def test_near_duplicates_are_found_among_the_pictures_that_are_there(tmp_path):
     Image.new("RGB", (90, 80), "white").save(tmp_path / "e.jpg")
     (tmp_path / "f.jpg").write_bytes(b"")
     images = {path.stem: path for path in tmp_path.iterdir()}
-    own = stats(bench(QUERIES, images, "abcdefg")).near
-    assert (own.hashed, own.blank, own.unreadable, own.bits) == (4, 1, 1, 4)
-    assert own.pictures == {"b": "d", "d": "b"}
-    assert own.queries == 4, "all but the one whose target is z"
+    near = stats(bench(QUERIES, images, "abcdefg")).near
+    assert (near.hashed, near.blank, near.unreadable, near.bits) == (4, 1, 1, 4)
+    assert near.pictures == {"b": "d", "d": "b"}
+    assert near.queries == 4, "all but the one whose target is z"
     assert to_text(stats(bench(QUERIES, images, "abcdefg"))).splitlines()[-1] == (
         "  near-duplicates: 2 of 4 pictures hashed (dHash, at most 4 of 64 bits apart, 1 of one colour left out, "
         "1 unreadable left out), among them the targets of 4 queries; b ~ d, d ~ b"
@@ -73,26 +73,26 @@ def test_near_duplicates_are_found_among_the_pictures_that_are_there(tmp_path):
 
 
 def test_captions_of_strangers_do_nothing_to_a_terminal():
-    own = stats(bench([Query("0", "a", ("\x1b[2J$ \ud800" + "x" * 1000,), {"b": 2})], {}), pictures=False)
-    shown = to_text(own)
+    part = stats(bench([Query("0", "a", ("\x1b[2J$ \ud800" + "x" * 1000,), {"b": 2})], {}), pictures=False)
+    shown = to_text(part)
     assert "0: ?[2J$ ?xxx" in shown
     assert max(map(len, shown.splitlines())) < 300
-    json.dumps(to_json(own))
+    json.dumps(to_json(part))
 
 
 @pytest.mark.parametrize("name", ["fashioniq/val", "cirr/test1", "circo/val", "folder/val"])
 def test_the_verb(world, tmp_path, capsys, name):
     line = ["stats", name, "--json", str(tmp_path / "a.json")]
-    place = [] if name != "folder/val" else ["shop"]
+    below = [] if name != "folder/val" else ["shop"]
     with pytest.raises(SystemExit) as done:
-        main([*line, "--dataset-path", str(world.joinpath(*place))])
+        main([*line, "--dataset-path", str(world.joinpath(*below))])
     assert not done.value.code
     shown, written = capsys.readouterr().out, json.loads((tmp_path / "a.json").read_text())
     assert list(written) == (["dress", "shirt", "toptee"] if "fashioniq" in name else [""])
-    for own in written.values():
-        assert own["title"] in shown
-        assert (own["queries"], own["gallery"], own["near"]["hashed"]) == (8, 60, 60)
-        assert own["spreads"]["words a caption"].keys() == {"least", "25%", "median", "75%", "most"}
+    for facts in written.values():
+        assert facts["title"] in shown
+        assert (facts["queries"], facts["gallery"], facts["near"]["hashed"]) == (8, 60, 60)
+        assert facts["spreads"]["words a caption"].keys() == {"least", "25%", "median", "75%", "most"}
 
 
 def test_a_gallery_whose_list_is_missing_has_no_size(world, tmp_path, capsys):
@@ -103,12 +103,12 @@ def test_a_gallery_whose_list_is_missing_has_no_size(world, tmp_path, capsys):
     os.unlink(home / f"COCO2017_unlabeled/unlabeled2017/{entry['target_img_id']:012d}.jpg")
     with pytest.raises(SystemExit) as done:
         main(["stats", "circo", "--dataset-path", str(home), "--json", str(tmp_path / "a.json")])
-    shown, own = capsys.readouterr(), json.loads((tmp_path / "a.json").read_text())[""]
+    shown, facts = capsys.readouterr(), json.loads((tmp_path / "a.json").read_text())[""]
     assert done.value.code == 1
     assert f"  gallery     not known: its list {path} is not there" in shown.out.splitlines()
     assert f"for lack of {path}. To get it: cig download circo --dataset-path {home}" in shown.err
-    assert (own["gallery"], own["unnamed"], own["missing_list"]) == (None, None, str(path))
-    assert "outside" not in {finding["kind"] for finding in own["oddities"]}, "nobody knows what the gallery lists"
+    assert (facts["gallery"], facts["unnamed"], facts["missing_list"]) == (None, None, str(path))
+    assert "outside" not in {finding["kind"] for finding in facts["oddities"]}, "nobody knows what the gallery lists"
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_gallery_whose_list_is_missing_has_no_size(world, tmp_path, capsys):
 )
 def test_the_real_annotations(annotations, name, sizes, words, cut):
     """Of FashionIQ, dress. CIRCO's gallery is COCO's list, which is not among them."""
-    own = stats(load_benchmarks(name, annotations)[0], pictures=False)
-    assert (own.queries, own.references, own.targets, own.gallery) == sizes
-    assert own.spreads["words a caption"] == words
-    assert own.cut == cut
+    part = stats(load_benchmarks(name, annotations)[0], pictures=False)
+    assert (part.queries, part.references, part.targets, part.gallery) == sizes
+    assert part.spreads["words a caption"] == words
+    assert part.cut == cut
 
 
 @pytest.mark.slow
@@ -138,5 +138,5 @@ def test_the_real_annotations(annotations, name, sizes, words, cut):
 def test_the_oddities_of_the_real_annotations(annotations, name, counts):
     """Of FashionIQ, shirt."""
     parts = {part.part: part for part in load_benchmarks(name, annotations)}
-    own = stats(parts.get("shirt") or parts[""], pictures=False)
-    assert {finding.kind: finding.count for finding in own.oddities} == counts
+    part = stats(parts.get("shirt") or parts[""], pictures=False)
+    assert {finding.kind: finding.count for finding in part.oddities} == counts

@@ -30,9 +30,9 @@ def shop(world, tmp_path):
     """Twelve pictures, ten of them in two folders, and no queries yet."""
     pictures = sorted((world / "CIRR/dev").glob("*.png"))[:12]
     for i, path in enumerate(pictures):
-        place = tmp_path / "shop" / ("dresses" if i < 6 else "shirts" if i < 10 else ".") / f"p {i}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+        target = tmp_path / "shop" / ("dresses" if i < 6 else "shirts" if i < 10 else ".") / f"p {i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     return tmp_path / "shop"
 
 
@@ -149,9 +149,9 @@ def test_an_images_folder_and_a_gallery_file_narrow_the_gallery(shop):
 )
 def test_bad_queries_are_told(shop, text, words):
     (shop / "queries.csv").write_text(text)
-    with pytest.raises(CigError) as told:
+    with pytest.raises(CigError) as raised:
         load_benchmark("folder", shop)
-    assert words in str(told.value)
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_bad_queries_are_told(shop, text, words):
 def test_files_of_another_form_are_told(shop, name, data, words):
     if data is not None:
         (shop / name).write_bytes(data)
-    with pytest.raises(CigError) as told:
+    with pytest.raises(CigError) as raised:
         load_benchmark("folder", shop, queries=shop / name)
-    assert words in str(told.value)
+    assert words in str(raised.value)
 
 
 def test_where_queries_are_looked_for(shop, tmp_path):
@@ -196,10 +196,10 @@ def test_any_bytes_are_rows_or_an_error(tmp_path_factory, data, form):
     try:
         assert all(isinstance(row, dict) for row in read_rows(path))
     except CigError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = str(path)
-    assert str(path) in told
+        message = str(path)
+    assert str(path) in message
 
 
 @pytest.mark.slow
@@ -209,10 +209,10 @@ def test_any_csv_is_queries_or_an_error(shop_of, text):
     try:
         load_benchmark("folder", shop_of)
     except CigError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = "queries.csv"
-    assert "queries.csv" in told
+        message = "queries.csv"
+    assert "queries.csv" in message
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +243,9 @@ def test_from_the_shell(shop, world, tmp_path, monkeypatch, capsys):
     line = "--dataset-path", shop, "--method", "sum", "--clip", world / "models/clip-small", "--device", "cpu"
     code, out, err = run(capsys, "evaluate", "folder", *line, "--json", "s.json")
     assert (code, "recall@10" in out) == (0, True), err
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert told["protocol"]["gallery"] == f"12 pictures of {shop}, without the query's reference"
-    assert told["protocol"]["intervals"] == "over 2 clusters of queries"
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert report["protocol"]["gallery"] == f"12 pictures of {shop}, without the query's reference"
+    assert report["protocol"]["intervals"] == "over 2 clusters of queries"
     assert run(capsys, "check", "folder", "--dataset-path", shop)[0] == 0
     (shop / "mine.jsonl").write_text('{"reference": "p 10", "caption": "c"}')
     code, _, err = run(capsys, "evaluate", "folder", *line, "--queries", shop / "mine.jsonl")
@@ -265,13 +265,13 @@ def models_of(world):
     sdxl = {"--model-path": models / "sdxl", "--sdxl-repo": models / "sdxl", "--vae-repo": models / "sdxl/vae"}
     size = {"--height": 64, "--width": 64, "--steps": 1}
     search = {"--search-clip": models / "clip-small", "--search-phi": models / "phi-small.pt"}
-    return [[word for pair in own.items() for word in pair] for own in (flags, {**sdxl, **size}, search)]
+    return [[word for pair in group.items() for word in pair] for group in (flags, {**sdxl, **size}, search)]
 
 
 def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red"}')
-    words = [word for own in models_of(world) for word in own]
+    words = [word for group in models_of(world) for word in group]
     code, _, err = run(capsys, "run", "folder", "--dataset-path", shop, "--device", "cpu", "--out", "out", *words)
     assert code == 0, err
     assert "nothing is scored" in err
@@ -287,14 +287,17 @@ def test_what_is_made_is_not_searched(shop, world, monkeypatch, capsys):
     compose, imagine, search = models_of(world)
     where = "folder", "--dataset-path", ".", "--device", "cpu"
     (shop / "e").mkdir()
-    own = "--method", "image", "--clip", world / "models/clip-small"
-    for line, place in (
+    method = "--method", "image", "--clip", world / "models/clip-small"
+    for line, home in (
         (("run", *where, *compose, *imagine, *search), "outputs/runs/folder_val"),
         (("generate", *where, *imagine, "--text-embeddings-dir", "e"), "outputs/generated_images/folder_test"),
-        (("evaluate", *where, *own, "--branch", "name=a pictures=reference-augmented weight=0.1"), "outputs/controls/"),
+        (
+            ("evaluate", *where, *method, "--branch", "name=a pictures=reference-augmented weight=0.1"),
+            "outputs/controls/",
+        ),
     ):
         code, _, err = run(capsys, *line)
-        assert (code, place in err, "is among the pictures, which are searched" in err) == (2, True, True), err
+        assert (code, home in err, "is among the pictures, which are searched" in err) == (2, True, True), err
         assert not list(shop.rglob("outputs/**/*.png"))
     (shop / "shirts").rename(shop / "images")
     part = load_benchmark("folder", shop)
@@ -310,8 +313,8 @@ def test_references_that_cannot_be_had_score_0_and_are_named(shop, world, tmp_pa
     (shop / "queries.json").write_text(json.dumps(rows))
     (tmp_path / "g").mkdir()
     shutil.copy(shop / "p 11.png", tmp_path / "g/00007.png")
-    own = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g", "--json", "s.json"
-    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, "--device", "cpu", *own)
+    flags = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g", "--json", "s.json"
+    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, "--device", "cpu", *flags)
     assert (code, "no picture for the reference gone" in err, "Traceback" in err) == (1, True, False), err
     assert set(json.loads((tmp_path / "s.json").read_text())["scores"][""].values()) == {0}
 
@@ -321,12 +324,12 @@ def test_a_gallery_that_cannot_be_read_finds_nothing(shop, world, tmp_path, monk
     (shop / "queries.json").write_text(json.dumps([{"reference": "p 10", "caption": "is red", "target": "p 11"}]))
     for path in shop.rglob("*.png"):
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    own = "--method", "text", "--clip", world / "models/clip-small", "--device", "cpu", "--json", "s.json"
-    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, *own)
+    flags = "--method", "text", "--clip", world / "models/clip-small", "--device", "cpu", "--json", "s.json"
+    code, _, err = run(capsys, "evaluate", "folder", "--dataset-path", shop, *flags)
     assert (code, "Traceback" in err) == (0, False), err
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert set(told["scores"][""].values()) == {0}
-    assert told["provenance"]["counts"]["unreadable"] == 12
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert set(report["scores"][""].values()) == {0}
+    assert report["provenance"]["counts"]["unreadable"] == 12
 
 
 @pytest.mark.slow
@@ -337,7 +340,7 @@ def test_an_edited_query_is_made_again_and_no_other(shop, world, tmp_path, monke
     where = "folder", "--dataset-path", shop, "--device", "cpu"
     extract = "extract", *where, *compose, "--text-embeddings-dir", "e"
     generate = "generate", *where, *imagine, "--text-embeddings-dir", "e", "--save-path", "g", "--seeds", "per-query"
-    own = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g"
+    flags = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", "g"
     rows = [{"reference": f"p {i}", "caption": "is red", "target": f"p {21 - i}"} for i in (10, 11)]
     (shop / "queries.json").write_text(json.dumps(rows))
     assert [run(capsys, *line)[0] for line in (extract, generate)] == [0, 0]
@@ -345,14 +348,14 @@ def test_an_edited_query_is_made_again_and_no_other(shop, world, tmp_path, monke
     (shop / "queries.json").write_text(json.dumps([rows[0], {**rows[1], "caption": "is as blue as the sea"}]))
     code, _, err = run(capsys, *generate)
     assert (code, "is of another caption; run `cig extract` again" in err) == (1, True), err
-    code, _, err = run(capsys, "evaluate", *where, *own)
+    code, _, err = run(capsys, "evaluate", *where, *flags)
     assert "queries that ask something else now, not used: 1 (1)" in err
     assert "1 embeddings written" in run(capsys, *extract)[2]
     assert run(capsys, *generate)[0] == 0
     after = {path.name: path.read_bytes() for path in (tmp_path / "g").glob("*.png")}
     assert after["00000.png"] == before["00000.png"]
     assert after["00001.png"] != before["00001.png"]
-    assert "something else" not in run(capsys, "evaluate", *where, *own)[2]
+    assert "something else" not in run(capsys, "evaluate", *where, *flags)[2]
 
 
 def test_ids_that_would_share_a_file_are_told(shop):
@@ -371,7 +374,7 @@ def test_a_stale_picture_is_no_copy_for_another_query(shop, tmp_path):
     (shop / "queries.json").write_text(json.dumps(rows))
     part = load_benchmark("folder", shop)
     manifest = Manifest(tmp_path / "out", {})
-    for name, asked in (("red", query_digest(part.queries[0])), ("red_1", "of another caption")):
-        manifest.add({"id": name, "file": f"{name}.png", "query": asked})
+    for name, digest in (("red", query_digest(part.queries[0])), ("red_1", "of another caption")):
+        manifest.add({"id": name, "file": f"{name}.png", "query": digest})
         shutil.copy(shop / "p 10.png", tmp_path / "out" / f"{name}.png")
     assert find_pictures(tmp_path / "out", part) == {"red": (tmp_path / "out/red.png",)}

@@ -93,8 +93,8 @@ def test_the_queries_are_the_pinned_ones(split):
 
 def test_what_icons_test_asks_is_frozen():
     content = json.loads(content_of("test"))
-    asked = [[*row[:5], row[5][0], row[6]] for row in content["queries"]]
-    assert digest_of_parts(asked, content["gallery"]) == FROZEN
+    queries = [[*row[:5], row[5][0], row[6]] for row in content["queries"]]
+    assert digest_of_parts(queries, content["gallery"]) == FROZEN
 
 
 def digest_of_parts(*parts):
@@ -112,7 +112,7 @@ def test_the_corpus_is_the_pinned_one():
     assert (counts["tabler"], counts["fluent"], counts["mdi"]) == (5_534, 5_562, 5_727)
     first, last = read_set("tabler")[0][0], read_set("proicons")[0][-1]
     assert (first.name, last.name) == ("a-b", "zoom-out")
-    assert {about["licence"] for about in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
+    assert {facts["licence"] for facts in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
 
 
 def test_drawings_and_names_are_the_pinned_ones():
@@ -133,8 +133,8 @@ def test_near_duplicates_are_those_of_the_datasheet():
     assert [*counts] == [*SPLITS["train"]]
     taken_out, kept = sum(counts.values()), sum(len(read_set(prefix)[0]) for prefix in counts)
     assert (taken_out, kept) == (7_720, 29_373)
-    told = f"taken out before any training: {taken_out:,} of {taken_out + kept:,}."
-    assert told in DATASHEET.read_text()
+    sentence = f"taken out before any training: {taken_out:,} of {taken_out + kept:,}."
+    assert sentence in DATASHEET.read_text()
 
 
 @pytest.mark.parametrize("name", ["clip", "lincir", "pic2word", "large", "large-pic2word", "generator"])
@@ -144,13 +144,13 @@ def test_a_shipped_card_tells_data_command_seconds_and_metrics(name):
     shown = json.loads(re.search(r"```json\n(.*)```", text, re.DOTALL)[1])
     assert shown == {key: facts[key] for key in ("plan", "about")}
     *_, typed = re.findall(r"^    cig train (.*)", text.replace("\\\n", ""), re.MULTILINE)
-    told, plan = dict(re.findall(r"--([\w-]+) (\S+)", typed)), facts["plan"]
+    flags, plan = dict(re.findall(r"--([\w-]+) (\S+)", typed)), facts["plan"]
     data = "icons/altered" if name == "generator" else "icons/train"
     assert typed.split()[1] == facts["about"]["data"].removesuffix(", drawn") == data
-    assert [int(told[flag]) for flag in ("steps", "batch-size", "warmup", "save-every")] == [
+    assert [int(flags[flag]) for flag in ("steps", "batch-size", "warmup", "save-every")] == [
         plan[key] for key in ("steps", "batch", "warmup", "save_every")
     ]
-    assert (float(told["lr"]), told["dtype"]) == (plan["lr"], plan["autocast"])
+    assert (float(flags["lr"]), flags["dtype"]) == (plan["lr"], plan["autocast"])
     assert f"{round(facts['seconds'])} s " in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) > 2
@@ -160,8 +160,8 @@ def test_a_shipped_card_tells_data_command_seconds_and_metrics(name):
 def test_all_that_is_shipped_is_within_40_MB():
     files = [path for path in assets().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40_000_000
-    told = [path.read_text() for path in files if path.suffix in (".json", ".md")]
-    assert not [text for text in told if re.search(r'": "/', text)], "no machine's folders"
+    texts = [path.read_text() for path in files if path.suffix in (".json", ".md")]
+    assert not [text for text in texts if re.search(r'": "/', text)], "no machine's folders"
 
 
 @pytest.mark.slow
@@ -176,7 +176,9 @@ def test_val_and_test():
     assert query.relevant == {"fluent/document-multiple-prohibited-24-regular.orange.png": 2}
     assert (query.tags[0], query.cluster) == ("badge added", "document multiple")
     assert (val.queries[-1].id, test.queries[-1].id) == ("val-04981", "test-09600")
-    assert all(set(query.relevant) <= set(val.gallery) and query.reference in val.images for query in val.queries)
+    gallery = set(val.gallery)
+    assert all(set(query.relevant) <= gallery for query in val.queries)
+    assert all(query.reference in val.images for query in val.queries)
     assert Image.open(val.images[query.reference]).size == (64, 64)
 
 
@@ -341,34 +343,36 @@ def phrase(form):
     slots |= {"badge": f"an? (?:{words['badge']})", "old_badge": words["badge"], "old_style": words["style"]}
     slots |= {"enclosure": f"an? (?:{words['enclosure']})", "old_enclosure": words["enclosure"]}
     slots |= {"direction": words["direction"], "side": "|".join(map(side_of, kinds["direction"]))}
-    return re.compile(rf"\b{form.format_map({name: f'(?:{own})' for name, own in slots.items()})}\b")
+    return re.compile(rf"\b{form.format_map({name: f'(?:{slot})' for name, slot in slots.items()})}\b")
 
 
-def found(forms, captions):
+def read_forms(forms, captions):
     return [form for kind in forms.values() for form in kind if phrase(form).search(captions)]
 
 
 @pytest.mark.slow
 def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets, of_altered):
     read = " | ".join([of_pairs, of_triplets, of_altered])
-    assert not found(wordings.TEST, read)
+    assert not read_forms(wordings.TEST, read)
     phrases = "with {0}", "has {0} badge", "without the {1}", "no {1} badge"
     for name, other in wordings.SYNONYMS.items():
-        said_by = [[form.format(article(own), own) for form in phrases] for own in (name, other)]
-        whole = [rf"\b(?:{'|'.join(own)})(?: badge)?(?= \|| and |$)" for own in said_by]  # not "a pen lock": made up
-        patterns = [re.compile(own) for own in whole]
+        said_by = [[form.format(article(noun), noun) for form in phrases] for noun in (name, other)]
+        whole = [
+            rf"\b(?:{'|'.join(clauses)})(?: badge)?(?= \|| and |$)" for clauses in said_by
+        ]  # not "a pen lock": made up
+        patterns = [re.compile(pattern) for pattern in whole]
         assert [bool(pattern.search(read)) for pattern in patterns] == [True, False], name
     for style, other in wordings.STYLE_SYNONYMS.items():
-        assert [f"is {own}" in read for own in (style, other)] == [True, False]
+        assert [f"is {word}" in read for word in (style, other)] == [True, False]
 
 
 def test_wordings_that_val_has_of_training_are_there_but_for_two_changes(of_pairs, of_triplets, of_altered):
     """And so the test above can find a form that is there."""
     forms = {form for kind in wordings.TRAINING.values() for form in kind}
-    assert forms - {*found(wordings.TRAINING, of_triplets)} == {"is {object}"}
-    assert forms == {*found(wordings.TRAINING, of_altered)}
+    assert forms - {*read_forms(wordings.TRAINING, of_triplets)} == {"is {object}"}
+    assert forms == {*read_forms(wordings.TRAINING, of_altered)}
     unread = {"is {object}", "is not in the {old_enclosure}", "without the {old_enclosure}"}
-    assert forms - {*found(wordings.TRAINING, of_pairs)} == unread
+    assert forms - {*read_forms(wordings.TRAINING, of_pairs)} == unread
 
 
 def test_queries_say_what_changes():
@@ -422,11 +426,11 @@ def test_a_batch_is_its_seeds_own():
 
 @pytest.mark.slow
 def test_plain_captions_are_without_made_up_words():
-    known = set(" ".join(IconPairs().captions(20_000, Random(0))).replace(",", "").split())
+    learnt = set(" ".join(IconPairs().captions(20_000, Random(0))).replace(",", "").split())
     shares = {}
     for name in ("icons/train", "icons/plain"):
         captions = load_pairs(name).batch(200, Random("0/1")).captions
-        shares[name] = sum(bool(set(text.replace(",", "").split()) - known) for text in captions) / 200
+        shares[name] = sum(bool(set(text.replace(",", "").split()) - learnt) for text in captions) / 200
     assert 0.3 < shares["icons/train"] < 0.7
     assert shares["icons/plain"] < 0.1  # of objects that 20,000 captions did not name
 

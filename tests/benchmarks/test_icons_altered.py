@@ -148,7 +148,7 @@ def test_rings_surround_what_is_smaller_now_and_magnifying_loses_them(name):
         assert 0.5 < dashed.count_nonzero() / whole.count_nonzero() < 0.8
         assert (dashed <= whole).all()
     else:
-        assert all(own.count(INK) in (3, 4) for own in line), "a line of 4 pixels above and on the left"
+        assert all(row.count(INK) in (3, 4) for row in line), "a line of 4 pixels above and on the left"
     assert framed[32, 10] == framed[10, 32] == 0
     assert (framed[4, 4] == INK) == name.endswith("square")
     if "diamond" not in name:
@@ -190,16 +190,16 @@ def test_what_is_turned_points_elsewhere(direction, others):
 
     drawn = [TURNS[turn](dotted(direction)) for turn in turns_of(direction)]
     assert {turned(direction, turn) for turn in turns_of(direction)} == others
-    for turn, own in zip(turns_of(direction), drawn, strict=True):
-        assert torch.equal(own, dotted(turned(direction, turn))), "as it is then called"
+    for turn, shown in zip(turns_of(direction), drawn, strict=True):
+        assert torch.equal(shown, dotted(turned(direction, turn))), "as it is then called"
 
 
 LOCK = Icon("x", "folder-lock", "folder", "lock")
 
 
 def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
-    def said(own, icon):
-        return {clause for i in range(30) for clause in change_clauses(own, icon, Random(i))}
+    def said(change, icon):
+        return {clause for i in range(30) for clause in change_clauses(change, icon, Random(i))}
 
     assert said(Alteration("no badge", "plus"), Icon("x", "a", "folder")) == {"has no plus badge", "without the plus"}
     assert said(Alteration("badge", "plus"), LOCK) == {"has a lock badge", "with a lock badge", "with a lock"}
@@ -215,10 +215,10 @@ def test_what_was_put_on_is_asked_off_and_what_was_wiped_asked_back():
 def test_of_another_object_all_is_said():
     """Nothing is known of the drawing that the view shows: whatever it has, it may lack."""
     boxed = replace(LOCK, enclosure="circle", direction="left", style="filled")
-    told = change_clauses(Alteration("object"), boxed, Random(0))
-    assert len(told) == 5
+    clauses = change_clauses(Alteration("object"), boxed, Random(0))
+    assert len(clauses) == 5
     for word in ("folder", "lock", "filled", "left", "circle"):
-        assert any(word in clause for clause in told), word
+        assert any(word in clause for clause in clauses), word
     assert len(change_clauses(Alteration("object"), Icon("x", "a", "folder", style=""), Random(0))) == 1
 
 
@@ -267,10 +267,10 @@ def test_style_direction_and_enclosure_are_undone(scenes):
 def test_what_was_made_is_what_its_name_says():
     icons, drawings = read_split("train")
     drawings = torch.from_numpy(drawings)
-    own = [*derive_icons(icons, drawings)]
-    assert [one.icon for one in own] == [one.icon for one in derive_icons(icons, drawings)], "always the same"
+    derived = [*derive_icons(icons, drawings)]
+    assert [one.icon for one in derived] == [one.icon for one in derive_icons(icons, drawings)], "always the same"
     kinds = Counter()
-    for one in own:
+    for one in derived:
         before = icons[one.origin]
         changed = [key for key in ("badge", "enclosure", "direction") if getattr(before, key) != getattr(one.icon, key)]
         assert len(changed) == 1
@@ -290,17 +290,17 @@ def test_what_was_made_is_what_its_name_says():
             assert set(one.icon.direction.split()) <= set(SIDE_WORDS)
     turns = sum(len(turns_of(icon.direction)) for icon in icons if icon.direction)
     assert kinds == {"badge": 23_000, "enclosure": 6_000, "direction": turns}
-    assert len(own) == 32_516, "as docs/icons.md says"
-    assert len({(one.icon.prefix, one.icon.name) for one in own}) == len(own)
+    assert len(derived) == 32_516, "as docs/icons.md says"
+    assert len({(one.icon.prefix, one.icon.name) for one in derived}) == len(derived)
 
 
 def test_every_badge_has_a_sign_of_its_own():
     icons, _ = read_split("train")
     assert set(SIGNS) == {icon.badge for icon in icons} - {"", SLASH}
     signs = {name: sign(name, 26).float() / INK for name in SIGNS}
-    for name, own in signs.items():
-        apart = {other: float((own - others).abs().sum()) for other, others in signs.items() if other != name}
-        assert min(apart.values()) > 0.1 * min(float(own.sum()), 26 * 26 / 4), (name, min(apart, key=apart.get))
+    for name, pixels in signs.items():
+        apart = {other: float((pixels - others).abs().sum()) for other, others in signs.items() if other != name}
+        assert min(apart.values()) > 0.1 * min(float(pixels.sum()), 26 * 26 / 4), (name, min(apart, key=apart.get))
 
 
 def test_signs_are_drawn_as_one_can_check_by_eye():
@@ -326,59 +326,63 @@ def test_only_what_an_icon_has_is_altered():
 
 @pytest.mark.slow
 def test_scenes_alter_each_picture_in_ways_of_its_own_and_always_the_same(scenes):
-    places = list(range(1000))
+    indices = list(range(1000))
     assert scenes.identity["data"] == "icons/altered"
     assert len(load_scenes("icons/altered")) > len(load_scenes("icons/train")) + 2 * 29_000
     for view in range(scenes.views):
-        kinds = Counter(own.kind for place in places for own in scenes._alterations(place, view))
+        kinds = Counter(change.kind for index in indices for change in scenes._alterations(index, view))
         assert set(kinds) >= {"object", "style", "badge", "no badge", "enclosure", "no enclosure", "points"}
-        assert scenes.said(places, view, Random(0)) == scenes.said(places, view, Random(0))
-        shown = torch.stack([altered(scenes, place, view) for place in places[:40]])
-        inks = [scenes._ink(place, view) for place in places[:40]]
-        assert torch.equal(scenes.seen(places[:40], view, 32, rng=Random(0)), viewed(shown, inks, 32, rng=Random(0)))
-        assert torch.equal(scenes.references(places[:40], view, Random(0)), plain(shown, inks))
-    first, second = ([scenes._alterations(place, view) for place in places] for view in (0, 1))
+        assert scenes.said(indices, view, Random(0)) == scenes.said(indices, view, Random(0))
+        shown = torch.stack([altered(scenes, index, view) for index in indices[:40]])
+        inks = [scenes._ink(index, view) for index in indices[:40]]
+        assert torch.equal(scenes.seen(indices[:40], view, 32, rng=Random(0)), viewed(shown, inks, 32, rng=Random(0)))
+        assert torch.equal(scenes.references(indices[:40], view, Random(0)), plain(shown, inks))
+    first, second = ([scenes._alterations(index, view) for index in indices] for view in (0, 1))
     assert sum(one != other for one, other in zip(first, second, strict=True)) > 500
-    assert 100 < sum(len(own) == 2 for own in first) < 200, "a fifth of those that may be"
-    for own in first:
-        assert [one.kind for one in own] == sorted((one.kind for one in own), key=IN_TURN.index)
+    assert 100 < sum(len(changes) == 2 for changes in first) < 200, "a fifth of those that may be"
+    for changes in first:
+        assert [one.kind for one in changes] == sorted((one.kind for one in changes), key=IN_TURN.index)
 
 
-def altered(scenes, place, view):
+def altered(scenes, index, view):
     """By what was made on it taken off, if that is asked for, and each alteration after the one before."""
-    icon, drawing = scenes._icon(place), scenes.drawings[scenes.row(place)]
-    drawn = scenes._alterations(place, view)
+    icon, drawing = scenes._icon(index), scenes.drawings[scenes.row(index)]
+    drawn = scenes._alterations(index, view)
     for kind in ("badge", "enclosure"):
-        if icon in scenes.before and kind in [own.kind for own in drawn] and "+" + getattr(icon, kind) in icon.name:
+        if (
+            icon in scenes.before
+            and kind in [change.kind for change in drawn]
+            and "+" + getattr(icon, kind) in icon.name
+        ):
             icon, drawing = replace(icon, **{kind: ""}), scenes.before[icon]
-    for own in drawn:
-        drawing = scenes._apply(own, icon, drawing)
+    for change in drawn:
+        drawing = scenes._apply(change, icon, drawing)
     return drawing
 
 
 def test_of_a_badge_or_a_ring_that_was_made_the_view_is_what_was_there_before(scenes):
     """To the pixel: nothing is wiped, nothing magnified."""
     seen = Counter()
-    for place in range(len(scenes)):
-        icon, before = scenes._icon(place), scenes._before(place)
+    for index in range(len(scenes)):
+        icon, before = scenes._icon(index), scenes._before(index)
         kind = "badge" if icon.badge else "enclosure"
         for view in range(scenes.views):
-            if before is not None and scenes._alterations(place, view) == [Alteration(kind)]:
+            if before is not None and scenes._alterations(index, view) == [Alteration(kind)]:
                 seen[kind] += 1
-                assert torch.equal(scenes._altered_one(place, view), before)
+                assert torch.equal(scenes._altered_one(index, view), before)
     assert min(seen["badge"], seen["enclosure"]) > 30
 
 
 def test_a_badge_that_is_lent_is_a_designers_of_that_name(scenes):
     lent = Counter()
-    for place in range(2000):
-        for own in scenes._alterations(place, 0):
-            if own.kind in ("badge", "no badge") and own.put_on not in ("", SLASH):
-                assert 3 <= own.gap <= 9
-                lent[own.other is not None] += 1
-                if own.other is not None:
-                    donor = scenes.icons[own.other]
-                    assert donor.badge == own.put_on
+    for index in range(2000):
+        for change in scenes._alterations(index, 0):
+            if change.kind in ("badge", "no badge") and change.put_on not in ("", SLASH):
+                assert 3 <= change.gap <= 9
+                lent[change.other is not None] += 1
+                if change.other is not None:
+                    donor = scenes.icons[change.other]
+                    assert donor.badge == change.put_on
                     assert "+" not in donor.name
     assert 0.5 < lent[True] / lent.total() < 0.7
 
@@ -392,21 +396,21 @@ def test_what_is_turned_keeps_the_badge_that_it_had(scenes):
 def test_a_caption_denies_nothing_that_the_picture_has(scenes):
     """A view is given no badge and no ring that the picture's own name says something of."""
     denied = 0
-    for place in range(2000):
-        icon = scenes._icon(place)
-        for own in scenes._alterations(place, 0):
-            if own.kind in ("no badge", "no enclosure", "badge") and own.put_on:
+    for index in range(2000):
+        icon = scenes._icon(index)
+        for change in scenes._alterations(index, 0):
+            if change.kind in ("no badge", "no enclosure", "badge") and change.put_on:
                 denied += 1
-                assert not set(own.put_on.split()) & set(f"{icon.object} {icon.badge} {icon.enclosure}".split())
+                assert not set(change.put_on.split()) & set(f"{icon.object} {icon.badge} {icon.enclosure}".split())
     assert denied > 500
 
 
 def test_a_view_in_another_ink_says_the_pictures(scenes):
-    inked = [place for place in range(400) if scenes._ink(place, 2) != scenes._inks(place)[0]]
+    inked = [index for index in range(400) if scenes._ink(index, 2) != scenes._inks(index)[0]]
     assert 90 < len(inked) < 190, "a quarter, and those that nothing else is done to"
-    for place, caption in zip(inked, scenes.said(inked, 2, Random(0)), strict=True):
-        assert scenes._inks(place)[0] in caption.replace(",", "").split()
-    alone = [place for place in inked if not scenes._alterations(place, 2)]
+    for index, caption in zip(inked, scenes.said(inked, 2, Random(0)), strict=True):
+        assert scenes._inks(index)[0] in caption.replace(",", "").split()
+    alone = [index for index in inked if not scenes._alterations(index, 2)]
     assert 20 < len(alone) < 90
 
 
@@ -429,4 +433,4 @@ def test_where_badges_lie():
             most = max(1, away.sum())
             shares.append([away[-CORNER:, -CORNER:].sum() / most, away[:CORNER, -CORNER:].sum() / most])
     mainly = (np.array(shares) > 0.5).mean(0)
-    assert (len(shares), [round(100 * own) for own in mainly]) == (2_282, [31, 5])
+    assert (len(shares), [round(100 * share) for share in mainly]) == (2_282, [31, 5])

@@ -28,14 +28,14 @@ class Web:
     """Answers by path, notes what was asked."""
 
     def __init__(self, monkeypatch, **answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.requests = answers, []
         self.hosts = {"a.org": [PUBLIC], "inside.org": ["10.0.0.7"], "both.org": [PUBLIC, "127.0.0.1"]}
         monkeypatch.setattr(_web, "WAITS", (0.0, 0.0))
 
     def answer(self, request):
-        self.asked.append(request)
-        own = self.answers[request.url.path.strip("/")]
-        return own(request) if callable(own) else own
+        self.requests.append(request)
+        answer = self.answers[request.url.path.strip("/")]
+        return answer(request) if callable(answer) else answer
 
     def resolve(self, host, port):
         if host not in self.hosts:
@@ -48,17 +48,17 @@ class Web:
 
 def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, monkeypatch):
     web = Web(monkeypatch, x=httpx.Response(200, content=png()))
-    found, failed = web.get(tmp_path, "https://a.org/x?size=2")
-    (request,) = web.asked
+    pictures, failed = web.get(tmp_path, "https://a.org/x?size=2")
+    (request,) = web.requests
     assert not failed
     assert request.url.host == PUBLIC, "not the name, which could change its address"
     assert request.headers["host"] == "a.org"
     assert request.extensions["sni_hostname"] == "a.org"
     assert "authorization" not in request.headers
-    assert found["https://a.org/x?size=2"].read_bytes() == png()
-    assert found["https://a.org/x?size=2"].suffix == ".png"
+    assert pictures["https://a.org/x?size=2"].read_bytes() == png()
+    assert pictures["https://a.org/x?size=2"].suffix == ".png"
     again, _ = web.get(tmp_path, "https://a.org/x?size=2")
-    assert (again, len(web.asked)) == (found, 1)
+    assert (again, len(web.requests)) == (pictures, 1)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_a_picture_is_fetched_once_at_the_address_that_was_checked(tmp_path, mon
 )
 def test_what_is_refused_is_named_and_leaves_nothing(tmp_path, monkeypatch, url, words):
     monkeypatch.setattr("cig.io.images._max_pixels", 100)
-    to = {name: httpx.Response(302, headers={"location": place}) for name, place in REDIRECTS.items()}
+    to = {name: httpx.Response(302, headers={"location": target}) for name, target in REDIRECTS.items()}
     endless = httpx.Response(200, stream=Endless())
     packed = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Endless())
     pages = {"html": b"<html>", "half": png()[:40], "large": png(20)}
     answers = {name: httpx.Response(200, content=data) for name, data in pages.items()}
     web = Web(monkeypatch, **to, **answers, endless=endless, gone=httpx.Response(404), packed=packed)
-    found, failed = web.get(tmp_path, url)
-    assert not found
+    pictures, failed = web.get(tmp_path, url)
+    assert not pictures
     assert words in failed[url]
     assert not list(tmp_path.iterdir())
 
@@ -118,15 +118,15 @@ def test_a_stop_ends_what_is_under_way(tmp_path, monkeypatch):
     """Before the connection is closed, not when the error that stopped it is forgotten."""
     web, closed = Web(monkeypatch, x=httpx.Response(200, content=png())), []
 
-    def each(own, items, get):
+    def each(self, items, get):
         try:
             yield from ((item, "no") for item in items)
         finally:
             closed.append(True)
 
     def stopped(answers, *_, **__):
-        for own in answers:
-            yield own
+        for answer in answers:
+            yield answer
             raise KeyboardInterrupt
 
     monkeypatch.setattr(_web.Web, "each", each)
@@ -140,23 +140,23 @@ def test_a_tired_server_is_asked_again_and_a_refusal_is_not(tmp_path, monkeypatc
     answers = iter([httpx.Response(503), httpx.ConnectError("no route"), httpx.Response(200, content=png())])
 
     def tired(request):
-        own = next(answers)
-        if isinstance(own, Exception):
-            raise own
-        return own
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     web = Web(monkeypatch, x=tired, gone=httpx.Response(404), down=httpx.Response(503))
-    found, failed = web.get(tmp_path, "https://a.org/x", "https://a.org/gone", "https://a.org/down")
-    assert list(found) == ["https://a.org/x"]
-    assert Counter(request.url.path for request in web.asked) == {"/x": 3, "/gone": 1, "/down": 3}
+    pictures, failed = web.get(tmp_path, "https://a.org/x", "https://a.org/gone", "https://a.org/down")
+    assert list(pictures) == ["https://a.org/x"]
+    assert Counter(request.url.path for request in web.requests) == {"/x": 3, "/gone": 1, "/down": 3}
     assert "answers 503" in failed["https://a.org/down"]
 
 
 def test_redirects_are_followed_to_public_places(tmp_path, monkeypatch):
-    there = httpx.Response(301, headers={"location": "https://a.org/x"})
-    web = Web(monkeypatch, old=there, x=httpx.Response(200, content=png()))
-    found, _ = web.get(tmp_path, "https://a.org/old")
-    assert list(found) == ["https://a.org/old"]
+    moved = httpx.Response(301, headers={"location": "https://a.org/x"})
+    web = Web(monkeypatch, old=moved, x=httpx.Response(200, content=png()))
+    pictures, _ = web.get(tmp_path, "https://a.org/old")
+    assert list(pictures) == ["https://a.org/old"]
 
 
 def test_a_slow_server_is_left(tmp_path, monkeypatch):
@@ -173,6 +173,8 @@ def nobody(host, port):
 def test_any_text_is_an_answer_not_a_crash(tmp_path_factory, text):
     web = httpx.MockTransport(lambda request: httpx.Response(404))
     with mock.patch.object(_web, "WAITS", ()):
-        found, failed = fetch_pictures([f"https://{text}"], tmp_path_factory.mktemp("f"), transport=web, resolve=nobody)
-    assert not found
+        pictures, failed = fetch_pictures(
+            [f"https://{text}"], tmp_path_factory.mktemp("f"), transport=web, resolve=nobody
+        )
+    assert not pictures
     assert list(failed) == [f"https://{text}"]

@@ -43,8 +43,8 @@ def server(world, zips):
         content[f"/annotations/{split}.json"] = (world / f"CIRCO/annotations/{split}.json").read_bytes()
     for path in (world / "CIRR" / "cirr").rglob("*.json"):
         content[f"/{path.relative_to(world / 'CIRR' / 'cirr')}"] = path.read_bytes()
-    with serving.serve(serving.Files(content)) as own:
-        yield own
+    with serving.serve(serving.Files(content)) as files:
+        yield files
 
 
 def asked_of(server, name, root, *flags):
@@ -66,17 +66,17 @@ def row(out, title):
 
 def test_circo_from_the_web(server, world, tmp_path, capsys):
     root = tmp_path / "circo"
-    told = tmp_path / "told.json"
-    code, out, err = run(capsys, *asked_of(server, "circo", root, "--json", told))
+    report = tmp_path / "told.json"
+    code, out, err = run(capsys, *asked_of(server, "circo", root, "--json", report))
     assert code == 0, err
     assert row(out, "circo/val") == ["60", "60", "0", "not", "looked", "8", "8"]
     assert row(out, "circo/test") == ["60", "60", "0", "not", "looked", "8", "8", "can", "run"]
     assert f"no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}" in out
-    here, there = tree(root), tree(world / "CIRCO")
+    here, expected = tree(root), tree(world / "CIRCO")
     zips = {f"COCO2017_unlabeled/{name}" for name in ("unlabeled2017.zip", "image_info_unlabeled2017.zip")}
-    assert {name: data for name, data in here.items() if name not in zips} == there
-    assert set(here) - set(there) == zips
-    facts = json.loads(told.read_text())
+    assert {name: data for name, data in here.items() if name not in zips} == expected
+    assert set(here) - set(expected) == zips
+    facts = json.loads(report.read_text())
     assert (facts["parts"]["circo/val"]["unreadable"], facts["picture_sets"]) == (None, {})
     assert run(capsys, "check", "circo/val", "--dataset-path", root)[0] == 0
     server.asked.clear()
@@ -131,8 +131,8 @@ def test_circo_breaks_off_and_goes_on(server, tmp_path, capsys):
 def test_circo_from_zips_of_ones_own(server, zips, tmp_path, capsys):
     """Both of them: only the authors' repository is asked, and neither is changed."""
     before = tree(zips)
-    own = ["--from-zip", zips / "unlabeled2017.zip", "--from-zip", zips / "image_info_unlabeled2017.zip"]
-    code, out, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo", *own))
+    sources = ["--from-zip", zips / "unlabeled2017.zip", "--from-zip", zips / "image_info_unlabeled2017.zip"]
+    code, out, err = run(capsys, *asked_of(server, "circo", tmp_path / "circo", *sources))
     assert code == 0, err
     assert row(out, "circo/val")[:3] == ["60", "60", "0"]
     assert sorted(path for path, _ in server.asked) == ["/annotations/test.json", "/annotations/val.json"], "at once"
@@ -143,16 +143,18 @@ def test_circo_from_zips_of_ones_own(server, zips, tmp_path, capsys):
 @pytest.mark.parametrize("link", [False, True])
 def test_circo_from_a_folder_of_any_names(server, world, tmp_path, capsys, link):
     """Padded or not; the user's files stay as they are."""
-    mine = tmp_path / "mine"
+    user_folder = tmp_path / "mine"
     for i, path in enumerate(sorted((world / "CIRCO").rglob("*.jpg"))[:-2]):
-        target = mine / f"{i % 3}" / (f"{int(path.stem)}.JPG" if i % 2 else path.name)
+        target = user_folder / f"{i % 3}" / (f"{int(path.stem)}.JPG" if i % 2 else path.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    before, root = tree(mine), tmp_path / "circo"
-    code, out, _ = run(capsys, *asked_of(server, "circo", root, "--from-dir", mine, *(["--link"] if link else [])))
+    before, root = tree(user_folder), tmp_path / "circo"
+    code, out, _ = run(
+        capsys, *asked_of(server, "circo", root, "--from-dir", user_folder, *(["--link"] if link else []))
+    )
     assert code == 1
     assert row(out, "circo/val")[:3] == ["60", "58", "2"]
-    assert tree(mine) == before
+    assert tree(user_folder) == before
     placed = list((root / "COCO2017_unlabeled/unlabeled2017").iterdir())
     assert {path.stem.isdecimal() and len(path.stem) for path in placed} == {12}
     assert {os.stat(path).st_nlink for path in placed} == {2 if link else 1}
@@ -189,7 +191,7 @@ def test_what_comes_in_the_place_of_a_zip(server, tmp_path, capsys):
 def test_the_published_zip_is_known_where_it_is_asked_of_coco(tmp_path):
     """A mirror's may be another of the same pictures."""
     assert circo.KNOWN[circo.PICTURES_ZIP].size == 20126613414
-    assert all(len(known.md5) == 32 and known.starts == b"PK" for known in circo.KNOWN.values())
+    assert all(len(expected.md5) == 32 and expected.starts == b"PK" for expected in circo.KNOWN.values())
 
 
 def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, capsys, monkeypatch):
@@ -264,45 +266,45 @@ def test_killed_anywhere_and_rerun_it_ends_the_same(server, tmp_path, capsys):
 # CIRR
 
 LAYOUTS = {
-    "flat": lambda name, place: f"{name}.png",
-    "as the release": lambda name, place: f"{place}/{name}.png",
-    "in images": lambda name, place: f"images/{place}/{name}.png",
-    "in img_raw": lambda name, place: f"data/cirr/img_raw/{place}/{name}.png",
-    "numbered folders": lambda name, place: f"train/{len(name)}/{name}.png",
-    "far down": lambda name, place: f"a/b/c/d/e/{place}/f/{name}.PNG",
+    "flat": lambda name, folder: f"{name}.png",
+    "as the release": lambda name, folder: f"{folder}/{name}.png",
+    "in images": lambda name, folder: f"images/{folder}/{name}.png",
+    "in img_raw": lambda name, folder: f"data/cirr/img_raw/{folder}/{name}.png",
+    "numbered folders": lambda name, folder: f"train/{len(name)}/{name}.png",
+    "far down": lambda name, folder: f"a/b/c/d/e/{folder}/f/{name}.PNG",
 }
 
 
 def cirr_pictures(world, layout):
-    for place in ("dev", "test1"):
-        for path in sorted((world / "CIRR" / place).iterdir()):
-            yield path, LAYOUTS[layout](path.stem, place)
+    for folder in ("dev", "test1"):
+        for path in sorted((world / "CIRR" / folder).iterdir()):
+            yield path, LAYOUTS[layout](path.stem, folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_cirr_from_any_layout(server, world, tmp_path, capsys, layout, form):
-    mine, root = tmp_path / "mine", tmp_path / "CIRR"
-    mine.mkdir()
-    with zipfile.ZipFile(mine / "pictures.zip", "w") as file:
+    user_folder, root = tmp_path / "mine", tmp_path / "CIRR"
+    user_folder.mkdir()
+    with zipfile.ZipFile(user_folder / "pictures.zip", "w") as file:
         for path, name in cirr_pictures(world, layout):
             if form == "zip":
                 file.write(path, name)
             else:
-                (mine / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, mine / name)
-    before = tree(mine)
-    source = ["--from-zip", mine / "pictures.zip"] if form == "zip" else ["--from-dir", mine]
+                (user_folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, user_folder / name)
+    before = tree(user_folder)
+    source = ["--from-zip", user_folder / "pictures.zip"] if form == "zip" else ["--from-dir", user_folder]
     code, out, err = run(capsys, *asked_of(server, "cirr", root, *source))
     assert code == 0, err
     assert row(out, "cirr/val") == ["60", "60", "0", "0", "8", "8"]
     assert row(out, "cirr/test1") == ["60", "60", "0", "0", "8", "8", "can", "run"]
-    assert tree(mine) == before
+    assert tree(user_folder) == before
     for split in ("val", "test1"):
-        found, known = load_benchmark(f"cirr/{split}", root), load_benchmark(f"cirr/{split}", world)
-        assert {name: path.read_bytes() for name, path in found.images.items()} == {
-            name: path.read_bytes() for name, path in known.images.items()
+        imported, original = load_benchmark(f"cirr/{split}", root), load_benchmark(f"cirr/{split}", world)
+        assert {name: path.read_bytes() for name, path in imported.images.items()} == {
+            name: path.read_bytes() for name, path in original.images.items()
         }
         digest = next(line for line in out.splitlines() if f"picture set of cirr/{split}:" in line).split()[-1]
         assert digest in run(capsys, "check", f"cirr/{split}", "--dataset-path", root)[1]
@@ -363,18 +365,18 @@ def encoded(image, form="PNG"):
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_cirr_takes_nothing_that_is_no_picture_and_says_what_it_is(server, world, tmp_path, capsys, form):
-    mine = tmp_path / "mine"
-    shutil.copytree(world / "CIRR/dev", mine)
+    user_folder = tmp_path / "mine"
+    shutil.copytree(world / "CIRR/dev", user_folder)
     bad = [encoded(BLANK["tiny"]), encoded(BLANK["grey"]), b"<html>sign in</html>", b"", b"what"]
-    paths = sorted(mine.iterdir())[: len(bad)]
+    paths = sorted(user_folder.iterdir())[: len(bad)]
     for path, content in zip(paths, bad, strict=True):
         path.write_bytes(content)
     with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
-        for path in sorted(mine.iterdir()):
+        for path in sorted(user_folder.iterdir()):
             file.write(path, path.name)
-    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", mine]
-    told = tmp_path / "told.json"
-    _, out, _ = run(capsys, *asked_of(server, "cirr", tmp_path / "CIRR", "--splits", "val", *source, "--json", told))
+    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", user_folder]
+    report = tmp_path / "told.json"
+    _, out, _ = run(capsys, *asked_of(server, "cirr", tmp_path / "CIRR", "--splits", "val", *source, "--json", report))
     assert row(out, "cirr/val")[:4] == ["60", "55", "5", "0"]
     whys = (
         "a picture of 1 x 1 pixels",
@@ -387,19 +389,22 @@ def test_cirr_takes_nothing_that_is_no_picture_and_says_what_it_is(server, world
     expected = dict(zip(names, whys, strict=True))
     first = "; ".join(f"{name!r}: {why}" for name, why in list(expected.items())[:3])
     assert f"not taken: 5 ({first})" in out
-    assert json.loads(told.read_text())["not_taken"] == expected
+    assert json.loads(report.read_text())["not_taken"] == expected
 
 
 @pytest.mark.parametrize("name", ["cirr", "circo"])
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_a_rerun_says_what_was_there(server, world, zips, tmp_path, capsys, name, form):
     """Once, twice, and with one that is another meanwhile."""
-    root, mine = tmp_path / name, world / "CIRR" if name == "cirr" else world / "CIRCO/COCO2017_unlabeled/unlabeled2017"
+    root, user_folder = (
+        tmp_path / name,
+        world / "CIRR" if name == "cirr" else world / "CIRCO/COCO2017_unlabeled/unlabeled2017",
+    )
     with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
-        for path in sorted(mine.rglob("*")):
+        for path in sorted(user_folder.rglob("*")):
             if path.suffix in (".png", ".jpg"):
-                file.write(path, path.relative_to(mine))
-    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", mine]
+                file.write(path, path.relative_to(user_folder))
+    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", user_folder]
     words = asked_of(server, name, root, *source)
     count = 120 if name == "cirr" else 60
     for taken in (f"{count} pictures\n", f"0 pictures, {count} were there\n"):
@@ -428,43 +433,43 @@ def test_a_zip_of_coco_is_compared_with_pictures_that_lie_elsewhere(server, worl
 
 
 def test_circo_takes_no_placeholder_from_a_folder(server, world, tmp_path, capsys):
-    mine = tmp_path / "mine"
-    shutil.copytree(world / "CIRCO/COCO2017_unlabeled/unlabeled2017", mine)
-    first, second = sorted(mine.iterdir())[:2]
+    user_folder = tmp_path / "mine"
+    shutil.copytree(world / "CIRCO/COCO2017_unlabeled/unlabeled2017", user_folder)
+    first, second = sorted(user_folder.iterdir())[:2]
     first.write_bytes(encoded(BLANK["grey"], "JPEG"))
     second.write_bytes(second.read_bytes()[:-100])
-    _, out, _ = run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--from-dir", mine))
+    _, out, _ = run(capsys, *asked_of(server, "circo", tmp_path / "circo", "--from-dir", user_folder))
     assert row(out, "circo/val")[:3] == ["60", "58", "2"]
     assert f"not taken: 2 ({str(first)!r}: one colour all over; {str(second)!r}: not a whole picture" in out
 
 
 def test_of_another_zip_than_cocos_each_picture_is_looked_at(server, zips, tmp_path, capsys, monkeypatch):
-    mine = tmp_path / "mine.zip"
-    with zipfile.ZipFile(zips / "unlabeled2017.zip") as source, zipfile.ZipFile(mine, "w") as file:
-        first = next(own for own in source.namelist() if own.endswith(".jpg"))
+    archive = tmp_path / "mine.zip"
+    with zipfile.ZipFile(zips / "unlabeled2017.zip") as source, zipfile.ZipFile(archive, "w") as file:
+        first = next(name for name in source.namelist() if name.endswith(".jpg"))
         file.writestr(first, encoded(BLANK["grey"], "JPEG"))
-    words = asked_of(server, "circo", tmp_path / "circo", "--from-zip", mine)
+    words = asked_of(server, "circo", tmp_path / "circo", "--from-zip", archive)
     _, out, _ = run(capsys, *words)
     assert f"0 pictures\n    not taken: 1 ({first!r}: one colour all over)" in out
-    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Expected(mine.stat().st_size))
+    monkeypatch.setitem(circo.KNOWN, circo.PICTURES_ZIP, Expected(archive.stat().st_size))
     assert "1 pictures\n" in run(capsys, *words)[1], "what COCO has"
 
 
 def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys):
     """What decodes is taken; what is called by a name that has a picture, too, is no matter; links are named."""
-    mine, root = tmp_path / "mine", tmp_path / "CIRR"
-    shutil.copytree(world / "CIRR/dev", mine / "dev")
-    paths = sorted((mine / "dev").iterdir())
+    user_folder, root = tmp_path / "mine", tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR/dev", user_folder / "dev")
+    paths = sorted((user_folder / "dev").iterdir())
     paths[0].rename(paths[0].with_suffix(""))
     paths[1].rename(paths[1].with_suffix(".bin"))
     paths[2].with_suffix(".txt").write_text("a caption")
     paths[3].unlink()
     paths[3].with_suffix(".txt").write_text("a caption")
-    (mine / "loop").symlink_to(mine)
-    _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-dir", mine))
+    (user_folder / "loop").symlink_to(user_folder)
+    _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-dir", user_folder))
     assert row(out, "cirr/val")[:3] == ["60", "59", "1"]
     assert f"not taken: 1 ({str(paths[3].with_suffix('.txt'))!r}: other content in the place of a picture)" in out
-    assert f"links to folders, not followed: 1 ('{mine / 'loop'}'): give what they lead to by --from-dir" in out
+    assert f"links to folders, not followed: 1 ('{user_folder / 'loop'}'): give what they lead to by --from-dir" in out
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
         file.writestr(f"x/{paths[3].stem}.gif", encoded(BLANK["grey"], "GIF"))
     _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-zip", tmp_path / "odd.zip"))
@@ -477,12 +482,12 @@ def load_order(root, paths):
 
 
 def test_cirr_takes_no_broken_picture_and_a_rerun_mends(server, world, tmp_path, capsys):
-    mine, root = tmp_path / "mine", tmp_path / "CIRR"
-    shutil.copytree(world / "CIRR/dev", mine)
-    first = sorted(mine.iterdir())[0]
+    user_folder, root = tmp_path / "mine", tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR/dev", user_folder)
+    first = sorted(user_folder.iterdir())[0]
     content = first.read_bytes()
     first.write_bytes(content[: len(content) // 2])
-    flags = ["--splits", "val", "--from-dir", mine, "--link"]
+    flags = ["--splits", "val", "--from-dir", user_folder, "--link"]
     code, out, _ = run(capsys, *asked_of(server, "cirr", root, *flags))
     assert (code, row(out, "cirr/val")[:4]) == (1, ["60", "59", "1", "0"])
     first.write_bytes(content)

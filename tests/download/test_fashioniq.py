@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.lstrip("/")
         with self.server.lock:
-            self.server.asked[path] += 1
+            self.server.requests[path] += 1
         if path in self.server.files:
             return self.send(self.server.files[path])
         name = path.rpartition("/")[2].partition(".")[0].partition("%")[0]
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(b"", 410)
 
     def busy(self, name):
-        first = self.server.asked[self.path.lstrip("/")] == 1
+        first = self.server.requests[self.path.lstrip("/")] == 1
         self.send(b"", 429, Retry_After="1") if first else self.good(name)
 
     def later(self, _):
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(b"", 429)
 
     def recovers(self, name):
-        self.send(b"", 500) if self.server.asked[self.path.lstrip("/")] == 1 else self.good(name)
+        self.send(b"", 500) if self.server.requests[self.path.lstrip("/")] == 1 else self.good(name)
 
     def down(self, _):
         self.send(b"", 500)
@@ -190,7 +190,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.lock, self.asked, self.files = threading.Lock(), Counter(), {}
+        self.lock, self.requests, self.files = threading.Lock(), Counter(), {}
         self.base = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_):
@@ -198,7 +198,7 @@ class Server(ThreadingHTTPServer):
 
     def pictures(self):
         """How often each picture was asked for."""
-        return Counter({path: n for path, n in self.asked.items() if not path.startswith(("annotations", "urls"))})
+        return Counter({path: n for path, n in self.requests.items() if not path.startswith(("annotations", "urls"))})
 
     def publish(self, splits, extra="", **categories):
         """Annotations and lists of addresses; a category is {id: path, or a whole address}."""
@@ -217,13 +217,13 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def server():
-    own = Server()
-    thread = threading.Thread(target=own.serve_forever, kwargs={"poll_interval": 0.02})
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield own
-    own.shutdown()
+    yield running
+    running.shutdown()
     thread.join()
-    own.server_close()
+    running.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -233,9 +233,9 @@ def _pixels():
 
 
 def line(server, home, *more):
-    own = {"--dataset-path": home, "--splits": "val", "--retries": 1, "--patience": 1, "--categories": "dress"}
-    own |= {"--annotations-from": f"{server.base}/annotations", "--urls-from": f"{server.base}/urls"}
-    given = [word for flag, value in own.items() if flag not in more for word in (flag, value)]
+    flags = {"--dataset-path": home, "--splits": "val", "--retries": 1, "--patience": 1, "--categories": "dress"}
+    flags |= {"--annotations-from": f"{server.base}/annotations", "--urls-from": f"{server.base}/urls"}
+    given = [word for flag, value in flags.items() if flag not in more for word in (flag, value)]
     return [str(word) for word in ("download", "fashioniq", *given, *more)]
 
 
@@ -251,15 +251,15 @@ def run(capsys, *words):
 
 
 def outcomes(home):
-    return {name: own.outcome for name, own in Ledger(home / "images/downloaded").lines.items()}
+    return {name: entry.outcome for name, entry in Ledger(home / "images/downloaded").lines.items()}
 
 
 def stored(home):
     """Name of each picture, without its suffix -> content."""
-    found = {
+    files = {
         path.relative_to(home / "images"): path for path in (home / "images").rglob("*.*") if path.suffix != ".jsonl"
     }
-    return {str(name.with_suffix("")): path.read_bytes() for name, path in found.items() if path.is_file()}
+    return {str(name.with_suffix("")): path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
 def listed(*names):
@@ -300,28 +300,28 @@ def test_each_answer_ends_in_its_line(server, tmp_path, capsys):
     assert {path.suffix for path in (tmp_path / "images").rglob("*1.*")} == {".jpg", ".png", ".webp"}
     assert code == 1
     assert f"fashioniq/val/dress lacks {len(NAMES) - 6} of {len(NAMES) + 1} pictures" in err
-    (told,) = json.loads((tmp_path / "told.json").read_text())["parts"].values()
-    assert [told[key] for key in ("wanted", "present", "dead", "not_asked")] == [len(NAMES) + 1, 7, 2, 1]
-    assert told["absent"]["gone"] == ["NOTHING1", "REMOVED1"]
-    assert told["absent"]["no address"] == ["UNLISTED"]
-    assert told["evaluable"] == 6, "the seven in a row make six pairs"
+    (facts,) = json.loads((tmp_path / "told.json").read_text())["parts"].values()
+    assert [facts[key] for key in ("wanted", "present", "dead", "not_asked")] == [len(NAMES) + 1, 7, 2, 1]
+    assert facts["absent"]["gone"] == ["NOTHING1", "REMOVED1"]
+    assert facts["absent"]["no address"] == ["UNLISTED"]
+    assert facts["evaluable"] == 6, "the seven in a row make six pairs"
     assert "web page: a web page in the place of a picture: 1 ids (PAGE1)" in out
     lines = [json.loads(text) for text in (tmp_path / "images/downloaded/download.jsonl").read_text().splitlines()]
-    good = next(own for own in lines if own["id"] == "GOOD1")
+    good = next(entry for entry in lines if entry["id"] == "GOOD1")
     assert good["digest"] == hashlib.sha256(picture("GOOD1")).hexdigest()
     assert (good["source"], good["files"]) == (f"{server.base}/GOOD1.jpg", ["dress/GOOD1.jpg"])
-    assert [own["outcome"] for own in good["tries"]] == ["present"]
+    assert [entry["outcome"] for entry in good["tries"]] == ["present"]
 
 
 def test_a_rerun_asks_for_nothing_that_is_there_or_known_to_be_gone(server, tmp_path, capsys):
     server.publish(["val"], dress=listed("GOOD1", "GOOD2", "NOTHING1", "PIXEL1", "DOWN1"))
     words = line(server, tmp_path, "--retries", "0")
     run(capsys, *words)
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *words)
-    assert server.asked == {"DOWN1.jpg": 1}, "annotations and lists that are there are kept, too"
+    assert server.requests == {"DOWN1.jpg": 1}, "annotations and lists that are there are kept, too"
     (tmp_path / "images/downloaded/dress/GOOD2.jpg").unlink()
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *words, "--retry-final")
     assert server.pictures() == {"DOWN1.jpg": 1, "GOOD2.jpg": 1, "NOTHING1.jpg": 1, "PIXEL1.jpg": 1}
 
@@ -332,11 +332,11 @@ def test_a_whole_dataset_ends_with_0_and_the_digest_of_check(server, tmp_path, c
     code, out, _ = run(capsys, *words)
     assert code == 0
     assert server.pictures() == {"GOOD1.jpg": 1, "GOOD2.jpg": 1, "PNG1.jpg": 1, "GOOD3.jpg": 1}, "once for both"
-    own = next(text for text in out.splitlines() if text.startswith("picture set of fashioniq/val"))
+    printed = next(text for text in out.splitlines() if text.startswith("picture set of fashioniq/val"))
     code, out, _ = run(capsys, "check", "fashioniq/val", "--dataset-path", tmp_path, "--categories", "dress", "shirt")
     assert code == 0
-    assert f"picture set {own.split()[-1]}" in out
-    server.asked.clear()
+    assert f"picture set {printed.split()[-1]}" in out
+    server.requests.clear()
     code, _, _ = run(capsys, *words, "--flat")
     assert (code, server.pictures()) == (0, {})
 
@@ -414,23 +414,23 @@ LIST = (
 def test_every_valid_line_is_kept_and_the_others_are_told(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes(LIST)
-    found = read_urls(path)
-    assert found.urls == {
+    listed = read_urls(path)
+    assert listed.urls == {
         "B00014NGF6": "http://a.org/I/51AERD8SM8L._SY445_.jpg",
         "B0006HJ91S": "http://a.org/I/31c9O%2BZOMfL._SY445_.jpg",
         "B0006HJBCA": "https://a.org/a b.jpg",
     }
-    assert found.lines == 4
-    assert [text.partition(":")[0] for text in found.refused] == [f"line {n}" for n in (5, 6, 7, 8, 9, 10)]
+    assert listed.lines == 4
+    assert [text.partition(":")[0] for text in listed.refused] == [f"line {n}" for n in (5, 6, 7, 8, 9, 10)]
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_list(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("list") / "list.txt"
     path.write_bytes(data)
-    found = read_urls(path)
+    listed = read_urls(path)
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    assert found.lines + len(found.refused) == sum(bool(text.strip()) for text in lines)
+    assert listed.lines + len(listed.refused) == sum(bool(text.strip()) for text in lines)
 
 
 def test_lists_are_turned_into_each_other(tmp_path, capsys):
@@ -445,7 +445,7 @@ def test_lists_are_turned_into_each_other(tmp_path, capsys):
     assert code == 0
     assert read_urls(tmp_path / "back.txt").urls == read_urls(tmp_path / "asin2url.dress.txt").urls
     (tmp_path / "odd.json").write_text('[{"asin": "A1"}, 3, {"asin": "A2", "url": "http://a.org/x"}]')
-    assert [own[:8] for own in read_urls(tmp_path / "odd.json").refused] == ["entry 0:", "entry 1:"]
+    assert [text[:8] for text in read_urls(tmp_path / "odd.json").refused] == ["entry 0:", "entry 1:"]
 
 
 @pytest.mark.parametrize(
@@ -469,11 +469,11 @@ def test_the_real_lists(annotations):
         path = annotations / "fashioniq" / "image_url" / f"asin2url.{category}.txt"
         if not path.exists():
             pytest.skip("the lists of addresses are not at hand")
-        own, raw = read_urls(path), path.read_text().splitlines()
-        assert own.refused == ()
-        assert [*own.urls.items()] == [(text[:10], text[13:]) for text in raw]
-        shared = own.shared()
-        counts[category] = own.lines, len(shared), sum(map(len, shared.values())), len(own.branded())
+        listed, raw = read_urls(path), path.read_text().splitlines()
+        assert listed.refused == ()
+        assert [*listed.urls.items()] == [(text[:10], text[13:]) for text in raw]
+        shared = listed.shared()
+        counts[category] = listed.lines, len(shared), sum(map(len, shared.values())), len(listed.branded())
     assert counts == {
         "dress": (19087, 373, 1434, 615),
         "shirt": (31728, 498, 1156, 1),
@@ -513,7 +513,7 @@ def test_content_that_many_addresses_serve_is_set_apart(server, tmp_path, capsys
     assert [path.name for path in (tmp_path / "images/downloaded/dress").iterdir()] == ["GOOD1.jpg"]
     (kept,) = (tmp_path / "images/downloaded/.refused").iterdir()
     assert kept.read_bytes() == picture("no image available")
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *words, "--placeholder-at", "3")
     assert not server.pictures()
     server.files |= {f"mirror/SAME{i}.jpg": picture(i) for i in (1, 2, 3)}
@@ -537,7 +537,7 @@ def test_mirrors_are_asked_in_order_until_one_has_it(server, tmp_path, capsys):
     server.files["m/GOODA2/NOTHING2.jpg"] = picture("A2")
     code, _, _ = run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
     assert code == 1
-    own = (
+    query = (
         f"{server.base}/NOTHING2.jpg?x=1".replace(":", "%3A")
         .replace("/", "%2F")
         .replace("?", "%3F")
@@ -546,11 +546,11 @@ def test_mirrors_are_asked_in_order_until_one_has_it(server, tmp_path, capsys):
     assert [path for path in server.pictures() if "2" in path.partition("?")[0] or "2" in path][:1] == [
         "NOTHING2.jpg?x=1"
     ]
-    assert server.pictures()[f"down/DOWN.jpg?{own}"] == 1
+    assert server.pictures()[f"down/DOWN.jpg?{query}"] == 1
     assert outcomes(tmp_path) == {"GOOD1": "present", "A2": "present", "A3": "failing"}, (
         "may still come from the second"
     )
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
     assert server.pictures(), "a mirror that failed is asked again"
     assert all(path.startswith("down/") for path in server.pictures()), "what is gone at an address is not asked there"
@@ -575,7 +575,7 @@ def test_a_host_that_is_not_there_is_given_up(server, tmp_path, capsys):
     mirrors = ["--mirror", f"http://127.0.0.1:{port}/{{name}}", "--mirror", "{url}"]
     code, out, _ = run(capsys, *line(server, tmp_path, "--retries", "0", *mirrors))
     lines = [json.loads(text) for text in (tmp_path / "images/downloaded/download.jsonl").read_text().splitlines()]
-    spared = [own for own in lines if "not asked any more" in own["tries"][0]["why"]]
+    spared = [entry for entry in lines if "not asked any more" in entry["tries"][0]["why"]]
     assert (code, len(lines)) == (0, 60)
     assert 60 - LOST - 32 <= len(spared) <= 60 - LOST
     assert f"127.0.0.1:{port} failed many times in a row" in out
@@ -610,18 +610,18 @@ def test_a_host_that_asks_for_more_than_is_waited_is_left_alone_to_the_end(serve
     server.publish(["val"], dress=names)
     words = line(server, tmp_path)
     code, out, _ = run(capsys, *words)
-    asked = sum(server.pictures().values())
-    assert (code, asked <= 8) == (1, True), asked  # those that were under way
+    count = sum(server.pictures().values())
+    assert (code, count <= 8) == (1, True), count  # those that were under way
     assert Counter(outcomes(tmp_path).values()) == {"busy": 100}
-    told = [text for text in out.splitlines() if "asks to wait until" in text]
-    assert len(told) == 1
+    waiting = [text for text in out.splitlines() if "asks to wait until" in text]
+    assert len(waiting) == 1
     host = server.base.removeprefix("http://")
-    form = rf"  {host} asks to wait until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC, rerun then: {100 - asked} addresses were"
-    assert re.fullmatch(f"{form} not asked", told[0]), told
+    form = rf"  {host} asks to wait until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC, rerun then: {100 - count} addresses were"
+    assert re.fullmatch(f"{form} not asked", waiting[0]), waiting
     assert "busy: the host asks to wait (429, 503): rerun later: 100 ids" in out
     mirror = server.base.replace("127.0.0.1", "localhost")
     server.files |= {f"m/{name}.jpg": picture(name) for name in list(names)[:50]}
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *words, "--mirror", f"{mirror}/m/{{name}}")
     assert Counter(outcomes(tmp_path).values()) == {"present": 50, "busy": 50}
     assert sum(path.startswith("LATER") for path in server.pictures()) <= 8
@@ -635,8 +635,8 @@ def test_a_host_that_only_fails_is_given_up(server, tmp_path, capsys, answer, ou
     server.publish(["val"], dress=listed(*(f"{answer}{i}" for i in range(200))))
     _, out, _ = run(capsys, *line(server, tmp_path, "--retries", retries))
     tries = LOST * (1 + retries)
-    asked = sum(server.pictures().values())
-    assert tries <= asked < tries + 8, "those that were under way"
+    count = sum(server.pictures().values())
+    assert tries <= count < tries + 8, "those that were under way"
     assert Counter(outcomes(tmp_path).values()) == {outcome: 200}
     assert out.count("failed many times in a row and was given up") == 1
 
@@ -679,10 +679,10 @@ def test_an_address_is_asked_once_for_all_its_ids(server, tmp_path, capsys):
     server.files["own/C2"] = picture("C2")
     code, _, _ = run(capsys, *line(server, tmp_path, *mirrors))
     assert code == 1
-    own = {f"own/C{i}": 1 for i in range(6)}
+    by_id = {f"own/C{i}": 1 for i in range(6)}
     assert (
         server.pictures()
-        == {"GOOD1.jpg": 1, "RECOVERS2.jpg": 2, "NOTHING3.jpg": 1, "m/NOTHING3.jpg": 1, "GOOD4.jpg": 1} | own
+        == {"GOOD1.jpg": 1, "RECOVERS2.jpg": 2, "NOTHING3.jpg": 1, "m/NOTHING3.jpg": 1, "GOOD4.jpg": 1} | by_id
     )
     ends = outcomes(tmp_path)
     assert Counter(ends.values()) == {"present": 57, "gone": 5}
@@ -706,14 +706,14 @@ def test_what_an_address_gave_one_id_it_need_not_give_another_in_a_later_run(ser
 
 
 def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys):
-    mine, home = tmp_path / "mine", tmp_path / "home"
+    user_folder, home = tmp_path / "mine", tmp_path / "home"
     server.publish(["val"], dress=listed("NOTHING1", "NOTHING2", "NOTHING3", "GOOD4"))
-    (mine / "deep").mkdir(parents=True)
-    (mine / "deep/NOTHING1.png").write_bytes(picture("mine"))
-    (mine / "NOTHING2.jpg").write_bytes(b"<html>")
-    (mine / "NOTHING3.jpg").write_bytes(encoded(Image.new("RGB", (1, 1)), "PNG"))
-    (mine / "unknown.jpg").write_bytes(picture("x"))
-    code, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+    (user_folder / "deep").mkdir(parents=True)
+    (user_folder / "deep/NOTHING1.png").write_bytes(picture("mine"))
+    (user_folder / "NOTHING2.jpg").write_bytes(b"<html>")
+    (user_folder / "NOTHING3.jpg").write_bytes(encoded(Image.new("RGB", (1, 1)), "PNG"))
+    (user_folder / "unknown.jpg").write_bytes(picture("x"))
+    code, out, _ = run(capsys, *line(server, home, "--from-dir", user_folder))
     assert code == 1
     assert set(stored(home)) == {"downloaded/dress/NOTHING1", "downloaded/dress/GOOD4"}
     assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("mine"), "a suffix by content"
@@ -721,29 +721,29 @@ def test_pictures_of_ones_own_are_adopted_once_checked(server, tmp_path, capsys)
     assert "taken from" in out
     assert "2 files (NOTHING2.jpg: web page, NOTHING3.jpg: tiny)" in out
     linked = tmp_path / "linked"
-    run(capsys, *line(server, linked, "--from-dir", mine, "--link"))
-    assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(mine / "deep/NOTHING1.png")
+    run(capsys, *line(server, linked, "--from-dir", user_folder, "--link"))
+    assert (linked / "images/downloaded/dress/NOTHING1.jpg").samefile(user_folder / "deep/NOTHING1.png")
 
 
 def test_whole_pictures_of_any_suffix_are_adopted_and_the_rest_is_named(server, tmp_path, capsys):
-    mine, home = tmp_path / "mine", tmp_path / "home"
+    user_folder, home = tmp_path / "mine", tmp_path / "home"
     forms = {"D1.gif": "GIF", "D2.bmp": "BMP", "D3.tif": "TIFF", "D4": "JPEG", "D5.WEBP": "WEBP", "D6.old": "PNG"}
     server.publish(["val"], dress=dict.fromkeys([*(name.partition(".")[0] for name in forms), "D7", "D8", "D9", "D10"]))
-    mine.mkdir()
+    user_folder.mkdir()
     for name, form in forms.items():
-        (mine / name).write_bytes(picture(name, form))
-    (mine / "D1.txt").write_text("a caption")
-    (mine / "D6.jpg").write_text("no picture, but D6.old is one")
-    (mine / "D7.json").write_text("{}")
-    (mine / "D8.jpg").symlink_to("nowhere")
-    (mine / "other.jpg").write_bytes(picture("other"))
-    (mine / "notes.txt").write_text("no matter")
+        (user_folder / name).write_bytes(picture(name, form))
+    (user_folder / "D1.txt").write_text("a caption")
+    (user_folder / "D6.jpg").write_text("no picture, but D6.old is one")
+    (user_folder / "D7.json").write_text("{}")
+    (user_folder / "D8.jpg").symlink_to("nowhere")
+    (user_folder / "other.jpg").write_bytes(picture("other"))
+    (user_folder / "notes.txt").write_text("no matter")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/D9.jpg").write_bytes(picture("D9"))
-    (mine / "linked").symlink_to(tmp_path / "elsewhere")
-    (mine / "loop").symlink_to(mine)
-    os.mkfifo(mine / "D10.jpg")
-    words = line(server, home, "--from-dir", mine, "--json", tmp_path / "told.json")
+    (user_folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (user_folder / "loop").symlink_to(user_folder)
+    os.mkfifo(user_folder / "D10.jpg")
+    words = line(server, home, "--from-dir", user_folder, "--json", tmp_path / "told.json")
     _, out, _ = run(capsys, *words)
     content = stored(home)
     assert content == {f"downloaded/dress/{name.partition('.')[0]}": picture(name, forms[name]) for name in forms}
@@ -751,18 +751,18 @@ def test_whole_pictures_of_any_suffix_are_adopted_and_the_rest_is_named(server, 
     assert suffixes == {"D1": ".png", "D2": ".png", "D3": ".png", "D4": ".jpg", "D5": ".webp", "D6": ".png"}
     assert "6 pictures\n" in out
     assert "4 files (D6.jpg: no picture, D8.jpg: damaged, D1.txt: no picture, D7.json: no picture)" in out
-    assert f"of other names, left alone: 1 ('{mine / 'other.jpg'}')" in out
-    assert f"links to folders, not followed: 2 ('{mine / 'linked'}', '{mine / 'loop'}')" in out
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert (told["not_followed"], told["left_alone"]) == (
-        [str(mine / "linked"), str(mine / "loop")],
-        [str(mine / "other.jpg")],
+    assert f"of other names, left alone: 1 ('{user_folder / 'other.jpg'}')" in out
+    assert f"links to folders, not followed: 2 ('{user_folder / 'linked'}', '{user_folder / 'loop'}')" in out
+    facts = json.loads((tmp_path / "told.json").read_text())
+    assert (facts["not_followed"], facts["left_alone"]) == (
+        [str(user_folder / "linked"), str(user_folder / "loop")],
+        [str(user_folder / "other.jpg")],
     )
     assert "0 pictures, 6 were there" in run(capsys, *words)[1]
 
 
 def test_two_pictures_of_ones_own_for_one_id_are_told(server, tmp_path, capsys):
-    mine, home = tmp_path / "mine", tmp_path / "home"
+    user_folder, home = tmp_path / "mine", tmp_path / "home"
     server.publish(["val"], dress=listed("NOTHING1", "NOTHING2"))
     for name, content in (
         ("a/NOTHING1", "one"),
@@ -770,23 +770,23 @@ def test_two_pictures_of_ones_own_for_one_id_are_told(server, tmp_path, capsys):
         ("a/NOTHING2", "same"),
         ("b/NOTHING2", "same"),
     ):
-        (mine / name).parent.mkdir(parents=True, exist_ok=True)
-        (mine / f"{name}.jpg").write_bytes(picture(content))
-    _, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+        (user_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (user_folder / f"{name}.jpg").write_bytes(picture(content))
+    _, out, _ = run(capsys, *line(server, home, "--from-dir", user_folder))
     assert "1 files (NOTHING1.jpg: another file of its id was taken)" in out
     assert (home / "images/downloaded/dress/NOTHING1.jpg").read_bytes() == picture("one")
 
 
 def test_a_link_to_a_picture_is_followed_before_it_is_linked(server, tmp_path, capsys):
-    mine, home = tmp_path / "mine", tmp_path / "home"
+    user_folder, home = tmp_path / "mine", tmp_path / "home"
     server.publish(["val"], dress=listed("NOTHING1"))
-    (mine / "deep").mkdir(parents=True)
-    (mine / "deep/real.bin").write_bytes(picture("mine"))
-    (mine / "NOTHING1.jpg").symlink_to("deep/real.bin")
-    run(capsys, *line(server, home, "--from-dir", mine, "--link"))
+    (user_folder / "deep").mkdir(parents=True)
+    (user_folder / "deep/real.bin").write_bytes(picture("mine"))
+    (user_folder / "NOTHING1.jpg").symlink_to("deep/real.bin")
+    run(capsys, *line(server, home, "--from-dir", user_folder, "--link"))
     made = home / "images/downloaded/dress/NOTHING1.jpg"
     assert not made.is_symlink()
-    assert made.samefile(mine / "deep/real.bin")
+    assert made.samefile(user_folder / "deep/real.bin")
 
 
 def test_pictures_that_lie_there_are_looked_at_once_and_kept(server, tmp_path, capsys):
@@ -815,13 +815,13 @@ WHITE, DOT = (encoded(Image.new("RGB", size, "white"), "PNG") for size in ((50, 
 def told_by_each(server, home, world, capsys, tmp_path):
     """What download, check and evaluate say of one folder: (exit code, present, evaluable, digest) of each."""
     out = {name: tmp_path / f"{name}.json" for name in ("download", "check", "evaluate")}
-    own = ["fashioniq/val", "--categories", "dress", "--dataset-path", home]
+    dataset = ["fashioniq/val", "--categories", "dress", "--dataset-path", home]
     clip = ["--method", "image", "--clip", world / "models/clip-small"]
     limits = ["--max-mb", 1, "--max-pixels", 100_000]  # of what is taken, not of what lies there
     codes = [
         run(capsys, *line(server, home, *limits, "--json", out["download"]))[0],
-        run(capsys, "check", *own, "--json", out["check"])[0],
-        run(capsys, "evaluate", *own, *clip, "--json", out["evaluate"])[0],
+        run(capsys, "check", *dataset, "--json", out["check"])[0],
+        run(capsys, "evaluate", *dataset, *clip, "--json", out["evaluate"])[0],
     ]
     download, checked, scored = (json.loads(path.read_text()) for path in out.values())
     one, two, three = download["parts"]["fashioniq/val/dress"], checked["parts"]["dress"], scored["counts"]["dress"]
@@ -855,21 +855,21 @@ def test_a_target_outside_of_the_gallery_is_evaluable_for_none_of_them(server, w
     server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
     server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
     (download, checked, scored) = told_by_each(server, tmp_path / "home", world, capsys, tmp_path)
-    assert [own[2] for own in (download, checked, scored)] == [1, 1, 1]
+    assert [result[2] for result in (download, checked, scored)] == [1, 1, 1]
 
 
 def test_what_lies_there_and_shows_nothing_is_listed_with_what_to_do(server, tmp_path, capsys):
     server.publish(["val"], dress=listed("GOOD1", "GREY2", "GOOD3"))
-    images, told = tmp_path / "images", tmp_path / "told.json"
+    images, report = tmp_path / "images", tmp_path / "told.json"
     images.mkdir()
     (images / "GOOD1.png").write_bytes(WHITE)
     (images / "GREY2.png").write_bytes(DOT)
     for _ in range(2):
-        code, out, _ = run(capsys, *line(server, tmp_path, "--json", told))
+        code, out, _ = run(capsys, *line(server, tmp_path, "--json", report))
         assert code == 0
         assert "2 pictures count as present, and show nothing (under 8 pixels a side, or one colour)" in out
         assert f"remove them and run this again ({images}/GOOD1.png: one colour, {images}/GREY2.png: tiny)" in out
-        assert json.loads(told.read_text())["parts"]["fashioniq/val/dress"]["suspicious"] == {
+        assert json.loads(report.read_text())["parts"]["fashioniq/val/dress"]["suspicious"] == {
             "GOOD1": f"{images}/GOOD1.png: one colour",
             "GREY2": f"{images}/GREY2.png: tiny",
         }
@@ -935,10 +935,10 @@ def test_annotations_that_are_none_are_not_kept(server, tmp_path, capsys):
 def test_without_a_list_a_folder_will_do(server, tmp_path, capsys):
     server.publish(["val"], dress=listed("A1"))
     del server.files["urls/asin2url.dress.txt"]
-    mine, home = tmp_path / "mine", tmp_path / "home"
-    mine.mkdir()
-    (mine / "A1.jpg").write_bytes(picture("A1"))
-    code, out, _ = run(capsys, *line(server, home, "--from-dir", mine))
+    user_folder, home = tmp_path / "mine", tmp_path / "home"
+    user_folder.mkdir()
+    (user_folder / "A1.jpg").write_bytes(picture("A1"))
+    code, out, _ = run(capsys, *line(server, home, "--from-dir", user_folder))
     assert (code, "no list of addresses" in out) == (0, True)
 
 
@@ -956,7 +956,7 @@ def test_a_kill_at_any_write_leaves_what_a_rerun_completes(server, tmp_path, cap
     kill({point: line(server, home, *more) for point, home in homes.items()})
     for point, home in homes.items():
         before = {Path(name).name for name in stored(home)}
-        server.asked.clear()
+        server.requests.clear()
         run(capsys, *line(server, home, *more))
         assert (stored(home), outcomes(home)) == (truth, expected), f"killed at {point}"
         assert not before & {path.partition(".")[0] for path in server.pictures()}, "what is there is not asked for"
@@ -989,13 +989,13 @@ def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
     call.send_signal(signal.SIGINT)
     _, err = call.communicate(timeout=10)
     assert (call.returncode, "Traceback" in err, "a rerun goes on from there" in err) == (130, False, True)
-    server.asked.clear()
+    server.requests.clear()
     run(capsys, *words)
     assert set(server.pictures()) == {f"DRIP{i}.jpg" for i in range(8)}, "also those that were under way"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("", "which dataset?"),
         ("fashioniq --dataset cirr", "which dataset?"),
@@ -1017,11 +1017,11 @@ def test_ctrl_c_ends_cleanly_and_a_rerun_goes_on(server, tmp_path, capsys):
         ("fashioniq --patience nan", "more than 0"),
     ],
 )
-def test_wrong_calls_exit_2_before_anything_is_asked(tmp_path, monkeypatch, capsys, words, told):
+def test_wrong_calls_exit_2_before_anything_is_asked(tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "download", *words.split())
     assert code == 2
-    assert told in err
+    assert expected in err
     assert not list(tmp_path.iterdir())
 
 

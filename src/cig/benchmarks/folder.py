@@ -37,8 +37,7 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
     """
     if not os.path.isdir(root):
         raise NotFoundError(f"{root} is not a folder; give that of your pictures with --dataset-path")
-    home = root / "images" if os.path.isdir(root / "images") else root
-    pictures = Pictures(home)
+    pictures = Pictures(root / "images" if os.path.isdir(root / "images") else root)
     source = Path(queries) if queries else _find_queries(root, split)
     rows = _rows(source)
     parsed = unique([_query(i, row, pictures, source=source) for i, row in enumerate(rows)], source)
@@ -46,22 +45,20 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
     failed = pictures.fetch([query.reference for query in parsed], root / ".fetched")
     gallery = _listed(root / "gallery.txt", pictures) or tuple(pictures.names)
     keep_reference = any(query.reference in query.relevant for query in parsed)
+    several = any(len(query.relevant) > 1 for query in parsed)
     without = "" if keep_reference else ", without the query's reference"
     benchmark = Benchmark(
         name=f"folder/{split}",
         queries=parsed,
         images=pictures,
         gallery=gallery,
-        measures=(
-            *(f"recall@{k}" for k in (1, 5, 10, 50)),
-            *(["map@10"] if any(len(query.relevant) > 1 for query in parsed) else []),
-        ),
+        measures=(*(f"recall@{k}" for k in (1, 5, 10, 50)), *(["map@10"] if several else [])),
         drop_reference=not keep_reference,
         weight=0.7,
         weight_source="no published value for pictures of your own; that of CIRCO test",
         hidden=hidden,
         protocol={
-            "gallery": f"{len(gallery)} pictures of {home}{without}",
+            "gallery": f"{len(gallery)} pictures of {pictures.home}{without}",
             **({"names left out": f"{pictures.unprintable} with control characters"} if pictures.unprintable else {}),
             **_ignored(rows),
             **({"references not fetched": some(failed.values(), 3)} if failed else {}),

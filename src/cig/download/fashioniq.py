@@ -71,7 +71,7 @@ def download(
         return count(parts, notes)
     store = _open_store(root, parts, flat)
     adopted = import_pictures(store, from_dir, store.ids, most=settings.most, link=link) if from_dir else None
-    listed = {name: url for urls in lists.values() for name, url in urls.urls.items()}
+    listed = {name: url for listing in lists.values() for name, url in listing.urls.items()}
     _refuse_placeholders(store, listed, placeholder_at)
     jobs = _jobs(store, listed, templates, retry_final=retry_final)
     notes += _fetch(store, jobs, settings, named=(*bases, *mirror))
