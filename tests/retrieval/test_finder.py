@@ -361,7 +361,7 @@ def test_wrong_calls_are_told_before_the_gallery_is_embedded(world, shop, tmp_pa
     for asked, words in (
         ({"where": ("price>1",)}, "give it with --metadata"),
         ({"where": ("pirce>1",), "metadata": tmp_path / "t.csv"}, 'no column "pirce".*Did you mean "price"'),
-        ({"images": (shop / "dresses/no 0.jpg",)}, "text looks at no picture"),
+        ({"image": (shop / "dresses/no 0.jpg",)}, "text looks at no picture"),
     ):
         with pytest.raises(UsageError, match=words):
             Lookup(FolderSearch(gallery=shop, **asked), Compute(device="cpu"), searching)

@@ -23,23 +23,13 @@ from cig.cli.flags import (
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
-from cig.retrieval.requests import Searching
+from cig.retrieval.requests import FolderSearch, Searching
 from cig.runtime import Compute, say
 
 
 def search(
     *,
-    gallery: Path,
-    image: Annotated[tuple[Path, ...], Flag] = (),
-    text: str = "",
-    without: str = "",
-    without_weight: float = 0.3,
-    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
-    name: Annotated[tuple[str, ...], Flag] = (),
-    metadata: Path | None = None,
-    where: Annotated[tuple[str, ...], Flag] = (),
-    keep_reference: Annotated[bool, Flag] = False,
-    imagine: Annotated[bool, Flag] = False,
+    folder: Annotated[FolderSearch, Parameter(name="*", negative="")],
     html: Path | None = None,
     json: Path | None = None,
     search: Annotated[SearchFlags, without("frozen_weights")] = Searching(),
@@ -55,28 +45,6 @@ def search(
 
     Parameters
     ----------
-    gallery
-        The folder; pictures in all folders below it are searched.
-    image
-        What it should look like; may be given several times, which is averaged.
-    text
-        What should be different, or, without an image, what it should show.
-    without
-        What should not be in it.
-    without_weight
-        How much of that is taken away; 0 is nothing.
-    k
-        How many are shown.
-    name
-        Only pictures whose path below the folder matches: --name "dresses/*". Several: any of them.
-    metadata
-        A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where.
-    where
-        A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them.
-    keep_reference
-        Show a picture that is asked with, too, if it is in the folder.
-    imagine
-        Imagine a pseudo-target of the first image and the text, and search with it, too: needs SDXL and two phis.
     html
         Write a page with the pictures here.
     json
@@ -84,18 +52,14 @@ def search(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    from cig.pipelines.search import FolderSearch, answers, find, open_gallery, to_text
+    from cig.pipelines.search import answers, find, open_gallery, to_text
 
-    at_least_1("-k", k)
-    finding = FolderSearch(
-        gallery, image, text, without, without_weight, k, name, metadata, where, keep_reference, imagine
-    )
-    if finding.from_lines and (json or html):
+    if folder.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
-    lookup = open_gallery(finding, computing(compute, batch_size), search, composing=compose, generation=generation)
+    lookup = open_gallery(folder, computing(compute, batch_size), search, composing=compose, generation=generation)
     for note in lookup.notes():
         say(note)
-    if not finding.from_lines:
+    if not folder.from_lines:
         print(to_text(find(lookup, compose, generation, json=json, html=html).hits))
         return
     if isinstance(sys.stdin, TextIOWrapper):

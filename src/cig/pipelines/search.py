@@ -24,7 +24,7 @@ from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
 from cig.retrieval.finder import ComposedQuery, Finder, Hit, need_sight
 from cig.retrieval.fusion import check_reference_weight
-from cig.retrieval.requests import Searching
+from cig.retrieval.requests import FolderSearch, Searching
 from cig.runtime import Compute, jsonable, say
 from cig.types import Benchmark, Query
 
@@ -38,28 +38,6 @@ if TYPE_CHECKING:
     from cig.types import Generator
 
 WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # of the images' feature against the pseudo-target's
-
-
-@dataclass(frozen=True)
-class FolderSearch:
-    """A search over a folder of pictures: which, and how many of them are wanted."""
-
-    gallery: Path
-    images: tuple[Path, ...] = ()
-    text: str = ""
-    without: str = ""
-    without_weight: float = 0.3  # of the unwanted text; ours, no paper's
-    k: int = 10
-    names: tuple[str, ...] = ()  # patterns that a picture's name must match one of
-    metadata: Path | None = None
-    where: tuple[str, ...] = ()  # conditions on columns of the metadata, all of which must hold
-    keep_reference: bool = False
-    imagine: bool = False
-
-    @property
-    def from_lines(self) -> bool:
-        """Nothing was asked yet: searches come line by line."""
-        return not (self.images or self.text)
 
 
 class Lookup:
@@ -83,7 +61,7 @@ class Lookup:
         reference_weight = searching.reference_weight
         self.reference_weight = WEIGHT if reference_weight is None else reference_weight
         method = load_searcher(searching, compute, self.cache)
-        need_sight(method, finding.images)
+        need_sight(method, finding.image)
         self.finder = Finder(
             finding.gallery, method, self.cache, batch_size=compute.batch_size, workers=compute.num_workers
         )
@@ -91,7 +69,7 @@ class Lookup:
 
     def _allowed(self) -> NDArray[np.bool_]:
         names = self.finder.gallery.names
-        keep = allowed(names, self.finding.names, self.metadata, where=self.conditions)
+        keep = allowed(names, self.finding.name, self.metadata, where=self.conditions)
         if not keep.any():
             raise IncompleteError(f"none of the {len(names)} pictures passes --name and --where; ask for less")
         return keep
@@ -103,7 +81,7 @@ class Lookup:
     def question(self) -> ComposedQuery:
         finding = self.finding
         return ComposedQuery(
-            images=finding.images,
+            images=finding.image,
             text=finding.text,
             without=finding.without,
             without_weight=finding.without_weight,
@@ -133,9 +111,9 @@ class Lookup:
 
 def check(finding: FolderSearch) -> None:
     """Raises UsageError for what does not go together, NotFoundError for a picture that is not there."""
-    if finding.imagine and not (finding.images and finding.text):
+    if finding.imagine and not (finding.image and finding.text):
         raise UsageError("--imagine makes a picture of --image and --text: give both")
-    for image in finding.images:
+    for image in finding.image:
         if not os.path.isfile(image):  # unlike Path.is_file, no name is too long for it
             raise NotFoundError(f"--image {image} is not a file")
 

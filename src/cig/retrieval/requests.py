@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cig.errors import UsageError
+from cig.errors import UsageError, at_least_1
 from cig.generators import Generation
 from cig.types import Preprocessing
 
@@ -81,6 +81,42 @@ class Searching:
             "weights": self.frozen_weights,
             "cache": self.feature_cache,
         }
+
+
+@dataclass(frozen=True)
+class FolderSearch:
+    """One search over a folder of pictures, or, without image and text, searches that come line by line."""
+
+    gallery: Path
+    "The folder; pictures in all folders below it are searched."
+    image: tuple[Path, ...] = ()
+    "What it should look like; may be given several times, which is averaged."
+    text: str = ""
+    "What should be different, or, without an image, what it should show."
+    without: str = ""
+    "What should not be in it."
+    without_weight: float = 0.3
+    "How much of that is taken away; 0 is nothing."
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10
+    "How many are shown."
+    name: tuple[str, ...] = ()
+    """Only pictures whose path below the folder matches: --name "dresses/*". Several: any of them."""
+    metadata: Path | None = None
+    "A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where."
+    where: tuple[str, ...] = ()
+    """A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them."""
+    keep_reference: bool = False
+    "Show a picture that is asked with, too, if it is in the folder."
+    imagine: bool = False
+    "Imagine a pseudo-target of the first image and the text, and search with it, too: needs SDXL and two phis."
+
+    def __post_init__(self) -> None:
+        at_least_1("-k", self.k)
+
+    @property
+    def from_lines(self) -> bool:
+        """Whether searches come line by line."""
+        return not (self.image or self.text)
 
 
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
