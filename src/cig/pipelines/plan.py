@@ -194,24 +194,22 @@ def plan(
     dtypes = [resolve_dtype(compute.dtype, device, on_gpu) for on_gpu in ("float32", "float16")]
     parts = need_all(lambda: data.load("val"), [lambda: need_unet(generation.unet)])
     todo = amounts(parts, out)
-    batch, size = compute.batch_size, (generation.height, generation.width)
-    pair = [
-        clip_costs(name, dtypes[0], batch, cache_dir=compute.cache_dir) for name in (composing.clip, composing.clip2)
-    ]
+    batch, size, cache_dir = compute.batch_size, (generation.height, generation.width), compute.cache_dir
+    pair = [clip_costs(name, dtypes[0], batch, cache_dir=cache_dir) for name in (composing.clip, composing.clip2)]
     sdxl = sdxl_costs(
         str(generation.unet),
         generation.vae_repo,
         dtypes[1],
         batch=batch,
         size=size,
-        cache_dir=compute.cache_dir,
+        cache_dir=cache_dir,
         guidance=generation.guidance_scale,
         image_guidance=generation.image_guidance_scale,
     )
     family, variant = split_method(searching.method)
     clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
     nothing = CallCost(0, 0, 0.0)  # a method may have no model
-    searcher = clip_costs(clip, dtypes[0], batch, cache_dir=compute.cache_dir) if clip else (nothing, nothing)
+    searcher = clip_costs(clip, dtypes[0], batch, cache_dir=cache_dir) if clip else (nothing, nothing)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE
     memory = _memory(pair, sdxl, searcher, offload=generation.offload)
     reached = REACHED * rate(device, dtypes[1])
