@@ -70,7 +70,7 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
 class Pictures(Mapping[str, Path]):
     """Map names to paths, for every picture below a folder and every fetched one.
 
-    Paths are made on access: a million names fit into memory, a million Path objects hardly do.
+    Paths are made on access: of a large folder, names take less memory than Path objects.
     """
 
     def __init__(self, home: Path) -> None:

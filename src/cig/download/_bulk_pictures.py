@@ -124,8 +124,8 @@ def _unpack(result: BulkImport, archive: Archive, chosen: Mapping[str, str], *, 
         except InputError as error:
             result.refused[member] = str(error)
             continue
-        # A sync for each of 123,403 pictures would take hours. One sync of the whole disk follows the loop; until then
-        # a power cut may tear a file, which a rerun finds by its CRC and unpacks again.
+        # A sync for each of 123,403 pictures would be slow. One sync of the whole disk follows the loop; until then a
+        # power cut may tear a file, which a rerun finds by its CRC and unpacks again.
         write_bytes(target, data, sync=False)
         result.placed.append(name)
         result.replaced += [name] if replaces else []

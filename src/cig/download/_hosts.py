@@ -29,7 +29,7 @@ class Hosts:
     """
 
     # Thousands of pictures come from a few hosts. Without this, a host that is down would cost the full patience and
-    # all retries for each picture, and one that asks for a pause (Retry-After) would be asked again at once by the 31
+    # all retries for each picture, and one that asks for a pause (Retry-After) would be asked again at once by the
     # other requests under way. A short pause is waited out by every request to the host; a longer one closes it.
 
     def __init__(self, tries: int = 1) -> None:

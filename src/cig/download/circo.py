@@ -92,7 +92,7 @@ def download(
     notes: list[str] = []
     if not sources:
         imports, notes = _fetch_pictures(coco, parts)
-    # Decoding 123,403 pictures takes an hour, so they are checked by name; `cig check` decodes them.
+    # By name alone: decoding 123,403 pictures takes long, and `cig check` does it.
     checkups = [check(part, decode=False) for part in _load(root, splits)]
     notes.append(f"  no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}")
     return summarise(checkups, imports, notes=notes, advice=_advice(root), decoded=False)
@@ -199,7 +199,7 @@ def _fetch_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[BulkI
 def _need_space(coco: _Coco, path: Path, *, missing: int, of: int) -> None:
     """Need room for the rest of the zip and the missing share of its pictures; raises OutputError.
 
-    The check comes before the first of 20 GB, as the disk would fill up only hours later.
+    The check comes before the first of 20 GB, as the disk would fill up only late in the download.
     """
     if coco.base == COCO:
         part = path.with_name(f"{path.name}.part")
