@@ -16,8 +16,8 @@ from cig.benchmarks.icons import read
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
 from cig.pipelines import compare
-from cig.pipelines._comparison import Comparing, compare_methods
-from cig.retrieval.requests import Searching
+from cig.pipelines._comparison import compare_methods
+from cig.retrieval.requests import Comparing, Searching
 from cig.runtime import Compute, commit
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"

@@ -9,9 +9,8 @@ from typing import Any
 from cig import config, registry
 from cig.errors import UsageError, did_you_mean
 from cig.generators import _controls
-from cig.pipelines.compare import Comparing
 from cig.retrieval.fusion import PSEUDO_TARGET
-from cig.retrieval.requests import EXAMPLE, Branching, keys_of, parse_method
+from cig.retrieval.requests import EXAMPLE, Branching, Comparing, keys_of, parse_method
 
 SIDES = (8, 2048)  # pixels that a VAE is given at once, a side
 
@@ -29,18 +28,23 @@ def parse_named(text: str) -> Branching:
     return branching(table, source, needed=("name",))
 
 
-def parse_contest(
-    methods: Sequence[str], branches: Sequence[str], clip: str | None, family: str = "", **rest: Any
+def parse_comparing(
+    methods: Sequence[str], branches: Sequence[str], comparing: Comparing, *, clip: str | None, family: str
 ) -> Comparing:
-    """What `cig compare` is asked; without a list of methods or branches, all of them, and what cannot be is named."""
-    modest = ["reference-image", "reference-augmented", "oracle"]
-    ready = [PSEUDO_TARGET, *_controls.names()] if rest["pseudo_targets"] else modest
-    return Comparing(
+    """Add the methods and branches of `cig compare`; by default all, of which what cannot be loaded is left out.
+
+    Args:
+        clip: the CLIP of methods that have no phi.
+        family: the benchmark's, for which some methods have variants.
+    """
+    without_more = ["reference-image", "reference-augmented", "oracle"]
+    ready = [PSEUDO_TARGET, *_controls.names()] if comparing.pseudo_targets else without_more
+    return replace(
+        comparing,
         methods=tuple(parse_method(text, clip) for text in methods or usual_methods(family)),
         branches=tuple(map(parse_named, branches or ready)),
         strict_methods=bool(methods),
         strict_branches=bool(branches),
-        **rest,
     )
 
 

@@ -6,22 +6,29 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from cig.cli.flags import (
     ComputeFlags,
-    ContestFlags,
     DataFlags,
     Flag,
     Gallery,
+    Several,
     computing,
 )
 from cig.errors import UsageError
+from cig.retrieval.requests import Comparing
 from cig.runtime import Compute, say
 
 
 def compare(
     *inputs: str,
     data: DataFlags = DataFlags(),
-    contest: ContestFlags = ContestFlags(),
+    methods: Annotated[tuple[str, ...], Several] = (),
+    branches: Annotated[tuple[str, ...], Several] = (),
+    comparing: Annotated[Comparing, Parameter(name="*", negative="")] = Comparing(),
+    clip: str | None = None,
+    feature_cache: Path | None = None,
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
     batch_size: int = 32,
@@ -37,6 +44,16 @@ def compare(
     ----------
     inputs
         NAME or NAME/SPLIT of a benchmark; or two and more run files.
+    methods
+        Methods, each with its weights if they are yours: searle "lincir clip=DIR phi=FILE". Default: all that can be
+        loaded (of icons, with the shipped weights); the others are named.
+    branches
+        Ready-made names (pseudo-target, reference-image, reference-augmented, reference-vae, shuffled, oracle), or
+        branches as in `cig evaluate --branch`. Default: those that need nothing more, and with pseudo-targets all.
+    clip
+        A CLIP for the methods without a phi: hub id or folder.
+    feature_cache
+        A folder where features are kept.
     gallery
         FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
     qrels
@@ -46,6 +63,7 @@ def compare(
     report
         Write the table as Markdown (FILE.md) here.
     """
+    from cig.cli.branch_flags import parse_comparing
     from cig.pipelines.compare import compare, compare_runs, to_text
 
     runs = [Path(name) for name in inputs if name.endswith(".run") or os.path.isfile(name)]
@@ -56,15 +74,16 @@ def compare(
             raise UsageError("--report is of a benchmark's table; what runs have is written by --json FILE")
         from cig.evaluation.trec_compare import to_text as runs_to_text
 
-        print(runs_to_text(compare_runs(runs, qrels, [contest.measure] if contest.measure else (), json=json)))
+        print(runs_to_text(compare_runs(runs, qrels, [comparing.measure] if comparing.measure else (), json=json)))
         return
     if len(inputs) > 1:
         raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
     if qrels:
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
     benchmark = data.named(inputs[0] if inputs else None, None, gallery)
-    comparing, cache = contest.comparing(benchmark.name), contest.feature_cache
-    comparison = compare(benchmark, computing(compute, batch_size), comparing, cache=cache, json=json, reports=report)
+    comparing = parse_comparing(methods, branches, comparing, clip=clip, family=benchmark.family)
+    compute = computing(compute, batch_size)
+    comparison = compare(benchmark, compute, comparing, cache=feature_cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
         if row.branch:
             say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")

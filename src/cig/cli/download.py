@@ -7,11 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import FetchFlags, Flag
+from cig.cli.flags import FetchFlags, Flag, Several
 from cig.download import FetchSettings
 from cig.errors import IncompleteError, UsageError, some
-
-Several = Parameter(consume_multiple=True, negative="")
 
 
 def download(

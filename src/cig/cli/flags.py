@@ -24,12 +24,12 @@ from cig.runtime import Compute, Work, need_seed
 if TYPE_CHECKING:
     import torch
 
-    from cig.pipelines.compare import Comparing
     from cig.training.plan import Plan
     from cig.training.validation import Validation
 
 Name = Annotated[str | None, Parameter(help="NAME or NAME/SPLIT: cirr/val, circo/test, fashioniq, folder.")]
 Flag = Parameter(negative="")
+Several = Parameter(consume_multiple=True, negative="")
 Gallery = Literal["full", "val"] | None
 Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
@@ -142,43 +142,6 @@ class TargetFlags:
         return replace(search, pseudo_targets=self.generated_image_dir, branches=requested_branches(branch))
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ContestFlags:
-    methods: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Methods, each with its weights if they are yours: searle "lincir clip=DIR phi=FILE". Default: all that can be
-    loaded (of icons, with the shipped weights); the others are named."""
-    branches: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
-    """Ready-made names (pseudo-target, reference-image, reference-augmented, reference-vae, shuffled, oracle), or
-    branches as in `cig evaluate --branch`. Default: those that need nothing more, and with pseudo-targets all."""
-    generated_image_dir: Path | None = None
-    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
-    clip: str | None = None
-    "A CLIP for the methods without a phi: hub id or folder."
-    weights: Path | None = None
-    "Weights frozen on val. With --sweep, where they go (default: ./outputs/weights.json); else read, if given."
-    sweep: Annotated[bool, Flag] = False
-    "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best."
-    measure: str | None = None
-    "What weights are chosen by and rows compared by. Default: the benchmark's first measure."
-    feature_cache: Path | None = None
-    "A folder where features are kept."
-
-    def comparing(self, benchmark: str) -> Comparing:
-        from cig.cli.branch_flags import parse_contest
-
-        return parse_contest(
-            self.methods,
-            self.branches,
-            self.clip,
-            benchmark.partition("/")[0],
-            pseudo_targets=self.generated_image_dir,
-            weights=self.weights,
-            sweep=self.sweep,
-            measure=self.measure,
-        )
-
-
 @Parameter(name="*", group=LOOP)
 @dataclass(frozen=True)
 class LoopFlags:
@@ -204,6 +167,7 @@ class LoopFlags:
         steps: int,
         batch_size: int,
         lr: float,
+        *,
         warmup: int,
         schedule: str = "cosine",
         weight_decay: float = 0.01,
@@ -214,11 +178,22 @@ class LoopFlags:
         counts = {"--save-every": self.save_every, "--accumulate": self.accumulate}
         for flag, value in {"--steps": steps, "--batch-size": batch_size, **counts}.items():
             at_least_1(flag, value)
-        sound_pace(lr, warmup, weight_decay, ema)
+        check_pace(lr=lr, warmup=warmup, weight_decay=weight_decay, ema=ema)
         need_seed(self.seed)
-        how = {"ema": ema, "accumulate": self.accumulate, "optimizer": self.optimizer}
-        pace = (steps, batch_size, lr, warmup, schedule, weight_decay, self.seed, self.save_every)
-        return Plan(*pace, self.dtype, **how)  # type: ignore[arg-type]
+        return Plan(
+            steps=steps,
+            batch=batch_size,
+            lr=lr,
+            warmup=warmup,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            seed=self.seed,
+            save_every=self.save_every,
+            autocast=self.dtype,
+            ema=ema,
+            accumulate=self.accumulate,
+            optimizer=self.optimizer,
+        )
 
     def process_device(self) -> torch.device:
         """The device of this process."""
@@ -243,7 +218,7 @@ class ValidateFlags:
     "What more of is better: map@10, recall@5. Default: the benchmark's first measure."
 
     def loaded(self) -> Validation | None:
-        """Raises UsageError for flags of a validation that --validate does not ask for."""
+        """Load the benchmark of --validate; raise UsageError for further flags without it."""
         further = {"--validate-limit": self.validate_limit, "--validate-root": self.validate_root}
         given = [flag for flag, value in {**further, "--measure": self.measure}.items() if value is not None]
         if not self.validate:
@@ -291,8 +266,8 @@ class SearleFlags:
         }
 
 
-def sound_pace(lr: float, warmup: int, weight_decay: float, ema: float) -> None:
-    """Raises UsageError for numbers that nothing can be trained by."""
+def check_pace(*, lr: float, warmup: int, weight_decay: float, ema: float) -> None:
+    """Raise UsageError for numbers that no training works with."""
     if not 0 <= lr < float("inf"):
         raise UsageError(f"--lr {lr}: 0 or more")
     if warmup < 0 or not 0 <= weight_decay < float("inf"):

@@ -63,9 +63,16 @@ def reproduce(
     from cig.pipelines.reproduce.run import Places
 
     at_least_1("--search-batch-size", search_batch_size)
-    models = generated_image_dir, compose, generation
     places = Places(
-        dataset_path, search_clip, search_phi, *models, computing(compute, batch_size), search_batch_size, out
+        dataset=dataset_path,
+        clip=search_clip,
+        phi=search_phi,
+        pseudo_targets=generated_image_dir,
+        composing=compose,
+        generation=generation,
+        compute=computing(compute, batch_size),
+        search_batch=search_batch_size,
+        out=out,
     )
     if cell:
         reproduction = room.reproduce(cell, places)

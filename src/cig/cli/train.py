@@ -65,7 +65,7 @@ def clip(
     if layers and not start:
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     at_least_1("--num-workers", num_workers)
-    plan = loop.plan(steps, batch_size, lr, warmup, weight_decay=0.1)
+    plan = loop.plan(steps, batch_size, lr, warmup=warmup, weight_decay=0.1)
     pairs = pair_source(data, pixels_of(SIZES[size], start), out, column=column, seed=loop.seed, workers=num_workers)
     train_clip(
         pairs,
@@ -115,7 +115,7 @@ def vae(
     from cig.training.objectives.vae import SIZES, train_vae
 
     _check_size(size, SIZES)
-    process_device, plan = loop.process_device(), loop.plan(steps, batch_size, lr, warmup, weight_decay=1e-3)
+    process_device, plan = loop.process_device(), loop.plan(steps, batch_size, lr, warmup=warmup, weight_decay=1e-3)
     scenes = load_scenes(data)  # not before: processes that are together look at files once
     train_vae(
         scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=process_device, tensorboard=loop.tensorboard
@@ -243,9 +243,9 @@ def generator(
         if value is not None:
             at_least_1(flag, value)
     _check_size(size, SIZES)
-    _check_generator(start, lora, lora_alpha, min_snr, condition_dropout)
+    _check_generator(start, lora, lora_alpha, min_snr=min_snr, dropout=condition_dropout)
     limit_pixels(max_pixels)
-    plan = loop.plan(steps, batch_size, lr, warmup, ema=ema)
+    plan = loop.plan(steps, batch_size, lr, warmup=warmup, ema=ema)
     side = 1024 if resolution is None else resolution
     frame = Frame(side, crop or "centre") if resolution is not None or crop else None
     process_device = loop.process_device()
@@ -269,9 +269,9 @@ def generator(
 
 
 def _check_generator(
-    start: str | None, lora: int | None, alpha: int | None, min_snr: float | None, dropout: float
+    start: str | None, lora: int | None, alpha: int | None, *, min_snr: float | None, dropout: float
 ) -> None:
-    """Raises UsageError for flags that say nothing, alone or together."""
+    """Raise UsageError for flags without effect, alone or together."""
     if lora and not start:
         raise UsageError("--lora adapts a UNet that --start names, such as stabilityai/stable-diffusion-xl-base-1.0")
     if alpha is not None and not lora:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, computing, sound_pace
+from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, check_pace, computing
 from cig.errors import IncompleteError, UsageError, at_least_1
 from cig.runtime import Compute, Work
 
@@ -94,7 +94,7 @@ def oti(
     compute = computing(compute, batch_size)
     for flag, value in {"--steps": steps, "--top-concepts": top_concepts, "--limit": limit}.items():
         at_least_1(flag, 1 if value is None else value)
-    sound_pace(lr, 0, weight_decay, ema)
+    check_pace(lr=lr, warmup=0, weight_decay=weight_decay, ema=ema)
     if not 0 <= phrase_weight < float("inf"):
         raise UsageError(f"--phrase-weight {phrase_weight}: 0 or more")
     book = _phrasebook(concepts, phrases, top_concepts)
@@ -135,7 +135,7 @@ def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrase
 
 
 def _tell_phrases(book: Phrasebook | None, pictures: PictureList) -> None:
-    """Raises UsageError where the phrases are about none of the pictures."""
+    """Log which pictures have no phrases; raise UsageError if none has any."""
     from cig.pipelines._models import first_of
     from cig.runtime import say
 
@@ -153,7 +153,7 @@ def _tell_phrases(book: Phrasebook | None, pictures: PictureList) -> None:
 
 
 def _tell_words(status: PseudoWordStatus, out: Path) -> None:
-    """Raises IncompleteError that names the pictures that could not be read."""
+    """Log what was made; raise IncompleteError that names the pictures that could not be read."""
     from cig.pipelines._models import first_of
     from cig.runtime import say
 
@@ -167,7 +167,7 @@ def _tell_words(status: PseudoWordStatus, out: Path) -> None:
 
 
 def searle_book(flags: SearleFlags) -> Phrasebook:
-    """Raises UsageError where words, concepts or phrases are not given, or a flag makes no sense."""
+    """Read the phrases; raise UsageError if words, concepts or phrases are not given, or a flag is wrong."""
     at_least_1("--top-concepts", flags.top_concepts)
     at_least_1("--limit", 1 if flags.limit is None else flags.limit)
     if not flags.temperature > 0:
@@ -179,9 +179,9 @@ def searle_book(flags: SearleFlags) -> Phrasebook:
 
 
 def searle_objective(
-    clip: Clip, pictures: str, root: Path | None, flags: SearleFlags, book: Phrasebook, workers: int
+    clip: Clip, pictures: str, root: Path | None, *, flags: SearleFlags, book: Phrasebook, workers: int
 ) -> Searle:
-    """Raises UsageError where words, concepts or phrases fit too few of the pictures."""
+    """Build the objective; raise UsageError if words, concepts or phrases fit too few of the pictures."""
     assert flags.oti is not None  # as searle_book made sure
     from cig.io.feature_cache import FeatureCache
     from cig.methods.oti import check_content, read_words

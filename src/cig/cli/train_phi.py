@@ -12,11 +12,7 @@ from cig.cli.flags import LoopFlags, SearleFlags, ValidateFlags
 from cig.errors import UsageError, at_least_1
 
 if TYPE_CHECKING:
-    from cig.models.clip import Clip
-    from cig.training.data.taggers import Keywords
-    from cig.training.objectives.lincir import Lincir
     from cig.training.objectives.phi import Objective
-    from cig.training.objectives.pic2word import Pic2Word
 
 
 def phi(
@@ -116,11 +112,19 @@ def phi(
     tower = load_clip(clip, loop.process_device(), torch.float32, cache_dir=cache_dir)
     taught: Objective
     if book:
-        taught = searle_objective(tower, data, dataset_path, searle, book, num_workers)
+        taught = searle_objective(tower, data, dataset_path, flags=searle, book=book, workers=num_workers)
     elif objective == "lincir":
-        taught = _lincir(data, column, keywords or "auto", loop.seed)
+        from cig.training.data.captions import load_captions
+        from cig.training.data.taggers import load_tagger
+        from cig.training.objectives.lincir import Lincir
+
+        taught = Lincir(load_captions(data, column, loop.seed), load_tagger(keywords or "auto"))
     else:
-        taught = _pic2word(data, tower, out, dataset_path, scale, loop.seed, num_workers)
+        from cig.training.data.pictures import pixel_source
+        from cig.training.objectives.pic2word import Pic2Word
+
+        source = pixel_source(data, tower.size, out, root=dataset_path, seed=loop.seed, workers=num_workers)
+        taught = Pic2Word(source) if scale is None else Pic2Word(source, scale)
     pace = {"steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "schedule": schedule}
     plan = loop.plan(**taught.defaults.flags(taught.per_pass, **pace, weight_decay=weight_decay), ema=ema)
     train_phi(
@@ -136,26 +140,8 @@ def phi(
     )
 
 
-def _lincir(data: str, column: str | None, keywords: Keywords, seed: int) -> Lincir:
-    from cig.training.data.captions import load_captions
-    from cig.training.data.taggers import load_tagger
-    from cig.training.objectives.lincir import Lincir
-
-    return Lincir(load_captions(data, column, seed), load_tagger(keywords))
-
-
-def _pic2word(
-    data: str, tower: Clip, out: Path, root: Path | None, scale: float | None, seed: int, workers: int
-) -> Pic2Word:
-    from cig.training.data.pictures import pixel_source
-    from cig.training.objectives.pic2word import Pic2Word
-
-    seen = pixel_source(data, tower.size, out, root=root, seed=seed, workers=workers)
-    return Pic2Word(seen) if scale is None else Pic2Word(seen, scale)
-
-
 def _refuse(objective: str, family: str, flags: Mapping[str, object]) -> None:
-    """Raises UsageError for a flag that another objective takes."""
+    """Raise UsageError for a flag that another objective takes."""
     given = [flag for flag, value in flags.items() if value is not None]
     if given and family != objective:
         raise UsageError(f"{given[0]} is for --objective {family}; leave it out, or ask for that one")

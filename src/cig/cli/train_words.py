@@ -164,7 +164,14 @@ def phrases(
     need_one("train phrases", "give each GPU a shard and a file: --shard 1/2 --device cuda:0 --out one.jsonl")
     check_form(out)
     at_least_1("--batch-size", batch_size)
-    sampling = Sampling(count, temperature, top_k, max_length, no_repeat, seed)
+    sampling = Sampling(
+        count=count,
+        temperature=temperature,
+        top_k=top_k,
+        max_length=max_length,
+        no_repeat=no_repeat,
+        seed=seed,
+    )
     names = Shard.parse(shard).take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
     resolved = resolve_device(device)
     speaker = load_language_model(model, resolved, resolve_dtype(dtype, resolved, "float16"), cache_dir=cache_dir)

@@ -28,7 +28,7 @@ from cig.retrieval.features import embed_pictures, embed_queries, models_digest
 from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, check_form, freeze
 from cig.retrieval.fusion import to_branch_weight
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
-from cig.retrieval.requests import Branching, Searching
+from cig.retrieval.requests import Branching, Comparing, Searching
 from cig.runtime import Compute, commit, jsonable, resolve_device
 from cig.types import Benchmark, Gallery, Method, Ranking, Report
 
@@ -36,20 +36,6 @@ if TYPE_CHECKING:
     from cig.retrieval.features import PictureFeatures
 
 SAMPLE = 16  # queries that the cost of a method is measured on
-
-
-@dataclass(frozen=True)
-class Comparing:
-    """A table: methods, each alone and with each of the branches."""
-
-    methods: tuple[Searching, ...]
-    branches: tuple[Branching, ...] = ()
-    pseudo_targets: Path | None = None
-    weights: Path | None = None  # read, or, with sweep, written
-    sweep: bool = False
-    measure: str | None = None  # that weights are chosen by, and rows compared; by default the benchmark's first
-    strict_methods: bool = True  # one that cannot be loaded ends the run; otherwise it is left out and named
-    strict_branches: bool = True  # the same of a branch that lacks its pictures
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,26 @@ class FolderSearch:
         return not (self.image or self.text)
 
 
+@dataclass(frozen=True)
+class Comparing:
+    """A table: methods, each alone and with each of the branches."""
+
+    methods: Annotated[tuple[Searching, ...], Parameter(parse=False)] = ()
+    branches: Annotated[tuple[Branching, ...], Parameter(parse=False)] = ()
+    pseudo_targets: Annotated[Path | None, Parameter(name="--generated-image-dir")] = None
+    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
+    weights: Path | None = None
+    "Weights frozen on val. With --sweep, where they go (default: ./outputs/weights.json); else read, if given."
+    sweep: bool = False
+    "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best."
+    measure: str | None = None
+    "What weights are chosen by and rows compared by. Default: the benchmark's first measure."
+    strict_methods: Annotated[bool, Parameter(parse=False)] = True
+    "A method that cannot be loaded ends the run; otherwise it is left out and named."
+    strict_branches: Annotated[bool, Parameter(parse=False)] = True
+    "The same of a branch that lacks its pictures."
+
+
 EXAMPLE = 'such as --branch "name=sketch pictures=DIR method=image caption=no weight=0.3"'
 
 
