@@ -42,28 +42,51 @@ def test_a_layer_by_hand():
     assert counted == CallCost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
 
 
+NARROW = {  # of the same kind, and quickly built
+    **UNET,
+    "block_out_channels": [32, 64, 128],
+    "attention_head_dim": [1, 2, 4],
+    "transformer_layers_per_block": [1, 1, 1],
+    "layers_per_block": 1,
+    "cross_attention_dim": 64,
+}
+
+
+def sdxl_costs_of(folder, unet, batch=1, size=(64, 64), **guidance):
+    """(a step of this UNet, the VAE's work)"""
+    for name, shape in (("unet", unet), ("vae", VAE)):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "config.json").write_text(json.dumps(shape))
+    return sdxl_costs(str(folder), str(folder / "vae"), torch.float16, batch=batch, size=size, **guidance)
+
+
 @pytest.mark.slow
 def test_the_real_sdxl(tmp_path):
     """2,567,463,684 weights of the UNet, as its card says; attention grows with the picture faster than its area."""
-    for name, shape in (("unet", UNET), ("vae", VAE)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(shape))
-    places = str(tmp_path), str(tmp_path / "vae"), torch.float16
-    unet, vae = sdxl_costs(*places, 1, (512, 512))
-    assert (unet.weights, vae.weights) == (2 * 2_567_463_684, 2 * 83_653_863)
-    large, _ = sdxl_costs(*places, 1, (1024, 1024))
+    unet, vae = sdxl_costs_of(tmp_path, UNET, size=(512, 512))
+    assert unet.weights == 2 * 2_567_463_684
+    assert vae.weights == 2 * 83_653_863
+    large, _ = sdxl_costs_of(tmp_path, UNET, size=(1024, 1024))
     assert 4 < large.operations / unet.operations < 5
-    four, _ = sdxl_costs(*places, 4, (512, 512))
-    assert four.operations == pytest.approx(4 * unet.operations, rel=0.01)
-    assert unet.activations < four.activations < 4.1 * unet.activations
-    (tmp_path / "unet" / "config.json").write_text(json.dumps({**UNET, "in_channels": 8}))
-    alone, _ = sdxl_costs(*places, 1, (512, 512), guidance=1.0)
-    shown, both = sdxl_costs(*places, 1, (512, 512))
-    assert shown.weights - unet.weights == 2 * 320 * 4 * 9, "four channels more are read"
-    assert shown.operations == pytest.approx(1.5 * unet.operations, rel=0.01), "and makes three passes, not two"
+
+
+def test_a_batch_costs_what_its_pictures_do(tmp_path):
+    one, _ = sdxl_costs_of(tmp_path, NARROW)
+    four, _ = sdxl_costs_of(tmp_path, NARROW, batch=4)
+    assert four.operations == pytest.approx(4 * one.operations, rel=0.01)
+    assert one.activations < four.activations < 4.1 * one.activations
+
+
+def test_a_unet_that_is_shown_the_reference_makes_three_passes(tmp_path):
+    shape = {**NARROW, "in_channels": 8}
+    plain, vae = sdxl_costs_of(tmp_path, NARROW)
+    shown, both = sdxl_costs_of(tmp_path, shape)
+    alone, _ = sdxl_costs_of(tmp_path, shape, guidance=1.0)
+    two, _ = sdxl_costs_of(tmp_path, shape, image_guidance=1.0)
+    assert shown.weights - plain.weights == 2 * 32 * 4 * 9, "four channels more are read"
+    assert shown.operations == pytest.approx(1.5 * plain.operations, rel=0.01), "three passes, not two"
     assert shown.operations == pytest.approx(3 * alone.operations, rel=0.01), "without guidance one"
-    thrifty, _ = sdxl_costs(*places, 1, (512, 512), image_guidance=1.0)
-    assert thrifty.operations == pytest.approx(2 * alone.operations, rel=0.01), "at 1, the third cancels out"
+    assert two.operations == pytest.approx(2 * alone.operations, rel=0.01), "at 1, the third cancels out"
     assert 1.3 * vae.operations < both.operations < 2 * vae.operations, "the reference is encoded, too"
 
 
