@@ -7,6 +7,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -155,7 +156,8 @@ def test_a_configuration_says_where_things_lie_and_moves_no_number(tmp_path, mon
     branch = "[[branch]]\nname = 'b'\nweight = 0.5\nmethod = 'text'\n"
     (tmp_path / "cig.toml").write_text(f"[generate]\n{moved}[compose]\nclip = 'c'\n{search}{branch}")
     asked = []
-    monkeypatch.setattr(room, "reproduce", lambda name, places: asked.append((name, places)))
+    result = SimpleNamespace(text="", need_sound=lambda: None)
+    monkeypatch.setattr(room, "reproduce", lambda name, places: asked.append((name, places)) or result)
     run(capsys, "reproduce", "cirr/searle-xl+cig", "--search-batch-size", "8")
     ((name, places),) = asked
     assert places.generation == Generation(model_path=Path("mine"))
