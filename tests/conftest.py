@@ -13,8 +13,13 @@ from browsing import BROWSER, browser
 from cig.benchmarks import icons
 from cig.cli.terminal import messages_on_stderr
 from cig.runtime import quiet_transformers
+from messages import Messages
 
 HOME = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-messages", action="store_true", help="rewrite tests/messages.json")
 
 
 def pytest_configure():
@@ -53,6 +58,12 @@ def _messages_on_stderr():
     """What the library logs is on stderr, as the command line shows it, so that capsys reads it."""
     with messages_on_stderr():
         yield
+
+
+@pytest.fixture
+def message(request, tmp_path):
+    """message(id, text): the text is the snapshot's."""
+    return Messages(request.config.getoption("--update-messages"), tmp_path)
 
 
 @pytest.fixture(scope="session")
