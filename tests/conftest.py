@@ -34,14 +34,15 @@ def pytest_configure():
 # the other cores idle at the end.
 LONGEST = ("test_generator_training", "test_recipes", "test_icons", "test_kills", "test_compare", "test_run")
 LONGEST += ("test_methods", "test_trial", "test_clip_training", "test_robustness", "test_icons_altered")
-BROWSERS = {"opened", "ready"}  # fixtures that start one, which alone takes seconds
+# Fixtures that alone take seconds, so that who asks for one is slow: a browser, the corpus's captions, published runs.
+COSTLY = {"opened", "ready", "of_pairs", "of_triplets", "of_altered", "published_run"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     for item in items:
-        if BROWSERS & set(item.fixturenames):
+        if COSTLY & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 

@@ -182,6 +182,7 @@ def test_val_and_test():
     assert Image.open(val.images[query.reference]).size == (64, 64)
 
 
+@pytest.mark.slow
 def test_the_targets_of_test_are_closed():
     part = load_benchmark("icons/test", limit=3)
     assert len(part.queries) == 3
@@ -190,6 +191,7 @@ def test_the_targets_of_test_are_closed():
         evaluate((part,), [Ranking(tuple(query.id for query in part.queries), ((),) * 3, ((),) * 3, ((),) * 3)])
 
 
+@pytest.mark.slow
 def test_pictures_are_painted_once(monkeypatch):
     part = load_benchmark("icons/val", limit=1)
     monkeypatch.setattr(room, "_paint_all", lambda *_: pytest.fail("painted again"))
@@ -366,6 +368,7 @@ def test_wordings_of_test_are_in_no_training_caption(of_pairs, of_triplets, of_a
         assert [f"is {word}" in read for word in (style, other)] == [True, False]
 
 
+@pytest.mark.slow
 def test_wordings_that_val_has_of_training_are_there_but_for_two_changes(of_pairs, of_triplets, of_altered):
     """And so the test above can find a form that is there."""
     forms = {form for kind in wordings.TRAINING.values() for form in kind}

@@ -351,6 +351,7 @@ def test_a_stop_ends_the_batch_and_a_rerun_goes_on(world, tmp_path, monkeypatch,
     assert (code, "4 queries done, 4 kept" in err) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_finished(world, tmp_path, monkeypatch, capsys):
     replace, left = os.replace, [4]  # settings.json and three pictures
 

@@ -346,6 +346,7 @@ def test_pictures_are_the_oracles_retries_included(world, embeddings, tmp_path):
         assert np.abs(np.asarray(Image.open(path), dtype=float) - theirs).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_batch_size_moves_no_picture_by_more_than_a_grey_level(world, embeddings, tmp_path):
     benchmark = load_benchmark("cirr/test1", world)
     for size in (1, 4):

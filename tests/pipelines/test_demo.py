@@ -65,6 +65,7 @@ def test_the_table_is_the_same_again_and_in_other_batches(shown, tmp_path):
     assert demo.table(again) == demo.table(shown)
 
 
+@pytest.mark.slow
 def test_pictures_of_an_earlier_release_are_put_aside(tmp_path, capsys):
     part, pictures = load_benchmark("icons/val", limit=2), tmp_path / "pseudo-targets"
     for earlier in (1, 2):

@@ -127,6 +127,7 @@ def test_the_verb(world, tmp_path, capsys, monkeypatch):
     assert "does not fit" in shown.err
 
 
+@pytest.mark.slow
 def test_the_shipped_generator(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as done:

@@ -315,6 +315,7 @@ def test_one_run_of_fashioniq(world, done, tmp_path):
     assert f"{ours['scores']['shirt']['recall@10']:.2f}" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_loads_no_model_and_decodes_no_picture(world, tmp_path, monkeypatch):
     run(world, tmp_path, *cirr(world, "val"))
     before = tree(tmp_path, "*.png", "rankings.json", "manifest.jsonl")
@@ -422,6 +423,7 @@ def test_published_fashioniq(published, tmp_path):
         assert list(ranked.values()) == oracle.read(published / f"golden/rank_{category}.json")
 
 
+@pytest.mark.slow
 def test_published_embeddings_can_be_generated_from(published, tmp_path):
     """A folder that the published extraction wrote, padded names or not, without a manifest."""
     golden = published / "golden"

@@ -271,6 +271,7 @@ def test_what_is_trained_imagines_pseudo_targets(parts, tmp_path, prediction):
     assert set(card["about"]["models"]) == {"clip", "clip2", "phi", "phi2", "vae"}
 
 
+@pytest.mark.slow
 def test_a_unet_that_is_shown_the_reference_draws_by_it(parts, tmp_path):
     home = tmp_path / "generator"
     make(parts, home, show_reference=True)
@@ -438,6 +439,7 @@ def test_parts_of_a_step_are_the_step(parts, tmp_path, monkeypatch, others):
     assert 1 < blind[0] == sum(blind[1:]) < 20
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(parts, tmp_path):
     flags = {"size": "tiny", "limit": 24, **parts, "steps": 1, "batch_size": 32, "ema": 0.0}
     texts = {name: str(own) if isinstance(own, Path) else own for name, own in flags.items()}
@@ -525,6 +527,7 @@ def test_an_adapter_that_has_learnt_nothing_is_the_base(parts, base, tmp_path, d
     assert difference(pictures(tmp_path), pictures(base)) == 0
 
 
+@pytest.mark.slow
 def test_what_an_adapter_has_learnt_is_merged_and_alone(parts, base, tmp_path):
     make(parts, tmp_path, start=str(base), lora=4, lora_alpha=8, lr=0.1, warmup=1, ema=0.0)
     merged = pictures(tmp_path)
@@ -578,6 +581,7 @@ def test_a_shelf_in_shards_is_the_shelf(parts, tmp_path, monkeypatch):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_without_a_shelf_views_are_drawn_anew(parts, tmp_path):
     make(parts, tmp_path, shelf=False)
     assert not list(tmp_path.glob("shelf-*"))
