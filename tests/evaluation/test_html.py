@@ -97,13 +97,12 @@ def html(queries=(), bench=None, report=None, **more):
     shown = page.make_cards(bench, ranking(bench, (1,) * len(bench.queries)))
     branches = [{"name": "reference", "weight": 1.0, "source": "no pseudo-targets"}]
     return page.to_html(
-        report,
+        report or Report("toy/val", {}, {}, {}, {}, {}, {}),
         shown,
         len(shown),
         method="searle",
         branches=branches,
         provenance={"commit": None},
-        title="toy/val",
         **more,
     )
 

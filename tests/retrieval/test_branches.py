@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cig import Source, load_benchmark, load_method, search
-from cig.cli.branch_flags import asked_branches, parse
+from cig.cli.branch_flags import parse, requested_branches
 from cig.cli.main import main
 from cig.errors import MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
@@ -186,11 +186,11 @@ def test_branches_that_do_not_go_together_exit_2(world, tmp_path, monkeypatch, c
 def test_branches_of_cig_toml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cig.toml").write_text('[[branch]]\nname = "a"\npictures = "p"\ncaption = false\nweight = 0.2\n')
-    assert asked_branches([]) == (Branching("a", 0.2, "p", caption=False),)
-    assert asked_branches(["name=b weight=.1"])[0].name == "b", "flags win"
+    assert requested_branches([]) == (Branching("a", 0.2, "p", caption=False),)
+    assert requested_branches(["name=b weight=.1"])[0].name == "b", "flags win"
     (tmp_path / "cig.toml").write_text('branch = "a"')
     with pytest.raises(UsageError, match=r"\[\[branch\]\]"):
-        asked_branches([])
+        requested_branches([])
 
 
 # Searching

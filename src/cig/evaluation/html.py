@@ -138,31 +138,28 @@ def choose(cards: Sequence[QueryCard], most: int = MOST) -> list[QueryCard]:
 
 
 def to_html(
-    report: Report | None,
+    report: Report,
     cards: Sequence[QueryCard],
     total: int,
     *,
     method: str,
     branches: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
-    title: str = "",
     cache: FeatureCache | None = None,
 ) -> str:
     """Render the page; write it as UTF-8.
 
     Args:
-        report: of all queries; None, or one without scores, where targets are hidden.
+        report: of all queries; one without scores where targets are hidden.
         cards: the queries to show, chosen with `choose`.
         total: how many queries the benchmark has.
-        title: by default the report's benchmark.
-        cache: where small pictures are kept for the next page.
+        cache: where thumbnails are kept.
     """
-    report = report or Report(title, protocol={}, scores={}, intervals={}, per_query={}, missing={}, counts={})
     urls = thumbnails((path for card in cards for path in _paths(card)), cache)
     index_of = {url: index for index, url in enumerate(dict.fromkeys(urls.values()))}
     page = template("report.html").render(
         **inline_code("report.js", "report.css"),
-        title=title or report.benchmark,
+        title=report.benchmark,
         report=report,
         cards=cards,
         total=total,

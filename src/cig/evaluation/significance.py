@@ -18,7 +18,7 @@ CHUNK = 2**24  # signs at once
 
 
 def bootstrap(
-    values: Values, clusters: Labels | None = None, resamples: int = 2000, seed: int | np.random.Generator = 0
+    values: Values, clusters: Labels | None = None, *, resamples: int = 2000, seed: int | np.random.Generator = 0
 ) -> Values:
     """Return means [resamples, M] of queries drawn with replacement from values [Q, M] (Efron, 1979).
 

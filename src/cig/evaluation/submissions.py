@@ -36,7 +36,8 @@ def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, l
     """
     content, twice = _read(path)
     header = {key: content.pop(key) for key in HEADER if key in content}
-    form = _closest(header, len(content))
+    alike = [form for form in forms() if form.header == header]
+    form = min(alike or forms(), key=lambda form: abs(form.queries - len(content)))
     problems = [*_header_problems(header, form), *(f"query {name} occurs twice" for name in twice)]
     benchmark = load_benchmark(form.benchmark, dataset) if dataset else None
     need_list([benchmark] if benchmark else [])
@@ -67,12 +68,6 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected an object of query ids and lists, found {type(content).__name__}")
     return content, twice
-
-
-def _closest(header: Mapping[str, Any], queries: int) -> SubmissionForm:
-    """Return the form of that header, if there is one, with the nearest number of queries."""
-    alike = [form for form in forms() if form.header == header]
-    return min(alike or forms(), key=lambda form: abs(form.queries - queries))
 
 
 def _header_problems(header: Mapping[str, Any], form: SubmissionForm) -> Iterator[str]:
@@ -116,7 +111,7 @@ def _list_problems(
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         yield f"names {some(twice, 3)} more than once"
     if benchmark and query:
-        yield from _name_problems(names, form, benchmark, query)
+        yield from _name_problems(names, form, benchmark, query=query)
 
 
 def _expected(form: SubmissionForm, benchmark: Benchmark | None, query: Query | None) -> int:
@@ -127,7 +122,7 @@ def _expected(form: SubmissionForm, benchmark: Benchmark | None, query: Query | 
     return min(form.names, len(pool - ({query.reference} if benchmark.drop_reference else set())))
 
 
-def _name_problems(names: Sequence[str], form: SubmissionForm, benchmark: Benchmark, query: Query) -> Iterator[str]:
+def _name_problems(names: Sequence[str], form: SubmissionForm, benchmark: Benchmark, *, query: Query) -> Iterator[str]:
     if unknown := sorted(set(names) - set(benchmark.gallery)):
         yield f"{some(unknown, 3)} not in the gallery of {benchmark.name}"
     if benchmark.drop_reference and query.reference in names:

@@ -23,7 +23,7 @@ Qrels = Mapping[str, Mapping[str, int]]  # query -> name -> grade: 2 target, 1 a
 UNSAFE = re.compile(r"[\s%\x00-\x20\x7f-\xa0\ud800-\udfff]")
 
 
-def write_run(path: Path, parts: Sequence[Benchmark], rankings: Sequence[Ranking], tag: str = "cig") -> None:
+def write_run(path: Path, parts: Sequence[Benchmark], rankings: Sequence[Ranking], *, tag: str = "cig") -> None:
     """Write the first 50 of each query, in the ranking's order."""
     lines = (
         f"{_id(part, query)} Q0 {_quoted(name)} {rank} {score!r} {_quoted(tag)}"

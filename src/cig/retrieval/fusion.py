@@ -19,7 +19,7 @@ from cig import config
 from cig.errors import CigError, MismatchError, UsageError
 from cig.io.json_files import read_object
 from cig.retrieval.features import models_digest
-from cig.retrieval.frozen_weights import FrozenWeight, read_frozen_weight
+from cig.retrieval.frozen_weights import read_frozen_weight
 from cig.retrieval.requests import Branching, Searching
 from cig.types import Benchmark, Branch, Method
 
@@ -94,12 +94,13 @@ def find_branch_weight(
         NotFoundError: the frozen file has no weight of this branch.
         MismatchError: its weight was chosen with other models.
     """
+    family, names = part.name.partition("/")[0], {"method": searcher.name, "branch": branching.name}
     if branching.weight is not None:
         return branching.weight, "--branch"
     if searching.reference_weight is not None:
         return to_branch_weight(searching.reference_weight), "--fusion-weight"
     if path := searching.frozen_weights:
-        frozen = _read_frozen(path, branching, part, searcher)
+        frozen = read_frozen_weight(path, family, **names)
         if frozen.models != models_digest(searcher):
             raise MismatchError(
                 f"{path}: the weight of {searcher.name} + {branching.name} was frozen with other models or "
@@ -108,16 +109,12 @@ def find_branch_weight(
         return to_branch_weight(frozen.reference), frozen.cite(part.name, path)
     path = config.path("weights")
     try:
-        frozen = _read_frozen(path, branching, part, searcher)
+        frozen = read_frozen_weight(path, family, **names)
     except CigError:  # the default file is optional
         return to_branch_weight(part.weight), part.weight_source
     mention = f"; on {frozen.split}, {frozen.reference:g} was frozen by {frozen.measure} (--weights {path})"
     source = part.weight_source + (mention if frozen.models == models_digest(searcher) else "")
     return to_branch_weight(part.weight), source
-
-
-def _read_frozen(path: Path, branching: Branching, part: Benchmark, searcher: Method) -> FrozenWeight:
-    return read_frozen_weight(path, part.name.partition("/")[0], method=searcher.name, branch=branching.name)
 
 
 def pseudo_target_branch(

@@ -75,9 +75,9 @@ Findings = tuple[str, tuple[int, int] | None]  # (what was verified, widths)
 
 
 def _phi(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
-    from cig.models.phi import kind_of, read_phi
+    from cig.models.phi import checkpoint_kind, read_phi
 
-    _, (width, hidden, out) = read_phi(path, kind_of(path, checkpoint.network))
+    _, (width, hidden, out) = read_phi(path, checkpoint_kind(path, checkpoint.network))
     against = compare_widths(checkpoint, path, (width, out), cache_dir=cache_dir)
     _need_known_content(checkpoint, path)
     return f"{width} -> {hidden} -> {out}, {against}", (width, out)
@@ -92,7 +92,7 @@ def compare_widths(
     expected, source = _widths_of(checkpoint.clip, cache_dir)
     if not expected:
         return f"not compared with {checkpoint.clip}, which is not there"
-    need_fit(path, widths, checkpoint.clip, expected)
+    need_fit(path, widths, checkpoint.clip, widths=expected)
     return f"fits {checkpoint.clip} ({source})"
 
 
@@ -139,7 +139,7 @@ def _tower(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> F
 def _unet(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
-    from cig.generators.sdxl import meta_unet
+    from cig.generators._meta import meta_unet
 
     shapes = _shapes(path, "diffusion_pytorch_model*.safetensors")
     (unet,) = models = _build(path, lambda: [meta_unet(path.parent, torch.float32, cache_dir)])
@@ -160,7 +160,7 @@ def _unet(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Fi
 def _vae(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
-    from cig.generators.sdxl import meta_vae
+    from cig.generators._meta import meta_vae
 
     shapes = _shapes(path, "diffusion_pytorch_model*.safetensors")
     source = checkpoint.location if checkpoint.on_hub else str(path)
