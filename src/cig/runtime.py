@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from cig.errors import UsageError, at_least_1, did_you_mean
+from cig.errors import UsageError, at_least_1, did_you_mean, printable
 
 if TYPE_CHECKING:
     import torch
@@ -213,12 +213,12 @@ def _how_far(done: int, total: int, pace: float) -> str:
 
 def say(text: str) -> None:
     """Log a message at INFO to the logger "cig". The command line shows it on stderr."""
-    LOG.info("%s", text)
+    LOG.info("%s", printable(text, "\n\t"))  # names of files may hold what moves a terminal
 
 
 def warn(text: str) -> None:
     """Log a message at WARNING to the logger "cig", which Python shows without any configuration."""
-    LOG.warning("%s", text)
+    LOG.warning("%s", printable(text, "\n\t"))
 
 
 def versions() -> dict[str, str]:
