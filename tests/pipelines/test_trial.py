@@ -271,8 +271,8 @@ def test_the_numbers_of_votes_in_the_guide_are_right():
 
 @contextmanager
 def opened(folder, own, images=None):
-    booth = VotingPage(own, Votes(folder, own), images or {})
-    with Server(booth) as server:
+    voting = VotingPage(own, Votes(folder, own), images or {})
+    with Server(voting) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -301,7 +301,7 @@ def ask(server, path, body=None, **headers):
 
 
 def own_page(server, what="", body=None, **headers):
-    return ask(server, f"/{server.booth.secret}/{what}", body, **headers)
+    return ask(server, f"/{server.voting.secret}/{what}", body, **headers)
 
 
 def vote(case="1", choice="left", seconds=1.0):
@@ -323,7 +323,7 @@ def test_a_trial_is_voted_and_told_at_its_end(tmp_path):
     with opened(tmp_path, own) as server:
         assert json.loads(own_page(server, "state")[1])["voted"] == [["2", "left"], ["1", "right"]]
         assert own_page(server, "vote", vote("1", "left")) == (409, "the result was shown; votes are closed")
-        assert server.booth.votes.strange == 0
+        assert server.voting.votes.strange == 0
 
 
 def test_what_goes_out_does_not_tell_the_sides(tmp_path):
@@ -334,7 +334,7 @@ def test_what_goes_out_does_not_tell_the_sides(tmp_path):
         with opened(tmp_path / base, trial(case(1, base), case(2, base))) as server:
             seen = [own_page(server, what) for what in ("", "state", "case/1", "case/2")]
             seen += [own_page(server, "vote", vote("1", "left")), own_page(server, "state"), own_page(server, "result")]
-            answers.append([(status, text.replace(server.booth.secret, "")) for status, text in seen])
+            answers.append([(status, text.replace(server.voting.secret, "")) for status, text in seen])
     assert answers[0] == answers[1]
     assert "a.png" in answers[0][2][1]
     page = answers[0][0][1].split("<script>")[0].split("</style>")[1]
@@ -378,8 +378,8 @@ def test_a_strangers_page_cannot_vote(tmp_path, origin):
 @pytest.mark.parametrize("path", ["/", "/state", "//state", "/x/state", "/%s", "/é/state", "*", "http://127.0.0.1/%s/"])
 def test_without_the_secret_there_is_nothing(tmp_path, path):
     with opened(tmp_path, trial(case(1))) as server:
-        wrong = path.replace("%s", server.booth.secret[:-1]).encode().decode("latin-1")
-        server.booth.page = "the page"
+        wrong = path.replace("%s", server.voting.secret[:-1]).encode().decode("latin-1")
+        server.voting.page = "the page"
         status, text = ask(server, wrong)
         assert (status, "secret" in text) == (404, True)
 
@@ -461,13 +461,13 @@ def test_a_full_disk_is_said_and_the_vote_does_not_count(tmp_path, monkeypatch):
         (tmp_path / "votes.jsonl").mkdir()
         status, text = own_page(server, "vote", vote())
         assert (status, "votes.jsonl cannot be written" in text) == (507, True)
-        assert server.booth.votes.choices == {}
+        assert server.voting.votes.choices == {}
 
 
 def test_the_page_is_served_to_this_machine_alone(tmp_path):
     with opened(tmp_path, trial(case(1))) as server:
         assert server.server_address[0] == "127.0.0.1"
-        assert len(server.booth.secret) >= 32
+        assert len(server.voting.secret) >= 32
 
 
 # The verb
@@ -579,7 +579,7 @@ def made_here(world, album, out):
 @pytest.mark.slow
 def test_pseudo_targets_are_made_once_and_their_cost_is_told(world, album, tmp_path, capsys, monkeypatch):
     served = []
-    monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda booth, port, browse: served.append(booth))
+    monkeypatch.setattr("cig.pipelines.trial.run.serve", lambda voting, port, browse: served.append(voting))
     code, out, err = run(capsys, *made_here(world, album, tmp_path))
     assert (code, "5 pseudo-targets" in err) == (0, True)
     assert re.search(r"cost: imagining took [\d.e-]+ s a query, with at most [\d.]+ GB in use \(cpu", out)
@@ -661,10 +661,10 @@ def test_a_port_that_is_taken_is_said(tmp_path, album):
     with opened(tmp_path, trial(case(1))) as server:
         port = server.server_address[1]
         with pytest.raises(UsageError, match=f"--port {port} cannot be had"):
-            Server(server.booth, port)
+            Server(server.voting, port)
     for port in (-1, 65536):
         with pytest.raises(UsageError, match="cannot be had"):
-            Server(server.booth, port)
+            Server(server.voting, port)
 
 
 # The page, in a browser
@@ -759,7 +759,7 @@ def test_a_trial_is_voted_by_the_keyboard(tmp_path, ready, pictures, width, sche
         assert tab.complaints == []
         assert all(url.startswith((server.address, "data:")) for url in tab.asked)
         page.close()
-        assert list(server.booth.votes.choices.values()) == ["left", "right", "bad", "bad"]
+        assert list(server.voting.votes.choices.values()) == ["left", "right", "bad", "bad"]
 
 
 def test_a_trial_is_voted_by_touch_and_goes_on_after_a_reload(tmp_path, ready, pictures):
@@ -776,7 +776,7 @@ def test_a_trial_is_voted_by_touch_and_goes_on_after_a_reload(tmp_path, ready, p
         tab.page.tap("text=Equally good")
         tab.page.locator("[aria-pressed=true]").wait_for(state="detached")
         tab.page.close()
-        assert list(server.booth.votes.choices.values()) == ["right", "tie"]
+        assert list(server.voting.votes.choices.values()) == ["right", "tie"]
         sizes = [json.loads(line)["seconds"] for line in (tmp_path / "votes.jsonl").read_text().splitlines()]
         assert all(0 < seconds < 60 for seconds in sizes)
 
@@ -788,7 +788,7 @@ def test_space_on_a_button_presses_that_button(tmp_path, ready, pictures):
         tab.press(" ", "1 of 4 voted")
         assert tab.page.evaluate("document.activeElement.id") == "caption"
         tab.page.close()
-        assert list(server.booth.votes.choices.values()) == ["tie"]
+        assert list(server.voting.votes.choices.values()) == ["tie"]
 
 
 def test_a_server_that_is_gone_is_said(tmp_path, ready, pictures):
