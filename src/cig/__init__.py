@@ -3,7 +3,7 @@
     import cig
 
     bench = cig.load_benchmark("cirr/val", root="datasets")
-    composer = cig.load_composer(clip, clip2, phi=phi, phi2=phi2)  # conditions the generator
+    composer = cig.load_composer(clip, clip2, phi, phi2)  # conditions the generator
     targets = cig.imagine(bench, composer, cig.load_generator("sdxl"), out="runs/cirr")
     ranking = cig.search(bench, cig.load_method("searle/b32"), targets)
     print(cig.evaluate(bench, ranking))

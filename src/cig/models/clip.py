@@ -219,7 +219,6 @@ def load_clip(
     source: str | Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = "float32",
-    *,
     cache_dir: str | Path | None = None,
 ) -> Clip:
     """Load a CLIP by hub id or folder.

@@ -62,9 +62,9 @@ class Composer(Described):
 def load_composer(
     clip: str | Path,
     clip2: str | Path,
-    *,
     phi: str | Path,
     phi2: str | Path,
+    *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = "float32",
     cache_dir: str | Path | None = None,

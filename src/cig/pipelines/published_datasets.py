@@ -66,7 +66,6 @@ class FashionIQDataset(_References):
         dataset_path: str | Path,
         split: str = "test",
         dress_types: Sequence[str] = ("dress", "shirt", "toptee"),
-        *,
         preprocess: Callable[..., Any] | None = None,
     ) -> None:
         parts = load_benchmarks(f"fashioniq/{split}", dataset_path, categories=tuple(dress_types))
