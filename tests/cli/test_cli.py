@@ -434,3 +434,9 @@ def test_who_reads_no_further_gets_no_traceback():
     with subprocess.Popen([sys.executable, "-u", "-m", "cig", "models", "list"], stdout=-1, stderr=-1) as listing:
         listing.stdout.close()  # at once: after a line, what is left might already lie in the pipe
         assert (listing.stderr.read(), listing.wait()) == (b"", 141)
+
+
+def test_config_of_a_verb_without_settings_says_so(capsys):
+    code, out, _ = run(capsys, "config", "download", "cirr")
+    assert code == 0
+    assert "cig.toml" in out

@@ -6,7 +6,7 @@ import pytest
 from ir_measures import AP, Success
 
 from cig import evaluate
-from cig.errors import UsageError
+from cig.errors import MismatchError, UsageError
 from cig.evaluation.score import changes, parse
 from cig.types import Benchmark, Query, Ranking
 
@@ -138,3 +138,11 @@ def test_categories_are_drawn_independently():
     report = evaluate(parts, [ranking, ranking])
     widths = {part: own["recall@1"][1] - own["recall@1"][0] for part, own in report.intervals.items()}
     assert widths["average"] == pytest.approx(widths["a"] / 2**0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("rows", [{"1": "a", "0": "b"}, {"0": "a"}, {"0": "a", "2": "b"}])
+def test_a_ranking_of_other_queries_is_refused(rows):
+    """In another order, too: scores are by position."""
+    queries = [Query(name, "f", ("c",), {"a": 2}) for name in ("0", "1")]
+    with pytest.raises(MismatchError, match="toy/val"):
+        evaluate(bench(queries, ("recall@1",)), ranking(rows))

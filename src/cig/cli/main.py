@@ -100,8 +100,9 @@ def show_config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
     app.parse_args(list(words) or ["run"])
     paths = {} if words else {key: config.path_setting(key) for key in config.PATHS}
     settings = {**paths, **_in_force}
-    width = max(map(len, settings))
-    print("\n".join(f"{name:{width}}  {setting.value:44}  {setting.source}" for name, setting in settings.items()))
+    width = max(map(len, settings), default=0)
+    lines = [f"{name:{width}}  {setting.value:44}  {setting.source}" for name, setting in settings.items()]
+    print("\n".join(lines) or "this verb takes no setting from cig.toml or the environment")
 
 
 _in_force: dict[str, config.Setting] = {}  # of the call in hand

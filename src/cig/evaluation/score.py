@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from cig.errors import UsageError, check_type
+from cig.errors import MismatchError, UsageError, check_type
 from cig.evaluation import metrics, significance
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
 
@@ -44,6 +44,8 @@ def evaluate(
     before = [] if alone is None else _listed(alone, Ranking, "alone", wanted=example)
     if len(parts) != len(ranked):
         raise UsageError(f"{len(parts)} benchmarks and {len(ranked)} rankings: give each benchmark one ranking")
+    for part, *others in zip(parts, ranked, *([before] if before else []), strict=True):
+        _need_rankings_of(part, others)
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
     means = {part: table.mean(axis=0) for part, table in tables.items()}
     rng = np.random.default_rng(0)
@@ -70,6 +72,17 @@ def _listed(value: T | Sequence[T], kind: type[T], name: str, *, wanted: str) ->
     for item in items:
         check_type(item, kind, name=name, wanted=wanted)
     return cast("list[T]", items)
+
+
+def _need_rankings_of(part: Benchmark, rankings: Sequence[Ranking]) -> None:
+    """Raise MismatchError unless the rankings are of this benchmark's queries: others would be scored by position."""
+    ids = tuple(query.id for query in part.queries)
+    for ranking in rankings:
+        if ranking.queries != ids:
+            raise MismatchError(
+                f"the ranking has {len(ranking.queries)} queries that are not the {len(ids)} of {part.title}, in that "
+                f"order: give what cig.search(benchmark, method) returned for {part.title}"
+            )
 
 
 def clusters_of(part: Benchmark) -> significance.Labels | None:
