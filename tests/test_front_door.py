@@ -87,6 +87,7 @@ def revealed(tmp_path_factory):
     return {call: types.get(str(first + i)) for i, call in enumerate(CALLS)}, others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_types_survive_the_lazy_loading(revealed, call):
     assert revealed[0][call] == CALLS[call]
@@ -204,6 +205,7 @@ def test_a_source_takes_text_and_keeps_paths():
     assert cig.Source().models == Path("models")
 
 
+@pytest.mark.slow
 def test_search_takes_what_imagine_returned_a_mapping_or_a_folder(parts, targets):
     done, out = targets
     rankings = [
@@ -341,6 +343,7 @@ def test_tensors_are_described_by_their_shapes(parts, tmp_path):
 # Messages
 
 
+@pytest.mark.slow
 def test_the_library_logs_and_prints_nothing(world, tmp_path):
     """A program without any configuration of logging: nothing on stdout, no message on stderr."""
     code = f"import cig; print(cig.evaluate(b := cig.load_benchmark('cirr/val', {str(world)!r}), cig.search(b, m)))"

@@ -268,6 +268,7 @@ def models_of(world):
     return [[word for pair in group.items() for word in pair] for group in (flags, {**sdxl, **size}, search)]
 
 
+@pytest.mark.slow
 def test_a_run_without_targets_writes_rankings_and_a_page(shop, world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (shop / "queries.jsonl").write_text('{"reference": "p 10", "caption": "is red"}')

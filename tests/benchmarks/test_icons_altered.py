@@ -227,6 +227,7 @@ def scenes():
     return load_scenes("icons/altered", 3_000)
 
 
+@pytest.mark.slow
 def test_a_badge_is_exchanged_wiped_or_crossed_out(scenes):
     crossed, bare = Icon("x", "folder-off", "folder", SLASH), Icon("x", "a", "folder")
     put = Alteration("badge", "plus")

@@ -289,6 +289,7 @@ ANSWERS = {
 NAMES = [name for names in ANSWERS.values() for name in names]
 
 
+@pytest.mark.slow
 def test_each_answer_ends_in_its_line(server, tmp_path, capsys):
     server.publish(["val"], dress={**listed(*NAMES), "UNLISTED": ""})
     words = line(server, tmp_path, "--max-mb", 1, "--json", tmp_path / "told.json")
@@ -581,6 +582,7 @@ def test_a_host_that_is_not_there_is_given_up(server, tmp_path, capsys):
     assert f"127.0.0.1:{port} failed many times in a row" in out
 
 
+@pytest.mark.slow
 def test_a_host_that_asks_to_wait_is_left_alone(server, tmp_path, capsys):
     """Two at a time; one of the first is told to wait a second, so no request comes in that second."""
     times = []

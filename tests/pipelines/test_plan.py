@@ -70,6 +70,7 @@ def test_the_real_sdxl(tmp_path):
     assert 4 < large.operations / unet.operations < 5
 
 
+@pytest.mark.slow
 def test_a_batch_costs_what_its_pictures_do(tmp_path):
     one, _ = sdxl_costs_of(tmp_path, NARROW)
     four, _ = sdxl_costs_of(tmp_path, NARROW, batch=4)
@@ -77,6 +78,7 @@ def test_a_batch_costs_what_its_pictures_do(tmp_path):
     assert one.activations < four.activations < 4.1 * one.activations
 
 
+@pytest.mark.slow
 def test_a_unet_that_is_shown_the_reference_makes_three_passes(tmp_path):
     shape = {**NARROW, "in_channels": 8}
     plain, vae = sdxl_costs_of(tmp_path, NARROW)

@@ -120,6 +120,7 @@ def test_pic2word_takes_no_picture_for_its_own_negative():
 # Pictures
 
 
+@pytest.mark.slow
 def test_pictures_of_a_folder_or_a_benchmark(tmp_path):
     for name in ("n01/b.png", "n01/a.png", "n02/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -444,6 +445,7 @@ def small(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_trained_loads_and_searches(small, tmp_path):
     clip = load_clip(str(small / "clip"), torch.device("cpu"), torch.float32)
     assert (clip.size, clip.feature_width, clip.tokenizer.context) == (64, 16, 32)

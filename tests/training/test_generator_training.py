@@ -171,6 +171,7 @@ def test_a_widened_unet_says_the_same_until_it_has_learnt():
 # Scenes of icons
 
 
+@pytest.mark.slow
 def test_a_caption_names_the_ink_where_the_view_has_another():
     scenes, places = load_scenes("icons/train", 40), list(range(40))
     assert (len(scenes), len(IconScenes())) == (40, 2 * 29_373)
@@ -333,6 +334,7 @@ def test_what_is_shown_is_kept_on_the_shelf_or_made_anew_alike(parts, tmp_path):
         assert torch.allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shelved", [True, False])
 def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
     """Of a picture whose augmented views differ by how much of it they show: its left part is black."""
