@@ -111,6 +111,7 @@ def test_a_gallery_whose_list_is_missing_has_no_size(world, tmp_path, capsys):
     assert "outside" not in {finding["kind"] for finding in facts["oddities"]}, "nobody knows what the gallery lists"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "words", "cut"),
     [

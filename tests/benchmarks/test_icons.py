@@ -115,6 +115,7 @@ def test_the_corpus_is_the_pinned_one():
     assert {facts["licence"] for facts in licences().values()} == {"MIT", "Apache-2.0", "ISC"}
 
 
+@pytest.mark.slow
 def test_drawings_and_names_are_the_pinned_ones():
     parts = {name: unpacked(name) for name in CORPUS}
     assert {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()} == CORPUS
@@ -123,6 +124,7 @@ def test_drawings_and_names_are_the_pinned_ones():
     assert shipped == {*CORPUS, *(f"{split}.json" for split in DIGESTS)}
 
 
+@pytest.mark.slow
 def test_the_datasheet_has_the_digest_that_build_prints():
     printed = hashlib.sha256(b"".join(unpacked(name) for name in CORPUS)).hexdigest()
     assert re.findall(r"`digest ([0-9a-f]{64})`", DATASHEET.read_text()) == [printed]

@@ -606,6 +606,7 @@ def test_a_host_that_asks_to_wait_is_left_alone(server, tmp_path, capsys):
     assert sum(moment - first < 0.9 for moment in others) <= 1, "the one that was under way"
 
 
+@pytest.mark.slow
 def test_a_host_that_asks_for_more_than_is_waited_is_left_alone_to_the_end(server, tmp_path, capsys):
     """A rerun asks again; another host that has the same picture is asked all the while."""
     names = listed(*(f"LATER{i}" for i in range(100)))
@@ -650,6 +651,7 @@ def test_a_host_that_serves_in_between_is_not_given_up(server, tmp_path, capsys)
     assert (sum(server.pictures().values()), "given up" in out) == (120, False)
 
 
+@pytest.mark.slow
 def test_the_host_that_a_redirect_leads_to_is_the_one_that_is_left_alone(server, tmp_path, capsys):
     """The one that redirects has others to serve."""
 

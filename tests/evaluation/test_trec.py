@@ -23,6 +23,7 @@ def searched(world):
     return {name: (parts, [search(part, method) for part in parts]) for name, parts in loaded.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cirr/val", "circo/val", "fashioniq/val"])
 def test_ir_measures_agrees_on_exported_runs(searched, tmp_path, name):
     """Success@k is recall of the one target (grade 2); AP@k, over all n relevant, times n / min(k, n) is CIRCO's."""

@@ -189,6 +189,7 @@ def test_shards_side_by_side_are_one_run(tmp_path):
     assert not imagine(queries, Table(), Painter(), out=tmp_path / "parts", batch_size=2).made
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved(tmp_path, capsys):
     class Small(Painter):
         def __call__(self, condition, seeds):

@@ -55,6 +55,7 @@ def test_tokens_agree_with_the_oracle(tokenizer, text):
     assert tokenizer.padded(tokenizer([text]))[0].tolist() == oracle.tokens(text)
 
 
+@pytest.mark.slow
 def test_tokens_agree_on_real_captions(tokenizer, annotations):
     captions = [entry["caption"] for entry in oracle.read(annotations / "cirr/captions/cap.rc2.val.json")]
     captions += [

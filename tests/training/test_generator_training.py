@@ -383,6 +383,7 @@ def test_an_adapter_goes_on_from_a_unet_that_is_shown(parts, tmp_path):
     assert own["conv_in.weight"].shape[1] == 8
 
 
+@pytest.mark.slow
 def test_an_adapter_cannot_be_shown_what_its_unet_is_not(parts, base, tmp_path):
     with pytest.raises(UsageError, match="cannot teach"):
         make(parts, tmp_path, start=str(base), lora=4, show_reference=True)

@@ -377,6 +377,7 @@ def shop(world):
     return ValidateFlags(validate="folder", validate_root=world / "shop", measure="recall@10")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_cig_evaluate(world, shop, tmp_path):
     facts = train(world, tmp_path, validating=shop)
     clip, phi = str(world / "models" / "clip-small"), tmp_path / "phi_last.safetensors"
@@ -410,6 +411,7 @@ def test_the_best_is_kept_beside_the_last(world, shop, tmp_path, monkeypatch, ca
     assert [json.loads(line)["recall@10"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [3, 5, 4]
 
 
+@pytest.mark.slow
 def test_a_resumed_phi_has_the_same_bits_and_leaves_out_the_same(world, tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
     write_noise(folder)

@@ -363,6 +363,7 @@ def test_a_repository_with_pickles_only_is_refused(own_hub, world, capsys):
     assert f"{GIGA} is broken" in err
 
 
+@pytest.mark.slow
 def test_a_hub_download_that_breaks_off_goes_on(own_hub, world):
     own_hub.add(GIGA, "c" * 40, world / "models/clip-large")
     own_hub.moods["model.safetensors"] = 1000

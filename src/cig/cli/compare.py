@@ -65,6 +65,7 @@ def compare(
     """
     from cig.cli.branch_flags import parse_comparing
     from cig.pipelines.compare import compare, compare_runs, to_text
+    from cig.retrieval.fusion import to_reference_weight
 
     runs = [Path(name) for name in inputs if name.endswith(".run") or os.path.isfile(name)]
     if runs and len(runs) == len(inputs):
@@ -86,5 +87,7 @@ def compare(
     comparison = compare(benchmark, compute, comparing, cache=feature_cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
         if row.branch:
-            say(f"{row.method} + {row.branch}: the reference weighs {1 - row.weight:.2f}, {row.source}")
+            say(
+                f"{row.method} + {row.branch}: the reference weighs {to_reference_weight([row.weight]):.2f}, {row.source}"
+            )
     print(to_text(comparison))
