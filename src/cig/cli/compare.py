@@ -87,7 +87,6 @@ def compare(
     comparison = compare(benchmark, compute, comparing, cache=feature_cache, json=json, reports=report)
     for row in comparison.rows if comparing.sweep else ():
         if row.branch:
-            say(
-                f"{row.method} + {row.branch}: the reference weighs {to_reference_weight([row.weight]):.2f}, {row.source}"
-            )
+            reference_weight = to_reference_weight([row.weight])
+            say(f"{row.method} + {row.branch}: the reference weighs {reference_weight:.2f}, {row.source}")
     print(to_text(comparison))
