@@ -858,8 +858,23 @@ def test_download_check_and_evaluate_agree_on_what_lies_there(server, world, tmp
 def test_a_target_outside_of_the_gallery_is_evaluable_for_none_of_them(server, world, tmp_path, capsys):
     server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
     server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
-    (download, checked, scored) = told_by_each(server, tmp_path / "home", world, capsys, tmp_path)
-    assert [result[2] for result in (download, checked, scored)] == [1, 1, 1]
+    first, checked, scored = told_by_each(server, tmp_path / "home", world, capsys, tmp_path)
+    assert first[:3] == (1, 2, 1)
+    assert checked == first
+    assert scored[1:] == first[1:], "which scores the query 0, and ends with 0"
+
+
+def test_what_no_download_mends_is_not_advised_to_be_downloaded(server, tmp_path, capsys):
+    """A target that the gallery's list lacks, with a picture or without."""
+    server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
+    server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
+    for more in ([], ["--no-pictures"]):
+        code, out, err = run(capsys, *line(server, tmp_path, *more))
+        assert (code, "lacks the targets of 1 queries" in err, "a rerun" in err) == (1, True, False)
+        assert "(1: GOOD3)" in out
+    code, out, _ = run(capsys, "check", "fashioniq/val", "--categories", "dress", "--dataset-path", tmp_path)
+    assert (code, "(1: GOOD3)" in out, "cig download" in out) == (1, True, False)
+    assert "GOOD3.jpg" not in server.pictures()
 
 
 def test_what_lies_there_and_shows_nothing_is_listed_with_what_to_do(server, tmp_path, capsys):

@@ -27,6 +27,7 @@ SPOILING = {  # an evaluation is incomplete with any of these
     **BROKEN,
     "no reference": "queries without a reference",
     "no target": "queries whose target cannot be found",
+    "not listed": "queries whose target is not in the gallery's list",
 }
 BLANK = {
     "tiny": f"pictures of less than {SMALLEST} pixels a side",
@@ -34,6 +35,10 @@ BLANK = {
 }
 ODD = {**BLANK, "same": "groups of pictures with the same content"}
 BY_HAND = "put the pictures into the dataset's folder as its release does"
+LIST_BY_HAND = (
+    "take the gallery's list (the split file, gallery.txt) of the release, or add these targets to it: no download of "
+    "pictures brings them into the gallery"
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,11 @@ class Checkup:
         """Name -> details, for readable files that are probably placeholders."""
         return self._items(*BLANK)
 
+    @property
+    def unlisted(self) -> dict[str, str]:
+        """Queries -> their target that the gallery does not list."""
+        return self._items("not listed")
+
     def _items(self, *kinds: str) -> dict[str, str]:
         items: dict[str, str] = {}
         for finding in self.findings:
@@ -121,6 +131,7 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: boo
         **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
         "no reference": _without_reference(part, readable),
         "no target": _without_target(part, readable),
+        "not listed": unlisted_targets(part),
         "same": {" = ".join(names): "" for names in _same(whole)},
     }
     return Checkup(
@@ -141,9 +152,17 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: boo
 
 
 def wanted_pictures(part: Benchmark) -> list[str]:
-    """List the names that an evaluation needs: the gallery, then references and targets outside of it."""
-    mentioned = [name for query in part.queries for name in (query.reference, *target_names(query))]
-    return list(dict.fromkeys((*part.gallery, *mentioned)))
+    """List the names that an evaluation reads: the gallery, then references outside of it.
+
+    A target outside of a listed gallery cannot be retrieved, with a picture or without. Where the list is missing,
+    the gallery is the pictures found, so targets are wanted, too.
+    """
+    references = [query.reference for query in part.queries]
+    return list(dict.fromkeys((*part.gallery, *references, *(_all_targets(part) if part.missing_list else ()))))
+
+
+def _all_targets(part: Benchmark) -> list[str]:
+    return [name for query in part.queries for name in target_names(query)]
 
 
 def target_names(query: Query) -> list[str]:
@@ -153,7 +172,13 @@ def target_names(query: Query) -> list[str]:
 
 def evaluable(part: Benchmark, readable: Collection[str]) -> int:
     """Count the queries that could run and be scored with these pictures; where targets are hidden, run."""
-    return len(part.queries) - len({*_without_reference(part, readable), *_without_target(part, readable)})
+    lost = {*_without_reference(part, readable), *_without_target(part, readable), *unlisted_targets(part)}
+    return len(part.queries) - len(lost)
+
+
+def unlisted_targets(part: Benchmark) -> dict[str, str]:
+    """Map queries to the first of their targets that the gallery's list lacks; empty where the list is missing."""
+    return {} if part.missing_list else _first_target(part, set(_all_targets(part)) - set(part.gallery))
 
 
 def _without_reference(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
@@ -161,16 +186,15 @@ def _without_reference(part: Benchmark, readable: Collection[str]) -> dict[str, 
 
 
 def _without_target(part: Benchmark, readable: Collection[str]) -> dict[str, str]:
-    """Map queries to the first of their targets that cannot be retrieved: no picture, or not in the gallery."""
-    gallery = set(part.gallery)
-    lost: dict[str, str] = {}
-    for query in part.queries:
-        for name in target_names(query):
-            if name not in readable:
-                lost.setdefault(query.id, name)
-            elif name not in gallery:
-                lost.setdefault(query.id, f"{name} is not in the gallery")
-    return lost
+    """Map queries to the first of their targets that the gallery lists and that has no picture."""
+    listed = set(_all_targets(part)) if part.missing_list else set(part.gallery)
+    return _first_target(part, listed - set(readable))
+
+
+def _first_target(part: Benchmark, names: Collection[str]) -> dict[str, str]:
+    """Map queries to the first of their targets that is among the names."""
+    firsts = {query.id: next((name for name in target_names(query) if name in names), "") for query in part.queries}
+    return {query: name for query, name in firsts.items() if name}
 
 
 def _broken(checked: Mapping[str, ReadableImage | UnreadableImage], kind: str) -> dict[str, str]:
@@ -191,8 +215,8 @@ def _same(whole: Mapping[str, ReadableImage]) -> list[list[str]]:
 
 
 def _mend(kind: str, bring: str) -> str:
-    if kind == "same":
-        return ""
+    if kind in ("same", "not listed"):
+        return "" if kind == "same" else LIST_BY_HAND
     return f"remove these files, then {bring}" if kind in {**BROKEN, **BLANK} else bring
 
 

@@ -76,12 +76,14 @@ class Outcome:
     Attributes:
         text: for the terminal: the table, what is missing by kind, and how to get it.
         facts: the same for --json, with every name.
-        lacking: what keeps the dataset from being complete, in a few words each; empty if it is complete.
+        lacking: pictures or files that the dataset lacks, in a few words each; a rerun may bring them.
+        wrong: what else keeps the dataset from being complete, which no download mends.
     """
 
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     lacking: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 def download_dataset(
@@ -126,9 +128,10 @@ def download_dataset(
 
 def need_complete(name: str, outcome: Outcome) -> None:
     """Raise IncompleteError where a download lacks something."""
-    if outcome.lacking:
+    if outcome.lacking or outcome.wrong:
         family = name.partition("/")[0]
-        raise IncompleteError(f"{family} is incomplete: {some(outcome.lacking)}; a rerun asks for what may still come")
+        again = "; a rerun asks for what may still come" if outcome.lacking else ""
+        raise IncompleteError(f"{family} is incomplete: {some((*outcome.lacking, *outcome.wrong))}{again}")
 
 
 def dataset_home(root: Path, name: str) -> Path:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cig.benchmarks._check import evaluable, wanted_pictures
+from cig.benchmarks._check import evaluable, unlisted_targets, wanted_pictures
 from cig.download import Outcome
 from cig.download._fashioniq_pictures import PictureStore
 from cig.download._folder_scan import skipped_lines
 from cig.download._ledger import PRESENT
 from cig.download._local_pictures import FolderImport
-from cig.download._summary import lacking_line, suspicious_lines
+from cig.download._summary import lacking_line, suspicious_lines, unlisted_lines, wrong_lists
 from cig.download._url_lists import UrlList
 from cig.errors import some
 from cig.io.digests import set_digest
@@ -111,11 +111,13 @@ def summarise(
         for tally in tallies
         if (absent := tally.count("wanted") - tally.count("present"))
     ]
+    unlisted = {tally.part.title: unlisted_targets(tally.part) for tally in tallies}
     sets, in_the_way = _picture_sets(tallies, store), store.blocking()
     text = [
         *_table(tallies),
         *(f"picture set of {name}: {digest}" for name, digest in sets.items()),
         *_reasons(tallies),
+        *unlisted_lines(unlisted),
         *_list_lines(lists),
         *_file_lines(tallies, store, in_the_way, adopted=adopted),
         *notes,
@@ -133,7 +135,7 @@ def summarise(
         "ledger": str(store.ledger.path),
         "notes": list(notes),
     }
-    return Outcome("\n".join(text), facts, tuple(lacking))
+    return Outcome("\n".join(text), facts, tuple(lacking), wrong_lists(unlisted))
 
 
 def _picture_sets(tallies: Sequence[Tally], store: PictureStore) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from cig.benchmarks._check import Checkup, picture_set, wanted_pictures
+from cig.benchmarks._check import LIST_BY_HAND, Checkup, picture_set, unlisted_targets, wanted_pictures
 from cig.download import Outcome
 from cig.download._bulk_pictures import BulkImport
 from cig.errors import some
@@ -14,15 +14,17 @@ from cig.io.text_table import text_table
 from cig.types import Benchmark
 
 COLUMNS = ("wanted", "present", "missing", "unreadable", "queries", "evaluable")
+Unlisted = Mapping[str, Mapping[str, str]]  # title of a part -> query -> its target, which the gallery does not list
 
 
 def count(parts: Sequence[Benchmark], notes: Sequence[str] | None = None) -> Outcome:
     """Count queries and wanted pictures, without reading any picture; notes say what is lacking."""
     lines = [f"{part.title}: {len(part.queries):,} queries, {len(wanted_pictures(part)):,} pictures" for part in parts]
     facts: dict[str, Any] = {"parts": {part.title: {"queries": len(part.queries)} for part in parts}}
-    if notes is None:
-        return Outcome("\n".join(lines), facts)
-    return Outcome("\n".join([*lines, *notes]), facts | {"notes": list(notes)}, tuple(notes))
+    unlisted = {part.title: unlisted_targets(part) for part in parts}
+    text = [*lines, *unlisted_lines(unlisted), *(notes or ())]
+    facts |= {} if notes is None else {"notes": list(notes)}
+    return Outcome("\n".join(text), facts, tuple(notes or ()), wrong_lists(unlisted))
 
 
 def summarise(
@@ -46,11 +48,13 @@ def summarise(
         for checkup in checkups
         if checkup.missing or checkup.unreadable
     ]
+    unlisted = {checkup.title: checkup.unlisted for checkup in checkups}
     notes = [*(line for result in imports for line in result.lines()), *notes]
     text = [
         *_table(checkups, decoded),
         *(f"picture set of {title}: {digest}" for title, digest in sets.items()),
         *(line for checkup in checkups for line in _problems(checkup)),
+        *unlisted_lines(unlisted),
         *notes,
         *(advice if lacking else ()),
     ]
@@ -63,11 +67,27 @@ def summarise(
         "not_followed": [path for result in imports for path in result.links],
         "notes": notes,
     }
-    return Outcome("\n".join(text), facts, tuple(lacking))
+    return Outcome("\n".join(text), facts, tuple(lacking), wrong_lists(unlisted))
 
 
 def lacking_line(title: str, absent: int, wanted: int) -> str:
     return f"{title} lacks {absent:,} of {wanted:,} pictures"
+
+
+def wrong_lists(unlisted: Unlisted) -> tuple[str, ...]:
+    """Say how many queries of each part have a target that is not in the gallery's list."""
+    counts = {title: len(targets) for title, targets in unlisted.items() if targets}
+    return tuple(
+        f"{title}: the gallery's list lacks the targets of {count:,} queries" for title, count in counts.items()
+    )
+
+
+def unlisted_lines(unlisted: Unlisted) -> Iterator[str]:
+    """Name these queries, and what to do."""
+    for said, targets in zip(wrong_lists(unlisted), filter(None, unlisted.values()), strict=True):
+        yield f"  {said} ({some([f'{query}: {name}' for query, name in targets.items()], 3)})"
+    if any(unlisted.values()):
+        yield f"    -> {LIST_BY_HAND}"
 
 
 def suspicious_lines(files: Collection[str]) -> Iterator[str]:
