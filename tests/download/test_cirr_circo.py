@@ -128,6 +128,36 @@ def test_circo_breaks_off_and_goes_on(server, tmp_path, capsys):
     assert server.asked == [("/zips/unlabeled2017.zip", "bytes=5000-")]
 
 
+def test_circo_fetches_a_zip_of_two_halves_anew(server, tmp_path, capsys):
+    """The file changed between two ranges, and its size and ETag did not."""
+    root, url = tmp_path / "circo", "/zips/unlabeled2017.zip"
+    whole = server.content[url]
+    half = len(whole) // 2
+    server.content[url] = whole[:4] + bytes(255 - byte for byte in whole[4:half]) + whole[half:]
+    server.moods = ["", "", "", f"short {half}", "500"]
+    assert run(capsys, *asked_of(server, "circo", root))[0] == 1
+    server.content[url] = whole
+    code, out, _ = run(capsys, *asked_of(server, "circo", root, "--json", tmp_path / "told.json"))
+    damaged = len(json.loads((tmp_path / "told.json").read_text())["not_taken"])
+    aside = root / "COCO2017_unlabeled/unlabeled2017.zip.refused"
+    assert (code, server.bytes_asked()[-1], 20 < damaged < 40, aside.exists()) == (1, f"bytes={half}-", True, True)
+    assert f"came damaged ({damaged} members: unlabeled2017/" in out
+    assert f"{aside}: remove it" in out
+    assert run(capsys, *asked_of(server, "circo", root))[0] == 0
+    assert server.asked[-1] == (url, "")
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4 nothing", None])
+def test_circo_fetches_a_list_that_came_damaged_anew(server, tmp_path, capsys, content):
+    url = "/annotations/image_info_unlabeled2017.zip"
+    whole = server.content[url]
+    server.content[url] = content or server.content["/zips/unlabeled2017.zip"]
+    code, _, err = run(capsys, *asked_of(server, "circo", tmp_path))
+    assert (code, "image_info_unlabeled2017.zip.refused: remove it" in err) == (1, True)
+    server.content[url] = whole
+    assert run(capsys, *asked_of(server, "circo", tmp_path))[0] == 0
+
+
 def test_circo_from_zips_of_ones_own(server, zips, tmp_path, capsys):
     """Both of them: only the authors' repository is asked, and neither is changed."""
     before = tree(zips)

@@ -35,6 +35,7 @@ class BulkImport:
         kept: names with an existing file: of the same content as in a zip, of the same size as in a folder.
         differing: names whose existing file has another content, in a folder where nothing is replaced.
         refused: file or name -> why it was not taken.
+        damaged: members of a zip, among the refused, that cannot be unpacked whole.
         foreign: pictures whose name is not wanted.
         links: to folders, which are not followed.
     """
@@ -45,6 +46,7 @@ class BulkImport:
     kept: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
 
@@ -123,6 +125,7 @@ def _unpack(result: BulkImport, archive: Archive, chosen: Mapping[str, str], *, 
                 examine(data)
         except InputError as error:
             result.refused[member] = str(error)
+            result.damaged += [] if isinstance(error, Refused) else [member]
             continue
         # A sync for each of 123,403 pictures would be slow. One sync of the whole disk follows the loop; until then a
         # power cut may tear a file, which a rerun finds by its CRC and unpacks again.

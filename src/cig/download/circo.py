@@ -5,6 +5,7 @@ The layout is the release's: `annotations/`, and `COCO2017_unlabeled/` with COCO
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from cig.download import FetchSettings, Outcome
 from cig.download._annotation_files import fetch_files
 from cig.download._bulk_pictures import BulkImport, check_sources, import_folder, import_zip
 from cig.download._summary import count, summarise
-from cig.errors import IncompleteError, InputError, UsageError
-from cig.io.files import make_folder, remove, stat_file, sweep
+from cig.errors import IncompleteError, InputError, UsageError, some
+from cig.io.files import make_folder, remove, stat_file, sweep, writing
 from cig.io.http import Web, WebError
 from cig.io.resumable import Expected, fetch_file, need_space
 from cig.io.zips import Archive, Bounds
@@ -121,8 +122,7 @@ def _fetch_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
     try:
         if not coco.list.exists():
             path = coco.fetch(LIST_ZIP)
-            if not _unpack_list(path, coco.list):
-                raise InputError(f"{path} holds no {LIST}; remove it")
+            _unpack_fetched_list(path, coco.list)
             if coco.delete:
                 remove(path)
     except InputError as error:
@@ -130,6 +130,23 @@ def _fetch_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
             f"{error}\nCOCO's list of pictures cannot be had: put {LIST} to {coco.list.parent}, give a zip of it by "
             f"--from-zip, or give another address by --pictures-from. A rerun goes on from there"
         ) from error
+
+
+def _unpack_fetched_list(path: Path, target: Path) -> None:
+    """Unpack the list from our zip; set a zip aside that does not hold it, and raise InputError."""
+    try:
+        if not _unpack_list(path, target):
+            raise InputError(f"{path} holds no {LIST}")
+    except InputError as error:
+        raise InputError(f"{error}; {_set_aside(path)}") from error
+
+
+def _set_aside(path: Path) -> str:
+    """Rename a zip that came damaged, so that a rerun fetches it anew; return what the user does about it."""
+    aside = path.with_name(f"{path.name}.refused")
+    with writing(aside):
+        os.replace(path, aside)
+    return f"it is set aside as {aside}: remove it, and run this again, which fetches the zip anew"
 
 
 def _unpack_list(path: Path, target: Path) -> bool:
@@ -185,8 +202,12 @@ def _fetch_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[BulkI
     except InputError as error:
         refused = path.with_name(f"{path.name}.refused")
         if path.exists():
-            return [], [f"  {error}; remove {path} and run this again"]
+            return [], [f"  {error}; {_set_aside(path)}"]
         return [], [f"  {error}" + (f"; to take it all the same: --from-zip {refused}" if refused.exists() else "")]
+    if result.damaged:
+        # Size and validator of a file can be those of another one: what was received in two parts may be of two files.
+        members = some(result.damaged, 3)
+        return [result], [f"  {path} came damaged ({len(result.damaged):,} members: {members}); {_set_aside(path)}"]
     if coco.delete and result.whole:
         remove(path)
         return [result], [f"  {path} was deleted: all of it is there"]
