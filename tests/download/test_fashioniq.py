@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -325,6 +326,20 @@ def test_a_rerun_asks_for_nothing_that_is_there_or_known_to_be_gone(server, tmp_
     server.requests.clear()
     run(capsys, *words, "--retry-final")
     assert server.pictures() == {"DOWN1.jpg": 1, "GOOD2.jpg": 1, "NOTHING1.jpg": 1, "PIXEL1.jpg": 1}
+
+
+def test_a_rerun_asks_first_for_what_was_never_asked(server, tmp_path, capsys):
+    failed, new = [f"DOWN{i}" for i in range(9)], [f"GOOD{i}" for i in range(9)]
+    server.publish(["val"], dress=listed(*failed))
+    words = line(server, tmp_path, "--retries", "0", "--at-once", "1")
+    run(capsys, *words)
+    server.publish(["val"], dress=listed(*failed, *new))
+    shutil.rmtree(tmp_path / "captions")
+    shutil.rmtree(tmp_path / "image_splits")
+    shutil.rmtree(tmp_path / "image_url")
+    server.requests.clear()
+    run(capsys, *words)
+    assert list(server.pictures()) == [f"{name}.jpg" for name in (*new, *failed)]
 
 
 def test_a_whole_dataset_ends_with_0_and_the_digest_of_check(server, tmp_path, capsys):

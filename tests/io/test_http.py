@@ -209,3 +209,10 @@ def test_retry_after():
     said = {"5": 5, "-5": 0, "soon": 0, "": 0, "Mon, 01 Jan 2001 00:00:00 GMT": 0, "9" * 400: 999999999}
     said["Fri, 31 Dec 9999 23:59:59 -1200"] = 1e9
     assert {text: _retry_after({"retry-after": text}) for text in said} == said
+
+
+@pytest.mark.parametrize("minutes", [-10, 0, 10])
+def test_a_date_to_wait_for_is_of_the_servers_clock(minutes):
+    now = datetime.now(UTC) + timedelta(minutes=minutes)
+    until = format_datetime(now + timedelta(seconds=30), usegmt=True)
+    assert _retry_after({"retry-after": until, "date": format_datetime(now, usegmt=True)}) == 30

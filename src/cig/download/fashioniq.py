@@ -155,10 +155,11 @@ def _jobs(
 ) -> list[PictureJob]:
     """List what to request: no picture on disk, and no address that had nothing in an earlier run.
 
-    Ids may share an address. Where an earlier run took its picture for one of them, the others copy it from disk.
+    What was never requested comes first: old failures may fail again until their host is given up. Ids may share an
+    address. Where an earlier run took its picture for one of them, the others copy it from disk.
     """
     jobs = []
-    for name in filter(store.lacking, store.ids):
+    for name in sorted(filter(store.lacking, store.ids), key=lambda name: name in store.ledger.lines):
         final = () if retry_final else store.ledger.final(name)
         left = tuple(url for url in addresses(templates, name, listed.get(name)) if url not in final)
         if left:

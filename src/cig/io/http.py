@@ -308,11 +308,20 @@ def check(url: str, response: httpx.Response) -> None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Parse a Retry-After header, a number or a date, into seconds; 0 if it is absent or malformed."""
+    """Parse a Retry-After header, a number or a date, into seconds; 0 if it is absent or malformed.
+
+    A date is compared with the response's own Date: the server's clock may differ from ours.
+    """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdecimal():
         return float(text[:9])
+    until, now = _seconds(text), _seconds(headers.get("date", ""))
+    return 0.0 if until is None else min(max(0.0, until - (time.time() if now is None else now)), 1e9)
+
+
+def _seconds(date: str) -> float | None:
+    """Parse a date of HTTP into seconds since 1970; None if it is malformed."""
     try:
-        return min(max(0.0, parsedate_to_datetime(text).timestamp() - time.time()), 1e9)
+        return parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError, OverflowError):
-        return 0.0
+        return None
