@@ -13,6 +13,7 @@ from browsing import BROWSER, browser
 from cig.benchmarks import icons
 from cig.cli.terminal import messages_on_stderr
 from cig.runtime import quiet_transformers
+from holding import held_elsewhere  # noqa: F401
 from messages import Messages
 
 HOME = Path(__file__).parents[1]

@@ -253,6 +253,13 @@ def test_space_for_all_is_asked_for_before_the_first_byte(server, tmp_path, caps
     assert "40.0 free" in err
 
 
+@pytest.mark.parametrize("name", ["cirr", "circo"])
+def test_a_second_download_into_one_folder_asks_nothing(server, tmp_path, capsys, held_elsewhere, name):
+    process = held_elsewhere("folder", tmp_path)
+    code, _, err = run(capsys, *asked_of(server, name, tmp_path))
+    assert (code, f"process {process.pid}" in err, server.asked) == (2, True, [])
+
+
 # Kills: each process dies at one point of its writing
 
 

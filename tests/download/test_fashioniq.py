@@ -328,6 +328,13 @@ def test_a_rerun_asks_for_nothing_that_is_there_or_known_to_be_gone(server, tmp_
     assert server.pictures() == {"DOWN1.jpg": 1, "GOOD2.jpg": 1, "NOTHING1.jpg": 1, "PIXEL1.jpg": 1}
 
 
+def test_a_second_download_into_one_folder_asks_nothing(server, tmp_path, capsys, held_elsewhere):
+    process = held_elsewhere("folder", tmp_path)
+    server.publish(["val"], dress=listed("GOOD1"))
+    code, _, err = run(capsys, *line(server, tmp_path))
+    assert (code, f"process {process.pid}" in err, server.requests) == (2, True, {})
+
+
 def test_a_rerun_asks_first_for_what_was_never_asked(server, tmp_path, capsys):
     failed, new = [f"DOWN{i}" for i in range(9)], [f"GOOD{i}" for i in range(9)]
     server.publish(["val"], dress=listed(*failed))

@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
-from contextlib import ExitStack
 
 import pytest
 
@@ -14,37 +11,6 @@ from cig.errors import OutputError, UsageError
 from cig.io import locks
 from cig.io.locks import FOLDER_LOCK, agree, hold, hold_file
 from cig.runtime import Shard
-
-HOLDER = """
-import sys
-from pathlib import Path
-from cig.io.locks import agree, hold, hold_file
-from cig.runtime import Shard
-kind, place, *further = sys.argv[1:]
-shard = Shard.parse(*further[:1] or ["1/1"])
-with hold_file(Path(place), "test") if kind == "file" else hold(Path(place), "test", shard):
-    if further[1:]:
-        agree(Path(place), further[1])
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def held_elsewhere():
-    """Start a process that holds a folder or a file; return it once it holds."""
-    with ExitStack() as stack:
-
-        def start(*arguments):
-            command = [sys.executable, "-c", HOLDER, *map(str, arguments)]
-            process = stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            stack.callback(process.kill)
-            assert process.stdout.readline() == "held\n"
-            return process
-
-        yield start
 
 
 def test_a_held_folder_names_its_holder(tmp_path, held_elsewhere):

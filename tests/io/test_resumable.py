@@ -153,6 +153,14 @@ def test_no_size_is_stated(server, tmp_path):
     assert fetch(server, tmp_path / "big").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_no_more_than_may_be_is_taken(server, tmp_path, stated):
+    server.length = stated
+    with pytest.raises(WebError, match="over 2 MB; refused"):
+        fetch(server, tmp_path / "big", Expected(most=2**21))
+    assert {path.stat().st_size for path in tmp_path.glob("big*") if path.suffix == ".part"} == {0}
+
+
 @pytest.mark.parametrize(
     ("expected", "words"),
     [
@@ -222,13 +230,17 @@ def test_what_the_disk_refuses_is_no_fault_of_the_server(server, tmp_path, monke
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resumable.Path, "open", lambda path, mode: Full(opened(path, mode)))
+    def open_full(path, mode, **others):
+        return Full(opened(path, mode)) if mode == "ab" else opened(path, mode, **others)
+
+    monkeypatch.setattr(resumable.Path, "open", open_full)
     with pytest.raises(OutputError, match="No space left"):
         fetch(server, tmp_path / "big")
     assert len(server.asked) == 1
 
 
-def test_two_processes_do_not_write_one_part(server, tmp_path):
-    with resumable._locked(tmp_path / "big.part"), pytest.raises(UsageError, match="another process is fetching big"):
+def test_two_processes_do_not_write_one_part(server, tmp_path, held_elsewhere):
+    holder = held_elsewhere("file", tmp_path / "big")
+    with pytest.raises(UsageError, match=f"process {holder.pid}"):
         fetch(server, tmp_path / "big")
     assert server.asked == []

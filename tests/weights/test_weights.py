@@ -304,15 +304,27 @@ def test_a_release_may_not_lead_to_a_private_network(place, release):
     assert release.asked == []
 
 
-@pytest.mark.parametrize("size", ["3000000000", None])
-def test_a_file_that_is_too_large_or_of_no_stated_size_is_not_begun(place, release, monkeypatch, size):
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_file_that_is_too_large_is_not_taken(place, release, monkeypatch, stated):
     release.content["/SEARLE_ViT-B32.pt"] = phi_file()
-    release.length = bool(size)
+    release.length = stated
     monkeypatch.setattr(fetch, "MOST_PHI", 1000)
     found = fetch.fetch(one("SEARLE_ViT-B32"), [release.url])
-    said = "more than any phi" if size else "whose size the server does not say"
-    assert (found.state, said in found.detail) == ("broken", True)
-    assert not Path("models").exists()
+    assert found.state == ("broken" if stated else "missing")
+    assert not verify.inspect(one("SEARLE_ViT-B32")).path
+    assert Path("models").exists() is not stated, "what is known to be too large is not begun"
+
+
+def test_a_release_whose_size_the_server_does_not_say_comes(place, release):
+    release.content["/SEARLE_ViT-B32.pt"] = phi_file()
+    release.length = False
+    assert fetch.fetch(one("SEARLE_ViT-B32"), [release.url]).state == "sound"
+
+
+def test_two_processes_do_not_fetch_one_release(place, release, held_elsewhere):
+    release.content["/SEARLE_ViT-B32.pt"] = phi_file()
+    process = held_elsewhere("file", place / "models/SEARLE_ViT-B32.release")
+    assert f"process {process.pid}" in fetch.fetch(one("SEARLE_ViT-B32"), [release.url]).detail
 
 
 @pytest.mark.slow

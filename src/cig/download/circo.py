@@ -21,6 +21,7 @@ from cig.download._summary import count, summarise
 from cig.errors import IncompleteError, InputError, UsageError, some
 from cig.io.files import make_folder, remove, stat_file, sweep, writing
 from cig.io.http import Web, WebError
+from cig.io.locks import hold
 from cig.io.resumable import Expected, fetch_file, need_space
 from cig.io.zips import Archive, Bounds
 from cig.types import Benchmark
@@ -78,25 +79,27 @@ def download(
         UsageError: a split, folder or zip that does not exist.
         IncompleteError: annotations that cannot be downloaded.
     """
+    settings.rules([annotations_from, pictures_from])  # raises UsageError for what is no address
     sources = check_sources(from_dir, from_zip, link)
     for split in splits:
         need_choice("CIRCO split", split, SPLITS)
     if delete_zip and sources:
         raise UsageError("--delete-zip is for a zip that was downloaded; what you give is never deleted")
     coco = _Coco(root / "COCO2017_unlabeled", pictures_from, settings, delete=delete_zip)
-    _fetch_annotations(root, settings, splits, base=annotations_from)
-    _fetch_list(coco, from_zip)
-    parts = _load(root, splits)
-    if no_pictures:
-        return count(parts)
-    imports = [_import(source, coco, _load(root, splits), link=link) for source in sources]
-    notes: list[str] = []
-    if not sources:
-        imports, notes = _fetch_pictures(coco, parts)
-    # By name alone: decoding 123,403 pictures takes long, and `cig check` does it.
-    checkups = [check(part, decode=False) for part in _load(root, splits)]
-    notes.append(f"  no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}")
-    return summarise(checkups, imports, notes=notes, advice=_advice(root), decoded=False)
+    with hold(root, "cig download circo"):
+        _fetch_annotations(root, settings, splits, base=annotations_from)
+        _fetch_list(coco, from_zip)
+        parts = _load(root, splits)
+        if no_pictures:
+            return count(parts)
+        imports = [_import(source, coco, _load(root, splits), link=link) for source in sources]
+        notes: list[str] = []
+        if not sources:
+            imports, notes = _fetch_pictures(coco, parts)
+        # By name alone: decoding 123,403 pictures takes long, and `cig check` does it.
+        checkups = [check(part, decode=False) for part in _load(root, splits)]
+        notes.append(f"  no picture was decoded, so there is no picture set: cig check circo --dataset-path {root}")
+        return summarise(checkups, imports, notes=notes, advice=_advice(root), decoded=False)
 
 
 def _load(root: Path, splits: Sequence[str]) -> list[Benchmark]:

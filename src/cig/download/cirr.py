@@ -18,6 +18,7 @@ from cig.download._bulk_pictures import BulkImport, check_sources, import_folder
 from cig.download._summary import count, summarise
 from cig.errors import IncompleteError
 from cig.io.images import evaluation_pixel_limit
+from cig.io.locks import hold
 from cig.io.zips import safe_path
 from cig.types import Benchmark
 
@@ -50,18 +51,20 @@ def download(
         UsageError: a split, folder or zip that does not exist.
         IncompleteError: annotations that cannot be downloaded.
     """
+    settings.rules([annotations_from])  # raises UsageError for what is no address
     sources = check_sources(from_dir, from_zip, link)
     for split in splits:
         need_choice("CIRR split", split, SPLITS)
     splits = list(dict.fromkeys(SPLITS[split] for split in splits))
     home = root / "cirr" if (root / "cirr" / "captions").is_dir() else root
-    _fetch_annotations(home, settings, splits, base=annotations_from)
-    if no_pictures:
-        return count(_load(root, splits))
-    imports = [_import(source, home, _load(root, splits), link=link) for source in sources]
-    with evaluation_pixel_limit():
-        checkups = [check(part) for part in _load(root, splits)]
-    return summarise(checkups, imports, advice=HELP)
+    with hold(root, "cig download cirr"):
+        _fetch_annotations(home, settings, splits, base=annotations_from)
+        if no_pictures:
+            return count(_load(root, splits))
+        imports = [_import(source, home, _load(root, splits), link=link) for source in sources]
+        with evaluation_pixel_limit():
+            checkups = [check(part) for part in _load(root, splits)]
+        return summarise(checkups, imports, advice=HELP)
 
 
 def _load(root: Path, splits: Sequence[str]) -> list[Benchmark]:

@@ -30,6 +30,7 @@ from cig.download._summary import count
 from cig.download._url_lists import ASIN, UrlList, check_list, read_urls
 from cig.errors import IncompleteError, UsageError
 from cig.io.http import Web
+from cig.io.locks import hold
 from cig.runtime import progress
 from cig.types import Benchmark
 
@@ -64,20 +65,22 @@ def download(
     _check_flags(categories, splits, placeholder_at)
     check_sources(from_dir, (), link)
     templates, bases = check_mirrors(mirror), (annotations_from, urls_from)
-    notes = _fetch_annotations(root, settings, bases, categories=categories, splits=splits)
-    parts = [part for name in splits for part in load_benchmarks(f"fashioniq/{name}", root, categories=categories)]
-    lists = _read_lists(root, categories)
-    if no_pictures:
-        return count(parts, notes)
-    store = _open_store(root, parts, flat)
-    adopted = import_pictures(store, from_dir, store.ids, most=settings.most, link=link) if from_dir else None
-    listed = {name: url for listing in lists.values() for name, url in listing.urls.items()}
-    _refuse_placeholders(store, listed, placeholder_at)
-    jobs = _jobs(store, listed, templates, retry_final=retry_final)
-    notes += _fetch(store, jobs, settings, named=(*bases, *mirror))
-    _refuse_placeholders(store, listed, placeholder_at)
-    tallies = [Tally.of(part, store, listed) for part in parts]
-    return summarise(tallies, store, lists, adopted=adopted, notes=notes)
+    settings.rules(bases)  # raises UsageError for what is no address
+    with hold(root, "cig download fashioniq"):
+        notes = _fetch_annotations(root, settings, bases, categories=categories, splits=splits)
+        parts = [part for name in splits for part in load_benchmarks(f"fashioniq/{name}", root, categories=categories)]
+        lists = _read_lists(root, categories)
+        if no_pictures:
+            return count(parts, notes)
+        store = _open_store(root, parts, flat)
+        adopted = import_pictures(store, from_dir, store.ids, most=settings.most, link=link) if from_dir else None
+        listed = {name: url for listing in lists.values() for name, url in listing.urls.items()}
+        _refuse_placeholders(store, listed, placeholder_at)
+        jobs = _jobs(store, listed, templates, retry_final=retry_final)
+        notes += _fetch(store, jobs, settings, named=(*bases, *mirror))
+        _refuse_placeholders(store, listed, placeholder_at)
+        tallies = [Tally.of(part, store, listed) for part in parts]
+        return summarise(tallies, store, lists, adopted=adopted, notes=notes)
 
 
 def _check_flags(categories: Sequence[str], splits: Sequence[str], placeholder_at: int) -> None:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cig.errors import CigError, InputError, OutputError, UsageError
+from cig.errors import CigError, InputError, OutputError
 from cig.io.files import make_folder, remove, writing
 from cig.io.http import Web, WebError, chunks, retried
 from cig.io.json_files import read_object, write_json
+from cig.io.locks import hold_file
 from cig.machine import disk_of
 from cig.runtime import progress_bytes, say
 
@@ -32,7 +32,6 @@ WAITS = (1.0, 4.0, 16.0, 32.0)  # seconds before each retry
 LONGEST = 60.0  # seconds; give up if a server asks to wait longer
 HEADWAY = 2**20  # bytes after which the retries are counted from zero again
 WINDOW, SLOWEST = 60.0, 1024  # seconds, and the least mean bytes a second over them
-MOST = 2**36  # bytes of a file whose server states no size
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Expected:
 
     Attributes:
         starts: its first bytes, which a login page in its place does not have.
+        most: bytes that it may have, whatever the server says of its size.
     """
 
     size: int = 0
     sha256: str = ""
     md5: str = ""
     starts: bytes = b""
+    most: int = 2**36
 
     @property
     def digests(self) -> dict[str, str]:
@@ -70,7 +71,7 @@ def fetch_file(
     make_folder(path.parent)
     state = path.with_name(f"{path.name}.part.json")
     if not path.exists():
-        with _locked(path.with_name(f"{path.name}.part")) as file:
+        with hold_file(path, "download"), _appending(path.with_name(f"{path.name}.part")) as file:
             part = _Part.resumed(file, state, url, expected=expected or Expected())
             work = _receive(web, url, part, waits=waits)
             with contextlib.closing(web.poll(work)) as ticks:
@@ -81,19 +82,9 @@ def fetch_file(
     return path
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for this process alone; the system frees the lock when a process dies, however it dies."""
+def _appending(path: Path) -> BinaryIO:
     with writing(path):
-        file = path.open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"another process is fetching {path.stem}; wait for it, or stop it") from error
-        except OSError:  # a drive without locks
-            pass
-        yield file
+        return path.open("ab")
 
 
 @dataclass
@@ -250,14 +241,14 @@ async def _request_rest(web: Web, url: str, part: _Part) -> None:
     try:
         async with web.answer(url, part.range_headers(), large=True) as response:
             part.begin(response)
-            most = part.size - part.received if part.size else MOST
+            most = min(part.size or part.expected.most, part.expected.most) - part.received
             async for chunk in _fast_enough(url, chunks(url, response, most)):
                 part.add(chunk)
             part.replace_old()
     except WebError as error:
-        if error.kind == "range" and part.received:
+        if error.kind in ("range", "too large") and part.received:
             part.start_over()
-            error.again = True
+            error.again = error.kind == "range"
         raise
     if part.size and not part.complete:
         raise WebError(f"{url}: {part.received:,} of {part.size:,} bytes came", "unreachable", again=True)

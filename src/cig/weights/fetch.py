@@ -16,6 +16,7 @@ from cig.io import hub
 from cig.io.addresses import named_hosts
 from cig.io.files import remove
 from cig.io.http import Rules, Web, WebError, retried
+from cig.io.locks import hold_file
 from cig.io.resumable import Expected, fetch_file, need_space
 from cig.runtime import say, warn
 from cig.weights.catalogue import ModelCheckpoint
@@ -86,15 +87,17 @@ def _from_release(checkpoint: ModelCheckpoint, addresses: Sequence[str], named: 
 def _from_address(checkpoint: ModelCheckpoint, address: str, named: bool) -> None:
     original = Path(checkpoint.location).with_suffix(".release")
     with Web(rules(address, named)) as web:
-        if not original.exists():
-            size = _size(web, address)
-            say(f"{checkpoint.file}: {size / 1e6:,.1f} MB from {address}")
-            need_space(original.parent, size, checkpoint.file)
-            fetch_file(web, address, original, expected=Expected(size, checkpoint.sha256))
-    try:
-        convert_phi(checkpoint, original, address)
-    finally:
-        remove(original)  # it was converted or refused
+        size = 0 if original.exists() else _size(web, address)
+        with hold_file(original, "download"):
+            if not original.exists():
+                shown = f"{size / 1e6:,.1f} MB" if size else "a file whose size the server does not say,"
+                say(f"{checkpoint.file}: {shown} from {address}")
+                need_space(original.parent, size, checkpoint.file)
+                fetch_file(web, address, original, expected=Expected(size, checkpoint.sha256, most=MOST_PHI))
+            try:
+                convert_phi(checkpoint, original, address)
+            finally:
+                remove(original)  # it was converted or refused
 
 
 def rules(address: str, named: bool) -> Rules:
@@ -109,7 +112,7 @@ def rules(address: str, named: bool) -> Rules:
 
 
 def _size(web: Web, address: str) -> int:
-    """Ask for a file's bytes; raise InputError for one that is too large, or whose server does not state its size."""
+    """Ask for a file's bytes, 0 if the server does not state them; raise InputError for one that is too large."""
 
     async def ask(url: str) -> int:
         async with web.answer(url) as response:
@@ -125,9 +128,8 @@ def _size(web: Web, address: str) -> int:
     ((_, size),) = web.each([address], ask_or_fail)
     if isinstance(size, CigError):
         raise size
-    if not 0 < size <= MOST_PHI:
-        what = f"{size:,} bytes, more than any phi" if size else "a file whose size the server does not say"
-        raise InputError(f"{address} is {what}; refused")
+    if size > MOST_PHI:
+        raise InputError(f"{address} is {size:,} bytes, more than any phi; refused")
     return size
 
 
