@@ -9,6 +9,7 @@ CigError                  exit code 1
 │   └── PictureError      1  a picture that cannot be decoded or is refused
 │       └── PixelsError   1  one with too many pixels, or none
 ├── OutputError           1  a file that cannot be written: a full disk, a folder without permission
+├── ShortMemoryError      1  models that do not fit into the memory that is free
 └── IncompleteError       1  a run that could not do all of its queries (what was done is kept)
 """
 
@@ -52,6 +53,10 @@ class PixelsError(PictureError):
 
 
 class OutputError(CigError):
+    pass
+
+
+class ShortMemoryError(CigError):
     pass
 
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cig.errors import ShortMemoryError
+
 if TYPE_CHECKING:
     import torch
+
+HALVES = "--dtype float16 or bfloat16 halves what float32 takes"
 
 
 def device_name(device: torch.device) -> str:
@@ -25,6 +29,73 @@ def disk_of(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be made on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
+
+
+def available_memory(device: torch.device, root: Path = Path("/")) -> int:
+    """Return the bytes that models may still take on a device.
+
+    A machine's memory counts what the system gives back on demand, such as the page cache, and ends at the limits of
+    the container and of the process.
+
+    Args:
+        root: the folder with proc/ and sys/.
+    """
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return max(0, min([psutil.virtual_memory().available, *_container_limits(root), *_process_limits()]))
+
+
+def _container_limits(root: Path) -> Iterator[int]:
+    """Yield what each control group that this process is in may still take: version 2, then version 1."""
+    try:
+        lines = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:  # not Linux
+        return
+    home = root / "sys/fs/cgroup"
+    for _, controllers, name in lines:
+        if not controllers:
+            names = home, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            names = home / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        base, limit, used, cache = names
+        for folder in (base / name.lstrip("/"), *(base / name.lstrip("/")).parents):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # "max", or a group outside of the container
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                yield int((folder / limit).read_text()) - int((folder / used).read_text()) + int(counts[cache])
+            if folder == base:
+                break
+
+
+def _process_limits() -> Iterator[int]:
+    """Yield what `ulimit -v` leaves."""
+    import psutil
+
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - psutil.Process().memory_info().vms
+
+
+def need_memory(what: str, size: int, device: torch.device) -> None:
+    """Raise ShortMemoryError if models of so many bytes do not fit into a device's memory; swap counts, too."""
+    import psutil
+
+    available = available_memory(device)
+    if size > available + (0 if device.type == "cuda" else psutil.swap_memory().free):
+        raise short_memory(f"{what} takes {size / 1e9:.2f} GB, and {available / 1e9:.2f} GB are free", device)
+
+
+def short_memory(facts: str, device: torch.device) -> ShortMemoryError:
+    offload = ", --offload model or sequential keeps weights off the GPU" if device.type == "cuda" else ""
+    return ShortMemoryError(f"not enough memory on {device_name(device)}: {facts}; {HALVES}{offload}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

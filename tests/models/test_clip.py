@@ -13,7 +13,8 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 import oracle
-from cig.errors import InputError, MismatchError, NotFoundError
+from cig.errors import InputError, MismatchError, NotFoundError, ShortMemoryError
+from cig.models import clip as clips
 from cig.models.clip import Clip, load_clip, load_tokenizer, openai_tokenizer, placeholder_mask
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -273,3 +274,32 @@ def test_real_configurations_load_whole(tmp_path, name):
     assert torch.allclose(clip.embed_texts(["a red $"], words), pooled, atol=1e-4)
     pixels = torch.randn(1, 3, 224, 224)
     assert torch.allclose(clip.embed_images(pixels), oracle.image_features(tmp_path, pixels), atol=1e-4)
+
+
+def test_a_tower_is_loaded_when_it_is_first_used_and_may_be_released(world, monkeypatch):
+    loaded, load = [], clips._load_tower
+
+    def noted(kind, *where, **options):
+        if not options.get("device_map"):
+            loaded.append(kind.__name__)
+        return load(kind, *where, **options)
+
+    monkeypatch.setattr(clips, "_load_tower", noted)
+    clip = load_clip(world / "models/clip-small")
+    assert loaded == []
+    before = clip.embed_texts(["a"])
+    assert loaded == ["CLIPTextModelWithProjection"]
+    assert clip.size_of("text") == sum(tensor.nbytes for tensor in clip.text.parameters())
+    clip.release("text")
+    assert torch.equal(clip.embed_texts(["a"]), before)
+    assert loaded == ["CLIPTextModelWithProjection"] * 2
+
+
+def test_memory_that_runs_out_while_loading_is_said_as_that(world, monkeypatch):
+    def no(*where, **options):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    clip = load_clip(world / "models/clip-small")
+    monkeypatch.setattr("transformers.CLIPTextModelWithProjection.from_pretrained", no)
+    with pytest.raises(ShortMemoryError, match="float16"):
+        clip.embed_texts(["a"])

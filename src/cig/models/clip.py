@@ -9,8 +9,8 @@ import contextlib
 import gzip
 import html
 import os
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +24,7 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
+from cig.machine import is_out_of_memory, need_memory, short_memory
 from cig.models._pretrained import need_all_weights
 from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Placement = Literal["every", "first"]  # at which `$` the pseudo-word goes: stage 1 and LinCIR, or SEARLE (stage 3)
+TowerName = Literal["vision", "text"]
 PLACEHOLDER = "$"
 TEXT_BATCH = 64
 
@@ -116,15 +118,47 @@ def load_tokenizer(source: str, context: int) -> Tokenizer:
 
 
 class Clip:
-    """A CLIP: picture tower, text tower, tokenizer."""
+    """A CLIP: picture tower, text tower, tokenizer. A tower is loaded when it is first used, and may be released.
 
-    def __init__(self, vision: Any, text: Any, tokenizer: Tokenizer, *, identity: dict[str, Any]) -> None:
-        self.vision, self.text, self.tokenizer, self.identity = vision, text, tokenizer, identity
+    Args:
+        vision, text: the towers or, with `load`, their skeletons on torch's meta device.
+        load: returns a tower by its name on the device.
+    """
+
+    def __init__(
+        self,
+        vision: Any,
+        text: Any,
+        tokenizer: Tokenizer,
+        *,
+        identity: dict[str, Any],
+        load: Callable[[TowerName], Any] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.tokenizer, self.identity = tokenizer, identity
+        self.skeletons: dict[TowerName, Any] = {"vision": vision, "text": text}
+        self._load = load or self.skeletons.__getitem__
         self.size: int = vision.config.image_size
         self.feature_width: int = vision.config.projection_dim
         self.token_width: int = text.config.hidden_size
-        self.device: torch.device = next(text.parameters()).device
+        self.device: torch.device = device or next(text.parameters()).device
         self.dtype: torch.dtype = next(text.parameters()).dtype
+
+    @cached_property
+    def vision(self) -> Any:
+        return self._load("vision")
+
+    @cached_property
+    def text(self) -> Any:
+        return self._load("text")
+
+    def release(self, tower: TowerName) -> None:
+        """Free a tower's memory; its next use loads it again."""
+        self.__dict__.pop(tower, None)
+
+    def size_of(self, tower: TowerName) -> int:
+        """Return the bytes of a tower's weights."""
+        return sum(tensor.nbytes for tensor in self.skeletons[tower].parameters())
 
     def __repr__(self) -> str:
         return f"<Clip {self.identity['source']}: {self.feature_width} wide, {self.dtype} on {self.device}>"
@@ -221,7 +255,7 @@ def load_clip(
     dtype: torch.dtype | str = "float32",
     cache_dir: str | Path | None = None,
 ) -> Clip:
-    """Load a CLIP by hub id or folder.
+    """Check a CLIP's files, by hub id or folder; a tower is loaded when it is first used.
 
     Args:
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": the GPU if the machine has one.
@@ -238,12 +272,21 @@ def load_clip(
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     quiet_transformers()
-    text = _load_tower(CLIPTextModelWithProjection, source, dtype, cache_dir=cache_dir)
-    vision = _load_tower(CLIPVisionModelWithProjection, source, dtype, cache_dir=cache_dir)
+    kinds = {"vision": CLIPVisionModelWithProjection, "text": CLIPTextModelWithProjection}
+    # On the meta device, transformers compares the files' names and shapes with the model, and reads no weights.
+    text, vision = (
+        _load_tower(kinds[name], source, dtype, cache_dir=cache_dir, device_map="meta") for name in ("text", "vision")
+    )
     tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
     _check_tokens(tokenizer, text.config.vocab_size, source)
     origin = {**identity(source, cache_dir), "dtype": str(dtype)}
-    return Clip(vision.to(device), text.to(device), tokenizer, identity=origin)
+
+    def load(name: TowerName) -> Any:
+        need_memory(f"the {name} tower of {source} as {dtype}", clip.size_of(name), device)
+        return _load_tower(kinds[name], source, dtype, cache_dir=cache_dir).to(device)
+
+    clip = Clip(vision, text, tokenizer, identity=origin, load=load, device=device)
+    return clip
 
 
 def _check_tokens(tokenizer: Tokenizer, size: int, source: str) -> None:
@@ -255,50 +298,16 @@ def _check_tokens(tokenizer: Tokenizer, size: int, source: str) -> None:
         raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
 
 
-def meta_clip(source: str, dtype: torch.dtype, cache_dir: Path | None = None) -> tuple[Any, Any]:
-    """Build (picture tower, text tower) without weights, on torch's meta device, to count their operations.
-
-    Raises:
-        NotFoundError: the configuration is neither in a folder nor in the hub's cache.
-    """
-    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
-
-    config = _clip_config(source, cache_dir)
-    with torch.device("meta"):
-        vision = CLIPVisionModelWithProjection(config.vision_config).to(dtype).eval()
-        return vision, CLIPTextModelWithProjection(config.text_config).to(dtype).eval()
-
-
-def clip_widths(source: str, cache_dir: Path | None = None) -> tuple[int, int]:
-    """Return the widths of projected picture features and of words; raises as meta_clip does."""
-    config = _clip_config(source, cache_dir)
-    return config.vision_config.projection_dim, config.text_config.hidden_size
-
-
-def _clip_config(source: str, cache_dir: Path | None) -> Any:
-    from transformers import CLIPConfig
-
-    quiet_transformers()
-    if os.path.exists(source):
-        _check_folder(Path(source))
-    try:
-        pinned = hub.commit_of(source, cache_dir)
-        return CLIPConfig.from_pretrained(source, revision=pinned, cache_dir=cache_dir, local_files_only=True)
-    except Exception as error:
-        raise NotFoundError(
-            f"the configuration of CLIP {source} is not on this machine; "
-            f"give a folder, or fetch it first: cig models download {source}"
-        ) from error
-
-
-def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None) -> Any:
+def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None, **options: Any) -> Any:
     folder, local = Path(source), os.path.exists(source)
     if local:
-        _check_folder(folder)
+        check_folder(folder)
     try:
         where = {"revision": hub.commit_of(source, cache_dir), "cache_dir": cache_dir}
-        model, info = tower.from_pretrained(source, dtype=dtype, output_loading_info=True, **where)
+        model, info = tower.from_pretrained(source, dtype=dtype, output_loading_info=True, **where, **options)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise short_memory(f"the CLIP {source} cannot be loaded", torch.device("cpu")) from error
         if local:
             raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error
         raise NotFoundError(
@@ -309,7 +318,7 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path 
     return model.eval().requires_grad_(False)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise NotFoundError or MismatchError unless a folder holds a CLIP; transformers would only name a key."""
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder} has no config.json; give a CLIP in transformers' layout, or a hub id")

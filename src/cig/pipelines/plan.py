@@ -30,7 +30,7 @@ from cig.io.dataset_paths import part_folder
 from cig.io.query_files import find_by_id
 from cig.machine import device_name, disk_of
 from cig.methods import split_method
-from cig.models.clip import meta_clip
+from cig.models._meta import meta_clip
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, resolve_device, resolve_dtype
 from cig.types import Benchmark

@@ -98,7 +98,7 @@ def compare_widths(
 
 def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | None, str]:
     """Return a CLIP's widths, and their source."""
-    from cig.models.clip import clip_widths
+    from cig.models._meta import clip_widths
 
     try:
         return clip_widths(clip, cache_dir), "by its configuration"
@@ -125,7 +125,7 @@ def record_of(path: Path) -> dict[str, Any]:
 def _tower(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Findings:
     import torch
 
-    from cig.models.clip import clip_widths, meta_clip
+    from cig.models._meta import clip_widths, meta_clip
 
     shapes = _shapes(path, "model*.safetensors")
     if read_object(path / "config.json").get("model_type") != "clip":
