@@ -239,6 +239,7 @@ class Report:
     missing: Mapping[str, Any]  # kind -> the names of what was missing
     counts: Mapping[str, Any]  # part -> queries, gallery (None: its list is missing), and how many are present
     changes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of the ranks, by pseudo-targets
+    unused: Mapping[str, Any] = field(default_factory=dict)  # kind -> part -> query -> why its picture was not used
 
     def __repr__(self) -> str:
         scores = self.scores.get("average") or next(iter(self.scores.values()), {})
@@ -270,9 +271,13 @@ class Method(Protocol):
     uses_picture: bool  # False for text alone: a pseudo-target changes nothing
     # optional: picture_model, the part of identity that picture features depend on (by default all of it)
     # optional: asks_for_queries = True: embed_queries also gets queries=[Query] and paths=[Path], for what is stored
-    #   by the picture's name (a pseudo-word, a caption)
+    #   by the picture's name (a pseudo-word, a caption). A query whose picture is not its reference comes with
+    #   reference=""
     # optional: look_up(paths) -> {path: feature [d]}: picture features that are stored, so need no pixels
     # optional: no_query(paths) -> {path: why}: gallery pictures that cannot be a reference
+    # optional: no_entry(paths, gallery, bare=False) -> {path: why}: pictures from outside of the gallery for which
+    #   nothing is stored: an entry that a gallery picture may have is that one's. bare: a name without folders may be
+    #   a picture's from outside; a pseudo-target's never is
     # optional: names, the pictures of look_up: a gallery that needs no files
 
     def embed_images(self, pixels: Tensor) -> Tensor:

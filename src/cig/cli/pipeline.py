@@ -318,7 +318,7 @@ def show(evaluation: Evaluation) -> None:
         print(to_text(report))
         complain(search.missing_references, "could not run and score 0")
     elif evaluation.submissions:
-        for line in (search.recipe, *notes(report.missing)):
+        for line in (search.recipe, *notes(report.missing, report.unused)):
             say(line)
     else:
         say(f"{search.recipe}; nobody gave targets, so nothing is scored")

@@ -166,7 +166,7 @@ def to_html(
         method=method,
         branches=branches,
         provenance=provenance,
-        missing=notes(report.missing),
+        missing=notes(report.missing, report.unused),
         picture_index={path: index_of[url] for path, url in urls.items()},
         pictures=list(index_of),
         parts=list(dict.fromkeys(card.part for card in cards if card.part)),

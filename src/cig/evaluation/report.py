@@ -21,6 +21,7 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], *, prov
         "intervals": report.intervals,
         "per_query": report.per_query,
         "missing": report.missing,
+        "unused": report.unused,
         "counts": report.counts,
         "changes": report.changes,
         "provenance": dict(provenance),
@@ -54,7 +55,9 @@ def to_text(report: Report) -> str:
     rows = [[measure, *(_cell(report, part, measure) for part in parts)] for measure in measures]
     rows += _present(report)
     lines = text_table([header, *rows])
-    return "\n".join(line.rstrip() for line in [*lines, "", *changed(report), *notes(report.missing)]).rstrip()
+    return "\n".join(
+        line.rstrip() for line in [*lines, "", *changed(report), *notes(report.missing, report.unused)]
+    ).rstrip()
 
 
 def _cell(report: Report, part: str, measure: str) -> str:
@@ -80,7 +83,7 @@ def to_markdown(
         ),
         "",
     ]
-    lines += [f"- {_plain(line)}" for line in [*changed(report), *notes(report.missing)]]
+    lines += [f"- {_plain(line)}" for line in [*changed(report), *notes(report.missing, report.unused)]]
     lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in report.protocol.items()]
     lines += [f"- {_plain(line)}" for line in _origin(provenance)]
     return "\n".join(lines) + "\n"
@@ -145,11 +148,24 @@ EFFECTS = {
 }
 
 
-def notes(missing: Mapping[str, Any]) -> list[str]:
-    """Write a line for each kind of missing data: how many, what follows, and which."""
+def notes(missing: Mapping[str, Any], unused: Mapping[str, Any] = {}) -> list[str]:
+    """Write a line for each kind of missing data: how many, what follows, and which.
+
+    Args:
+        unused: of the missing branches, those that have a picture: kind -> part -> query -> why it is not used.
+    """
     lines = []
     for kind, by_part in missing.items():
         effect = EFFECTS.get(kind) or f"queries without a picture for {kind}, searched without it"
         for part, names in by_part.items():
-            lines.append(f"{f'{part}: ' if part else ''}{effect}: {len(names)} ({some(names, 10)})")
+            reasons, start = unused.get(kind, {}).get(part, {}), f"{part}: " if part else ""
+            if absent := [name for name in names if name not in reasons]:
+                lines.append(f"{start}{effect}: {len(absent)} ({some(absent, 10)})")
+            if reasons:
+                what = kind.removeprefix("branch ").removesuffix("s").replace("_", "-")
+                why = some(dict.fromkeys(reasons.values()), 3)
+                lines.append(
+                    f"{start}queries whose {what} is not used, searched without it: {len(reasons)} "
+                    f"({some(reasons, 10)}): {why}"
+                )
     return lines

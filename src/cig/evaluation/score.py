@@ -63,6 +63,7 @@ def evaluate(
         missing=missing_of(parts, ranked),
         counts=counts_of(parts, ranked),
         changes={part.part: changes(without, fused) for part, without, fused in triples},
+        unused=unused_of(parts, ranked),
     )
 
 
@@ -191,11 +192,22 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
         "gallery": [name for name in benchmark.gallery if name not in searched],
         "references": dict(ranking.missing),
         "targets": [query.id for query in benchmark.queries if _targets(query) - searched],
-        **{
-            "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}": queries
-            for branch, queries in ranking.notes.get("branches", {}).items()
-        },
+        **{_kind(branch): queries for branch, queries in ranking.notes.get("branches", {}).items()},
     }
+
+
+def _kind(branch: str) -> str:
+    return "pseudo_targets" if branch == "pseudo-target" else f"branch {branch}"
+
+
+def unused_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> dict[str, Any]:
+    """Return which of the missing branches have a picture, by kind and part: query id -> why it is not used."""
+    unused: dict[str, Any] = {}
+    for benchmark, ranking in zip(benchmarks, rankings, strict=True):
+        for branch, reasons in ranking.notes.get("unused", {}).items():
+            if reasons:
+                unused.setdefault(_kind(branch), {})[benchmark.part] = dict(reasons)
+    return unused
 
 
 def _targets(query: Query) -> set[str]:

@@ -231,7 +231,7 @@ def load_method_lazily(name: str, source: Source, cache: FeatureCache) -> Method
     if not has_models or not registry.is_builtin("methods", family):  # a plugin may read files that we cannot identify
         return load_method(name, source)
     method: Method = cache.load_lazily(
-        {"method": name, **_fingerprint(family, variant, source, cache=cache)},
+        {"method": name, "members": _OPTIONAL, **_fingerprint(family, variant, source, cache=cache)},
         lambda: load_method(name, source),
         _describe,
         restore=_restore,
@@ -284,7 +284,7 @@ def licence_of(source: str) -> str:
 # nothing else: with every feature in the cache no model is loaded. An optional member that the method lacks is
 # described as None, because the stand-in would load the model to look for an attribute that is not described.
 
-_OPTIONAL = ("look_up", "no_query", "names")  # members of types.Method
+_OPTIONAL = ("look_up", "no_query", "no_entry", "names")  # members of types.Method
 
 
 def _describe(method: Method) -> dict[str, Any]:

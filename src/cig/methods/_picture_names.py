@@ -57,20 +57,45 @@ class Names:
             rows.setdefault(placed_name(name), row)
         return Names(rows)
 
-    def row(self, path: Path) -> int | None:
-        """Return the row of the longest name that the path ends with; None if there is none."""
+    def row(self, path: Path, *, bare: bool = True) -> int | None:
+        """Return the row of the longest name that the path ends with; None if there is none.
+
+        Args:
+            bare: a name without folders counts, too.
+        """
         # A path without a folder that does not exist is a bare name, as benchmarks write it: if only one of the rows
         # ends with it, whatever the folders in that row, that row is meant.
         parts = Path(os.path.abspath(path)).parts
-        ends = (placed_name("/".join(parts[-depth:])) for depth in range(min(self._depth, len(parts)), 0, -1))
+        depths = range(min(self._depth, len(parts)), 0 if bare else 1, -1)
+        ends = (placed_name("/".join(parts[-depth:])) for depth in depths)
         row = next((self.rows[end] for end in ends if end in self.rows), None)
-        if row is None and len(path.parts) == 1 and not os.path.lexists(path):
+        if bare and row is None and len(path.parts) == 1 and not os.path.lexists(path):
             return self._unique_ends.get(plain_name(path.name))
         return row
 
     def lacking(self, paths: Iterable[Path], what: str, source: Path) -> dict[Path, str]:
         """Return the pictures without a row, and why: "no caption of a in captions.csv"."""
         return {path: f"no {what} of {path.stem} in {source}" for path in paths if self.row(path) is None}
+
+    def lacking_own(
+        self, paths: Iterable[Path], gallery: Iterable[Path], what: str, *, source: Path, bare: bool
+    ) -> dict[Path, str]:
+        """Return the pictures from outside of the gallery that have no row of their own, and why.
+
+        Args:
+            gallery: a row that one of these pictures may have is not another's.
+            bare: a name without folders may be a picture's from outside; never a pseudo-target's, which its query's id
+                names.
+        """
+        paths = list(dict.fromkeys(paths))
+        names = {plain_name(path.name) for path in paths}
+        taken = {self.row(path) for path in gallery if plain_name(path.name) in names}
+        rows = {path: self.row(path, bare=bare) for path in paths}
+        return {
+            path: f"no {what} of its own in {source}: name it {path.parent.name}/{path.stem} there"
+            for path, row in rows.items()
+            if row is None or row in taken
+        }
 
     def rows_of(self, paths: Sequence[Path], what: str, source: Path, *, hint: str) -> list[int]:
         """Return the rows of pictures; raises InputError that names every picture without one."""

@@ -48,6 +48,9 @@ class CaptionFile:
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
         return self.names.lacking(paths, "caption", self.path)
 
+    def lacking_own(self, paths: Sequence[Path], gallery: Sequence[Path], *, bare: bool) -> dict[Path, str]:
+        return self.names.lacking_own(paths, gallery, "caption", source=self.path, bare=bare)
+
     def of(self, paths: Sequence[Path]) -> list[str]:
         """Return the captions of pictures; raises InputError that names every picture without one."""
         rows = self.names.rows_of(paths, "caption", self.path, hint="caption them, too")
@@ -62,6 +65,9 @@ class GeneratedCaptions:
         self.captions: dict[str, str] = {}  # by content, since the file of a name may be replaced
 
     def lacking(self, paths: Sequence[Path]) -> dict[Path, str]:
+        return {}
+
+    def lacking_own(self, paths: Sequence[Path], gallery: Sequence[Path], *, bare: bool) -> dict[Path, str]:
         return {}
 
     def of(self, paths: Sequence[Path]) -> list[str]:
@@ -95,6 +101,9 @@ class JoinedCaptions(DualTower):
 
     def no_query(self, paths: Sequence[Path]) -> dict[Path, str]:
         return self.captions.lacking(paths)
+
+    def no_entry(self, paths: Sequence[Path], gallery: Sequence[Path], *, bare: bool = False) -> dict[Path, str]:
+        return self.captions.lacking_own(paths, gallery, bare=bare)
 
     def embed_queries(
         self,

@@ -57,6 +57,10 @@ class Oti(WordMethod):
     def no_query(self, paths: Sequence[Path]) -> dict[Path, str]:
         return self.words.lacking(paths)
 
+    def no_entry(self, paths: Sequence[Path], gallery: Sequence[Path], *, bare: bool = False) -> dict[Path, str]:
+        words = self.words
+        return words.names.lacking_own(paths, gallery, "pseudo-word", source=words.folder, bare=bare)
+
     def embed_queries(
         self,
         image_features: Tensor,

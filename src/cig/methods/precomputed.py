@@ -55,6 +55,9 @@ class Precomputed(Described):
         rows = {path: self._rows.row(path) for path in paths}
         return {path: self.features[row] for path, row in rows.items() if row is not None}
 
+    def no_entry(self, paths: Sequence[Path], gallery: Sequence[Path], *, bare: bool = False) -> dict[Path, str]:
+        return self._rows.lacking_own(paths, gallery, "feature", source=self.path, bare=bare)
+
     def embed_images(self, pixels: Tensor) -> Tensor:
         raise UsageError("precomputed has no picture tower; use a method with an encoder for new pictures")
 

@@ -274,8 +274,9 @@ def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *
 
 def without_scores(result: SearchResult) -> Report:
     """The report of queries whose targets nobody knows: what was there, and what was missing."""
-    from cig.evaluation.score import counts_of, missing_of
+    from cig.evaluation.score import counts_of, missing_of, unused_of
 
     first = result.parts[0]
     missing, counts = missing_of(result.parts, result.rankings), counts_of(result.parts, result.rankings)
-    return Report(first.name, first.protocol, {}, {}, {}, missing, counts)
+    unused = unused_of(result.parts, result.rankings)
+    return Report(first.name, first.protocol, {}, {}, {}, missing, counts, unused=unused)

@@ -90,9 +90,16 @@ def footnotes(comparison: Comparison) -> list[str]:
     notes += [f"weights: {source}" for source in sources]
     if unlisted := comparison.rows[0].report.missing.get("list"):
         notes += report.notes({"list": unlisted})
+    notes += [f"{row.method} + {row.branch}: {line}" for row in comparison.rows for line in _branch_notes(row)]
     if any(not row.imagined for row in comparison.rows):
         notes.append("s/query with +?: nobody measured what imagining its pictures took")
     return [*notes, *(f"left out: {name}: {why}" for name, why in comparison.left_out.items())]
+
+
+def _branch_notes(row: ComparisonRow) -> list[str]:
+    """Say which queries a row's branch had no picture for, or could not use theirs."""
+    kinds = {kind: parts for kind, parts in row.report.missing.items() if kind == "pseudo_targets" or "branch " in kind}
+    return report.notes(kinds, row.report.unused)
 
 
 def _cells(comparison: Comparison, row: ComparisonRow, corrected: float | None) -> list[str]:

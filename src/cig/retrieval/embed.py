@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ class EmbeddedQueries:
     reference: Tensor  # [Q, d] unit rows
     branches: Mapping[str, BranchFeatures]  # by name; a query without a picture for it has no row there
     missing: Mapping[str, str]  # query id -> why its reference has no feature
+    unused: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # branch -> query id -> why its picture is not
 
     def fused(self, branch_weights: Mapping[str, float]) -> Tensor:
         """Return unit rows [Q, d] at these weights of branches; branches that are not named are left out."""
@@ -60,11 +64,17 @@ def embed(
     features = embed_queries(method, able, references, pictures=pictures, cache=cache)
     # A query that lacks its reference gets no branches, either: it is searched by its caption alone.
     whole = torch.tensor([row for row, query in enumerate(able) if query.id not in missing], dtype=torch.long)
-    queries, embedded = [able[row] for row in whole.tolist()], {}
+    queries, embedded, unused = [able[row] for row in whole.tolist()], {}, {}
     for branch in branches:
-        rows = _embed_branch(branch, method, queries, pictures=pictures, cache=cache)
+        why = unused_pictures(benchmark, branch.method or method, branch, pictures=pictures)
+        rows = _embed_branch(branch, method, queries, benchmark=benchmark, unused=why, pictures=pictures, cache=cache)
         embedded[branch.name] = BranchFeatures(whole[rows.queries], rows.features)
-    return EmbeddedQueries(tuple(able), reference=features, branches=embedded, missing=missing)
+        unused[branch.name] = {
+            query.id: why[paths[0]]
+            for query in queries
+            if (paths := branch.pictures.get(query.id)) and all(path in why for path in paths)
+        }
+    return EmbeddedQueries(tuple(able), reference=features, branches=embedded, missing=missing, unused=unused)
 
 
 def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[str, str]:
@@ -79,8 +89,30 @@ def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[
     return missing
 
 
+def unused_pictures(
+    benchmark: Benchmark, method: Method, branch: Branch, *, pictures: PictureFeatures
+) -> dict[Path, str]:
+    """Return a branch's pictures that no query can be made of, and why."""
+    paths = list(dict.fromkeys(path for several in branch.pictures.values() for path in several))
+    unused = {path: pictures.failed.get(path, "no feature") for path in paths if not pictures.have(path)}
+    unused |= no_query(method, paths)
+    # What a file stores by name, a caption or a word, is of the gallery's pictures: a pseudo-target whose query is
+    # called like one of them must not take it.
+    if no_entry := getattr(method, "no_entry", None):
+        gallery = [*benchmark.images.values(), *map(Path, benchmark.missing_images)]
+        unused |= no_entry(set(paths) - set(gallery), gallery)
+    return unused
+
+
 def _embed_branch(
-    branch: Branch, searcher: Method, queries: Sequence[Query], *, pictures: PictureFeatures, cache: FeatureCache
+    branch: Branch,
+    searcher: Method,
+    queries: Sequence[Query],
+    *,
+    benchmark: Benchmark,
+    unused: Mapping[Path, str],
+    pictures: PictureFeatures,
+    cache: FeatureCache,
 ) -> BranchFeatures:
     """Embed each query by a branch: the mean over its pictures, or the caption alone for a method without pictures."""
     method = branch.method or searcher
@@ -95,10 +127,15 @@ def _embed_branch(
         features = embed_queries(method, captioned, no_paths, pictures=pictures, cache=cache)
         return BranchFeatures(torch.arange(len(captioned)), features)
     pairs = [(row, path) for row, query in enumerate(queries) for path in branch.pictures.get(query.id, ())]
-    refused = no_query(method, [path for _, path in pairs])
-    pairs = [(row, path) for row, path in pairs if pictures.have(path) and path not in refused]
+    pairs = [(row, path) for row, path in pairs if path not in unused]
+    asked = [
+        captioned[row]
+        if benchmark.images.get(queries[row].reference) == path
+        else replace(captioned[row], reference="")
+        for row, path in pairs
+    ]
     paths = [path for _, path in pairs]
-    features = embed_queries(method, [captioned[row] for row, _ in pairs], paths, pictures=pictures, cache=cache)
+    features = embed_queries(method, asked, paths, pictures=pictures, cache=cache)
     rows, slots = torch.tensor([row for row, _ in pairs], dtype=torch.long).unique(return_inverse=True)
     if not pairs:
         return BranchFeatures(rows, torch.empty(0, pictures.features.shape[-1]))

@@ -103,21 +103,34 @@ class Finder:
             )
         feature = self._composed(query.images or (None,), query.text)
         if query.pseudo_target:
-            imagined = self._composed((query.pseudo_target,), query.text)
+            imagined = self._composed((query.pseudo_target,), query.text, made=True)
             feature = fuse_pseudo_target(feature, imagined, query.reference_weight)
         if query.without:
             unwanted = self._composed((None,), query.without)
             feature = normalize(feature - query.without_weight * unwanted, dim=-1)
         return feature
 
-    def _composed(self, images: Sequence[Path | None], text: str) -> Tensor:
-        """Return the normalised mean [d] over the images, each with the text; None stands for the text alone."""
-        pictures = embed_pictures(self.method, [image for image in images if image], cache=self.cache)
-        if troubles := {**pictures.failed, **pictures.no_query}:
+    def _composed(self, images: Sequence[Path | None], text: str, *, made: bool = False) -> Tensor:
+        """Return the normalised mean [d] over the images, each with the text; None stands for the text alone.
+
+        Args:
+            made: the image is a pseudo-target.
+        """
+        shown = [image for image in images if image]
+        pictures = embed_pictures(self.method, shown, cache=self.cache)
+        if troubles := {**pictures.failed, **pictures.no_query, **self._no_entry(shown, made)}:
             raise PictureError(next(iter(troubles.values())))
-        queries = [Query(str(i), str(image or ""), (text,) if text else ()) for i, image in enumerate(images)]
+        references = ["" if made else str(image or "") for image in images]
+        queries = [Query(str(i), name, (text,) if text else ()) for i, name in enumerate(references)]
         features = embed_queries(self.method, queries, list(images), pictures=pictures, cache=self.cache)
         return normalize(features.mean(dim=0), dim=-1)
+
+    def _no_entry(self, images: Sequence[Path], made: bool) -> dict[Path, str]:
+        """Return the images from outside of the gallery for which a method of stored entries has none."""
+        no_entry = getattr(self.method, "no_entry", None)
+        outside = [image for image in images if not self._inside((image,))]
+        gallery = [self.gallery.home / name for name in self.gallery.names] if no_entry and outside else []
+        return no_entry(outside, gallery, bare=not made) if gallery else {}
 
     def _scores(self, feature: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return cosine similarities [len(rows)], computed a bounded piece of the gallery at a time."""
@@ -129,13 +142,18 @@ class Finder:
         return torch.from_numpy(scores)
 
     def _without_references(self, rows: NDArray[np.int64], images: Sequence[Path]) -> NDArray[np.int64]:
-        """Leave out the rows of the query's pictures, whether a path is given as a link or as its target."""
+        """Leave out the rows of the query's pictures."""
+        inside = self._inside(images)
+        return np.array([row for row in rows if self.gallery.names[row] not in inside]) if inside else rows
+
+    def _inside(self, images: Sequence[Path]) -> set[str]:
+        """Return the names that images have in the gallery's folder, whether a link's or its target's."""
         inside = set()
         for resolve in (os.path.realpath, os.path.abspath):
             home = os.path.join(resolve(self.gallery.home), "")
             paths = (resolve(image) for image in images)
             inside |= {path.removeprefix(home).replace(os.sep, "/") for path in paths if path.startswith(home)}
-        return np.array([row for row in rows if self.gallery.names[row] not in inside]) if inside else rows
+        return inside
 
 
 def need_sight(method: Method, images: Sequence[Path]) -> None:

@@ -98,6 +98,7 @@ def rank_embedded(
     """Fuse the queries at these weights of their branches and rank the gallery, which is indexed here unless given."""
     unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
     notes = {"unreadable": unreadable, "branches": embedded.lacking(branch_weights)}
+    notes["unused"] = {name: dict(embedded.unused.get(name, {})) for name in branch_weights}
     return rank(
         benchmark,
         embedded.queries,

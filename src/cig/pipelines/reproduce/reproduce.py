@@ -67,7 +67,7 @@ def outcome(attempt: CellRun, record: Mapping[str, Any]) -> dict[str, Any]:
         "submissions": files,
         "problems": _problems(files, attempt.dataset),
         "commands": commands(attempt),
-        **{key: record[key] for key in ("missing", "protocol", "branches", "counts", "provenance")},
+        **{key: record[key] for key in ("missing", "unused", "protocol", "branches", "counts", "provenance")},
     }
 
 
@@ -104,7 +104,8 @@ def _problems(files: Sequence[str], dataset: Path) -> dict[str, list[str]]:
 def to_text(cell: Cell, result: Mapping[str, Any]) -> str:
     """A line a measure: expected, measured, difference; or the files that the server is to be given."""
     head = f"{cell.name}: {cell.what}, on {cell.benchmark}; expected by {cell.source}; {cell.run}"
-    lines = [head, *(_server_lines(result) if cell.server else _score_lines(result)), *notes(result["missing"])]
+    measured = _server_lines(result) if cell.server else _score_lines(result)
+    lines = [head, *measured, *notes(result["missing"], result["unused"])]
     return "\n".join([*lines, *(f"not known: {question}" for question in cell.open)])
 
 
@@ -140,7 +141,7 @@ def _complain(result: Mapping[str, Any], complaint: str) -> None:
         lines = [f"{path}: {some(problems, 5)}" for path, problems in result["problems"].items()]
         raise IncompleteError("\n  ".join([f"{name}: the server would not take", *lines]))
     if not result["complete"]:
-        why = complaint or "; ".join(notes(result["missing"]))
+        why = complaint or "; ".join(notes(result["missing"], result["unused"]))
         raise IncompleteError(f"{name} ran on less than its number stands on, and is not comparable: {why}")
     if result["within"] is False:
         hint = "other weights, another picture set, or a fault; see docs/reproduce.md"
