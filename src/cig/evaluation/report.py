@@ -21,7 +21,7 @@ def to_json(report: Report, method: str, branches: list[dict[str, Any]], *, prov
         "intervals": report.intervals,
         "per_query": report.per_query,
         "missing": report.missing,
-        "unused": report.unused,
+        **({"unused": report.unused} if report.unused else {}),
         "counts": report.counts,
         "changes": report.changes,
         "provenance": dict(provenance),

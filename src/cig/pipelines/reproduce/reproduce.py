@@ -67,7 +67,8 @@ def outcome(attempt: CellRun, record: Mapping[str, Any]) -> dict[str, Any]:
         "submissions": files,
         "problems": _problems(files, attempt.dataset),
         "commands": commands(attempt),
-        **{key: record[key] for key in ("missing", "unused", "protocol", "branches", "counts", "provenance")},
+        **{key: record[key] for key in ("missing", "protocol", "branches", "counts", "provenance")},
+        "unused": record.get("unused", {}),
     }
 
 
