@@ -129,8 +129,12 @@ class Finder:
         """Return the images from outside of the gallery for which a method of stored entries has none."""
         no_entry = getattr(self.method, "no_entry", None)
         outside = [image for image in images if not self._inside((image,))]
-        gallery = [self.gallery.home / name for name in self.gallery.names] if no_entry and outside else []
-        return no_entry(outside, gallery, bare=not made) if gallery else {}
+        if not (no_entry and outside):
+            return {}
+        lacking: dict[Path, str] = no_entry(
+            outside, [self.gallery.home / name for name in self.gallery.names], bare=not made
+        )
+        return lacking
 
     def _scores(self, feature: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return cosine similarities [len(rows)], computed a bounded piece of the gallery at a time."""
