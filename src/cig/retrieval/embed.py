@@ -128,14 +128,14 @@ def _embed_branch(
         return BranchFeatures(torch.arange(len(captioned)), features)
     pairs = [(row, path) for row, query in enumerate(queries) for path in branch.pictures.get(query.id, ())]
     pairs = [(row, path) for row, path in pairs if path not in unused]
-    asked = [
+    requests = [
         captioned[row]
         if benchmark.images.get(queries[row].reference) == path
         else replace(captioned[row], reference="")
         for row, path in pairs
     ]
     paths = [path for _, path in pairs]
-    features = embed_queries(method, asked, paths, pictures=pictures, cache=cache)
+    features = embed_queries(method, requests, paths, pictures=pictures, cache=cache)
     rows, slots = torch.tensor([row for row, _ in pairs], dtype=torch.long).unique(return_inverse=True)
     if not pairs:
         return BranchFeatures(rows, torch.empty(0, pictures.features.shape[-1]))
