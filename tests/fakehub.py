@@ -22,6 +22,7 @@ class Hub:
         moods: file -> bytes after which its next answer breaks off.
         asked: (method, path) of each request.
         down: it answers 503 to all of them.
+        gated: ids that it gives only to those who accepted their terms.
     """
 
     repos: dict[str, tuple[str, dict[str, bytes]]] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Hub:
     asked: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
     down: bool = False
+    gated: set[str] = field(default_factory=set)
 
     def add(self, name: str, commit: str, folder: Path, rename: str = "") -> None:
         """All files of a folder; `rename` gives model.safetensors another name."""
@@ -82,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(404, b"", X_Error_Code="RepoNotFound")
             return
         name, what, revision, file = found.groups()
+        if name in self.own.gated:
+            self.answer(403 if self.headers.get("Authorization") else 401, b"", X_Error_Code="GatedRepo")
+            return
         commit, files = self.own.repos[name]
         if revision not in ("main", commit):
             self.answer(404, b"", X_Error_Code="RevisionNotFound")

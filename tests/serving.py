@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 
 @dataclass
@@ -38,15 +44,22 @@ class Files:
 
 
 @contextlib.contextmanager
-def serve(files: Files) -> Iterator[Files]:
+def serve(files: Files, certificate: Path | None = None) -> Iterator[Files]:
+    """Serve them, by https with a certificate."""
+
     class Handler(_Handler):
         own = files
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    files.url = f"http://127.0.0.1:{server.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        files.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    files.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield files
     finally:
@@ -55,11 +68,28 @@ def serve(files: Files) -> Iterator[Files]:
         server.server_close()
 
 
+def make_certificate(folder: Path) -> Path:
+    """A certificate of localhost's that nobody has signed, with its key."""
+    path, subject = folder / "localhost.pem", ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not at hand")
+    made = ["-keyout", path, "-out", folder / "cert.pem", "-days", "2"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    subprocess.run(["openssl", "req", "-x509", *curve, *made, *subject], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + (folder / "cert.pem").read_bytes())
+    return path
+
+
 class _Handler(BaseHTTPRequestHandler):
     own: Files
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def do_CONNECT(self) -> None:
+        """What a proxy is asked for https: it refuses, and has noted it."""
+        self.own.asked.append((self.path, ""))
+        self.send_error(403)
 
     def do_GET(self) -> None:
         files = self.own

@@ -11,7 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cig.io.http import Rules, Web, WebError, _retry_after, chunks, retried
+import serving
+from cig.errors import UsageError
+from cig.io.http import Rules, Web, WebError, chunks, retried
+from cig.io.retry_after import seconds_to_wait
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -205,14 +208,63 @@ def test_waiting_as_long_as_was_asked_for_but_not_for_hours(server):
 
 def test_retry_after():
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert 97 < _retry_after({"retry-after": later}) <= 100
+    assert 97 < seconds_to_wait({"retry-after": later}) <= 100
     said = {"5": 5, "-5": 0, "soon": 0, "": 0, "Mon, 01 Jan 2001 00:00:00 GMT": 0, "9" * 400: 999999999}
     said["Fri, 31 Dec 9999 23:59:59 -1200"] = 1e9
-    assert {text: _retry_after({"retry-after": text}) for text in said} == said
+    assert {text: seconds_to_wait({"retry-after": text}) for text in said} == said
 
 
 @pytest.mark.parametrize("minutes", [-10, 0, 10])
 def test_a_date_to_wait_for_is_of_the_servers_clock(minutes):
     now = datetime.now(UTC) + timedelta(minutes=minutes)
     until = format_datetime(now + timedelta(seconds=30), usegmt=True)
-    assert _retry_after({"retry-after": until, "date": format_datetime(now, usegmt=True)}) == 30
+    assert seconds_to_wait({"retry-after": until, "date": format_datetime(now, usegmt=True)}) == 30
+
+
+# Proxies and certificates
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """The environment's, for all but localhost."""
+    with serving.serve(serving.Files({"http://release.invalid/a": b"through it"})) as files:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, files.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield files
+
+
+def test_a_proxy_is_asked_where_the_rules_allow_it(proxy, server):
+    with Web(rules(server, proxies=True)) as web:
+        assert web.read("http://release.invalid/a") == b"through it"
+        with pytest.raises(WebError):
+            web.read("https://release.invalid/x")
+        assert web.read(address(server, "whole")) == b"picture"
+    assert [path for path, _ in proxy.asked] == ["http://release.invalid/a", "release.invalid:443"]
+
+
+def test_a_proxy_is_not_asked_for_addresses_of_strangers(proxy, server):
+    with Web(rules(server)) as web, pytest.raises(WebError, match="no address of release"):
+        web.read("http://release.invalid/a")
+    assert proxy.asked == []
+
+
+def test_a_proxy_that_cannot_be_used_is_said(monkeypatch, server):
+    monkeypatch.setenv("http_proxy", "carrier://pigeon")
+    with Web(rules(server, proxies=True)) as web, pytest.raises(WebError, match="proxy cannot be used"):
+        web.read("http://release.invalid/")
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_again(tmp_path, monkeypatch):
+    certificate = serving.make_certificate(tmp_path)
+    with serving.serve(serving.Files({"/a": b"whole"}), certificate) as files:
+        trusting = Rules(trusted=frozenset({files.url.removeprefix("https://")}))
+        with Web(trusting) as web, pytest.raises(WebError, match="SSL_CERT_FILE") as error:
+            web.read(f"{files.url}/a")
+        assert (error.value.kind, error.value.again) == ("certificate", False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Web(trusting) as web:
+            assert web.read(f"{files.url}/a") == b"whole"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="SSL_CERT_FILE"), Web(trusting):
+        pass

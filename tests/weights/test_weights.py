@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, Im2Text
 from cig.weights import catalogue, fetch, verify
 from fakehub import Hub, serving
-from serving import Files, serve
+from serving import Files, make_certificate, serve
 
 B32, L14, GIGA = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14", "Geonmo/CLIP-Giga-config-fixed"
 SDXL, VAE = "stabilityai/stable-diffusion-xl-base-1.0", "madebyollin/sdxl-vae-fp16-fix"
@@ -327,6 +328,49 @@ def test_two_processes_do_not_fetch_one_release(place, release, held_elsewhere):
     assert f"process {process.pid}" in fetch.fetch(one("SEARLE_ViT-B32"), [release.url]).detail
 
 
+def test_a_release_behind_a_sign_in_says_so(place, release):
+    release.moods = ["403"]
+    found = fetch.fetch(one("SEARLE_ViT-B32"), [release.url])
+    assert (found.state, "accept terms" in found.hint) == ("missing", True)
+
+
+def test_what_came_in_part_is_incomplete_and_goes_on(place, release, capsys):
+    release.content["/SEARLE_ViT-B32.pt"] = content = phi_file()
+    release.moods = ["", "short 1000", *["404"] * 9]
+    words = ["SEARLE_ViT-B32", "--mirror", release.url]
+    run(capsys, "models", "download", *words)
+    code, out, _ = run(capsys, "models", "check", "SEARLE_ViT-B32")
+    assert (code, "SEARLE_ViT-B32: incomplete" in out, "move" in out) == (1, True, False)
+    assert "cig models download SEARLE_ViT-B32" in out
+    release.moods = []
+    assert run(capsys, "models", "download", *words)[0] == 0
+    assert release.bytes_asked()[-1] == "bytes=1000-"
+    assert len(content) > 1000
+
+
+def test_a_model_in_shards_that_lacks_one_is_incomplete(own_hub, world, place):
+    """As a break between two files leaves it; of a folder of the user's own, something is broken."""
+    folder = put(place / "clip/config.json", (world / "models/clip-small/config.json").read_bytes()).parent
+    shutil.copy(world / "models/clip-small/model.safetensors", folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    put(folder / "model.safetensors.index.json", json.dumps(index).encode())
+    own_hub.add(L14, hub.repo(L14).commit, folder)
+    found = fetch.fetch(one(L14))
+    assert (found.state, "model-00002-of-00002.safetensors" in found.detail) == ("incomplete", True)
+    copy = verify.inspect(replace(one(L14), location=str(folder)))
+    assert (copy.state, "move" in copy.hint) == ("broken", True)
+
+
+def test_a_hub_download_that_lacks_a_file_is_incomplete_and_goes_on(own_hub, world):
+    """As a kill between two files leaves it."""
+    own_hub.add(L14, hub.repo(L14).commit, world / "models/clip-small")
+    fetch.fetch(one(L14))
+    (hub.snapshot(L14) / "model.safetensors").unlink()
+    begun = verify.inspect(one(L14))
+    assert (begun.state, begun.hint.startswith(f"cig models download {L14}")) == ("incomplete", True)
+    assert fetch.fetch(one(L14)).state == "sound"
+
+
 @pytest.mark.slow
 def test_a_kill_in_mid_file_and_a_rerun(place, release, capsys):
     """The rerun asks for the rest alone."""
@@ -416,6 +460,25 @@ def test_a_hub_that_does_not_answer_or_knows_nothing_is_said(own_hub, monkeypatc
     assert (f"{VAE}: missing" in out, f"{VAE} is missing" in err) == (True, True)
     assert ("next: try again" in out, "Dry run" in out) == (trouble != "knows nothing", False)
     assert bool(own_hub.asked) == (trouble in ("failing", "knows nothing"))
+
+
+@pytest.mark.parametrize("token", ["", "hf_of_someone_who_accepted_nothing"])
+def test_a_gated_repository_wants_terms_and_a_token(own_hub, world, monkeypatch, capsys, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    own_hub.add(L14, hub.repo(L14).commit, world / "models/clip-small")
+    own_hub.gated.add(L14)
+    code, out, _ = run(capsys, "models", "download", L14)
+    assert (code, f"{L14}: missing" in out, "try again" in out, "Client Error" in out) == (1, True, False, False)
+    for words in ("gated", f"{hub.HUB}/{L14}", "HF_TOKEN", f"cig models download {L14}"):
+        assert words in out
+
+
+def test_a_hub_whose_certificate_is_not_trusted_is_not_tried_again(place, monkeypatch, capsys):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with serve(Files(), make_certificate(place)) as files:
+        monkeypatch.setenv("HF_ENDPOINT", files.url)
+        code, out, _ = run(capsys, "models", "download", VAE)
+    assert (code, "SSL_CERT_FILE" in out, "try again" in out) == (1, True, False)
 
 
 def test_all_weights_of_a_hub_that_does_not_answer_are_no_success(monkeypatch, capsys):
@@ -632,7 +695,6 @@ def _reshape_weight(path):
         (_damage_number, "is not of the sha256 that the hub says"),
         (_drop_weight, "lacks 1 weights (text_projection.weight)"),
         (_reshape_weight, "has 1 of another shape (text_projection.weight (40, 5), not (40, 32))"),
-        (Path.unlink, "model.safetensors is not there"),
     ],
 )
 def test_check_of_a_clip_in_the_cache(own_hub, world, damage, said):

@@ -55,7 +55,7 @@ class FetchSettings:
         return tuple(min(0.5 * 4**i, 32.0) for i in range(self.retries))
 
     def rules(self, named: Iterable[str] = ()) -> Rules:
-        """Return the rules for http and https.
+        """Return the rules for http and https, with the environment's proxies.
 
         Args:
             named: addresses that the user typed, whose hosts may be on a private network.
@@ -66,6 +66,7 @@ class FetchSettings:
             most=self.most,
             patience=self.patience,
             per_host=self.per_host,
+            proxies=True,
         )
 
 

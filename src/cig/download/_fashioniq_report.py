@@ -39,6 +39,7 @@ MEANINGS = {
     "failing": "the server fails (5xx)",
     "slow": "not done within --patience",
     "unreachable": "no connection, or one that broke off",
+    "certificate": "the server's certificate is not trusted",
     "redirects": "too many redirects",
     "address": "not an address that may be asked",
     NO_ADDRESS: "in no list of addresses",

@@ -13,7 +13,13 @@ from cig.io.http import Kind, WebError
 
 LOST = 20  # addresses in a row, each with all of its tries, after which a host is given up
 LONGEST = 60.0  # seconds that a server may ask to wait
-FAILURES = ("unreachable", "slow", "failing", "busy")  # a host that answers anything else is up, and serves
+FAILURES = (
+    "unreachable",
+    "certificate",
+    "slow",
+    "failing",
+    "busy",
+)  # a host that answers anything else is up, and serves
 
 
 class Hosts:

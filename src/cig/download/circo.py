@@ -131,7 +131,7 @@ def _fetch_list(coco: _Coco, from_zip: Sequence[Path]) -> None:
     except InputError as error:
         raise IncompleteError(
             f"{error}\nCOCO's list of pictures cannot be had: put {LIST} to {coco.list.parent}, give a zip of it by "
-            f"--from-zip, or give another address by --pictures-from. A rerun goes on from there"
+            f"--from-zip, or give another address by --pictures-from"
         ) from error
 
 
@@ -201,7 +201,7 @@ def _fetch_pictures(coco: _Coco, parts: Sequence[Benchmark]) -> tuple[list[BulkI
             coco.fetch(PICTURES_ZIP)
         result = _import(path, coco, parts)
     except WebError as error:
-        return [], [f"  {error}; a rerun goes on from there"]
+        return [], [f"  {error}" + ("; a rerun goes on from there" if error.again else "")]
     except InputError as error:
         refused = path.with_name(f"{path.name}.refused")
         if path.exists():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from cig.errors import UsageError, reason
 
@@ -31,6 +33,25 @@ def named_hosts(addresses: Iterable[str]) -> frozenset[str]:
             raise UsageError(f"{address} is no address: {reason(error)}") from error
         hosts.add(f"{host}:{port}")
     return frozenset(hosts)
+
+
+def proxy_of(scheme: str, host: str) -> str:
+    """Return the environment's proxy for a host, an address; "" for none."""
+    proxies = getproxies()
+    proxy = "" if proxy_bypass(host) else proxies.get(scheme) or proxies.get("all", "")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def certificate_problem(error: BaseException | None) -> str:
+    """Say that a server's certificate is not trusted, and what to do, if that caused an error; else ""."""
+    while error:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"the server's certificate is not trusted ({error.verify_message}): if your network puts a certificate "
+                f"of its own in between, give its file by SSL_CERT_FILE; if this machine's clock is wrong, set it"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def resolve_host(host: str, port: int) -> list[str]:

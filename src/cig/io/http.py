@@ -9,17 +9,16 @@ import asyncio
 import contextlib
 import itertools
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urljoin
 
 from cig.errors import InputError, UsageError, reason
-from cig.io.addresses import PORTS, is_public, resolve_host, split_address
+from cig.io.addresses import PORTS, certificate_problem, is_public, proxy_of, resolve_host, split_address
+from cig.io.retry_after import seconds_to_wait
 
 if TYPE_CHECKING:
     import httpx
@@ -29,7 +28,18 @@ R = TypeVar("R")
 Resolve = Callable[[str, int], list[str]]
 Guard = Callable[[str], contextlib.AbstractAsyncContextManager[object]]
 Kind = Literal[
-    "address", "unreachable", "redirects", "gone", "refused", "busy", "failing", "packed", "too large", "slow", "range"
+    "address",
+    "unreachable",
+    "certificate",
+    "redirects",
+    "gone",
+    "refused",
+    "busy",
+    "failing",
+    "packed",
+    "too large",
+    "slow",
+    "range",
 ]
 NO_COOKIES = DefaultCookiePolicy(allowed_domains=[])
 KINDS: Mapping[int, Kind] = {404: "gone", 410: "gone", 416: "range", 429: "busy", 503: "busy"}
@@ -57,6 +67,8 @@ class Rules:
         most: bytes of a body.
         patience: seconds for a response, with its body; each redirect has as many.
         per_host: requests to one host at a time.
+        proxies: use the environment's proxies. A proxy chooses the IP address itself, so none is checked: not for
+            addresses from a list that anyone may have written.
     """
 
     schemes: tuple[str, ...] = ("https",)
@@ -66,6 +78,7 @@ class Rules:
     redirects: int = 3
     per_host: int = 8
     accept: str = "*/*"
+    proxies: bool = False
 
 
 @dataclass
@@ -74,6 +87,7 @@ class _Host:
 
     client: httpx.AsyncClient
     gate: asyncio.Semaphore
+    proxied: bool
     address: str = ""  # the checked IP address; looked up again after a failure
 
 
@@ -92,7 +106,8 @@ class Web:
     # network (a router, a cloud's metadata service). Hence: only the schemes of the rules; every IP address of a host
     # must be public, unless the user named the host; and the connection goes to the very IP address that was checked,
     # so that a name which resolves to another one a moment later (DNS rebinding) gains nothing. Redirects go through
-    # the same checks, and proxies of the environment are ignored because they would choose the IP address themselves.
+    # the same checks, and proxies of the environment are ignored unless the rules allow them, because they would choose
+    # the IP address themselves.
 
     rules: Rules
     transport: httpx.AsyncBaseTransport | None = None
@@ -102,9 +117,13 @@ class Web:
 
     def __enter__(self) -> Web:
         try:
-            import httpx  # noqa: F401
+            import httpx
+
+            self._trust = httpx.create_ssl_context()  # SSL_CERT_FILE of the environment counts
         except ImportError as error:
             raise UsageError("this asks the web, and needs httpx: pip install 'cig[data]'") from error
+        except OSError as error:
+            raise UsageError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {reason(error)}") from error
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -191,7 +210,7 @@ class Web:
         self, url: str, location: str, headers: Mapping[str, str], *, large: bool
     ) -> AsyncIterator[httpx.Response]:
         parts, name, port = self._allowed(url, location)
-        host = self._host(f"{name}:{port}")
+        host = self._host(parts.scheme, name, port)
         authority = name if port == PORTS[parts.scheme] else f"{name}:{port}"
         fields = {
             "Host": authority,
@@ -202,10 +221,12 @@ class Web:
         }
         async with host.gate, self.guard(authority), self._web_errors(url):
             async with asyncio.timeout(self.rules.patience) as clock:  # starts here: a request in the queue is not slow
-                host.address = host.address or await self._public_address(url, name, port)
-                literal = f"[{host.address}]" if ":" in host.address else host.address
-                # The IP address replaces the name in the URL; Host and SNI still carry the name.
-                target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
+                target = parts._replace(fragment="").geturl()
+                if not host.proxied:
+                    host.address = host.address or await self._public_address(url, name, port)
+                    literal = f"[{host.address}]" if ":" in host.address else host.address
+                    # The IP address replaces the name in the URL; Host and SNI still carry the name.
+                    target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
                 sni = {"sni_hostname": name}
                 async with host.client.stream("GET", target, headers=fields, extensions=sni) as response:
                     if large:
@@ -224,6 +245,8 @@ class Web:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             for host in self._hosts.values():
                 host.address = ""
+            if untrusted := certificate_problem(error):
+                raise WebError(f"{url}: {untrusted}", "certificate") from error
             raise WebError(f"{url} cannot be fetched: {reason(error)}", "unreachable", again=True) from error
 
     def _allowed(self, url: str, location: str) -> tuple[SplitResult, str, int]:
@@ -250,14 +273,20 @@ class Web:
             raise WebError(f"{url}: {host} is {where}, not on the public internet; refused", "address")
         return addresses[0]
 
-    def _host(self, name: str) -> _Host:
+    def _host(self, scheme: str, name: str, port: int) -> _Host:
         import httpx
 
-        if name not in self._hosts:
+        key = f"{name}:{port}"
+        if key not in self._hosts:
+            proxy = proxy_of(scheme, name) if self.rules.proxies else ""
             options: dict[str, Any] = {"timeout": 15, "follow_redirects": False, "trust_env": False}
-            client = httpx.AsyncClient(transport=self.transport, cookies=CookieJar(NO_COOKIES), **options)
-            self._hosts[name] = _Host(client, asyncio.Semaphore(self.rules.per_host))
-        return self._hosts[name]
+            options |= {"cookies": CookieJar(NO_COOKIES), "verify": self._trust, "transport": self.transport}
+            try:
+                client = httpx.AsyncClient(proxy=proxy or None, **options)
+            except (ImportError, ValueError) as error:
+                raise WebError(f"{key}: the environment's proxy cannot be used: {reason(error)}", "address") from error
+            self._hosts[key] = _Host(client, asyncio.Semaphore(self.rules.per_host), proxied=bool(proxy))
+        return self._hosts[key]
 
     def _start(self, work: Coroutine[Any, Any, R]) -> Future[R]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -302,26 +331,6 @@ def check(url: str, response: httpx.Response) -> None:
     if not 200 <= status < 300:
         kind: Kind = KINDS.get(status, "failing" if status >= 500 else "refused")
         again = status == 429 or status >= 500
-        raise WebError(f"{url}: the server answers {status}", kind, again, after=_retry_after(response.headers))
+        raise WebError(f"{url}: the server answers {status}", kind, again, after=seconds_to_wait(response.headers))
     if response.headers.get("content-encoding", "identity") != "identity":
         raise WebError(f"{url}: the answer is packed, which nobody asked for; refused", "packed")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Parse a Retry-After header, a number or a date, into seconds; 0 if it is absent or malformed.
-
-    A date is compared with the response's own Date: the server's clock may differ from ours.
-    """
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    until, now = _seconds(text), _seconds(headers.get("date", ""))
-    return 0.0 if until is None else min(max(0.0, until - (time.time() if now is None else now)), 1e9)
-
-
-def _seconds(date: str) -> float | None:
-    """Parse a date of HTTP into seconds since 1970; None if it is malformed."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None

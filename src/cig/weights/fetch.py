@@ -13,7 +13,7 @@ from typing import Any
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, reason, some
 from cig.io import hub
-from cig.io.addresses import named_hosts
+from cig.io.addresses import certificate_problem, named_hosts
 from cig.io.files import remove
 from cig.io.http import Rules, Web, WebError, retried
 from cig.io.locks import hold_file
@@ -58,11 +58,18 @@ def comes_by_hand(checkpoint: ModelCheckpoint, mirrors: Sequence[str] = ()) -> b
 
 
 def _next_step(checkpoint: ModelCheckpoint, error: CigError) -> str:
+    if isinstance(error, GatedError):
+        return f"accept the terms and give a token, then: {how_to_get(checkpoint)}"
     if isinstance(error, WebError) and error.again:
         return f"try again, a rerun goes on from there: {how_to_get(checkpoint)}"
     if checkpoint.on_hub:
         return "a copy's folder can be given where the hub id would be (--clip, --vae-repo, --sdxl-repo)"
-    return f"fetch {checkpoint.file} by hand, then: cig models download {checkpoint.name} --from-dir FOLDER"
+    terms = ", which may want you to sign in and to accept terms in a browser" if _is_refused(error) else ""
+    return f"fetch {checkpoint.file} by hand{terms}, then: cig models download {checkpoint.name} --from-dir FOLDER"
+
+
+def _is_refused(error: CigError) -> bool:
+    return isinstance(error, WebError) and error.kind == "refused"
 
 
 # A release's file
@@ -104,11 +111,12 @@ def rules(address: str, named: bool) -> Rules:
     """Return which addresses may be asked.
 
     A release's address comes from a method's file, which may be a plugin's: only https, and no private network, so that
-    it cannot reach services behind the user's firewall. A mirror that the user typed is trusted as a host.
+    it cannot reach services behind the user's firewall. A mirror that the user typed is trusted as a host. The
+    environment's proxies are used, as the hub's library does.
     """
     trusted = named_hosts([address] if named else ())
     schemes = ("https", "http") if named and address.lower().startswith("http:") else ("https",)
-    return Rules(schemes, trusted)
+    return Rules(schemes, trusted, proxies=True)
 
 
 def _size(web: Web, address: str) -> int:
@@ -134,6 +142,10 @@ def _size(web: Web, address: str) -> int:
 
 
 # The hub
+
+
+class GatedError(NotFoundError):
+    """A repository that the hub gives only to those who accepted its terms, or to its owner."""
 
 
 def _from_hub(checkpoint: ModelCheckpoint, cache_dir: Path | None) -> None:
@@ -186,8 +198,15 @@ def _hub_error(checkpoint: ModelCheckpoint, error: Exception) -> CigError:
 
     message, chain = f"{checkpoint.location} cannot be had from the hub", list(_causes(error))
     answer = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), None)
+    if answer and answer.response.status_code in (401, 403):
+        return GatedError(
+            f"{message}: it is gated or private. Sign in at {hub.HUB}/{checkpoint.location} and accept its terms, then "
+            f"give a token of yours by `hf auth login` or HF_TOKEN"
+        )
     if answer and answer.response.status_code < 500 and answer.response.status_code != 429:
         return NotFoundError(f"{message}: {reason(answer)}")
+    if untrusted := certificate_problem(error):
+        return WebError(f"{message}: {untrusted}", "certificate")
     failure = next((cause for cause in chain if isinstance(cause, (HTTPError, ConnectionError))), None)
     if failure:
         return WebError(f"{message}: {reason(failure)}", "unreachable", again=True)

@@ -83,7 +83,7 @@ def import_folder(names: Sequence[str], folder: Path, link: bool = False) -> Ite
 
 def need_sound(inspections: Iterable[Inspection], named: bool) -> None:
     """Raise IncompleteError that names what is broken, or, where checkpoints were named, missing."""
-    bad = ("broken", "missing") if named else ("broken",)
+    bad = ("broken", "incomplete", "missing") if named else ("broken", "incomplete")
     lines = [
         f"{inspection.checkpoint.name} is {inspection.state}: {inspection.detail}"
         for inspection in inspections

@@ -23,7 +23,7 @@ from cig.weights.catalogue import ModelCheckpoint, composing_clips
 if TYPE_CHECKING:
     import torch
 
-State = Literal["sound", "missing", "broken"]
+State = Literal["sound", "missing", "incomplete", "broken"]  # incomplete: a download that can go on
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,35 @@ def inspect(checkpoint: ModelCheckpoint, cache_dir: Path | None = None) -> Inspe
     """Verify a checkpoint that is on this machine; nothing is fetched."""
     path = checkpoint.local_path(cache_dir)
     if path is None:
-        return Inspection(checkpoint, "missing", detail="not there", hint=how_to_get(checkpoint))
+        return _absent(checkpoint)
     try:
         detail, widths = INSPECTORS[checkpoint.kind](checkpoint, path, cache_dir)
         digest = _digest(checkpoint, path)
+    except (LackingFileError, NotFoundError) as error:
+        if not checkpoint.on_hub:
+            return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
+        return Inspection(checkpoint, "incomplete", path, detail=str(error), hint=_how_to_go_on(checkpoint))
     except CigError as error:
         return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
     return Inspection(checkpoint, "sound", path, detail=detail, digest=digest, widths=widths)
+
+
+class LackingFileError(InputError):
+    """A model's folder lacks files, which a download may still bring."""
+
+
+def _absent(checkpoint: ModelCheckpoint) -> Inspection:
+    """Tell a checkpoint of which nothing came from one whose release came in part."""
+    part = Path(checkpoint.location).with_suffix(".release.part")
+    size = stat_file(part).st_size if checkpoint.kind == "phi" and part.is_file() else 0
+    if size:
+        detail = f"{size / 1e6:,.1f} MB of its release came so far"
+        return Inspection(checkpoint, "incomplete", part, detail=detail, hint=_how_to_go_on(checkpoint))
+    return Inspection(checkpoint, "missing", detail="not there", hint=how_to_get(checkpoint))
+
+
+def _how_to_go_on(checkpoint: ModelCheckpoint) -> str:
+    return f"cig models download {checkpoint.name}, which fetches the rest"
 
 
 def how_to_get(checkpoint: ModelCheckpoint) -> str:
@@ -197,7 +219,14 @@ def _shapes(folder: Path, pattern: str) -> dict[str, tuple[int, ...]]:
     if not files:
         pickled = some(path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".pt", ".ckpt"))
         beside = f"; it has {pickled}, and pickles are not trusted" if pickled else ""
-        raise InputError(f"{folder} has no {pattern}{beside}")
+        raise LackingFileError(f"{folder} has no {pattern}{beside}")
+    for index in sorted(folder.glob(f"{pattern}.index.json")):
+        shards = read_object(index).get("weight_map")
+        lacking = (
+            sorted({*map(str, shards.values())} - {path.name for path in files}) if isinstance(shards, dict) else []
+        )
+        if lacking:
+            raise LackingFileError(f"{folder} lacks {some(lacking, 3)}, which {index.name} names")
     return {name: shape for path in files for name, shape in read_header(path).items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ def open_images(address: str = ADDRESS) -> Path:
 
 
 def _download(address: str) -> bytes:
-    rules = Rules(most=MOST)
+    rules = Rules(most=MOST, proxies=True)
     if address != ADDRESS:
-        rules = Rules(schemes=("http", "https"), trusted=named_hosts([address]), most=MOST)
+        rules = replace(rules, schemes=("http", "https"), trusted=named_hosts([address]))
     try:
         with Web(rules) as web:
             ((_, data),) = web.each([address], lambda url: retried(lambda: web.body(url)))
