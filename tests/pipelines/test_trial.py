@@ -311,7 +311,7 @@ def vote(case="1", choice="left", seconds=1.0):
 def test_a_trial_is_voted_and_told_at_its_end(tmp_path):
     own = trial(case(1, "left"), case(2, "right"))
     with opened(tmp_path, own) as server:
-        assert json.loads(own_page(server, "state")[1]) == {"cases": ["1", "2"], "voted": []}
+        assert json.loads(own_page(server, "state")[1]) == {"cases": ["1", "2"], "voted": [], "shown": False}
         assert own_page(server, "vote", vote("1", "left"))[0] == 200
         assert own_page(server, "result") == (409, "1 cases are not voted on")
         assert own_page(server, "vote", vote("2", "left"))[0] == 200
@@ -321,9 +321,33 @@ def test_a_trial_is_voted_and_told_at_its_end(tmp_path):
         assert words[0].startswith("2 of 2 decided queries preferred pseudo-targets, p = 0.5: no evidence")
         assert own_page(server, "vote", vote("1", "left")) == (409, "the result was shown; votes are closed")
     with opened(tmp_path, own) as server:
-        assert json.loads(own_page(server, "state")[1])["voted"] == [["2", "left"], ["1", "right"]]
+        state = json.loads(own_page(server, "state")[1])
+        assert (state["voted"], state["shown"]) == ([["2", "left"], ["1", "right"]], True)
         assert own_page(server, "vote", vote("1", "left")) == (409, "the result was shown; votes are closed")
+        assert json.loads(own_page(server, "result")[1])["words"] == words
         assert server.voting.votes.strange == 0
+
+
+def test_no_vote_counts_after_another_process_has_shown_the_result(tmp_path):
+    own = trial(case(1))
+    own.write(tmp_path)
+    with opened(tmp_path, own) as server:
+        other = Votes(tmp_path, own)
+        other.add("1", "tie", 1.0)
+        other.close()
+        assert own_page(server, "vote", vote()) == (409, "the result was shown; votes are closed")
+        assert server.voting.votes.choices == {"1": "tie"}
+        assert (tmp_path / "votes.jsonl").read_bytes().count(b"case") == 1
+
+
+def test_no_vote_counts_once_the_trial_was_replaced(tmp_path):
+    own = trial(case(1))
+    own.write(tmp_path)
+    with opened(tmp_path, own) as server:
+        trial(case(1, "right")).write(tmp_path)
+        status, text = own_page(server, "vote", vote())
+        assert (status, str(tmp_path / "trial.json") in text) == (409, True)
+        assert not (tmp_path / "votes.jsonl").exists()
 
 
 def test_what_goes_out_does_not_tell_the_sides(tmp_path):
@@ -779,6 +803,21 @@ def test_a_trial_is_voted_by_touch_and_goes_on_after_a_reload(tmp_path, ready, p
         assert list(server.voting.votes.choices.values()) == ["right", "tie"]
         sizes = [json.loads(line)["seconds"] for line in (tmp_path / "votes.jsonl").read_text().splitlines()]
         assert all(0 < seconds < 60 for seconds in sizes)
+
+
+def test_a_reload_after_the_result_shows_it_again(tmp_path, ready, pictures):
+    own = drawn(pictures)
+    voted(tmp_path, own, ["left", "right", "tie", "bad"])
+    with opened(tmp_path, own, pictures) as server:
+        page = ready.new_page()
+        page.goto(server.address)
+        page.click("text=Show the result")
+        words = page.text_content("#result p")
+        page.reload()
+        page.locator("#result p").first.wait_for()
+        assert page.text_content("#result p") == words
+        assert not page.locator("#back").is_visible()
+        page.close()
 
 
 def test_space_on_a_button_presses_that_button(tmp_path, ready, pictures):

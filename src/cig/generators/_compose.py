@@ -15,6 +15,7 @@ from cig.errors import PictureError, check_type
 from cig.io.digests import fingerprints
 from cig.io.files import remove
 from cig.io.images import PictureBatch, read_batches, read_picture
+from cig.io.locks import hold
 from cig.io.manifest import Manifest, is_stale, query_digest
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
@@ -201,31 +202,33 @@ def extract(
 
     Raises:
         MismatchError: the folder was made with other settings.
+        UsageError: another process works in the folder.
     """
-    models = fingerprints(composer.identity)
-    share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    source = ComposedConditions(benchmark, composer, workers=workers)
-    able = [{query.id for query in batch if query.id not in source.missing} for batch in share]
-    settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
-    manifest = Manifest(out, settings, overwrite, possible=set().union(*able))
-    fresh = [query.id for batch in share for query in batch if not manifest.is_stale(query)]
-    kept = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
-    # A batch with one query left is composed whole, with the queries that are done: a text state depends, in its last
-    # bits, on the other rows of its batch, so this way a resumed run writes the same bytes as an unbroken one.
-    todo = [batch for batch, ids in zip(share, able, strict=True) if ids - set(kept)]
-    source.prepare([query for batch in todo for query in batch])
-    made = 0
-    for batch in progress(todo, len(todo), f"extract {benchmark.title}", unit="batch"):
-        composed = source(batch)
-        queries = {query.id: query for query in batch}
-        for row, name in enumerate(composed.ids if composed else ()):
-            if composed and name not in kept:
-                for stem in stems_of(name):  # a file that --overwrite replaces, or of another caption
-                    remove(out / f"{stem}.pt")
-                line = {"id": name, "file": f"{name}.pt", "query": query_digest(queries[name]), "models": models}
-                manifest.add(line)
-                write_embedding(out / f"{name}.pt", composed, row)
-                made += 1
-    foreign = tuple(name for name in kept if name not in manifest.lines)
-    lost = [query.id for batch in share for query in batch if query.id in source.missing and query.id not in kept]
-    return Extraction(made, len(kept), foreign, missing={name: source.missing[name] for name in lost})
+    with hold(out, "embeddings", shard):
+        models = fingerprints(composer.identity)
+        share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+        source = ComposedConditions(benchmark, composer, workers=workers)
+        able = [{query.id for query in batch if query.id not in source.missing} for batch in share]
+        settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
+        manifest = Manifest(out, settings, overwrite, possible=set().union(*able))
+        fresh = [query.id for batch in share for query in batch if not manifest.is_stale(query)]
+        kept = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
+        # A batch with one query left is composed whole, with the queries that are done: a text state depends, in its
+        # last bits, on the other rows of its batch, so a resumed run writes the same bytes as an unbroken one.
+        todo = [batch for batch, ids in zip(share, able, strict=True) if ids - set(kept)]
+        source.prepare([query for batch in todo for query in batch])
+        made = 0
+        for batch in progress(todo, len(todo), f"extract {benchmark.title}", unit="batch"):
+            composed = source(batch)
+            queries = {query.id: query for query in batch}
+            for row, name in enumerate(composed.ids if composed else ()):
+                if composed and name not in kept:
+                    for stem in stems_of(name):  # a file that --overwrite replaces, or of another caption
+                        remove(out / f"{stem}.pt")
+                    line = {"id": name, "file": f"{name}.pt", "query": query_digest(queries[name]), "models": models}
+                    manifest.add(line)
+                    write_embedding(out / f"{name}.pt", composed, row)
+                    made += 1
+        foreign = tuple(name for name in kept if name not in manifest.lines)
+        lost = [query.id for batch in share for query in batch if query.id in source.missing and query.id not in kept]
+        return Extraction(made, len(kept), foreign, missing={name: source.missing[name] for name in lost})

@@ -15,6 +15,7 @@ from cig.generators._compose import ComposedConditions, Conditions, ConditionsWi
 from cig.io.digests import fingerprints
 from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
+from cig.io.locks import hold
 from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.machine import free_memory, is_out_of_memory, measured
@@ -62,26 +63,28 @@ def imagine(
 
     Raises:
         MismatchError: the folder was made with other settings and overwrite is off.
+        UsageError: another process works in the folder.
     """
     _check_arguments(benchmark, composer, generator, out=out, how=how)
     out, how = Path(out), how or Imagining()
-    share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-    queries = [query for batch in share for query in batch]
-    conditions = ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer
-    if getattr(generator, "shown", False):
-        conditions = ConditionsWithReferences(benchmark, conditions)
-    settings = {"benchmark": benchmark.title, **asdict(how), **generator.settings, **conditions.settings}
-    settings["models"] = fingerprints(generator.identity)
-    able = [[query for query in batch if query.id not in conditions.missing] for batch in share]
-    manifest = Manifest(out, settings, overwrite, possible=[query.id for batch in able for query in batch])
-    folder = OutputFolder(out, manifest, queries, retry_rejected=retry_rejected, overwrite=overwrite)
-    todo = [batch for batch, possible in zip(share, able, strict=True) if not all(map(folder.done, possible))]
-    made = _make_batches(todo, conditions, generator, how=how, benchmark=benchmark, folder=folder)
-    refused = tuple(query.id for query in queries if folder.refused(query.id))
-    foreign = tuple(name for name in folder.pictures if name not in manifest.lines)
-    lost = [query.id for query in queries if query.id in conditions.missing and not folder.done(query)]
-    missing = {name: conditions.missing[name] for name in lost}
-    return Imagined(_pictures(out, queries), made, refused, foreign=foreign, missing=missing)
+    with hold(out, "pseudo-targets", shard):
+        share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+        queries = [query for batch in share for query in batch]
+        conditions = ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer
+        if getattr(generator, "shown", False):
+            conditions = ConditionsWithReferences(benchmark, conditions)
+        settings = {"benchmark": benchmark.title, **asdict(how), **generator.settings, **conditions.settings}
+        settings["models"] = fingerprints(generator.identity)
+        able = [[query for query in batch if query.id not in conditions.missing] for batch in share]
+        manifest = Manifest(out, settings, overwrite, possible=[query.id for batch in able for query in batch])
+        folder = OutputFolder(out, manifest, queries, retry_rejected=retry_rejected, overwrite=overwrite)
+        todo = [batch for batch, possible in zip(share, able, strict=True) if not all(map(folder.done, possible))]
+        made = _make_batches(todo, conditions, generator, how=how, benchmark=benchmark, folder=folder)
+        refused = tuple(query.id for query in queries if folder.refused(query.id))
+        foreign = tuple(name for name in folder.pictures if name not in manifest.lines)
+        lost = [query.id for query in queries if query.id in conditions.missing and not folder.done(query)]
+        missing = {name: conditions.missing[name] for name in lost}
+        return Imagined(_pictures(out, queries), made, refused, foreign=foreign, missing=missing)
 
 
 def _check_arguments(benchmark: Any, composer: Any, generator: Any, *, out: Any, how: Any) -> None:

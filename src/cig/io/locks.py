@@ -54,6 +54,12 @@ def hold(folder: Path, purpose: str, shard: Shard | None = None) -> Iterator[Non
         yield
 
 
+def need_free(folder: Path, shard: Shard | None = None) -> None:
+    """Raise UsageError early, before models are loaded, if another process holds a folder that is held later."""
+    with hold(folder, "look", shard):
+        pass
+
+
 @contextlib.contextmanager
 def hold_file(path: Path, purpose: str, wait: float = 0) -> Iterator[None]:
     """Hold a file for this process, by a lock file beside it.

@@ -12,6 +12,7 @@ from cig.errors import InputError, MismatchError, some
 from cig.io.digests import digest_of
 from cig.io.files import make_folder, read_bytes, sweep
 from cig.io.json_files import append_json, read_object, write_json
+from cig.io.locks import agree
 from cig.types import Query
 
 
@@ -39,6 +40,7 @@ class Manifest:
 
         Raises:
             MismatchError: the folder was made with other settings and overwrite is off.
+            UsageError: another process fills a share of the folder with other settings.
         """
         self.folder = make_folder(folder)
         sweep(folder)
@@ -47,6 +49,7 @@ class Manifest:
         self.digest = digest_of(self.settings)
         self.lines = self._interrupted(possible) if overwrite else self.read(folder)
         self._refuse_other_settings()
+        agree(folder, self.digest)
         recorded = _recorded_settings(folder)
         if self.digest not in recorded:
             write_json(folder / "settings.json", {**recorded, self.digest: self.settings}, indent=1)

@@ -22,6 +22,7 @@ from cig.generators import presets
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import writing
 from cig.io.json_files import write_json
+from cig.io.locks import hold
 from cig.io.text_table import text_table
 from cig.pipelines._models import make_targets
 from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts, write_reports
@@ -107,16 +108,17 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
     data = Data(BENCHMARK, limit=None if full else QUERIES)
     parts = data.load("val")
     say(f"{BENCHMARK}: {len(parts[0].queries)} queries over {len(parts[0].gallery)} pictures")
-    cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
-    drawing = replace(compute, batch_size=min(compute.batch_size, DRAWN_AT_ONCE))
-    _imagine(parts, pictures, drawing, cache=cache)
-    entries = [_entry(row, parts, data, compute=compute, cache=cache, pictures=pictures) for row in ROWS]
-    imagined = entries[-2]
-    write_reports(imagined.search, imagined.report, [out / "report.html"], cache=cache)
-    write_json(out / "scores.json", [entry.json for entry in entries])
-    say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
-    say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
-    return entries
+    with hold(out, "cig demo"):
+        cache, pictures = FeatureCache(out / "features"), out / "pseudo-targets"
+        drawing = replace(compute, batch_size=min(compute.batch_size, DRAWN_AT_ONCE))
+        _imagine(parts, pictures, drawing, cache=cache)
+        entries = [_entry(row, parts, data, compute=compute, cache=cache, pictures=pictures) for row in ROWS]
+        imagined = entries[-2]
+        write_reports(imagined.search, imagined.report, [out / "report.html"], cache=cache)
+        write_json(out / "scores.json", [entry.json for entry in entries])
+        say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
+        say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
+        return entries
 
 
 def to_text(entries: list[Entry]) -> str:

@@ -8,6 +8,7 @@ from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_pictures
 from cig.generators import Composing
 from cig.io.dataset_paths import part_folder
+from cig.io.locks import need_free
 from cig.pipelines._models import complain, load_composer, phi_checks, say_foreign
 from cig.runtime import Compute, Work, say
 
@@ -32,6 +33,8 @@ def extract(
 
     need_pictures(parts, references=True)
     out = out or data.default_folder("embeddings", "test")
+    for part in parts:
+        need_free(part_folder(out, part), work.share)
     composer = load_composer(composing, compute)
     missing: dict[str, str] = {}
     for part in parts:

@@ -8,7 +8,8 @@ from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_outside
 from cig.errors import NotFoundError
 from cig.generators import Generation, need_unet
-from cig.io.dataset_paths import existing_part
+from cig.io.dataset_paths import existing_part, part_folder
+from cig.io.locks import need_free
 from cig.pipelines._models import complain, imagine_parts, load_sdxl, need_embeddings
 from cig.runtime import Compute, Work
 
@@ -28,7 +29,7 @@ def generate(
         NotFoundError: weights, data or embeddings that are missing, all named at once.
         IncompleteError: queries without an embedding, or without a reference that must be shown; others were done.
     """
-    generation = generation or Generation()
+    generation, work = generation or Generation(), work or Work()
     embeddings = embeddings or data.default_folder("embeddings", "test")
     out = out or data.default_folder("generated_images", "test")
     checks = [lambda: need_unet(generation.unet), lambda: need_embeddings(embeddings)]
@@ -38,9 +39,9 @@ def generate(
     sources = [EmbeddingFolder(part, existing_part(embeddings, part, len(data.categories) == 1)) for part in parts]
     if not any(source.files for source in sources):
         raise NotFoundError(f"{embeddings} has no embedding of {parts[0].name}; run `cig extract` for it first")
+    for part in parts:
+        need_free(part_folder(out, part), work.share)
     generator = load_sdxl(generation, compute)
-    missing = imagine_parts(
-        parts, sources, generator, generation=generation, out=out, compute=compute, work=work or Work()
-    )
+    missing = imagine_parts(parts, sources, generator, generation=generation, out=out, compute=compute, work=work)
     complain(missing, "have no pseudo-target")
     return out

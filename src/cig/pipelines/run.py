@@ -16,6 +16,7 @@ from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.generators import Composing, Generation, need_unet
 from cig.io.feature_cache import FeatureCache
+from cig.io.locks import hold
 from cig.machine import free_memory
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import (
@@ -52,6 +53,7 @@ def run(
 
     Raises:
         NotFoundError: weights or data that are missing, all named at once, before anything is loaded.
+        UsageError: another process works in `out`.
         IncompleteError: references are missing, the targets are hidden, and allow_missing is off.
     """
     composing, generation = composing or Composing(), generation or Generation()
@@ -65,25 +67,26 @@ def run(
         need_server(data, name)
     need_pictures(parts)
     need_pictures(parts, references=True)
-    cache = FeatureCache(searching.feature_cache)
-    method = load_picture_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
-    make_targets(parts, composing, generation, out=images, compute=compute, work=work or Work(), cache=cache)
-    free_memory()
-    result = search_parts(
-        parts,
-        method,
-        searching,
-        compute=replace(compute, batch_size=search_batch),
-        cache=cache,
-        single=len(data.categories) == 1,
-        allow_missing=allow_missing and hidden and data.has_server,
-    )
-    rankings, page = out / "rankings.json", out / "report.html"
-    if not hidden:
-        return score(result, Outputs(out / "scores.json", rankings, (page, out / "report.md")), cache)
-    if data.has_server:
-        outputs, stem = Outputs(out / "record.json", rankings, (page,)), out / "submission" / name
-        return write_submission(data, result, stem, allow_missing=allow_missing, outputs=outputs, cache=cache)
-    report = without_scores(result)
-    write_outputs(result, report, Outputs(rankings=rankings, reports=(page,)), cache=cache)
-    return Evaluation(result, report)
+    with hold(out, "cig run"):
+        cache = FeatureCache(searching.feature_cache)
+        method = load_picture_searcher(searching, compute, cache)  # what does not fit is said now, not after hours
+        make_targets(parts, composing, generation, out=images, compute=compute, work=work or Work(), cache=cache)
+        free_memory()
+        result = search_parts(
+            parts,
+            method,
+            searching,
+            compute=replace(compute, batch_size=search_batch),
+            cache=cache,
+            single=len(data.categories) == 1,
+            allow_missing=allow_missing and hidden and data.has_server,
+        )
+        rankings, page = out / "rankings.json", out / "report.html"
+        if not hidden:
+            return score(result, Outputs(out / "scores.json", rankings, (page, out / "report.md")), cache)
+        if data.has_server:
+            outputs, stem = Outputs(out / "record.json", rankings, (page,)), out / "submission" / name
+            return write_submission(data, result, stem, allow_missing=allow_missing, outputs=outputs, cache=cache)
+        report = without_scores(result)
+        write_outputs(result, report, Outputs(rankings=rankings, reports=(page,)), cache=cache)
+        return Evaluation(result, report)

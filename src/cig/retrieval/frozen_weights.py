@@ -10,6 +10,7 @@ from typing import Any
 
 from cig.errors import InputError, NotFoundError
 from cig.io.json_files import read_object, write_json
+from cig.io.locks import WAIT, hold_file
 
 STEP = 0.05
 GRID = tuple(round(STEP * i, 2) for i in range(21))  # reference weights of a sweep, 0 to 1
@@ -42,9 +43,10 @@ def best(scores: Mapping[str, float]) -> float:
 
 def freeze(path: Path, family: str, frozen: FrozenWeight, *, method: str, branch: str) -> None:
     """Add a weight to the file, which may hold others."""
-    content = check_form(path)
-    content.setdefault(family, {}).setdefault(method, {})[branch] = asdict(frozen)
-    write_json(path, content, indent=1)
+    with hold_file(path, "frozen weights", wait=WAIT):  # another sweep may add a weight at the same time
+        content = check_form(path)
+        content.setdefault(family, {}).setdefault(method, {})[branch] = asdict(frozen)
+        write_json(path, content, indent=1)
 
 
 def read_frozen_weight(path: Path, family: str, *, method: str, branch: str) -> FrozenWeight:

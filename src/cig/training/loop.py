@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cig.errors import CigError, some
-from cig.io.files import make_folder
 from cig.io.json_files import append_json, write_json
+from cig.io.locks import hold
 from cig.runtime import progress, say
 from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT, Groups, TrainingState, new_state, resume, save
@@ -69,28 +69,29 @@ def train(
 
     Raises:
         MismatchError: the checkpoint is of another plan or data.
+        UsageError: another training writes to the folder.
         DivergedError: the loss or a gradient is not finite; the step is not taken, its ids are in diverged.json.
     """
     settings = {"plan": asdict(plan), "about": dict(inputs)}
     state, curves = new_state(model, plan, groups), Curves(tensorboard)
-    make_folder(out)
-    facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
-    # A kill can fall between the checkpoint and its line in the log, which are two files: the line is written now.
-    if facts["steps"] and processes.rank() == 0 and _last_logged_step(out) < facts["steps"]:
-        append_json(out / LOG, _log_line(facts))
-    started = time.monotonic() - facts["seconds"]
-    steps = range(facts["steps"], plan.steps)
-    model.train()
-    for number in progress(steps, len(steps), "training", unit="step"):
-        loss = _take_step(state, loss_of, plan, number=number, out=out)
-        curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
-        facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss
-        if (number + 1) % plan.save_every == 0 or number + 1 == plan.steps:
-            facts |= {"steps": number + 1, "seconds": time.monotonic() - started, "device": str(state.device)}
-            _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
-            curves.put(number + 1, facts.get("scores", {}))
-    curves.close()
-    return facts
+    with hold(out, "training") if processes.rank() == 0 else nullcontext():
+        facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
+        # A kill can fall between the checkpoint and its line in the log, which are two files: the line is written now.
+        if facts["steps"] and processes.rank() == 0 and _last_logged_step(out) < facts["steps"]:
+            append_json(out / LOG, _log_line(facts))
+        started = time.monotonic() - facts["seconds"]
+        steps = range(facts["steps"], plan.steps)
+        model.train()
+        for number in progress(steps, len(steps), "training", unit="step"):
+            loss = _take_step(state, loss_of, plan, number=number, out=out)
+            curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
+            facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss
+            if (number + 1) % plan.save_every == 0 or number + 1 == plan.steps:
+                facts |= {"steps": number + 1, "seconds": time.monotonic() - started, "device": str(state.device)}
+                _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
+                curves.put(number + 1, facts.get("scores", {}))
+        curves.close()
+        return facts
 
 
 def _take_step(state: TrainingState, loss_of: Loss, plan: Plan, *, number: int, out: Path) -> float:

@@ -146,5 +146,7 @@ doing(async () => {
   const state = await ask("state");
   cases = state.cases;
   for (const [id, choice] of state.voted) choices.set(id, choice);
-  await go();
+  if (!state.shown) return go();
+  end(); // votes are closed: there is nothing left but the result
+  return result();
 });

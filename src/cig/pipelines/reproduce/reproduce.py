@@ -14,6 +14,7 @@ from cig.errors import CigError, IncompleteError, some
 from cig.evaluation.report import notes
 from cig.evaluation.submissions import validate
 from cig.io.json_files import write_json
+from cig.io.locks import hold
 from cig.pipelines.reproduce.published import Cell, cells, find
 from cig.pipelines.reproduce.requirements import Lack, lacks
 from cig.pipelines.reproduce.run import CellRun, Places, commands
@@ -49,7 +50,8 @@ def reproduce(name: str, places: Places | None = None) -> Reproduction:
     for command in commands(attempt):
         say(f"$ {command}")
     _need(attempt)
-    record, complaint = attempt.run()
+    with hold(attempt.folder, f"cig reproduce {name}"):
+        record, complaint = attempt.run()
     result, path = outcome(attempt, record), attempt.places.out / f"{name}.json"
     write_json(path, result, indent=1)
     say(f"{path} has all of it")

@@ -21,7 +21,7 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 from typing import Any
 
-from cig.errors import OutputError, UsageError
+from cig.errors import CigError, OutputError, UsageError
 from cig.evaluation.html import inline_code, template, thumbnails
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import Trial, Votes, checked_vote
@@ -90,6 +90,7 @@ class VotingPage:
         if vote["case"] not in self.cases:
             raise RequestRefused(HTTPStatus.BAD_REQUEST, "no vote: there is no such case")
         with self.lock:
+            self.votes.read()
             if self.votes.shown:
                 raise RequestRefused(HTTPStatus.CONFLICT, "the result was shown; votes are closed")
             self.votes.add(vote["case"], vote["choice"], vote["seconds"])
@@ -97,7 +98,9 @@ class VotingPage:
 
     def _state(self) -> dict[str, Any]:
         with self.lock:
-            return {"cases": list(self.cases), "voted": list(self.votes.choices.items())}
+            self.votes.read()
+            choices, shown = list(self.votes.choices.items()), self.votes.shown
+            return {"cases": list(self.cases), "voted": choices, "shown": shown}
 
     def _case(self, name: str) -> dict[str, Any]:
         """Pictures are in it as data: an address of their own might tell where they come from."""
@@ -114,8 +117,9 @@ class VotingPage:
 
     def _result(self) -> dict[str, Any]:
         with self.lock:
+            self.votes.read()
             verdict = Verdict.of(self.trial, self.votes)
-            if verdict.not_voted:
+            if verdict.not_voted and not self.votes.shown:  # once votes are closed, what there is of them is shown
                 raise RequestRefused(HTTPStatus.CONFLICT, f"{verdict.not_voted} cases are not voted on")
             self.votes.close()
         return {"words": verdict.words}
@@ -161,6 +165,8 @@ class _Request(BaseHTTPRequestHandler):
             self._send(HttpAnswer(str(refusal), "text/plain", refusal.status))
         except OutputError as error:  # a full disk: the page says so, and the vote does not count
             self._send(HttpAnswer(str(error), "text/plain", HTTPStatus.INSUFFICIENT_STORAGE))
+        except CigError as error:  # trial.json or the votes were changed or removed meanwhile
+            self._send(HttpAnswer(str(error), "text/plain", HTTPStatus.CONFLICT))
 
     def _asked(self) -> list[str]:
         """The path behind the secret."""

@@ -12,6 +12,7 @@ from cig.errors import MismatchError
 from cig.generators import need_unet
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
+from cig.io.locks import hold
 from cig.io.manifest import read_cost
 from cig.machine import free_memory
 from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
@@ -39,7 +40,7 @@ def trial(
 
     Raises:
         NotFoundError: pictures, queries or weights that are not there, all named at once.
-        UsageError: `out` is among the pictures.
+        UsageError: `out` is among the pictures, or another process holds a trial there.
         MismatchError: `out` holds a trial of something else.
     """
     out = out or trial_folder(trying.pictures)
@@ -47,17 +48,17 @@ def trial(
     if fresh and os.path.exists(out / VOTES):
         raise MismatchError(f"{out / VOTES} is of a trial that is gone: its sides are not known; move it away")
     (part,) = need_all(lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, out) if fresh else [])
-    made = (
-        _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work()) if fresh else None
-    )
-    if made and not os.path.exists(out / FILE):  # else another process was quicker, and has its own coin
-        made.write(out)
-    made = Trial.read(out)
-    made.need_same(trying.settings(part.queries), out)
-    say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
-    if made.cases:
-        serve(VotingPage(made, Votes(out, made), part.images), port, browse)
-    return trial_result(out)
+    with hold(out, "cig trial"):
+        if not os.path.exists(out / FILE):
+            fresh_trial = _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work())
+            if not os.path.exists(out / FILE):  # on a drive without locks another process may have been quicker
+                fresh_trial.write(out)
+        made = Trial.read(out)
+        made.need_same(trying.settings(part.queries), out)
+        say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
+        if made.cases:
+            serve(VotingPage(made, Votes(out, made), part.images), port, browse)
+        return trial_result(out)
 
 
 def trial_folder(pictures: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cig.benchmarks import Data
 from cig.errors import InputError, MismatchError, NotFoundError, some
 from cig.generators import Composing, Generation
-from cig.io.digests import digest_of
+from cig.io.digests import digest_of, file_digest
 from cig.io.files import read_bytes
 from cig.io.json_files import append_json, read_object, write_json
 from cig.io.manifest import COST_KINDS, need_kinds
@@ -200,10 +200,22 @@ class Votes:
 
     def __init__(self, folder: Path, trial: Trial) -> None:
         self.path, self.case_ids = folder / VOTES, {case.id for case in trial.cases}
+        self.trial_file = folder / FILE
+        self.trial_digest = self._digest()
+        self.read()
+
+    def read(self) -> None:
+        """Read the votes again, which another process may have added to: a drive may be without locks.
+
+        Raises:
+            MismatchError: trial.json has changed, so votes on what is shown here would be counted as others.
+        """
+        if self._digest() != self.trial_digest:
+            raise MismatchError(f"{self.trial_file} has changed; start the trial again")
         self.choices: dict[str, str] = {}  # case -> choice, in the order of voting
         self.shown = False  # the page has shown the result: no vote counts after that
         self.strange = 0  # lines that a kill tore, or that are no votes of this trial
-        for line in read_bytes(self.path).splitlines() if os.path.exists(self.path) else ():
+        for line in read_bytes(self.path).splitlines() if os.path.isfile(self.path) else ():
             vote = _read_vote(line)
             if vote and vote["case"] in self.case_ids:
                 self._count(vote)
@@ -217,6 +229,9 @@ class Votes:
         vote = {"case": case, "choice": choice, "seconds": round(min(seconds, LONGEST), 2)}
         append_json(self.path, {**vote, "time": datetime.now(UTC).isoformat(timespec="seconds")})
         self._count(vote)
+
+    def _digest(self) -> str:
+        return file_digest(self.trial_file) if self.trial_file.exists() else ""
 
     def close(self) -> None:
         """The result is shown, and that is kept, too."""

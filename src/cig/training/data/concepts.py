@@ -20,6 +20,7 @@ from cig.errors import InputError, UsageError
 from cig.io.digests import file_digest
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
+from cig.io.locks import hold_file
 from cig.io.tables import Row, each_row
 from cig.runtime import versions
 
@@ -64,10 +65,16 @@ def check_form(path: Path) -> None:
 def write_concepts(path: Path, concepts: Concepts) -> None:
     """Write the table, whole or not at all, and its card `{name}.json`; raises UsageError for another suffix."""
     check_form(path)
-    write_bytes(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
-    counts = {"pictures": len(concepts.pictures), "unreadable": len(concepts.unreadable)}
-    card = {**concepts.inputs, "counts": counts, "unreadable": dict(concepts.unreadable), "sha256": file_digest(path)}
-    write_json(path.with_name(f"{path.name}.json"), {**card, "versions": versions()}, indent=2)
+    with hold_file(path, "concepts"):  # the table and its card are of one process
+        write_bytes(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
+        counts = {"pictures": len(concepts.pictures), "unreadable": len(concepts.unreadable)}
+        card = {
+            **concepts.inputs,
+            "counts": counts,
+            "unreadable": dict(concepts.unreadable),
+            "sha256": file_digest(path),
+        }
+        write_json(path.with_name(f"{path.name}.json"), {**card, "versions": versions()}, indent=2)
 
 
 def _columns(concepts: Concepts) -> list[str]:

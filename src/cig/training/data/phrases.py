@@ -16,6 +16,7 @@ from cig.errors import InputError, MismatchError, UsageError, plain, some
 from cig.io.digests import fingerprints
 from cig.io.files import make_folder, sweep, writing
 from cig.io.json_files import append_json, read_object, write_json
+from cig.io.locks import hold_file
 from cig.io.pickles import read_pickled_lists
 from cig.io.tables import each_row
 from cig.runtime import progress, versions, warn
@@ -51,13 +52,14 @@ def generate_phrases(
     """
     model.check(sampling)
     settings = {"prompt": PROMPT, **asdict(sampling), "dtype": model.identity["dtype"]}
-    file = PhraseFile(out, {**settings, **fingerprints({"model": model.identity})})
-    todo = [concept for concept in dict.fromkeys(concepts) if concept not in file.usable]
-    for concept in progress(todo, len(todo), "phrases", unit="concept"):
-        phrases = model.continued(PROMPT.format(concept), sampling, batch_size)
-        file.add(concept, [clean_phrase(phrase) for phrase in phrases])
-    file.close(model.identity)
-    return PhraseCounts(len(file.usable), len(todo), file.lost)
+    with hold_file(out, "phrases"):
+        file = PhraseFile(out, {**settings, **fingerprints({"model": model.identity})})
+        todo = [concept for concept in dict.fromkeys(concepts) if concept not in file.usable]
+        for concept in progress(todo, len(todo), "phrases", unit="concept"):
+            phrases = model.continued(PROMPT.format(concept), sampling, batch_size)
+            file.add(concept, [clean_phrase(phrase) for phrase in phrases])
+        file.close(model.identity)
+        return PhraseCounts(len(file.usable), len(todo), file.lost)
 
 
 def clean_phrase(phrase: str) -> str:

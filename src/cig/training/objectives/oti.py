@@ -17,6 +17,7 @@ from torch import Tensor
 from cig.errors import UsageError, some
 from cig.io.digests import fingerprints
 from cig.io.images import Preprocess, read_batches
+from cig.io.locks import hold
 from cig.methods._picture_names import repeated_names
 from cig.models.clip import Clip
 from cig.runtime import Shard, batches, progress
@@ -79,6 +80,7 @@ def train_oti(
     Raises:
         UsageError: two pictures have one name, but for suffix or zeros.
         MismatchError: the folder was made with other settings and overwrite is off.
+        UsageError: another process works in the folder.
         DivergedError: a loss or gradient is not finite; its batch is not kept.
     """
     need_apart(pictures.names)
@@ -86,16 +88,17 @@ def train_oti(
     chunks = list(enumerate(batches(range(len(pictures)), recipe.batch)))
     share = (shard or Shard()).take(chunks)
     settings = _settings(clip, pictures, recipe, book=book, preprocess=preprocess)
-    folder = PseudoWordFolder(out, settings, overwrite, numbers=[number for number, _ in share])
-    todo = [(number, chunk) for number, chunk in share if not folder.has(number)]
-    for number, chunk in progress(todo, len(todo), "pseudo-words", unit="batch"):
-        named = {pictures.names[row]: pictures.paths[row] for row in chunk}
-        features, failed = _features(clip, named, preprocess, workers=workers)
-        words = torch.empty(0, clip.token_width), torch.empty(0, clip.token_width)
-        if features:
-            words = invert(clip, list(features), torch.stack(list(features.values())), recipe=recipe, book=book)
-        folder.add(number, list(features), words, failed=failed)
-    return folder.join(len(chunks), len(todo), clip, published=published)
+    with hold(out, "pseudo-words", shard):
+        folder = PseudoWordFolder(out, settings, overwrite, numbers=[number for number, _ in share])
+        todo = [(number, chunk) for number, chunk in share if not folder.has(number)]
+        for number, chunk in progress(todo, len(todo), "pseudo-words", unit="batch"):
+            named = {pictures.names[row]: pictures.paths[row] for row in chunk}
+            features, failed = _features(clip, named, preprocess, workers=workers)
+            words = torch.empty(0, clip.token_width), torch.empty(0, clip.token_width)
+            if features:
+                words = invert(clip, list(features), torch.stack(list(features.values())), recipe=recipe, book=book)
+            folder.add(number, list(features), words, failed=failed)
+        return folder.join(len(chunks), len(todo), clip, published=published)
 
 
 def need_apart(names: Sequence[str]) -> None:
