@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cig.errors import some
+from cig.io.markdown import escape
 from cig.io.text_table import text_table
 from cig.types import Report
 
@@ -69,7 +70,7 @@ def to_markdown(
     report: Report, method: str, branches: Sequence[Mapping[str, Any]], *, provenance: Mapping[str, Any]
 ) -> str:
     """Format a page of Markdown: scores, branches, effect of pseudo-targets, missing data, protocol, provenance."""
-    lines = [f"# {_plain(report.benchmark)}: {_plain(method)}", ""]
+    lines = [f"# {escape(report.benchmark)}: {escape(method)}", ""]
     if report.scores:
         measures = list(next(iter(report.scores.values())))
         rows = [[label(measure), *(_cell(report, part, measure) for part in report.scores)] for measure in measures]
@@ -83,23 +84,15 @@ def to_markdown(
         ),
         "",
     ]
-    lines += [f"- {_plain(line)}" for line in [*changed(report), *notes(report.missing, report.unused)]]
-    lines += [f"- {_plain(key)}: {_plain(value)}" for key, value in report.protocol.items()]
-    lines += [f"- {_plain(line)}" for line in _origin(provenance)]
-    return "\n".join(lines) + "\n"
+    lines += [f"- {escape(line)}" for line in [*changed(report), *notes(report.missing, report.unused)]]
+    lines += [f"- {escape(key)}: {escape(value)}" for key, value in report.protocol.items()]
+    lines += [f"- {escape(line)}" for line in _origin(provenance)]
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace").decode()
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(map(_plain, row))} |" for row in [header, *rows]]
+    lines = [f"| {' | '.join(map(escape, row))} |" for row in [header, *rows]]
     return [lines[0], f"|{' --- |' * len(header)}", *lines[1:]]
-
-
-def _plain(value: Any) -> str:
-    """Put a value on one line, with nothing in it that ends a cell, starts HTML, or cannot be encoded."""
-    text = " ".join(str(value).encode("utf-8", "replace").decode().split())
-    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", r"\|")):
-        text = text.replace(mark, safe)
-    return text
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[str]:

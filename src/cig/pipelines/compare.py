@@ -14,6 +14,7 @@ from cig.evaluation.trec_compare import RunComparison
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
+from cig.io.markdown import escape, fenced
 from cig.io.text_table import text_table
 from cig.machine import device_name
 from cig.pipelines._comparison import Comparing, Comparison, ComparisonRow, compare_methods
@@ -145,4 +146,4 @@ def to_json(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str, 
 
 def to_markdown(comparison: Comparison) -> str:
     lines = to_text(comparison).splitlines()
-    return "\n".join([f"# {comparison.benchmark}: methods and branches", "", "```", *lines, "```", ""])
+    return "\n".join([f"# {escape(comparison.benchmark)}: methods and branches", "", *fenced(lines), ""])

@@ -13,6 +13,7 @@ from typing import Any
 from cig.errors import some
 from cig.io.files import write_bytes
 from cig.io.json_files import write_json
+from cig.io.markdown import escape, fenced
 from cig.runtime import versions
 
 
@@ -22,14 +23,13 @@ def write_card(out: Path, what: str, facts: Mapping[str, Any]) -> None:
     facts = {**facts, **({"command": typed} if typed else {}), "versions": versions()}
     write_json(out / "training.json", facts, indent=2)
     inputs, plan = facts["about"], facts["plan"]
+    block = "\n".join(fenced(json.dumps({"plan": plan, "about": inputs}, indent=2).splitlines(), "json"))
     text = f"""# {what[0].upper() + what[1:]}
 
-Trained by `cig train` on {inputs["data"]}: {facts["steps"]} of {plan["steps"]} steps of {plan["batch"]} items,
+Trained by `cig train` on {escape(inputs["data"])}: {facts["steps"]} of {plan["steps"]} steps of {plan["batch"]} items,
 {facts["seconds"]:.0f} s on {facts["device"]}. Loss at the end: {facts["loss"]}.
 {_details(facts)}
-```json
-{json.dumps({"plan": plan, "about": inputs}, indent=2)}
-```
+{block}
 """
     write_bytes(out / "README.md", text.encode("utf-8", "backslashreplace"))  # file names may be any bytes
 
@@ -72,5 +72,5 @@ def _details(facts: Mapping[str, Any]) -> str:
         lines.append(f"\nValidated: {scores_text(facts)}.\n")
     if "unreadable" in facts:
         count, pictures = facts["unreadable"]["count"], facts["unreadable"]["pictures"]
-        lines.append(f"\nLeft out, because they could not be read: {count} pictures ({some(pictures, 5)}).\n")
+        lines.append(f"\nLeft out, because they could not be read: {count} pictures ({escape(some(pictures, 5))}).\n")
     return "".join(lines)
