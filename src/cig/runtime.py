@@ -112,6 +112,10 @@ class Shard:
         """Take every N-th item: shards are disjoint, and together they are the whole."""
         return list(items)[self.one - 1 :: self.of]
 
+    def part(self, items: Sequence[T]) -> Sequence[T]:
+        """Take the I-th of N pieces of a sequence: disjoint, together the whole, and the same at any batch size."""
+        return items[len(items) * (self.one - 1) // self.of : len(items) * self.one // self.of]
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, at the end of a batch; the message says how far the run came."""
@@ -296,8 +300,7 @@ class Work:
     """Which share of the work a run does, and what it makes again."""
 
     shard: str = "1/1"
-    """I/N: do this share of the batches, counted from 1; shards may run side by side into one folder, all at one
-    --batch-size: at another the shares are others."""
+    "I/N: do this share, counted from 1; shards may run side by side into one folder."
     overwrite: bool = False
     """Make everything again, with other settings if need be. Where that was stopped, with other settings, the same
     again goes on."""

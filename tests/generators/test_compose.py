@@ -72,6 +72,15 @@ def test_shards_side_by_side_are_one_run(benchmark, composer, tmp_path, shards):
     assert files[0] == files[1]
 
 
+def test_shards_of_different_batch_sizes_leave_no_hole(benchmark, composer, tmp_path):
+    made = [
+        extract(benchmark, composer, tmp_path, batch_size=size, shard=Shard(i, 3)).made
+        for i, size in ((1, 1), (2, 3), (3, 5))
+    ]
+    assert sum(made) == len(list(tmp_path.glob("*.pt"))) == 8
+    assert not extract(benchmark, composer, tmp_path).made
+
+
 def test_batch_1_equals_batch_7(benchmark, composer):
     source = ComposedConditions(benchmark, composer)
     seven = source(benchmark.queries[:7])

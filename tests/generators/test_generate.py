@@ -177,8 +177,8 @@ def test_shards_side_by_side_are_one_run(tmp_path):
         imagine(queries, Table(), Painter(), out=tmp_path / "parts", batch_size=2, shard=Shard(i, 3)) for i in (3, 1, 2)
     ]
     assert [(set(own.pictures), own.refused) for own in done] == [
-        ({"50", "60"}, ()),
-        ({"20"}, ("3", "4")),
+        ({"50", "60"}, ("4",)),
+        ({"20"}, ("3",)),
         ({"30", "40"}, ()),
     ]
     files = [
@@ -187,6 +187,15 @@ def test_shards_side_by_side_are_one_run(tmp_path):
     ]
     assert files[0] == files[1]
     assert not imagine(queries, Table(), Painter(), out=tmp_path / "parts", batch_size=2).made
+
+
+def test_shards_of_different_batch_sizes_leave_no_hole(tmp_path):
+    queries = bench(20, 30, 3, 40, 50, 60, 70)
+    for i, size in ((1, 3), (2, 2), (3, 4)):
+        imagine(queries, Table(), Painter(), out=tmp_path, batch_size=size, shard=Shard(i, 3))
+    assert {path.stem for path in tmp_path.glob("*.png")} == {f"{i:05d}" for i in (20, 30, 40, 50, 60, 70)}
+    whole = imagine(queries, Table(), Painter(), out=tmp_path, batch_size=5)
+    assert (whole.made, whole.refused, whole.foreign) == (0, ("3",), ())
 
 
 @pytest.mark.slow

@@ -106,6 +106,11 @@ def _chunks_with(wanted: set[Path | None], benchmark: Benchmark, size: int) -> l
     return [path for chunk in batches(distinct, size) if wanted & set(chunk) for path in chunk]
 
 
+def batches_with(ids: set[str], benchmark: Benchmark, size: int) -> list[Sequence[Query]]:
+    """Return the whole batches of the benchmark's queries that hold one of these; they are fixed by position."""
+    return [batch for batch in batches(benchmark.queries, size) if not ids.isdisjoint(query.id for query in batch)]
+
+
 class EmbeddingFolder:
     """Embeddings from `{id}.pt` files, ours or published ones, with or without leading zeros in the id."""
 
@@ -206,23 +211,23 @@ def extract(
     """
     with hold(out, "embeddings", shard):
         models = fingerprints(composer.identity)
-        share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
+        share = {query.id for query in (shard or Shard()).part(benchmark.queries)}
         source = ComposedConditions(benchmark, composer, workers=workers)
-        able = [{query.id for query in batch if query.id not in source.missing} for batch in share]
+        possible = share - set(source.missing)
         settings = {**composer.settings, "benchmark": benchmark.title, "models": models}
-        manifest = Manifest(out, settings, overwrite, possible=set().union(*able))
-        fresh = [query.id for batch in share for query in batch if not manifest.is_stale(query)]
+        manifest = Manifest(out, settings, overwrite, possible=possible)
+        fresh = [query.id for query in benchmark.queries if query.id in share and not manifest.is_stale(query)]
         kept = find_by_id(out, [name for name in fresh if not overwrite or name in manifest.lines], [".pt"])
         # A batch with one query left is composed whole, with the queries that are done: a text state depends, in its
         # last bits, on the other rows of its batch, so a resumed run writes the same bytes as an unbroken one.
-        todo = [batch for batch, ids in zip(share, able, strict=True) if ids - set(kept)]
+        todo = batches_with(possible - set(kept), benchmark, batch_size)
         source.prepare([query for batch in todo for query in batch])
         made = 0
         for batch in progress(todo, len(todo), f"extract {benchmark.title}", unit="batch"):
             composed = source(batch)
             queries = {query.id: query for query in batch}
             for row, name in enumerate(composed.ids if composed else ()):
-                if composed and name not in kept:
+                if composed and name in share and name not in kept:
                     for stem in stems_of(name):  # a file that --overwrite replaces, or of another caption
                         remove(out / f"{stem}.pt")
                     line = {"id": name, "file": f"{name}.pt", "query": query_digest(queries[name]), "models": models}
@@ -230,5 +235,6 @@ def extract(
                     write_embedding(out / f"{name}.pt", composed, row)
                     made += 1
         foreign = tuple(name for name in kept if name not in manifest.lines)
-        lost = [query.id for batch in share for query in batch if query.id in source.missing and query.id not in kept]
+        without = share & set(source.missing) - set(kept)
+        lost = [query.id for query in benchmark.queries if query.id in without]
         return Extraction(made, len(kept), foreign, missing={name: source.missing[name] for name in lost})

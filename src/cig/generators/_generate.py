@@ -11,7 +11,7 @@ import numpy as np
 
 from cig.errors import check_members, check_type
 from cig.generators import Imagining
-from cig.generators._compose import ComposedConditions, Conditions, ConditionsWithReferences, take
+from cig.generators._compose import ComposedConditions, Conditions, ConditionsWithReferences, batches_with, take
 from cig.io.digests import fingerprints
 from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
@@ -20,7 +20,7 @@ from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
 from cig.machine import free_memory, is_out_of_memory, measured
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, progress, seed_of, warn
+from cig.runtime import Shard, progress, seed_of, warn
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query, check_benchmark
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def imagine(
     Args:
         composer: what conditions the generator, a Composer or a folder of embeddings (EmbeddingFolder).
         retry_rejected: go on with the seeds after the last for queries that have no accepted picture.
-        shard: makes and reports a share of the batches alone.
+        shard: makes and reports a share of the queries alone.
 
     Raises:
         MismatchError: the folder was made with other settings and overwrite is off.
@@ -68,17 +68,16 @@ def imagine(
     _check_arguments(benchmark, composer, generator, out=out, how=how)
     out, how = Path(out), how or Imagining()
     with hold(out, "pseudo-targets", shard):
-        share = (shard or Shard()).take(batches(benchmark.queries, batch_size))
-        queries = [query for batch in share for query in batch]
+        queries = (shard or Shard()).part(benchmark.queries)
         conditions = ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer
         if getattr(generator, "shown", False):
             conditions = ConditionsWithReferences(benchmark, conditions)
         settings = {"benchmark": benchmark.title, **asdict(how), **generator.settings, **conditions.settings}
         settings["models"] = fingerprints(generator.identity)
-        able = [[query for query in batch if query.id not in conditions.missing] for batch in share]
-        manifest = Manifest(out, settings, overwrite, possible=[query.id for batch in able for query in batch])
+        able = [query for query in queries if query.id not in conditions.missing]
+        manifest = Manifest(out, settings, overwrite, possible=[query.id for query in able])
         folder = OutputFolder(out, manifest, queries, retry_rejected=retry_rejected, overwrite=overwrite)
-        todo = [batch for batch, possible in zip(share, able, strict=True) if not all(map(folder.done, possible))]
+        todo = batches_with({query.id for query in able if not folder.done(query)}, benchmark, batch_size)
         made = _make_batches(todo, conditions, generator, how=how, benchmark=benchmark, folder=folder)
         refused = tuple(query.id for query in queries if folder.refused(query.id))
         foreign = tuple(name for name in folder.pictures if name not in manifest.lines)
@@ -111,9 +110,12 @@ class OutputFolder:
     ) -> None:
         self.out, self.manifest, self.retry_rejected = out, manifest, retry_rejected
         trusted = [query for query in queries if not overwrite or query.id in manifest.lines]
-        self.pictures = _pictures(out, trusted)
+        self.share, self.pictures = {query.id for query in queries}, _pictures(out, trusted)
 
     def done(self, query: Query) -> bool:
+        """Tell whether nothing is to be made for a query: it has its outcome, or it is another share's."""
+        if query.id not in self.share:
+            return True
         if self.manifest.is_stale(query):  # its caption or reference has changed
             return False
         if self.refused(query.id):
