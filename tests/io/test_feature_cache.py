@@ -1,6 +1,7 @@
 """What runs remember: features by content, digests by place, descriptions; two processes at once; damage."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cig.errors import InputError, NotFoundError
-from cig.io.feature_cache import FeatureCache, summary
+from cig.io.feature_cache import FILE, FeatureCache, summary
 
 
 def old(path, text="x"):
@@ -46,6 +47,32 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path):
     assert cache.read_digests([a, b]) == {a: "A"}
     os.utime(a, (time.time() - 30,) * 2)
     assert not cache.read_digests([a])
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_of_the_same_size_and_time_is_another(tmp_path, replaced):
+    """Written in place, or another file moved onto it, with the time set back as `cp -p` and `touch -r` do."""
+    cache, path = FeatureCache(tmp_path), old(tmp_path / "a", "one")
+    before, content = path.stat(), cache.file_digest(path)
+    assert cache.read_digests([path]) == {path: content}
+    other = tmp_path / "b" if replaced else path
+    other.write_text("two")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert not cache.read_digests([path])
+    assert cache.file_digest(path) != content
+
+
+def test_a_cache_of_an_older_version_is_read_and_emptied(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("CREATE TABLE file (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT)")
+        db.execute("INSERT INTO file VALUES ('00', 1, 1, 'A')")
+    cache, path = FeatureCache(tmp_path), old(tmp_path / "a")
+    content = cache.file_digest(path)
+    assert cache.read_digests([path]) == {path: content}
+    cache.clear()
+    assert not cache.read_digests([path])
 
 
 @pytest.mark.parametrize(

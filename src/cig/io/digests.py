@@ -12,7 +12,7 @@ from typing import Any
 
 from cig.errors import InputError
 from cig.io import hub
-from cig.io.files import stat_file
+from cig.io.files import stamp, stat_file
 
 Hasher = Callable[[Path], str]  # path -> sha256
 
@@ -34,9 +34,9 @@ def set_digest(digests: Iterable[str]) -> str:
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file's content; raises InputError."""
     # A run identifies the same weights several times (for its cache, its manifest, its report), and a checkpoint has
-    # gigabytes. So a large file is read once a process, for as long as its size and time of change stay the same.
+    # gigabytes. So a large file is read once a process, for as long as its stamp stays the same.
     status = stat_file(path)
-    return _digest_once(path, status.st_size, status.st_mtime_ns) if status.st_size > 2**20 else _digest_file(path)
+    return _digest_once(path, stamp(status)) if status.st_size > 2**20 else _digest_file(path)
 
 
 def _digest_file(path: Path) -> str:
@@ -48,7 +48,7 @@ def _digest_file(path: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _digest_once(path: Path, size: int, changed: int) -> str:
+def _digest_once(path: Path, stamped: str) -> str:
     return _digest_file(path)
 
 

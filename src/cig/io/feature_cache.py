@@ -1,7 +1,7 @@
 """The cache between runs: features by content, content digests by path, descriptions of models.
 
 The cache is one SQLite file, which many processes may use at once and which survives a kill. It trusts no name alone:
-it identifies a picture by path, size and time of change, and a model by the digests of its files.
+it identifies a picture by path and stamp (size, times, inode), and a model by the digests of its files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cig.errors import InputError, NotFoundError
 from cig.io.digests import digest_of, file_digest
-from cig.io.files import make_folder
+from cig.io.files import make_folder, stamp
 from cig.runtime import batches, versions
 
 FILE = "features.sqlite"
@@ -28,7 +28,7 @@ INDEXES = "indexes"  # the folder beside it, with the indexes of galleries
 TABLES = """
 CREATE TABLE IF NOT EXISTS feature (space TEXT, key TEXT, value BLOB, PRIMARY KEY (space, key));
 CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, title TEXT);
-CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT);
+CREATE TABLE IF NOT EXISTS stamp (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS description (key TEXT PRIMARY KEY, value TEXT);
 """
 WAIT = 120.0  # seconds for another process to finish writing
@@ -83,7 +83,7 @@ class FeatureCache:
 
     # Content digests of files
 
-    # A file is read once and then recognised by path, size and time of change, because 100,000 pictures take minutes
+    # A file is read once and then recognised by path and stamp, because 100,000 pictures take minutes
     # to read and a second to stat. Two guards keep a wrong digest out: a file that changed or was replaced while it
     # was read is not stored, and neither is one so new that a second change within the same tick of the file system's
     # clock would leave its stamp as it is. Such files are read again by the next run. Paths are stored as hex, because
@@ -94,10 +94,10 @@ class FeatureCache:
         digests: dict[Path, str] = {}
         for chunk in batches(paths, CHUNK):
             by_key = {os.fsencode(path.absolute()).hex(): path for path in chunk}
-            query = f"SELECT path, size, mtime, digest FROM file WHERE path IN ({','.join('?' * len(by_key))})"
-            for key, size, changed, content in self._read(query, tuple(by_key)):
+            query = f"SELECT path, stamp, digest FROM stamp WHERE path IN ({','.join('?' * len(by_key))})"
+            for key, seen, content in self._read(query, tuple(by_key)):
                 status = _stat(by_key[key])
-                if status and (status.st_size, status.st_mtime_ns) == (size, changed):
+                if status and stamp(status) == seen:
                     digests[by_key[key]] = content
         return digests
 
@@ -107,8 +107,8 @@ class FeatureCache:
         for path, content in digests.items():
             status = _stat(path)
             if status and not _just_now(status.st_mtime_ns) and max(status.st_mtime, status.st_ctime) <= since:
-                rows.append((os.fsencode(path.absolute()).hex(), status.st_size, status.st_mtime_ns, content))
-        self._write("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", rows)
+                rows.append((os.fsencode(path.absolute()).hex(), stamp(status), content))
+        self._write("INSERT OR REPLACE INTO stamp VALUES (?, ?, ?)", rows)
 
     def file_digest(self, path: Path) -> str:
         """Return the sha256 of a file's content, from the cache if the file has not changed."""
@@ -159,8 +159,9 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Delete all rows and indexes; safe while other processes use the cache."""
-        for table in ("feature", "space", "file", "description"):
+        for table in ("feature", "space", "stamp", "description"):
             self._write(f"DELETE FROM {table}", [()])
+        self._write("DROP TABLE IF EXISTS file", [()])  # of older versions, whose stamps had size and time alone
         for path in (self.path.parent / INDEXES).glob("*/*") if self.path else ():
             if path.name == "index.json" or path.suffix == ".npy":
                 with contextlib.suppress(OSError):

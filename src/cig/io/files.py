@@ -132,6 +132,11 @@ def stat_file(path: Path) -> os.stat_result:
     return status
 
 
+def stamp(status: os.stat_result) -> str:
+    """Return what changes with a file's content: a copy may keep size and modification time, not the other two."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
 def names_in(folder: Path) -> list[str]:
     """List the names in a folder, sorted; raises NotFoundError or InputError."""
     if not os.path.isdir(folder):  # unlike Path.is_dir, it returns False for a name that is too long

@@ -1,7 +1,7 @@
 """Exact search of a folder of pictures: one matrix of features, memory-mapped from disk.
 
-The matrix is valid while no picture below the folder was added, removed or changed (by name, size and modification
-time). Features are in the feature cache, too: after a change, only changed pictures are embedded again.
+The matrix is valid while no picture below the folder was added, removed or changed (by name, size, times and
+inode). Features are in the feature cache, too: after a change, only changed pictures are embedded again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cig.errors import CigError, NotFoundError, PictureError
 from cig.io.dataset_paths import walk_pictures
 from cig.io.digests import digest_of
 from cig.io.feature_cache import INDEXES, FeatureCache
-from cig.io.files import write_bytes
+from cig.io.files import stamp, write_bytes
 from cig.io.images import Preprocess, read_pixels
 from cig.io.json_files import read_object, write_json
 from cig.retrieval.features import PictureFeatures, embed_pictures, picture_space
@@ -33,7 +33,7 @@ class Listing:
     """The pictures below a folder, as they are now."""
 
     names: tuple[str, ...]  # paths below it, in POSIX form
-    digest: str  # of names, sizes and modification times
+    digest: str  # of names and stamps
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def list_folder(home: Path) -> Listing:
         with contextlib.suppress(OSError):  # removed meanwhile
             status = entry.stat()
             names.append(entry.path[start:].replace(os.sep, "/"))
-            content.update(f"{names[-1]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            content.update(f"{names[-1]}\0{stamp(status)}\n".encode("utf-8", "surrogateescape"))
     if not names:
         raise NotFoundError(f"{home} has no pictures (.jpg, .jpeg, .png, .webp); give another folder with --gallery")
     return Listing(tuple(names), content.hexdigest())

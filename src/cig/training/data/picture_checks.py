@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import CigError, PixelsError, reason
-from cig.io.files import stat_file
+from cig.io.files import stamp, stat_file
 from cig.io.image_checks import UnreadableImage, check_images
 from cig.io.images import check_pixels
 from cig.io.json_files import read_object, write_json
@@ -42,7 +42,7 @@ def check_pictures(
     stamps = {path: _stamp(path) for path in paths}
     # Decoding a million pictures takes hours, so process 0 does it and writes the ledger after every chunk, which a
     # kill leaves in place. The others wait, then read the ledger; only the pictures that did not decode are not in it,
-    # and each process decodes those again. An entry counts while the file's size and time of change are the same.
+    # and each process decodes those again. An entry counts while the file's stamp is the same.
     if processes.rank():
         processes.wait()
     rows = read_object(ledger) if ledger and ledger.exists() else {}
@@ -64,18 +64,17 @@ def check_pictures(
 
 
 def _stamp(path: Path) -> str:
-    """Return size and time of change; "" if the file cannot be read."""
+    """Return the file's stamp; "" if it cannot be read."""
     try:
-        status = stat_file(path)
+        return stamp(stat_file(path))
     except CigError:
         return ""
-    return f"{status.st_size}/{status.st_mtime_ns}"
 
 
-def _entry(row: Any, stamp: str) -> CheckedPicture | None:
+def _entry(row: Any, now: str) -> CheckedPicture | None:
     """Return the ledger's entry of a file that has not changed since."""
     match row:
-        case [str(then), str(digest), int(width), int(height)] if then == stamp != "":
+        case [str(then), str(digest), int(width), int(height)] if then == now != "":
             return CheckedPicture(digest, (width, height))
     return None
 
