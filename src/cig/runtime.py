@@ -155,8 +155,23 @@ def stops_between_batches() -> Iterator[None]:
         _stop_signals.clear()
 
 
-def progress(items: Iterable[T], total: int, what: str, *, unit: str) -> Iterator[T]:
+@contextlib.contextmanager
+def finished_before_a_stop(what: str) -> Iterator[None]:
+    """Let a signal wait until the block is done; then raise Interrupted."""
+    _running.append(what)
+    try:
+        yield
+    finally:
+        _running.remove(what)
+    if _stop_signals:
+        raise Interrupted(f"stopped after {what}")
+
+
+def progress(items: Iterable[T], total: int, what: str, *, unit: str, finish: bool = True) -> Iterator[T]:
     """Yield items and show rate and time left: by a bar on a terminal, elsewhere by a line a minute.
+
+    Args:
+        finish: let a signal wait until the item is done; otherwise it raises KeyboardInterrupt at once.
 
     Raises:
         Interrupted: a signal came; the batch was finished.
@@ -165,8 +180,10 @@ def progress(items: Iterable[T], total: int, what: str, *, unit: str) -> Iterato
 
     bar = tqdm(items, total=total, desc=what, unit=unit, disable=None)
     started = last_message = time.monotonic()
-    _running.append(what)
-    try:
+    with contextlib.ExitStack() as stack:
+        if finish:
+            _running.append(what)
+            stack.callback(_running.remove, what)
         for done, item in enumerate(bar, 1):
             yield item
             now = time.monotonic()
@@ -175,8 +192,6 @@ def progress(items: Iterable[T], total: int, what: str, *, unit: str) -> Iterato
                 say(f"{what}: {done} of {total}, {pace:.2g} s/{unit}, about {pace * (total - done) / 60:.0f} min left")
             if _stop_signals:
                 raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{'es' if unit == 'batch' else 's'}")
-    finally:
-        _running.remove(what)
 
 
 def progress_bytes(

@@ -85,6 +85,7 @@ def vae(
     /,
     *,
     out: Path,
+    resolution: int | None = None,
     size: str = "small",
     steps: int = 6_000,
     batch_size: int = 32,
@@ -97,9 +98,11 @@ def vae(
     Parameters
     ----------
     data
-        A benchmark with pictures to draw: icons/train.
+        A benchmark with pictures to draw: icons/train; or a table or a folder of pictures, as for cig train generator.
     out
         Gets the VAE in diffusers' layout (fp16), a model card, and what a rerun continues from.
+    resolution
+        Pixels a side that pictures are resized and cropped to. Default: 256; icons have 64.
     size
         tiny or small.
     steps
@@ -111,12 +114,16 @@ def vae(
     warmup
         Steps until it is reached.
     """
-    from cig.training.data import load_scenes
+    from cig.training.data import has_own_size, load_scenes
+    from cig.training.data.framing import Frame
     from cig.training.objectives.vae import SIZES, train_vae
 
     _check_size(size, SIZES)
     process_device, plan = loop.process_device(), loop.plan(steps, batch_size, lr, warmup=warmup, weight_decay=1e-3)
-    scenes = load_scenes(data)  # not before: processes that are together look at files once
+    frame = None if resolution is None and has_own_size(data) else Frame(256 if resolution is None else resolution)
+    scenes = load_scenes(
+        data, frame=frame, ledger=out / "pictures.json"
+    )  # not before: processes that are together look at files once
     train_vae(
         scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=process_device, tensorboard=loop.tensorboard
     )

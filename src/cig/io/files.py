@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cig.errors import InputError, NotFoundError, OutputError, reason
 
@@ -36,6 +36,19 @@ def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
     Args:
         sync: wait until the data is on the disk; without, a power failure may tear the file, but no kill does.
     """
+    with replacing(path, sync) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
+    """Yield an open file that takes the place of `path` at the end, if the context ends without an error.
+
+    Large content is written through it piece by piece, instead of being put together in memory.
+
+    Args:
+        sync: as write_bytes has it.
+    """
     # The data goes to a temporary file beside the target, which then takes the target's name: renaming is atomic, so
     # a kill leaves the old file or the new one. It can also leave the temporary file. Its name holds the machine and
     # the process, so that no two writers share it (machines may share a folder), and so that sweep can tell the files
@@ -45,12 +58,12 @@ def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
     with writing(path):
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise

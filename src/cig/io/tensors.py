@@ -7,7 +7,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cig.errors import InputError, MismatchError, reason, some
 from cig.io.files import read_bytes, stat_file, write_bytes
@@ -63,10 +63,10 @@ def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(data)
-        _refuse_bombs(data)
+        _refuse_bombs(io.BytesIO(data))
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}") from error
+        raise _unreadable(path, error) from error
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -77,6 +77,18 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, "numpy") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """Read one tensor of a safetensors file whose header was read; raises InputError."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
     except Exception as error:
         raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
 
@@ -92,26 +104,48 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a whole safetensors file: {reason(error)}") from error
 
 
-def _refuse_bombs(data: bytes) -> None:
+def map_checkpoint(path: Path) -> dict[str, Any]:
+    """Map a large `.pt` file into memory as a dict, which reads its numbers on access; raises InputError."""
+    import torch
+
+    stat_file(path)
+    try:
+        with path.open("rb") as file:
+            _refuse_bombs(file)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
+    return loaded
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as tensors (pickled programs are refused): {reason(error)}")
+
+
+def _refuse_bombs(file: BinaryIO) -> None:
     """Raise ValueError for a file that would fill the memory, or keep torch busy for hours.
 
     torch matches its message about a refused name against a pattern, in time quadratic in the name's length.
     """
-    for pickled in _pickles(data):
+    for pickled in _pickles(file):
         for _, argument, _ in pickletools.genops(pickled):
             if isinstance(argument, str) and len(argument) > LONGEST_NAME:
                 raise ValueError(f"a name of {len(argument)} characters")
 
 
-def _pickles(data: bytes) -> Iterator[io.BytesIO]:
+def _pickles(file: BinaryIO) -> Iterator[BinaryIO]:
     """Yield the pickles in a `.pt` file: members of an archive or, as torch wrote before 1.6, five in a row."""
-    if not data.startswith(b"PK\x03\x04"):
-        yield from [io.BytesIO(data)] * 5  # the same stream: the reader of each stops at its end
+    is_archive = file.read(4) == b"PK\x03\x04"
+    file.seek(0)
+    if not is_archive:
+        yield from [file] * 5  # the same stream: the reader of each stops at its end
         return
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > len(data):  # torch.save does not compress, so this is a zip bomb
-        raise ValueError(f"an archive of {len(data)} bytes that unpacks to {unpacked}")
+    archive = zipfile.ZipFile(file)
+    unpacked, size = sum(member.file_size for member in archive.infolist()), file.seek(0, io.SEEK_END)
+    if unpacked > size:  # torch.save does not compress, so this is a zip bomb
+        raise ValueError(f"an archive of {size} bytes that unpacks to {unpacked}")
     for member in archive.infolist():
         if member.filename.lower().endswith(".pkl"):
             yield io.BytesIO(archive.read(member))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cig.errors import InputError, MismatchError, UsageError
-from cig.io.files import make_folder, write_bytes
-from cig.io.tensors import read_tensors
+from cig.io.tensors import map_checkpoint
+from cig.io.weight_files import write_pt
 from cig.runtime import say
 from cig.training.plan import Plan, differences
 
@@ -52,6 +51,9 @@ class TrainingState:
     def load(self, saved: Mapping[str, Any]) -> None:
         self.model.load_state_dict({**self._frozen(), **saved["model"]})
         self.optimizer.load_state_dict(saved["optimizer"])
+        for moments in self.optimizer.state.values():  # what stays on the CPU is the mapped file's memory
+            tensors = {name: value for name, value in moments.items() if isinstance(value, Tensor) and value.is_cpu}
+            moments |= {name: value.clone() for name, value in tensors.items()}
         self.scaler.load_state_dict(saved["scaler"])
         for name, weight in saved["mean"].items():
             self.mean.weights[name].copy_(weight)
@@ -79,12 +81,20 @@ class WeightMean:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model the mean weights within the context."""
-        last = {name: self.model.get_parameter(name).detach().clone() for name in self.weights}
-        self.model.load_state_dict(self.weights, strict=False)
+        self._swap()
         try:
             yield
         finally:
-            self.model.load_state_dict(last, strict=False)
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        """Exchange the model's weights and their means, one by one: a copy of all would take as much memory again."""
+        for name, mean in self.weights.items():
+            weight = self.model.get_parameter(name)
+            last = weight.clone()
+            weight.copy_(mean)
+            mean.copy_(last)
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -109,11 +119,8 @@ def new_state(model: nn.Module, plan: Plan, groups: Groups | None = None) -> Tra
 
 
 def save(state: TrainingState, facts: Mapping[str, Any], out: Path) -> None:
-    """Write the checkpoint as a whole: through a buffer, because torch.save names its archive after the file."""
-    buffer = io.BytesIO()
-    torch.save({**state.to_dict(), "facts": dict(facts)}, buffer)
-    make_folder(out)
-    write_bytes(out / CHECKPOINT, buffer.getvalue())
+    """Write the checkpoint, whole or not at all."""
+    write_pt(out / CHECKPOINT, {**state.to_dict(), "facts": dict(facts)})
 
 
 def resume(state: TrainingState, settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def resume(state: TrainingState, settings: Mapping[str, Any], out: Path) -> dict
     """
     if not (out / CHECKPOINT).exists():
         return {}
-    saved = read_tensors(out / CHECKPOINT)
+    saved = map_checkpoint(out / CHECKPOINT)
     facts: dict[str, Any] = saved.get("facts", {})
     if not {"plan", "about", "steps"} <= set(facts):
         raise InputError(f"{out / CHECKPOINT} is no checkpoint of a training here; give another --out")

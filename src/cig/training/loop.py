@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from cig.errors import CigError, some
 from cig.io.json_files import append_json, write_json
 from cig.io.locks import hold
-from cig.runtime import progress, say
+from cig.runtime import Interrupted, finished_before_a_stop, progress, say
 from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT, Groups, TrainingState, new_state, resume, save
 from cig.training.plan import Plan
@@ -76,22 +77,34 @@ def train(
     state, curves = new_state(model, plan, groups), Curves(tensorboard)
     with hold(out, "training") if processes.rank() == 0 else nullcontext():
         facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
-        # A kill can fall between the checkpoint and its line in the log, which are two files: the line is written now.
-        if facts["steps"] and processes.rank() == 0 and _last_logged_step(out) < facts["steps"]:
-            append_json(out / LOG, _log_line(facts))
+        # A stop can fall between the checkpoint and its model, which are several files: then the log lacks its line.
+        if processes.rank() == 0 and _last_logged_step(out) < facts["steps"]:
+            _write_model(state, facts, out=out, export=export)
         started = time.monotonic() - facts["seconds"]
         steps = range(facts["steps"], plan.steps)
         model.train()
-        for number in progress(steps, len(steps), "training", unit="step"):
-            loss = _take_step(state, loss_of, plan, number=number, out=out)
+        for number in progress(steps, len(steps), "training", unit="step", finish=False):
+            with _told_where(number, facts["steps"]):
+                loss = _take_step(state, loss_of, plan, number=number, out=out)
             curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
             facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss
             if (number + 1) % plan.save_every == 0 or number + 1 == plan.steps:
                 facts |= {"steps": number + 1, "seconds": time.monotonic() - started, "device": str(state.device)}
-                _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
+                with finished_before_a_stop(f"the checkpoint of step {number + 1}"):
+                    _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
                 curves.put(number + 1, facts.get("scores", {}))
         curves.close()
         return facts
+
+
+@contextmanager
+def _told_where(number: int, saved: int) -> Iterator[None]:
+    """Say where a stop within a step, counted from 0, finds the training."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        checkpoint = f"the last checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
+        raise Interrupted(f"training stopped in step {number + 1}; {checkpoint}") from stop
 
 
 def _take_step(state: TrainingState, loss_of: Loss, plan: Plan, *, number: int, out: Path) -> float:
@@ -122,16 +135,23 @@ def _take_step(state: TrainingState, loss_of: Loss, plan: Plan, *, number: int, 
 def _backward(loss_of: Loss, step: Step, scaler: torch.amp.GradScaler, *, precision: torch.autocast) -> float:
     """Compute the gradients of a step, part by part, and return its loss."""
     total = 0.0
-    with precision:
+    with precision, _stoppable(precision.device):
         losses = loss_of(step)
         parts = iter([losses] if isinstance(losses, Tensor) else losses)
         loss = next(parts, None)
     while loss is not None:
         scaler.scale(loss).backward()
         total += loss.item()
-        with precision:
+        with precision, _stoppable(precision.device):
             loss = next(parts, None)
     return total
+
+
+def _stoppable(device: str) -> AbstractContextManager[Any]:
+    """Let Ctrl-C stop the computation of gradients on a CPU between two of its operations."""
+    # A signal raises KeyboardInterrupt when the main thread next runs Python, and the backward pass of a large batch
+    # runs none for minutes. These hooks are Python, called for each tensor that was kept, and change no number.
+    return saved_tensors_hooks(Tensor.detach, lambda kept: kept) if device == "cpu" else nullcontext()
 
 
 def _precision(plan: Plan, device: torch.device) -> torch.autocast:
@@ -153,23 +173,28 @@ def _diverged(step: Step, out: Path, *, loss: float, norm: float) -> DivergedErr
 def _checkpoint(
     state: TrainingState, facts: dict[str, Any], plan: Plan, *, out: Path, export: Export, validate: Validate | None
 ) -> None:
-    """Validate the model in all processes; then the first process exports it and saves the state."""
-    with state.mean.applied(), _evaluation_mode(state.model):
-        if validate:
+    """Validate the model in all processes; then the first process saves the state and writes the model."""
+    if validate:
+        with state.mean.applied(), _evaluation_mode(state.model):
             scores = facts["scores"] = dict(validate())
-            measure = next(iter(scores))
-            if "best" not in facts or scores[measure] > facts["best"][measure]:
-                facts["best"] = {"steps": facts["steps"], **scores}
-        if processes.rank() == 0:
-            export({**facts, **_rounded(facts)})
+        measure = next(iter(scores))
+        if "best" not in facts or scores[measure] > facts["best"][measure]:
+            facts["best"] = {"steps": facts["steps"], **scores}
     if processes.rank() == 0:
-        # After the export: a kill in between repeats some steps, but a checkpoint never lacks its usable model.
+        # The steps come first: writing a large model may fail, and a rerun then writes it from the checkpoint.
         save(state, facts, out)
-        append_json(out / LOG, _log_line(facts))
+        _write_model(state, facts, out=out, export=export)
         listed = "".join(f", {name} {score:.2f}" for name, score in facts.get("scores", {}).items())
         pace = facts["steps"] * plan.batch / facts["seconds"]
         say(f"step {facts['steps']} of {plan.steps}: loss {facts['loss']:.4f}{listed}, {pace:.0f} items/s")
     processes.wait()
+
+
+def _write_model(state: TrainingState, facts: Mapping[str, Any], *, out: Path, export: Export) -> None:
+    """Write the model for other programs, then the line in the log that says so."""
+    with state.mean.applied(), _evaluation_mode(state.model):
+        export({**facts, **_rounded(facts)})
+    append_json(out / LOG, _log_line(facts))
 
 
 @contextmanager

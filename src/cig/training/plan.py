@@ -56,6 +56,21 @@ class Plan:
         return self.lr * rising * (0.5 * (1 + math.cos(math.pi * step / self.steps)) * 0.97 + 0.03)
 
 
+def describe_memory(weights: tuple[int, int], plan: Plan) -> str:
+    """Say what a model of so many weights, and so many of them trained, takes: activations come on top."""
+    count, trained = weights
+    moments = 2 if plan.optimizer == "adamw8bit" else 8
+    frozen = (count - trained) * (4 if plan.autocast == "float32" else 2)
+    copies = trained * (2 if plan.autocast != "float32" else 0)  # that autocast keeps
+    mean = trained * 4 if plan.ema else 0
+    needed, stored = frozen + trained * (8 + moments) + copies + mean, trained * (4 + moments) + mean
+    return (
+        f"of {count / 1e6:,.1f} M weights, {trained / 1e6:,.1f} M are trained: {needed / 1e9:.1f} GB of memory for "
+        f"weights, gradients, moments and mean, more for activations and other models; {stored / 1e9:.1f} GB of disk "
+        f"for a checkpoint, twice that while one replaces another"
+    )
+
+
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the settings that differ between an earlier run and this one, for a message."""
     keys = {**now, **then}

@@ -63,15 +63,20 @@ def load_scenes(
         UsageError: the data has no pictures to train on, or their size is not free.
     """
     path = Path(data)
-    if not os.path.exists(path) and hasattr(module := _benchmark(data), "scenes"):
+    if has_own_size(data):
         if frame:
             raise UsageError(f"{data} has pictures of its own size: no --resolution, no --crop")
-        return cast(Scenes, module.scenes(data.partition("/")[2] or "train", limit))
+        return cast(Scenes, _benchmark(data).scenes(data.partition("/")[2] or "train", limit))
     from cig.training.data.framing import Frame
     from cig.training.data.scenes import FileScenes
 
     examples, missing = _examples(path, data, root)
     return FileScenes(data, examples[:limit], frame or Frame(), ledger=ledger, missing=missing)
+
+
+def has_own_size(data: str) -> bool:
+    """Tell whether the data is a benchmark whose pictures are drawn in one size; raises NotFoundError for neither."""
+    return not os.path.exists(data) and hasattr(_benchmark(data), "scenes")
 
 
 def _benchmark(data: str) -> ModuleType:

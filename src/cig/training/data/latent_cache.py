@@ -17,8 +17,9 @@ from torch import Tensor
 
 from cig.errors import InputError, some
 from cig.io.digests import digest_of, fingerprints
-from cig.io.files import sweep, write_bytes
+from cig.io.files import sweep
 from cig.io.tensors import map_tensors
+from cig.io.weight_files import write_safetensors
 from cig.models.composer import Composer
 from cig.runtime import batches, progress, say
 from cig.training import processes
@@ -166,16 +167,14 @@ def cache_latents(
     todo = [number for number in share if not paths[number].exists()]
     for number in progress(todo, len(todo), f"latents and features, {each} pictures each", unit="shard"):
         indices = range(number * each, min((number + 1) * each, len(scenes)))
-        write_bytes(paths[number], _shard(encoder, indices, chunk, seed=plan.seed, references=references))
+        write_safetensors(paths[number], _shard(encoder, indices, chunk, seed=plan.seed, references=references))
     processes.wait()
     shards = [map_tensors(path) for path in paths]
     return LatentCache(shards, each, scale=vae.config.scaling_factor, shape=encoder.shape)
 
 
-def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, references: bool) -> bytes:
+def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, references: bool) -> dict[str, Tensor]:
     """Compute a shard, `chunk` pictures at a time."""
-    import safetensors.torch
-
     scenes, composer, vae = encoder.scenes, encoder.composer, encoder.vae
     clips = {"first": composer.first.clip, "second": composer.second.clip}
     rows: dict[str, list[Tensor]] = {}
@@ -190,7 +189,7 @@ def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, ref
             if references:
                 latents = encode(scenes.references(part, view, Random(view_seed)), vae, names)
                 rows.setdefault(f"reference{view}", []).append(latents)
-    return safetensors.torch.save({name: torch.cat(parts) for name, parts in rows.items()})
+    return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from cig.io.files import remove, write_bytes
 from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
 from cig.io.tensors import read_tensors
+from cig.io.weight_files import write_pt, write_safetensors
 from cig.methods.oti import model_name
 from cig.models.clip import Clip
 from cig.runtime import versions
@@ -59,15 +59,12 @@ class PseudoWordFolder:
 
     def add(self, number: int, names: Sequence[str], words: Sequence[Tensor], *, failed: Mapping[str, str]) -> None:
         """Keep a batch: the pictures' names, and a table of words for each of STEMS."""
-        import safetensors.torch
-
         # A batch counts if it has both its line and its file, so a kill at any point leaves it undone. The old file
         # goes first, or the new line would vouch for words that --overwrite replaces; then the line, then the file.
         line = {"id": _name(number), "pictures": list(names), "failed": dict(failed)}
-        tables = dict(zip(STEMS, (table.contiguous() for table in words), strict=True))
         remove(self._file(number))
         self.manifest.add(line)
-        write_bytes(self._file(number), safetensors.torch.save(tables))
+        write_safetensors(self._file(number), dict(zip(STEMS, words, strict=True)))
 
     def join(self, count: int, made: int, clip: Clip, *, published: bool = False) -> PseudoWordStatus:
         """Write the files that method `oti` reads if all `count` batches are present, of this run and others."""
@@ -95,14 +92,10 @@ class PseudoWordFolder:
 
     def _write(self, tables: Mapping[str, Tensor], names: list[str], published: bool) -> None:
         """Write our files and, with `published`, SEARLE's; nothing of ours reads its pickle."""
-        import safetensors.torch
-
         for stem, words in tables.items():
-            write_bytes(self.out / f"{stem}.safetensors", safetensors.torch.save({"words": words}))
+            write_safetensors(self.out / f"{stem}.safetensors", {"words": words})
             if published:
-                buffer = io.BytesIO()
-                torch.save(words, buffer)
-                write_bytes(self.out / f"{stem}.pt", buffer.getvalue())
+                write_pt(self.out / f"{stem}.pt", words)
         write_json(self.out / "image_names.json", names)
         if published:
             write_bytes(self.out / "image_names.pkl", pickle.dumps(names))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cig.generators.sdxl import pipeline_for
-from cig.io.files import write_bytes
 from cig.io.json_files import write_json
+from cig.io.weight_files import write_weights
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DEFAULTED = "_use_default_values"  # settings with their default when built; a loader would reset them to it
@@ -17,10 +17,11 @@ ABSENT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # the c
 
 def save(model: Any, folder: Path) -> None:
     """Write the fp16 weights of a UNet or a VAE, then its configuration."""
-    import safetensors.torch
+    write_weights(folder / WEIGHTS, model.state_dict(), {"format": "pt"})
+    save_config(model, folder)
 
-    weights = {name: weight.detach().half().cpu().contiguous() for name, weight in model.state_dict().items()}
-    write_bytes(folder / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
+
+def save_config(model: Any, folder: Path) -> None:
     config = {key: value for key, value in model.config.items() if key not in ("_name_or_path", DEFAULTED)}
     write_json(folder / "config.json", {**config, **_kind(model)}, indent=2)
 

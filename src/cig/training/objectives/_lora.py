@@ -7,14 +7,16 @@ UNet with the adapter merged, for programs that read no adapters.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cig.errors import UsageError
-from cig.io.files import write_bytes
+from cig.io.weight_files import stream_weights, write_weights
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 
@@ -51,26 +53,37 @@ def add_adapter(unet: Any, lora: Lora) -> Any:
 
 def save_adapter(unet: Any, folder: Path) -> None:
     """Write the adapter for StableDiffusionXLPipeline.load_lora_weights, in fp16."""
-    import safetensors.torch
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
     adapter = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    weights = {f"unet.{name}": weight.detach().half().cpu().contiguous() for name, weight in adapter.items()}
+    weights = {f"unet.{name}": weight for name, weight in adapter.items()}
     settings: dict[str, Any] = unet.peft_config["default"].to_dict()
     config = {f"unet.{key}": sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(config, sort_keys=True)}
-    write_bytes(folder / ADAPTER, safetensors.torch.save(weights, metadata=metadata))
+    write_weights(folder / ADAPTER, weights, metadata)
 
 
-def merge_adapter(unet: Any, base: Any) -> Any:
-    """Merge the adapter of `unet` into `base`, the UNet that training started from, float32 on the CPU; return it."""
-    # The base is loaded again for this: the trained UNet's frozen weights may be rounded to the training's precision.
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+def save_merged(unet: Any, path: Path, start: Callable[[Iterable[str]], Callable[[str], Tensor]]) -> None:
+    """Write the UNet's fp16 weights with the adapter merged in, one after the other; each is merged in float32.
 
-    base.add_adapter(unet.peft_config["default"])
-    set_peft_model_state_dict(base, {name: weight.cpu() for name, weight in get_peft_model_state_dict(unet).items()})
-    base.fuse_lora()
-    base.unload_lora()
-    return base
+    Args:
+        start: takes names and returns a function that reads their weights, of the UNet that training started from.
+    """
+    # Where training computes in bfloat16, the frozen weights of `unet` are rounded, so the base's are read again. A
+    # second UNet in float32 for that would take 10 GB of SDXL's.
+    frozen = {
+        name.replace(".base_layer.", "."): weight for name, weight in unet.state_dict().items() if ".lora_" not in name
+    }
+    adapted = {f"{name}.weight": layer for name, layer in unet.named_modules() if hasattr(layer, "get_delta_weight")}
+
+    weight_of = frozen.__getitem__ if unet.conv_in.weight.dtype == torch.float32 else start(frozen)
+
+    def merged(name: str) -> Tensor:
+        weight = weight_of(name).float().cpu()
+        return weight + adapted[name].get_delta_weight("default").float().cpu() if name in adapted else weight
+
+    shapes = {name: weight.shape for name, weight in frozen.items()}
+    with torch.no_grad():
+        stream_weights(path, shapes, merged, metadata={"format": "pt"})

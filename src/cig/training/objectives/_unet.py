@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cig.errors import MismatchError
 from cig.generators.sdxl import shown_reference
+from cig.io import hub
+from cig.io.json_files import read_object
+from cig.io.tensors import read_header, read_tensor
+from cig.training.objectives._diffusers import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,30 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     from cig.generators.sdxl import load_part
 
     return load_part(UNet2DConditionModel, need_unet(source, "--start"), dtype, cache_dir=cache_dir, subfolder="unet")
+
+
+def meta_unet(source: str, cache_dir: Path | None = None) -> Any:
+    """Build the UNet of a folder or hub id without weights; return None for a source that only load_unet explains."""
+    from diffusers import UNet2DConditionModel
+
+    where = {"subfolder": "unet", "cache_dir": cache_dir, "revision": hub.commit_of(source, cache_dir)}
+    try:
+        with torch.device("meta"):
+            return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, **where))
+    except Exception:
+        return None
+
+
+def stored_weights(source: str, names: Iterable[str], cache_dir: Path | None = None) -> Callable[[str], Tensor]:
+    """Return a function that reads one of the weights of a UNet by its name, without loading the others."""
+    folder = (Path(source) if os.path.exists(source) else hub.snapshot(source, cache_dir) or Path(source)) / "unet"
+    index = folder / f"{WEIGHTS}.index.json"
+    parts = set(read_object(index)["weight_map"].values()) if index.is_file() else {WEIGHTS}
+    paths = {name: folder / part for part in parts if (folder / part).is_file() for name in read_header(folder / part)}
+    if not paths.keys() >= {*names}:  # stored in another form, which diffusers converts
+        loaded: dict[str, Tensor] = load_unet(source, cache_dir=cache_dir).state_dict()
+        return loaded.__getitem__
+    return lambda name: read_tensor(paths[name], name)
 
 
 def widen(unet: Any) -> Any:

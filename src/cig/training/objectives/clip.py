@@ -23,6 +23,7 @@ from cig.errors import InputError, NotFoundError, UsageError, reason, some
 from cig.io.digests import identity
 from cig.io.files import make_folder, write_bytes
 from cig.io.json_files import write_json
+from cig.io.weight_files import write_weights
 from cig.models.clip import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes
@@ -207,10 +208,7 @@ def deepen(model: Any, layers: int) -> None:
 
 def save(model: Any, out: Path) -> None:
     """Write the CLIP in transformers' layout, fp16."""
-    import safetensors.torch
-
-    weights = {name: weight.detach().half().cpu().contiguous() for name, weight in model.state_dict().items()}
-    write_bytes(out / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_weights(out / "model.safetensors", model.state_dict(), {"format": "pt"})
     config = {**model.config.to_dict(), "dtype": "float16", "architectures": ["CLIPModel"]}
     config.pop("_name_or_path", None)  # the folder of `start`, which the card names
     write_json(out / "config.json", config, indent=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,10 +21,11 @@ from cig.generators.sdxl import shown_reference
 from cig.io.digests import identity
 from cig.io.files import make_folder
 from cig.models.composer import Composer
+from cig.runtime import say
 from cig.training.data.latent_cache import LatentEncoder, LatentSource, cache_latents, frozen_precision
 from cig.training.loop import train
 from cig.training.model_card import write_card
-from cig.training.objectives._diffusers import save, save_pipeline
+from cig.training.objectives._diffusers import WEIGHTS, save, save_config, save_pipeline
 from cig.training.objectives._diffusion import (
     DiffusionBatch,
     Prediction,
@@ -33,9 +35,9 @@ from cig.training.objectives._diffusion import (
     drop_references,
     sampler,
 )
-from cig.training.objectives._lora import Lora, add_adapter, merge_adapter, save_adapter
-from cig.training.objectives._unet import UNetSize, build, load_unet, need_widths, widen
-from cig.training.plan import CPU, Plan
+from cig.training.objectives._lora import Lora, add_adapter, save_adapter, save_merged
+from cig.training.objectives._unet import UNetSize, build, load_unet, meta_unet, need_widths, stored_weights, widen
+from cig.training.plan import CPU, Plan, describe_memory
 from cig.training.step import Step
 from cig.types import Scenes
 
@@ -139,6 +141,8 @@ def train_generator(
     """
     need_elsewhere(out, {"--start": start.unet, "--vae": start.vae})
     make_folder(out)
+    if counts := _count_weights(start, recipe):
+        say(describe_memory(counts, plan))
     torch.manual_seed(plan.seed)
     vae = load_vae(start.vae, memory.frozen, start.cache_dir).to(device)
     unet = _build_unet(start, composer, vae, recipe=recipe, autocast=getattr(torch, plan.autocast))
@@ -167,6 +171,17 @@ def train_generator(
     models = {**composer.identity, "vae": identity(start.vae, start.cache_dir)}
     inputs = {**inputs, **_recorded(recipe, memory), "models": models, **start.identity()}
     train(unet, loss_of, plan, out=out, export=export, inputs=inputs, tensorboard=tensorboard)
+
+
+def _count_weights(start: StartModels, recipe: GeneratorRecipe) -> tuple[int, int] | None:
+    """Count the weights of a UNet to start from and those of them that are trained, without loading any."""
+    unet = meta_unet(start.unet, start.cache_dir) if start.unet else None
+    if unet is None:
+        return None
+    with torch.device("meta"):
+        unet = add_adapter(unet, recipe.lora) if recipe.lora else unet
+    counts = [(weight.numel(), weight.requires_grad) for weight in unet.parameters()]
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
 
 
 def need_elsewhere(out: Path, sources: Mapping[str, str | Path | None]) -> None:
@@ -288,8 +303,10 @@ def _export(unet: Any, vae: Any, out: Path, *, start: StartModels, recipe: Gener
     """Write UNet, VAE and scheduler in diffusers' layout; with LoRA, the adapter and the merged UNet."""
     if recipe.lora and start.unet:
         save_adapter(unet, out)
-        unet = merge_adapter(unet, load_unet(start.unet, cache_dir=start.cache_dir))
-    save(unet, out / "unet")
+        save_merged(unet, out / "unet" / WEIGHTS, partial(stored_weights, start.unet, cache_dir=start.cache_dir))
+        save_config(unet, out / "unet")
+    else:
+        save(unet, out / "unet")
     # Not the VAE at hand if its weights are rounded: a later run may compute in float32.
     save(vae if vae.dtype == torch.float32 else load_vae(start.vae, cache_dir=start.cache_dir), out / "vae")
     save_pipeline(out, unet=unet, vae=vae, scheduler=sampler(recipe.prediction))

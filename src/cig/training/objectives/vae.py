@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cig.io.files import make_folder
 from cig.runtime import batches
+from cig.training import processes
 from cig.training.loop import train
 from cig.training.model_card import write_card
 from cig.training.objectives._diffusers import save
@@ -24,7 +25,9 @@ from cig.training.step import Step
 from cig.types import Scenes
 
 KL_WEIGHT = 1e-4
-MEASURED = 512  # pictures to measure the scale of latents on
+PIXELS = 2**20  # that are computed at once: a step of large pictures has several parts
+MEASURED = 512  # pictures to measure the scale of latents on; of large ones a share with as many pixels, but LEAST
+LEAST = 64
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,11 @@ def train_vae(
     make_folder(out)
     torch.manual_seed(plan.seed)
     vae = build(size).to(device)
-    side = scenes.pictures([0]).shape[-1] // 2 ** (len(size.channels) - 1)
+    side = scenes.side // 2 ** (len(size.channels) - 1)
+    parts = -(-plan.batch // (processes.world() * _at_once(scenes)))
 
     def loss_of(step: Step) -> Iterator[Tensor]:
+        step.parts = max(step.parts, parts)
         chosen = [step.rng.randrange(len(scenes)) for _ in range(plan.batch)]
         noise = torch.randn(plan.batch, vae.config.latent_channels, side, side)
         for rows, share in step.shares(plan.batch):
@@ -91,10 +96,16 @@ def reconstruction(pictures: Tensor, decoded: Tensor, *, mean: Tensor, logvar: T
 def scale_of(vae: Any, scenes: Scenes, plan: Plan) -> float:
     """Measure the factor that brings the standard deviation of latents to 1 (SDXL's is 0.13025)."""
     rng, device = Random(f"{plan.seed}/scale"), next(vae.parameters()).device
-    chosen = [rng.randrange(len(scenes)) for _ in range(MEASURED)]
-    parts = (scenes.pictures(part).to(device) for part in batches(chosen, plan.batch))
+    count = max(LEAST, min(MEASURED, MEASURED * 64**2 // scenes.side**2))
+    chosen = [rng.randrange(len(scenes)) for _ in range(count)]
+    parts = (scenes.pictures(part).to(device) for part in batches(chosen, min(plan.batch, _at_once(scenes))))
     latents = torch.cat([vae.encode(pictures).latent_dist.mean for pictures in parts])
     return round(1 / latents.std().item(), 5)
+
+
+def _at_once(scenes: Scenes) -> int:
+    """Return how many pictures to compute at once."""
+    return max(1, PIXELS // scenes.side**2)
 
 
 def build(size: VaeSize) -> Any:
