@@ -176,6 +176,59 @@ def test_circo_without_the_list_of_images(tmp_path):
     assert (part.gallery, part.missing_images, part.missing_list) == (("100", "7", "9", "5"), ("7",), None)
 
 
+@pytest.mark.parametrize("inner", ["", "cirr/"])
+@pytest.mark.parametrize(("split", "folder"), [("val", "dev"), ("test1", "test1"), ("train", "train/34")])
+def test_cirr_without_the_split_file(tmp_path, inner, split, folder):
+    """The tree that the paper's code prints: captions and pictures alone."""
+    entry = {"pairid": 0, "reference": "b", "caption": "c", "target_hard": "a", "img_set": {"members": ["a", "b"]}}
+    write(tmp_path / f"{inner}captions/cap.rc2.{split}.json", [entry])
+    for name in "ba":
+        image(tmp_path / f"{folder}/{name}.png")
+    part = load_benchmark(f"cirr/{split}", tmp_path)
+    assert (part.gallery, part.missing_images) == (("a", "b"), ())
+    assert part.missing_list == tmp_path / f"{inner}image_splits/split.rc2.{split}.json"
+    assert "the 2 pictures found, not the official ones" in part.protocol["gallery"]
+
+
+def test_fashioniq_without_the_split_file(tmp_path):
+    write(tmp_path / "captions/cap.dress.val.json", [{"candidate": "A", "target": "B", "captions": ["x", "y"]}])
+    for name in "ABC":
+        image(tmp_path / f"images/{name}.png")
+    (part,) = load_benchmarks("fashioniq/val", tmp_path, categories=["dress"])
+    assert (part.gallery, part.missing_list) == (("A", "B", "C"), tmp_path / "image_splits/split.dress.val.json")
+    (part,) = load_benchmarks("fashioniq/val", tmp_path, categories=["dress"], gallery="val")
+    assert (part.gallery, part.missing_list) == (("A", "B"), None), "which the captions list"
+
+
+def test_a_category_without_captions_is_left_out_by_a_flag(tmp_path):
+    for category in ("shirt", "toptee"):
+        entry = {"candidate": "A", "target": "B", "captions": ["x", "y"]}
+        write(tmp_path / f"captions/cap.{category}.val.json", [entry])
+    with pytest.raises(NotFoundError, match="leave out dress by --categories shirt toptee"):
+        load_benchmarks("fashioniq/val", tmp_path)
+
+
+EMPTY = {
+    "cirr": ("captions/cap.rc2.val.json", "image_splits/split.rc2.val.json", {}),
+    "fashioniq": ("captions/cap.dress.val.json", "image_splits/split.dress.val.json", []),
+    "circo": ("annotations/val.json", "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"images": []}),
+    "folder": ("queries.json", "gallery.txt", ""),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_list_of_no_pictures_is_no_gallery(tmp_path, name):
+    queries, listing, content = EMPTY[name]
+    entry = {"reference": "A", "caption": "c", "target": "A"} if name == "folder" else {"captions": ["x"], "id": 1}
+    entry |= {"candidate": "A", "pairid": 1, "reference": "A", "caption": "c", "reference_img_id": 5}
+    write(tmp_path / queries, [{**entry, "relative_caption": "c"}])
+    image(tmp_path / "A.png")
+    write(tmp_path / listing, content)
+    options = {"categories": ["dress"]} if name == "fashioniq" else {}
+    with pytest.raises(InputError, match=f"{Path(listing).name} lists no picture"):
+        load_benchmarks(f"{name}/val", tmp_path, **options)
+
+
 FAULTS = {
     "not JSON": '[{"pairid": 1,\n oops',
     "expected a list": "{}",

@@ -233,8 +233,26 @@ def test_references_by_address(shop, monkeypatch):
     bench = load_benchmark("folder", shop)
     assert bench.images["https://a.org/one"] == shop / "p 11.png"
     assert bench.missing_images == ("https://a.org/two",)
-    assert "answers 404" in bench.protocol["references not fetched"]
+    assert bench.protocol["references not fetched"] == "1 (the server answers 404: 1)"
     assert len(bench.gallery) == 12, "what is fetched is not searched"
+
+
+def test_each_reason_for_an_address_without_a_picture_is_shown(shop, monkeypatch, tmp_path, capsys):
+    urls = [f"https://a.org/{i}" for i in range(26)]
+    (shop / "queries.json").write_text(
+        json.dumps([{"reference": url, "caption": "c", "target": "p 10"} for url in urls])
+    )
+    whys = ["the server answers 404"] * 20 + [f"reason {i}" for i in range(5)]
+    failed = {url: f"{url}: {why}" for url, why in zip(urls, whys, strict=False)}
+    monkeypatch.setattr(room, "fetch_pictures", lambda names, folder: ({urls[25]: shop / "p 11.png"}, failed))
+    code, out, _ = run(capsys, "check", "folder", "--dataset-path", shop, "--json", tmp_path / "a.json")
+    assert (code, "gave no picture: 25 (the server answers 404: 20; reason 0: 1; " in out, "reason 4: 1)" in out) == (
+        *(1, True, True),
+    )
+    findings = {each["kind"]: each for each in json.loads((tmp_path / "a.json").read_text())["parts"][""]["findings"]}
+    assert findings["not fetched"]["found"] == failed
+    assert findings["no reference"]["count"] == 25
+    assert "missing" not in findings
 
 
 def test_from_the_shell(shop, world, tmp_path, monkeypatch, capsys):

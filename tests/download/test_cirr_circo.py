@@ -492,6 +492,54 @@ def test_of_another_zip_than_cocos_each_picture_is_looked_at(server, zips, tmp_p
     assert "1 pictures\n" in run(capsys, *words)[1], "what COCO has"
 
 
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_of_a_good_and_a_cut_file_of_one_name_the_good_one_is_taken(server, world, tmp_path, capsys, form):
+    user_folder, root = tmp_path / "mine", tmp_path / "CIRR"
+    shutil.copytree(world / "CIRR/dev", user_folder / "b")
+    first, second, third = sorted((user_folder / "b").iterdir())[:3]
+    for folder, path in (("a", first), ("c", second)):
+        (user_folder / folder).mkdir()
+        (user_folder / folder / path.name).write_bytes(path.read_bytes()[:-100])
+    if form == "folder":  # of no suffix, beside a cut one
+        third.with_suffix("").write_bytes(third.read_bytes())
+        third.write_bytes(b"cut")
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
+        for path in sorted(user_folder.rglob("*.png")):
+            file.write(path, path.relative_to(user_folder))
+    source = ["--from-zip", tmp_path / "mine.zip"] if form == "zip" else ["--from-dir", user_folder]
+    told = tmp_path / "told.json"
+    code, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", *source, "--json", told))
+    assert (code, row(out, "cirr/val")[:4]) == (0, ["60", "60", "0", "0"])
+    cut = {f"a/{first.name}", f"c/{second.name}"} | ({f"b/{third.name}"} if form == "folder" else set())
+    assert {name.removeprefix(f"{user_folder}/") for name in json.loads(told.read_text())["not_taken"]} == cut
+
+
+@pytest.mark.parametrize("name", ["cirr", "circo"])
+def test_a_folder_that_cannot_be_listed_stops_no_other(server, world, tmp_path, capsys, monkeypatch, name):
+    user_folder = shutil.copytree(world / "CIRR" if name == "cirr" else world / "CIRCO", tmp_path / "mine")
+    closed = close(user_folder / "lost+found", monkeypatch)
+    words = asked_of(server, name, tmp_path / name, "--from-dir", user_folder, "--json", tmp_path / "told.json")
+    code, out, _ = run(capsys, *words)
+    assert (code, f"folders that cannot be listed, left out: 1 ('{closed}')" in out) == (0, True)
+    assert json.loads((tmp_path / "told.json").read_text())["not_listed"] == [str(closed)]
+    code, _, err = run(capsys, *asked_of(server, name, tmp_path / "other", "--from-dir", closed))
+    assert (code, f"{closed} cannot be listed" in err) == (1, True)
+
+
+def close(folder, monkeypatch):
+    """A folder that may not be listed, for root, too, who runs these tests in some places."""
+    folder.mkdir()
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return folder
+
+
 def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys):
     """What decodes is taken; what is called by a name that has a picture, too, is no matter; links are named."""
     user_folder, root = tmp_path / "mine", tmp_path / "CIRR"

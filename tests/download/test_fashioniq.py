@@ -513,6 +513,31 @@ def test_a_list_in_the_other_form_is_read(server, tmp_path, capsys):
     assert server.pictures() == {"x/GOOD1.jpg": 1}
 
 
+def test_a_list_among_the_pictures_is_read(server, tmp_path, capsys):
+    """images/dress.json, where CIG's published code has it."""
+    server.publish(["val"], dress=listed("GOOD1"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/dress.json").write_text(json.dumps([{"asin": "GOOD1", "url": f"{server.base}/x/GOOD1.jpg"}]))
+    run(capsys, *line(server, tmp_path))
+    assert (server.pictures(), "urls/asin2url.dress.txt" in server.requests) == ({"x/GOOD1.jpg": 1}, False)
+
+
+def test_a_folder_that_cannot_be_listed_is_left_out_and_named(server, tmp_path, capsys, monkeypatch):
+    closed, listing = tmp_path / "mine/lost+found", os.scandir
+    closed.mkdir(parents=True)
+    (tmp_path / "mine/NOTHING1.jpg").write_bytes(picture("mine"))
+    server.publish(["val"], dress=listed("NOTHING1"))
+
+    def scandir(path="."):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, out, _ = run(capsys, *line(server, tmp_path / "home", "--from-dir", tmp_path / "mine"))
+    assert (code, f"folders that cannot be listed, left out: 1 ('{closed}')" in out) == (0, True)
+
+
 def test_ids_that_share_a_picture_are_counted(server, tmp_path, capsys):
     shared = {"A1": "GOOD1.jpg", "A2": "GOOD1.jpg", "A3": "images/G/01/GOOD2.jpg", "A4": "GOOD3.jpg"}
     server.publish(["val"], dress=shared)

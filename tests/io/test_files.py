@@ -1,5 +1,6 @@
 """Files: written whole, read with checks, found by id; manifests that survive a kill."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from cig.errors import InputError, MismatchError, NotFoundError, OutputError
 from cig.io import files
 from cig.io.digests import digest_of, fingerprints, identity
-from cig.io.files import sweep, write_bytes
+from cig.io.files import sweep, write_bytes, writing
 from cig.io.json_files import read_json
 from cig.io.manifest import Manifest
 from cig.io.query_files import find_by_id, picture_name
@@ -36,6 +37,21 @@ def test_writes_are_whole_or_not_there(tmp_path, monkeypatch):
         write_bytes(tmp_path / "deep/a", b"new")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
     assert (tmp_path / "deep/a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EDQUOT, "free space"),
+        (errno.EROFS, "may write to"),
+        (errno.EACCES, "may write to"),
+    ],
+)
+def test_what_to_do_is_said_by_why_nothing_is_written(tmp_path, number, words):
+    with pytest.raises(OutputError, match=words) as error, writing(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert ("free space" in str(error.value)) == (words == "free space")
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path):

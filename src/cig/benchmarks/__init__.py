@@ -99,6 +99,18 @@ def names_of(value: Any, what: str) -> tuple[str, ...]:
     return tuple(name_of(item, f"an item of {what}") for item in value)
 
 
+def need_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """Return the names of a gallery's list, each once; raise InputError if there is none."""
+    if not names:
+        raise InputError(f"{path} lists no picture, so there is no gallery; put the release's file in its place")
+    return tuple(dict.fromkeys(names))
+
+
+def found_gallery(names: Sequence[str], listing: Path) -> str:
+    """Say in the protocol that the gallery is the pictures found, for lack of its list."""
+    return f"the {len(names):,} pictures found, not the official ones, for lack of {listing.name}"
+
+
 def unique(queries: Iterable[Query], source: Path) -> tuple[Query, ...]:
     """Return the queries if no id occurs twice (results by id would hide one) and each id can name a file."""
     seen: dict[str, Query] = {}

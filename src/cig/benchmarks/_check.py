@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from cig.benchmarks._web import count_reasons
 from cig.errors import plain
 from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST, ReadableImage, UnreadableImage, check_images
@@ -24,6 +25,7 @@ BROKEN = {
 SPOILING = {  # an evaluation is incomplete with any of these
     "no list": "lists of the gallery missing, so that it is no more than the pictures found",
     "missing": "pictures missing",
+    "not fetched": "references whose address gave no picture",
     **BROKEN,
     "no reference": "queries without a reference",
     "no target": "queries whose target cannot be found",
@@ -39,6 +41,11 @@ LIST_BY_HAND = (
     "take the gallery's list (the split file, gallery.txt) of the release, or add these targets to it: no download of "
     "pictures brings them into the gallery"
 )
+HINTS = {  # where the benchmark's own command mends nothing
+    "same": "",
+    "not listed": LIST_BY_HAND,
+    "not fetched": "run it again if a server was busy; else put the picture into the folder, and give its name",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Checkup:
     @property
     def missing(self) -> tuple[str, ...]:
         """Names without a file."""
-        return tuple(self._items("missing"))
+        return tuple(self._items("missing", "not fetched"))
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -126,7 +133,8 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: boo
     # A blank picture is readable, and so is embedded: it is odd, but does not make an evaluation incomplete.
     items: dict[str, dict[str, str]] = {
         "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
-        "missing": {name: "" for name in wanted if name not in paths},
+        "missing": {name: "" for name in wanted if name not in paths and name not in part.not_fetched},
+        "not fetched": dict(part.not_fetched),
         **{kind: _broken(checked, kind) for kind in BROKEN},
         **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
         "no reference": _without_reference(part, readable),
@@ -215,8 +223,8 @@ def _same(whole: Mapping[str, ReadableImage]) -> list[list[str]]:
 
 
 def _mend(kind: str, bring: str) -> str:
-    if kind in ("same", "not listed"):
-        return "" if kind == "same" else LIST_BY_HAND
+    if kind in HINTS:
+        return HINTS[kind]
     return f"remove these files, then {bring}" if kind in {**BROKEN, **BLANK} else bring
 
 
@@ -265,7 +273,9 @@ def to_text(checkup: Checkup) -> str:
 
 
 def line(finding: Finding) -> str:
-    """Show a finding: its count and some examples."""
+    """Show a finding: its count and some examples; of addresses, each reason."""
+    if finding.kind == "not fetched":
+        return f"  {finding.what}: {count_reasons(finding.items)}"
     rest = finding.count - len(finding.examples)
     more = f" and {rest:,} more" if rest else ""
     return f"  {finding.what}: {finding.count:,} ({', '.join(finding.examples)}{more})"

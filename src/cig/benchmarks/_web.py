@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cig.errors import InputError
+from cig.errors import InputError, plain
 from cig.io import images
 from cig.io.files import write_bytes
 from cig.io.http import Resolve, Rules, Web, WebError, retried
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 RULES = Rules(accept="image/*")
+LONGEST = 200  # letters of a reason
 WAITS = (0.5, 2.0)  # seconds before the second and the third try
 
 
@@ -101,6 +103,13 @@ def fetch_each(
             else:
                 keep(key, result)
     return failed
+
+
+def count_reasons(failed: Mapping[str, str]) -> str:
+    """Sum up {address: why}: how many addresses, and each reason with its count, the most frequent first."""
+    reasons = Counter(why.removeprefix(address).lstrip(": ") for address, why in failed.items())
+    counted = "; ".join(f"{plain(why, LONGEST)}: {count:,}" for why, count in reasons.most_common())
+    return f"{len(failed):,} ({counted})"
 
 
 def suffix_of(data: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cig.benchmarks import name_of, names_of, read_queries
+from cig.benchmarks import found_gallery, name_of, names_of, need_names, read_queries
 from cig.errors import InputError
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.json_files import read_object
@@ -81,10 +81,10 @@ def _query(position: int, entry: dict[str, Any]) -> Query:
 
 def _gallery(info: Path, pictures: dict[str, Path]) -> tuple[tuple[str, ...], str]:
     if not info.exists():
-        source = f"the {len(pictures):,} pictures found, not the official ones, for lack of {info.name}"
-        return tuple(sorted(pictures, key=int)), source
+        names = tuple(sorted(pictures, key=int))
+        return names, found_gallery(names, info)
     try:
         ids = [image["id"] for image in read_object(info)["images"]]
     except (KeyError, TypeError) as error:
         raise InputError(f'{info}: expected {{"images": [{{"id": ...}}, ...]}}') from error
-    return tuple(dict.fromkeys(names_of(ids, str(info)))), f"all images of {info.name}"
+    return need_names(names_of(ids, str(info)), info), f"all images of {info.name}"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cig.benchmarks import name_of, names_of, read_queries
+from cig.benchmarks import found_gallery, name_of, names_of, need_names, read_queries
 from cig.benchmarks._requirements import need_choice
-from cig.errors import InputError
+from cig.errors import InputError, NotFoundError
 from cig.io.dataset_paths import find_home, list_pictures
 from cig.io.json_files import read_json
 from cig.types import TARGET, Benchmark, Query
@@ -38,21 +38,36 @@ def load(
         need_choice("FashionIQ category", category, CATEGORIES)
     need_choice("FashionIQ gallery", gallery, GALLERIES)
     home = find_home(root, "fashioniq", [f"captions/cap.{category}.{split}.json" for category in categories])
+    _need_captions(home, categories, split)
     return tuple(_category(home, category, split, gallery=gallery) for category in dict.fromkeys(categories))
+
+
+def _need_captions(home: Path, categories: Sequence[str], split: str) -> None:
+    """Raise NotFoundError that names the categories without captions, and the flag that leaves them out."""
+    lacking = [name for name in categories if not (home / "captions" / f"cap.{name}.{split}.json").exists()]
+    if lacking:
+        rest = " ".join(name for name in categories if name not in lacking)
+        raise NotFoundError(
+            f"{home} has no captions/cap.{lacking[0]}.{split}.json; leave out {', '.join(lacking)} by --categories "
+            f"{rest}, or get the annotations by: cig download fashioniq/{split} --no-pictures --dataset-path {home}"
+        )
 
 
 def _category(home: Path, category: str, split: str, *, gallery: str) -> Benchmark:
     captions = home / "captions" / f"cap.{category}.{split}.json"
     queries = read_queries(captions, ["candidate", "captions"], _query)
+    images = list_pictures(picture_folders(home, category))
     listed = home / "image_splits" / f"split.{category}.{split}.json"
-    names = names_of(read_json(listed), str(listed))
+    missing_list = None if gallery == "val" or listed.exists() else listed
     if gallery == "val":
         names = tuple(name for query in queries for name in (query.reference, *query.relevant))
+    else:
+        names = tuple(images) if missing_list else need_names(names_of(read_json(listed), str(listed)), listed)
     return Benchmark(
         name=f"fashioniq/{split}",
         part=category,
         queries=queries,
-        images=list_pictures(picture_folders(home, category)),
+        images=images,
         gallery=tuple(dict.fromkeys(names)),
         measures=("recall@10", "recall@50"),
         drop_reference=False,
@@ -60,9 +75,10 @@ def _category(home: Path, category: str, split: str, *, gallery: str) -> Benchma
         weight_source="as published for FashionIQ val",
         hidden=split == "test",
         protocol={
-            "gallery": f"{gallery}: {GALLERIES[gallery]}",
+            "gallery": found_gallery(names, listed) if missing_list else f"{gallery}: {GALLERIES[gallery]}",
             "captions": "both orders, `c1 and c2` and `c2 and c1`, averaged",
         },
+        missing_list=missing_list,
     )
 
 

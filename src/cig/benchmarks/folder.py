@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cig.benchmarks import name_of, unique
-from cig.benchmarks._web import fetch_pictures, is_url
+from cig.benchmarks import name_of, need_names, unique
+from cig.benchmarks._web import count_reasons, fetch_pictures, is_url
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.io.dataset_paths import walk_pictures
 from cig.io.files import UNPRINTABLE, read_bytes
@@ -61,8 +61,9 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
             "gallery": f"{len(gallery)} pictures of {pictures.home}{without}",
             **({"names left out": f"{pictures.unprintable} with control characters"} if pictures.unprintable else {}),
             **_ignored(rows),
-            **({"references not fetched": some(failed.values(), 3)} if failed else {}),
+            **({"references not fetched": count_reasons(failed)} if failed else {}),
         },
+        not_fetched=failed,
     )
     return (benchmark,)
 
@@ -148,7 +149,7 @@ def _listed(path: Path, pictures: Pictures) -> tuple[str, ...]:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}") from error
-    return tuple(dict.fromkeys(pictures.resolve(name_of(line.strip(), str(path))) for line in lines if line.strip()))
+    return need_names([pictures.resolve(name_of(line.strip(), str(path))) for line in lines if line.strip()], path)
 
 
 # Queries

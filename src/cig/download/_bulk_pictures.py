@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cig.download._folder_scan import Files, NameOf, link_file, scan_folder, skipped_lines
-from cig.download._picture_checks import Refused, examine, examine_files
+from cig.download._picture_checks import Refused, examine, examine_file, examine_files
 from cig.errors import InputError, NotFoundError, UsageError, some
 from cig.io.dataset_paths import SUFFIXES
 from cig.io.digests import file_digest
@@ -38,6 +38,7 @@ class BulkImport:
         damaged: members of a zip, among the refused, that cannot be unpacked whole.
         foreign: pictures whose name is not wanted.
         links: to folders, which are not followed.
+        unreadable: folders that cannot be listed.
     """
 
     source: Path
@@ -49,6 +50,7 @@ class BulkImport:
     damaged: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
@@ -66,7 +68,7 @@ class BulkImport:
         if self.refused:
             named = "; ".join(f"{name!r}: {why}" for name, why in list(self.refused.items())[:3])
             yield f"    not taken: {len(self.refused):,} ({named})"
-        yield from skipped_lines(self.foreign, self.links)
+        yield from skipped_lines(self.foreign, self.links, self.unreadable)
 
 
 def check_sources(from_dir: Path | None, from_zip: Sequence[Path], link: bool) -> list[Path]:
@@ -103,7 +105,13 @@ def import_zip(path: Path, places: Paths, present: Paths, *, name_of: NameOf, tr
         result.foreign = [file for name, files in members.items() if name not in wanted for file in files]
         _keep(result, members, present, same=archive.holds)
         infos = archive.members
-        chosen = _choose(result, members, places, content=lambda name: (infos[name].file_size, infos[name].CRC))
+        chosen = _choose(
+            result,
+            members,
+            places,
+            content=lambda name: (infos[name].file_size, infos[name].CRC),
+            check=lambda name: examine(archive.read(name)),
+        )
         targets = {name: _target(places[name], member) for name, member in chosen.items()}
         _unpack(result, archive, chosen, targets=targets, trusted=trusted)
     os.sync()
@@ -140,21 +148,33 @@ def import_folder(folder: Path, places: Paths, present: Paths, *, name_of: NameO
     Nothing vouches for the files of a folder, so each is decoded.
     """
     scan = scan_folder(folder, {**places, **present}, name_of)
-    result = BulkImport(folder, foreign=scan.foreign, links=scan.links)
-    files = scan.best()
-    _keep(result, files, present, same=lambda file, existing: _size(file) == _size(existing))
-    chosen = _choose(result, files, places, content=lambda file: file_digest(Path(file)))
+    result = BulkImport(folder, foreign=scan.foreign, links=scan.links, unreadable=scan.unreadable)
+    _keep(result, scan.best(), present, same=lambda file, existing: _size(file) == _size(existing))
+    for files in (scan.pictures, scan.others):  # files without the suffix of a picture only for what is still lacking
+        lacking = {name: path for name, path in places.items() if name in files and name not in result.placed}
+        _take(result, files, lacking, link=link)
+    return result
+
+
+def _take(result: BulkImport, files: Files, places: Paths, *, link: bool) -> None:
+    """Copy or link one whole picture of each name."""
+    chosen = _choose(result, files, places, content=lambda file: file_digest(Path(file)), check=_need_picture)
     targets = {Path(file): _target(places[name], file) for name, file in chosen.items()}
-    names = dict(zip(targets, chosen, strict=True))
-    _prepare(targets.values(), 0 if link else sum(map(_size, targets)), f"copying from {folder}")
-    for path, content in progress(examine_files(targets, MOST), len(targets), f"take from {folder}", unit="picture"):
+    names, source = dict(zip(targets, chosen, strict=True)), result.source
+    _prepare(targets.values(), 0 if link else sum(map(_size, targets)), f"copying from {source}")
+    for path, content in progress(examine_files(targets, MOST), len(targets), f"take from {source}", unit="picture"):
         if isinstance(content, Refused):
             result.refused[str(path)] = str(content)
             continue
         if not link or not link_file(path, targets[path]):
             write_bytes(targets[path], content.data)
         result.placed.append(names[path])
-    return result
+
+
+def _need_picture(file: str) -> None:
+    content = examine_file(Path(file), MOST)
+    if isinstance(content, Refused):
+        raise content
 
 
 def _prepare(targets: Iterable[Path], needed: int, what: str) -> None:
@@ -191,17 +211,33 @@ def _keep(result: BulkImport, files: Files, present: Paths, *, same: Callable[[s
             (result.kept if agrees else result.differing).append(name)
 
 
-def _choose(result: BulkImport, files: Files, places: Paths, *, content: Callable[[str], object]) -> dict[str, str]:
-    """Pick the file of each name; several files of one name are refused unless they hold the same."""
+def _choose(
+    result: BulkImport,
+    files: Files,
+    places: Paths,
+    *,
+    content: Callable[[str], object],
+    check: Callable[[str], object],
+) -> dict[str, str]:
+    """Pick the file of each name: the only one, or one of several whole ones, which must hold the same."""
     chosen = {}
     for name, candidates in files.items():
         if name not in places:
             continue
-        try:
-            if len(candidates) > 1 and len(set(map(content, candidates))) > 1:
-                result.refused[name] = f"files of this name differ: {some(candidates, 3)}"
-            else:
-                chosen[name] = candidates[0]
-        except (InputError, NotFoundError) as error:
-            result.refused[name] = str(error)
+        whole = candidates if len(candidates) == 1 else list(_whole(result, candidates, check))
+        if len(whole) > 1 and len(set(map(content, whole))) > 1:
+            result.refused[name] = f"files of this name differ: {some(whole, 3)}"
+        elif whole:
+            chosen[name] = whole[0]
     return chosen
+
+
+def _whole(result: BulkImport, candidates: Iterable[str], check: Callable[[str], object]) -> Iterator[str]:
+    """Yield the files that pass the check, and note why the others are not taken."""
+    for file in candidates:
+        try:
+            check(file)
+        except (InputError, NotFoundError) as error:
+            result.refused[file] = str(error)
+        else:
+            yield file

@@ -131,6 +131,7 @@ def summarise(
         "adopted": imported.taken,
         "left_alone": list(imported.foreign),
         "not_followed": list(imported.links),
+        "not_listed": list(imported.unreadable),
         "not_adopted": {str(path): kind for path, kind in imported.refused.items()},
         "lists": {category: _list_facts(listed) for category, listed in lists.items()},
         "ledger": str(store.ledger.path),
@@ -190,7 +191,7 @@ def _file_lines(
         if adopted.refused:
             kinds = [f"{path.name}: {kind}" for path, kind in adopted.refused.items()]
             yield f"  not taken from {adopted.folder}: {len(kinds):,} files ({some(kinds, 5)})"
-        yield from skipped_lines(adopted.foreign, adopted.links)
+        yield from skipped_lines(adopted.foreign, adopted.links, adopted.unreadable)
     if in_the_way:
         names = some(in_the_way, 3)
         yield f"  {len(in_the_way):,} broken files are in the way: remove them and run this again ({names})"

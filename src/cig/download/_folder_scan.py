@@ -22,12 +22,14 @@ class FolderScan:
     others: files with a wanted name and any other suffix, or none: some may be pictures.
     foreign: files with the suffix of a picture and another name.
     links: to folders.
+    unreadable: folders that cannot be listed, such as lost+found.
     """
 
     pictures: Files = field(default_factory=dict)
     others: Files = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     def best(self) -> Files:
         """Return for each name its files with the suffix of a picture, else the others."""
@@ -37,7 +39,7 @@ class FolderScan:
 def scan_folder(folder: Path, names: Collection[str], name_of: NameOf = str) -> FolderScan:
     """Sort the files below a folder by their names; open none, and skip hidden ones."""
     scan = FolderScan()
-    for entry in walk_files(folder):
+    for entry in walk_files(folder, scan.unreadable):
         stem, suffix = os.path.splitext(entry.name)
         name, is_picture = name_of(stem), suffix.lower() in SUFFIXES
         if entry.is_symlink() and os.path.isdir(entry.path):
@@ -49,13 +51,15 @@ def scan_folder(folder: Path, names: Collection[str], name_of: NameOf = str) -> 
     return scan
 
 
-def skipped_lines(foreign: Collection[str], links: Collection[str]) -> Iterator[str]:
-    """Report the files and links that were left alone."""
+def skipped_lines(foreign: Collection[str], links: Collection[str], unreadable: Collection[str]) -> Iterator[str]:
+    """Report the files, links and folders that were left alone."""
     if foreign:
         yield f"    of other names, left alone: {len(foreign):,} ({some(map(ascii, foreign), 3)})"
     if links:
         named = some(map(ascii, links), 3)
         yield f"    links to folders, not followed: {len(links):,} ({named}): give what they lead to by --from-dir"
+    if unreadable:
+        yield f"    folders that cannot be listed, left out: {len(unreadable):,} ({some(map(ascii, unreadable), 3)})"
 
 
 def link_file(source: Path, target: Path) -> bool:

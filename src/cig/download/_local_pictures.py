@@ -22,6 +22,7 @@ class FolderImport:
         refused: file -> what is wrong with it.
         foreign: pictures whose id is not wanted.
         links: to folders, which are not followed.
+        unreadable: folders that cannot be listed.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class FolderImport:
     refused: dict[Path, str] = field(default_factory=dict)
     foreign: Collection[str] = ()
     links: Collection[str] = ()
+    unreadable: Collection[str] = ()
 
 
 def import_pictures(store: PictureStore, folder: Path, ids: Collection[str], *, most: int, link: bool) -> FolderImport:
@@ -41,7 +43,7 @@ def import_pictures(store: PictureStore, folder: Path, ids: Collection[str], *, 
     """
     scan = scan_folder(folder, ids)
     kept = [name for name in scan.best() if store.has(name)]
-    result = FolderImport(folder, kept=kept, foreign=scan.foreign, links=scan.links)
+    result = FolderImport(folder, kept=kept, foreign=scan.foreign, links=scan.links, unreadable=scan.unreadable)
     for files in (scan.pictures, scan.others):  # files without the suffix of a picture only for what is still lacking
         wanted = {Path(path): name for name, paths in files.items() if store.lacking(name) for path in paths}
         for path, content in progress(examine_files(wanted, most), len(wanted), f"adopt from {folder}", unit="picture"):

@@ -65,6 +65,7 @@ def summarise(
         "kept_though_another": [name for result in imports for name in result.differing],
         "left_alone": [name for result in imports for name in result.foreign],
         "not_followed": [path for result in imports for path in result.links],
+        "not_listed": [path for result in imports for path in result.unreadable],
         "notes": notes,
     }
     return Outcome("\n".join(text), facts, tuple(lacking), wrong_lists(unlisted))

@@ -11,7 +11,7 @@ from pathlib import Path
 from cig.benchmarks import ID, load_benchmark
 from cig.benchmarks._check import check, wanted_pictures
 from cig.benchmarks._requirements import need_choice
-from cig.benchmarks.cirr import SPLITS, picture_folders
+from cig.benchmarks.cirr import FOLDERS, SPLITS, picture_folders
 from cig.download import FetchSettings, Outcome
 from cig.download._annotation_files import fetch_files, json_list, json_object
 from cig.download._bulk_pictures import BulkImport, check_sources, import_folder, import_zip
@@ -23,7 +23,6 @@ from cig.io.zips import safe_path
 from cig.types import Benchmark
 
 ANNOTATIONS = "https://raw.githubusercontent.com/Cuberick-Orion/CIRR/cirr_dataset"
-FOLDERS = {"val": "dev", "test1": "test1", "train": "train"}  # for names without a folder in the split file
 HELP = (
     "CIRR's pictures are those of NLVR2, which may not be passed on. To get them:",
     "  1. fill in NLVR2's form, https://goo.gl/forms/yS29stWnFWzrDBFH3, and agree to its terms, as told in",

@@ -126,18 +126,21 @@ def _fetch_annotations(
     lists = {
         root / "image_url" / f"asin2url.{category}.txt": f"{urls}/asin2url.{category}.txt"
         for category in categories
-        if not (root / "image_url" / f"{category}.json").exists()
+        if not any(path.exists() for path in _list_paths(root, category))
     }
     return [f"no list of addresses: {why}" for why in fetch_files(lists, settings, bases, check=check_list).values()]
 
 
+def _list_paths(root: Path, category: str) -> list[Path]:
+    """Return where a category's list of addresses may be: the release's places, then that of CIG's code."""
+    return [root / "image_url" / f"asin2url.{category}.txt"] + [
+        root / folder / f"{category}.json" for folder in ("image_url", "images")
+    ]
+
+
 def _read_lists(root: Path, categories: Sequence[str]) -> dict[str, UrlList]:
     """Map each category to its list of addresses, in either form."""
-    paths = {
-        category: [root / "image_url" / name for name in (f"asin2url.{category}.txt", f"{category}.json")]
-        for category in categories
-    }
-    existing = {category: next((path for path in forms if path.exists()), None) for category, forms in paths.items()}
+    existing = {name: next(filter(Path.exists, _list_paths(root, name)), None) for name in categories}
     return {category: read_urls(path) for category, path in existing.items() if path}
 
 

@@ -50,10 +50,13 @@ def walk_pictures(root: Path) -> Iterator[os.DirEntry[str]]:
     return (entry for entry in walk_files(root) if entry.name.lower().endswith(SUFFIXES) and is_file(entry))
 
 
-def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
+def walk_files(root: Path, unreadable: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
     """Yield everything below a folder except folders, in the same order; a link to a folder is not followed.
 
     The walk holds the names of one folder at a time and opens no file. Each path begins with the root as given.
+
+    Args:
+        unreadable: gets the folders below the root that cannot be listed; without it, such a folder is an error.
     """
     waiting: list[str | Path] = [root]
     while waiting:
@@ -62,7 +65,10 @@ def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
             with os.scandir(folder) as entries:
                 visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=attrgetter("name"))
         except OSError as error:
-            raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+            if unreadable is None or folder == root:
+                raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+            unreadable.append(str(folder))
+            continue
         yield from (entry for entry in visible if not entry.is_dir(follow_symlinks=False))
         waiting += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 # Writing
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a user's share of it, the largest file that it takes
 
 
 def make_folder(path: Path) -> Path:
@@ -97,8 +100,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        hint = "free space or choose another folder" if error.errno in FULL else "choose a folder that you may write to"
         raise OutputError(
-            f"{path.name} cannot be written to {path.parent}: {error.strerror}; free space or choose another folder. "
+            f"{path.name} cannot be written to {path.parent}: {error.strerror}; {hint}. "
             f"What was finished is kept, and a rerun goes on from there"
         ) from error
 

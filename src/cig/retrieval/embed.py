@@ -83,7 +83,8 @@ def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[
     for query in benchmark.queries:
         path = benchmark.images.get(query.reference)
         if path is None:
-            missing[query.id] = f"no picture for the reference {query.reference}"
+            why = benchmark.not_fetched.get(query.reference)
+            missing[query.id] = why or f"no picture for the reference {query.reference}"
         elif path in pictures.failed or path in pictures.no_query:
             missing[query.id] = pictures.failed.get(path) or pictures.no_query[path]
     return missing
