@@ -361,3 +361,17 @@ def test_the_real_fashioniq_with_drawn_pictures(annotations, tmp_path):
     for text in (report.to_text(result), report.to_markdown(result, "grey", [], provenance={})):
         assert f"{stand:,} / 2,017" in text
         assert "2,672 / 3,817" in text
+
+
+def test_pictures_in_a_form_that_is_not_read_are_to_be_converted(home):
+    entries = json.loads((home / "cirr/captions/cap.rc2.val.json").read_text())
+    name = entries[0]["reference"]
+    (home / f"dev/{name}.png").rename(home / f"dev/{name}.HEIC")
+    checkup = check(load_benchmark("cirr/val", home), mend="bring them")
+    found = problems(checkup)
+    assert (found["form"], "missing" in found, checkup.whole) == ([name], False, False)
+    assert found["passed over"] == ["1 .heic: HEIC is not read; convert these files to .jpg"]
+    assert {finding.mend for finding in checkup.findings if finding.kind in ("form", "no reference")} == {
+        "convert these files to .jpg or .png, and keep their names"
+    }
+    assert "bring them" not in to_text(checkup)

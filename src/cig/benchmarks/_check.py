@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cig.benchmarks._web import count_reasons
-from cig.errors import plain
+from cig.errors import plain, some
+from cig.io.dataset_paths import PassedOver
 from cig.io.digests import set_digest
 from cig.io.image_checks import SMALLEST, ReadableImage, UnreadableImage, check_images
 from cig.types import TARGET, Benchmark, Query
@@ -26,6 +27,7 @@ SPOILING = {  # an evaluation is incomplete with any of these
     "no list": "lists of the gallery missing, so that it is no more than the pictures found",
     "missing": "pictures missing",
     "not fetched": "references whose address gave no picture",
+    "form": "pictures in a form that is not read",
     **BROKEN,
     "no reference": "queries without a reference",
     "no target": "queries whose target cannot be found",
@@ -35,7 +37,11 @@ BLANK = {
     "tiny": f"pictures of less than {SMALLEST} pixels a side",
     "one colour": "pictures of one colour all over",
 }
-ODD = {**BLANK, "same": "groups of pictures with the same content"}
+ODD = {
+    **BLANK,
+    "same": "groups of pictures with the same content",
+    "passed over": "files and links that are not searched",
+}
 BY_HAND = "put the pictures into the dataset's folder as its release does"
 LIST_BY_HAND = (
     "take the gallery's list (the split file, gallery.txt) of the release, or add these targets to it: no download of "
@@ -43,8 +49,10 @@ LIST_BY_HAND = (
 )
 HINTS = {  # where the benchmark's own command mends nothing
     "same": "",
+    "passed over": "",
     "not listed": LIST_BY_HAND,
     "not fetched": "run it again if a server was busy; else put the picture into the folder, and give its name",
+    "form": "convert these files to .jpg or .png, and keep their names",
 }
 
 
@@ -130,18 +138,28 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: boo
     checked = {name: images[path] for name, path in paths.items() if path in images}
     whole = {name: image for name, image in checked.items() if isinstance(image, ReadableImage)}
     readable = set(whole) if decode else set(paths)
+    passed = getattr(part.images, "passed", PassedOver())
+    other_form = {name: path for name in wanted if name not in paths and (path := _of_name(name, passed))}
+    accounted = {*paths, *other_form, *part.not_fetched}
     # A blank picture is readable, and so is embedded: it is odd, but does not make an evaluation incomplete.
     items: dict[str, dict[str, str]] = {
         "no list": {part.missing_list.name: str(part.missing_list)} if part.missing_list else {},
-        "missing": {name: "" for name in wanted if name not in paths and name not in part.not_fetched},
+        "missing": dict.fromkeys((name for name in wanted if name not in accounted), ""),
         "not fetched": dict(part.not_fetched),
+        "form": {name: str(path) for name, path in other_form.items()},
         **{kind: _broken(checked, kind) for kind in BROKEN},
         **{kind: _suspicious(paths, whole, kind) for kind in BLANK},
         "no reference": _without_reference(part, readable),
         "no target": _without_target(part, readable),
         "not listed": unlisted_targets(part),
         "same": {" = ".join(names): "" for names in _same(whole)},
+        "passed over": dict.fromkeys(passed.lines, ""),
     }
+    convert = HINTS["form"]
+
+    def explained(named: Mapping[str, str]) -> bool:
+        return all(name in other_form for name in named.values())
+
     return Checkup(
         title=part.title,
         part=part.part,
@@ -151,7 +169,9 @@ def check(part: Benchmark, workers: int = 4, mend: str = BY_HAND, *, decode: boo
         pictures=len(wanted),
         readable=len(readable),
         findings=tuple(
-            Finding(kind, SPOILING.get(kind) or ODD[kind], named, mend=_mend(kind, mend))
+            Finding(
+                kind, SPOILING.get(kind) or ODD[kind], named, mend=_mend(kind, convert if explained(named) else mend)
+            )
             for kind, named in items.items()
             if named
         ),
@@ -222,6 +242,11 @@ def _same(whole: Mapping[str, ReadableImage]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
+def _of_name(name: str, passed: PassedOver) -> Path | None:
+    """Return a file of a picture's name, with or without its suffix, that is not read as a picture."""
+    return passed.paths.get(name) or passed.paths.get(PurePosixPath(name).stem)
+
+
 def _mend(kind: str, bring: str) -> str:
     if kind in HINTS:
         return HINTS[kind]
@@ -276,6 +301,8 @@ def line(finding: Finding) -> str:
     """Show a finding: its count and some examples; of addresses, each reason."""
     if finding.kind == "not fetched":
         return f"  {finding.what}: {count_reasons(finding.items)}"
+    if finding.kind == "passed over":
+        return f"  {finding.what}: {some(finding.items, 10)}"
     rest = finding.count - len(finding.examples)
     more = f" and {rest:,} more" if rest else ""
     return f"  {finding.what}: {finding.count:,} ({', '.join(finding.examples)}{more})"

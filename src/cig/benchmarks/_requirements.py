@@ -66,6 +66,6 @@ def need_pictures(parts: Sequence[Benchmark], references: bool = False) -> None:
             listed = references or not part.missing_list
             number = f"{len(set(names))} are listed" if listed else f"nor their list, {part.missing_list}"
             raise NotFoundError(
-                f"no {what} of {part.title} was found ({number}); "
+                f"no {what} of {part.title} was found ({number}{getattr(part.images, 'passed', '')}); "
                 f"put the pictures into the dataset's folder as its release does"
             )

@@ -5,12 +5,13 @@ Names are image ids as decimal strings, without COCO's padding. The annotated ta
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cig.benchmarks import found_gallery, name_of, names_of, need_names, read_queries
 from cig.errors import InputError
-from cig.io.dataset_paths import find_home, list_pictures
+from cig.io.dataset_paths import FoundPictures, find_home, list_pictures
 from cig.io.json_files import read_object
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, SubmissionForm
 
@@ -35,7 +36,10 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     )
     coco = home / "COCO2017_unlabeled"
     files = list_pictures([coco / "unlabeled2017", home / "unlabeled2017", home / "images", coco])
-    pictures = {str(int(stem)): path for stem, path in files.items() if stem.isascii() and stem.isdecimal()}
+    pictures = FoundPictures((str(int(stem)), path) for stem, path in files.items() if _is_id(stem))
+    pictures.passed = replace(
+        files.passed, paths={str(int(stem)): path for stem, path in files.passed.paths.items() if _is_id(stem)}
+    )
     listing = coco / "annotations" / "image_info_unlabeled2017.json"
     gallery, source = _gallery(listing, pictures)
     benchmark = Benchmark(
@@ -52,6 +56,10 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
         missing_list=None if listing.exists() else listing,
     )
     return (benchmark,)
+
+
+def _is_id(stem: str) -> bool:
+    return stem.isascii() and stem.isdecimal()
 
 
 def submission(ranking: Ranking) -> dict[str, dict[str, Any]]:

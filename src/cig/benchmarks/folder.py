@@ -15,7 +15,7 @@ from typing import Any
 from cig.benchmarks import name_of, need_names, unique
 from cig.benchmarks._web import count_reasons, fetch_pictures, is_url
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
-from cig.io.dataset_paths import walk_pictures
+from cig.io.dataset_paths import PassedOver, walk_pictures
 from cig.io.files import UNPRINTABLE, read_bytes
 from cig.io.tables import FORMS, Row, read_rows
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query
@@ -60,6 +60,7 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
         protocol={
             "gallery": f"{len(gallery)} pictures of {pictures.home}{without}",
             **({"names left out": f"{pictures.unprintable} with control characters"} if pictures.unprintable else {}),
+            **({"passed over": some(pictures.passed.lines, 10)} if pictures.passed.lines else {}),
             **_ignored(rows),
             **({"references not fetched": count_reasons(failed)} if failed else {}),
         },
@@ -78,7 +79,8 @@ class Pictures(Mapping[str, Path]):
         self.home, self.fetched, self._by_stem = home, dict[str, Path](), dict[str, list[str]]()
         self.names: dict[str, None] = {}
         self.unprintable, start = 0, len(os.path.join(home, ""))
-        for entry in walk_pictures(home):
+        self.passed = PassedOver()
+        for entry in walk_pictures(home, self.passed):
             name = entry.path[start:].replace(os.sep, "/")
             if UNPRINTABLE.search(name):
                 self.unprintable += 1

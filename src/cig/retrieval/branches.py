@@ -11,7 +11,7 @@ from cig import config
 from cig.errors import MismatchError, NotFoundError, UsageError, check_type, did_you_mean, some
 from cig.generators import _controls
 from cig.generators._generate import Imagined
-from cig.io.dataset_paths import existing_part
+from cig.io.dataset_paths import SUFFIXES, existing_part
 from cig.io.manifest import Manifest, is_stale
 from cig.io.query_files import find_several_by_id, picture_name
 from cig.retrieval.fusion import PSEUDO_TARGET, REFERENCE, check_weights, find_branch_weight, to_reference_weight
@@ -22,7 +22,6 @@ from cig.types import Benchmark, Branch, Method
 if TYPE_CHECKING:
     from cig.io.feature_cache import FeatureCache
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PseudoTargets = Imagined | Mapping[str, Path] | Mapping[str, str] | str | Path
 OF_PSEUDO_TARGETS = (PSEUDO_TARGET, "shuffled")  # branches of the pictures in --generated-image-dir
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from cig.benchmarks import name_of
 from cig.errors import InputError, NotFoundError, did_you_mean
-from cig.io.dataset_paths import stays_below, walk_pictures
+from cig.io.dataset_paths import PassedOver, stays_below, walk_pictures
 from cig.io.files import read_bytes, stat_file
 from cig.io.tables import Row, read_rows
 from cig.models.prompts import join_captions
+from cig.runtime import say
 from cig.training.data.scenes import Example
 
 ALIASES = {
@@ -106,9 +107,12 @@ def of_folder(home: Path) -> list[Example]:
     Raises:
         NotFoundError: the folder has no pictures.
     """
-    paths = [Path(entry.path) for entry in walk_pictures(home)]
+    passed = PassedOver()
+    paths = [Path(entry.path) for entry in walk_pictures(home, passed)]
     if not paths:
-        raise NotFoundError(f"{home} has no pictures (.jpg, .jpeg, .png, .webp)")
+        raise NotFoundError(f"{home} has no pictures{passed}")
+    if passed.lines:
+        say(f"{home}: {len(paths)} pictures{passed}")
     return [Example(path.relative_to(home).as_posix(), path, _text_file(path.with_suffix(".txt"))) for path in paths]
 
 

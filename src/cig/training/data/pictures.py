@@ -14,9 +14,10 @@ from torch import Tensor
 from cig import registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import NotFoundError
-from cig.io.dataset_paths import walk_pictures
+from cig.io.dataset_paths import PassedOver, walk_pictures
 from cig.io.digests import digest
 from cig.io.images import Preprocess
+from cig.runtime import say
 from cig.training.data import has_pairs, load_pairs
 from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
 from cig.training.data.pairs import DrawnPairs
@@ -47,13 +48,17 @@ def load_pictures(source: str, root: Path | None = None, limit: int | None = Non
     Raises:
         NotFoundError: it is neither a folder with pictures nor a benchmark.
     """
+    passed = PassedOver()
     if os.path.isdir(source):
-        names = sorted(Path(entry.path).relative_to(source).as_posix() for entry in walk_pictures(Path(source)))
+        pictures = walk_pictures(Path(source), passed)
+        names = sorted(Path(entry.path).relative_to(source).as_posix() for entry in pictures)
         named: Mapping[str, Path] = {name: Path(source, name) for name in names}
     else:
         named = _of_benchmark(source, root)
     if not named:
-        raise NotFoundError(f"{source} has no pictures (.jpg, .jpeg, .png, .webp)")
+        raise NotFoundError(f"{source} has no pictures{passed}")
+    if passed.lines:
+        say(f"{source}: {len(named)} pictures{passed}")
     return _listed(source, {name: named[name] for name in tuple(named)[:limit]})
 
 
