@@ -6,6 +6,7 @@ CigError                  exit code 1
 │   ├── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
 │   └── WrongTypeError    2  an argument of another type, in Python; also a TypeError
 ├── InputError            1  a file that cannot be read: annotations, embeddings, checkpoints
+│   ├── NotFiniteError    1  numbers that are not finite, made by a model
 │   └── PictureError      1  a picture that cannot be decoded or is refused
 │       └── PixelsError   1  one with too many pixels, or none
 ├── OutputError           1  a file that cannot be written: a full disk, a folder without permission
@@ -14,8 +15,14 @@ CigError                  exit code 1
 """
 
 import difflib
+import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+UNUSABLE_ADVICE = re.compile(
+    r"weights_only|weights only|ignore_mismatched_sizes|report above|file an issue|trust_remote_code"
+)
 
 
 class CigError(Exception):
@@ -50,6 +57,21 @@ class PictureError(InputError):
 
 class PixelsError(PictureError):
     pass
+
+
+class NotFiniteError(InputError):
+    """A model made numbers that are not finite.
+
+    Attributes:
+        rows: of its batch, which have such numbers.
+    """
+
+    def __init__(self, model: str, dtype: str, rows: Sequence[int], names: Sequence[str] = ()) -> None:
+        self.model, self.dtype, self.rows, self.names = model, dtype.removeprefix("torch."), rows, names
+        what = some((plain(name, 100) for name in names), 5) or f"{len(rows)} inputs"
+        hint = "try --dtype float32, and if that does not help, another copy of its files"
+        hint = "its files may be damaged; get another copy" if self.dtype == "float32" else hint
+        super().__init__(f"{model} makes numbers that are not finite of {what}, in {self.dtype}: {hint}")
 
 
 class OutputError(CigError):
@@ -96,9 +118,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of a library's message, safe for a terminal; the error's class if it is empty."""
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return plain(line, 300)
+    """Return the first sentence of a library's message, safe for a terminal; the error's class if there is none.
+
+    A line that ends with a colon is joined with the next one. Colours are removed, and so is advice that the reader
+    cannot follow here: how to let a pickle run, and reports that were printed elsewhere.
+    """
+    lines = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    end = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines)) + 1
+    sentences = re.split(r"(?<=[.!?;])\s+", " ".join(lines[:end]).rstrip(":"))
+    kept = " ".join(sentence for sentence in sentences if sentence and not UNUSABLE_ADVICE.search(sentence))
+    return plain(kept or type(error).__name__, 300)
 
 
 def plain(text: str, most: int) -> str:

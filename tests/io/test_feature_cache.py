@@ -1,5 +1,6 @@
 """What runs remember: features by content, digests by place, descriptions; two processes at once; damage."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -151,6 +152,63 @@ def test_a_damaged_cache_says_what_to_remove(tmp_path, content):
     (tmp_path / "features.sqlite").write_bytes(content)
     with pytest.raises(InputError, match=r"features.sqlite cannot be used: .*remove that file"):
         FeatureCache(tmp_path)
+
+
+def change(folder, statement, *values):
+    with contextlib.closing(sqlite3.connect(folder / "features.sqlite")) as db, db:
+        db.execute(statement, values)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\0", b"\0" * 7, b"\0" * 4, b"\0" * 8, b"\0" * 12, "text", 7, None, np.float32([np.nan, 1]).tobytes()],
+)
+def test_damaged_values_are_absent(tmp_path, value):
+    """Those of the right size, too: a checksum tells. What is absent is computed again and written over."""
+    cache = FeatureCache(tmp_path)
+    space = cache.space({}, "one")
+    cache.write(space, {"a": np.array([1.0, 2.0], np.float32), "b": np.array([3.0, 4.0], np.float32)})
+    change(tmp_path, "UPDATE feature SET value = ? WHERE key = 'a'", value)
+    again = FeatureCache(tmp_path)
+    assert {key: row.tolist() for key, row in again.read(space, "ab")} == {"b": [3, 4]}
+    again.write(space, {"a": np.array([5.0, 6.0], np.float32)})
+    assert {key: row.tolist() for key, row in again.read(space, "ab")} == {"a": [5, 6], "b": [3, 4]}
+    summary(tmp_path)
+
+
+def test_rows_that_another_program_put_there_are_absent(tmp_path):
+    cache = FeatureCache(tmp_path)
+    space = cache.space({}, "one")
+    change(tmp_path, "INSERT INTO feature VALUES (?, 'a', ?)", space, b"\0" * 4)
+    change(tmp_path, "UPDATE space SET title = NULL")
+    assert not dict(FeatureCache(tmp_path).read(space, "a"))
+    summary(tmp_path)
+
+
+def test_values_of_a_cache_without_checksums_are_kept(tmp_path):
+    cache = FeatureCache(tmp_path)
+    space = cache.space({}, "one")
+    cache.write(space, {"a": np.array([1.0], np.float32), "b": np.array([np.inf], np.float32)})
+    cache.close()
+    change(tmp_path, "DROP TABLE checksum")
+    change(tmp_path, "PRAGMA user_version = 0")
+    assert {key: row.tolist() for key, row in FeatureCache(tmp_path).read(space, "ab")} == {"a": [1]}
+
+
+@pytest.mark.parametrize("value", ["{", "[]", "null", '{"name": 3}', "", b"\xff", None])
+def test_a_damaged_description_is_made_again(tmp_path, value):
+    def described():
+        return FeatureCache(tmp_path).load_lazily({"a": 1}, lambda: "model", lambda model: {"name": "model"})
+
+    assert described() == "model"
+    change(tmp_path, "UPDATE description SET value = ?", value)
+    assert described() == "model", "loaded again"
+    assert described().name == "model", "and described again"
+
+
+def test_features_of_several_widths_say_what_to_remove(tmp_path):
+    with pytest.raises(InputError, match=r"widths 1, 2; .*features.sqlite|features.sqlite .*widths 1, 2.*remove"):
+        FeatureCache(tmp_path).stack([np.zeros(1, np.float32), np.zeros(2, np.float32)])
 
 
 def test_two_processes_write_at_once(tmp_path):

@@ -1,15 +1,20 @@
 """Phi, prompts and composed embeddings, against the oracle; checkpoints that do not fit are named."""
 
+import shutil
+
 import pytest
+import safetensors.torch
 import torch
 
 import oracle
-from cig import Phi, load_composer
+from cig import Phi, Source, load_composer, load_method
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
+from cig.generators import Composing
+from cig.io.files import phi_in
 from cig.io.images import Preprocess, read_picture
 from cig.methods._inversion import over_orders
 from cig.models.clip import load_clip
-from cig.models.phi import load_phi
+from cig.models.phi import IM2TEXT, PHI, Im2Text, checkpoint_kind, load_phi
 from cig.models.prompts import join_captions, prompt, prompts
 
 
@@ -67,6 +72,62 @@ def test_bad_checkpoints(tmp_path, clip, capsys, content, words):
     assert "a pickle ran" not in capsys.readouterr().out
     with pytest.raises(NotFoundError):
         load_phi(tmp_path / "none.pt", clip)
+
+
+def forms(network, key):
+    """The forms that trainings store a network in."""
+    bare = network.state_dict()
+    behind = {f"module.{name}": value for name, value in bare.items()}
+    other = {"visual.proj": torch.ones(2)}
+    yield from (bare, behind, {"state_dict": bare}, {"state_dict": behind}, {key: bare}, {key: behind})
+    yield {"epoch": 3, key: behind, "state_dict": other}
+    yield {"model": {f"phi.{name}": value for name, value in bare.items()} | other}
+
+
+@pytest.mark.parametrize(("network", "kind"), [(Phi, PHI), (Im2Text, IM2TEXT)])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_every_form_of_a_checkpoint_is_read(tmp_path, clip, network, kind, suffix):
+    phi, path = network(40, 80, 32).eval(), tmp_path / f"phi{suffix}"
+    features = torch.randn(3, 40)
+    expected = phi(features).detach()
+    for stored in forms(phi, kind.key):
+        if suffix == ".pt":
+            torch.save(stored, path)
+        elif all(isinstance(value, torch.Tensor) for value in stored.values()):
+            safetensors.torch.save_file(stored, path)
+        else:
+            continue
+        assert checkpoint_kind(path) is kind
+        assert torch.equal(load_phi(path, clip, kind)(features), expected)
+
+
+def test_a_checkpoint_of_something_else_says_what_it_has(tmp_path, clip):
+    path = tmp_path / "phi.pt"
+    for stored in ({"encoder": {"conv.weight": torch.ones(1)}}, {"conv.weight": torch.ones(1)}):
+        torch.save(stored, path)
+        with pytest.raises(InputError, match=r"conv\.weight"):
+            load_phi(path, clip)
+    torch.save(Im2Text(40, 80, 32).state_dict(), path)
+    with pytest.raises(InputError, match="pic2word"):
+        load_phi(path, clip)
+    torch.save({"a": Phi(40, 80, 32).state_dict(), "b": Phi(40, 80, 32).state_dict()}, path)
+    with pytest.raises(InputError, match="'a', 'b'"):
+        load_phi(path, clip)
+
+
+def test_a_folder_that_a_training_wrote(world, tmp_path, clip):
+    with pytest.raises(NotFoundError, match="nothing"):
+        phi_in(tmp_path)
+    shutil.copy(world / "models/phi-small.pt", tmp_path / "phi_latest.pt")
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    features = torch.randn(2, 40)
+    expected = load_phi(world / "models/phi-small.pt", clip)(features)
+    assert torch.equal(load_phi(tmp_path, clip)(features), expected)
+    method = load_method("searle", Source(clip=str(world / "models/clip-small"), phi=tmp_path))
+    assert torch.equal(method.inverter(features), expected)
+    assert Composing(phi=tmp_path, phi2=tmp_path).phis == (tmp_path / "phi_latest.pt",) * 2
+    torch.save({"Phi": Phi(40, 80, 32).state_dict()}, tmp_path / "phi_best.pt")
+    assert phi_in(tmp_path) == tmp_path / "phi_best.pt"
 
 
 def test_prompts():

@@ -5,12 +5,14 @@ A flag that is not given is looked up by its group's name in the environment and
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 from cyclopts import App, Parameter, Token
 
@@ -116,6 +118,7 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
     """
     generator = _generator(arguments)
     for argument in arguments:
+        _need_finite(argument)
         table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
         if not table or argument.children or not argument.parse:
             continue
@@ -127,7 +130,19 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
             setting = config.Setting(argument.tokens[0].value, flag)
         elif setting:
             argument.append(Token(keyword=flag, value=setting.value, source=setting.source))
+            _need_finite(argument)
         _in_force[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default), "default")
+
+
+def _need_finite(argument: Any) -> None:
+    """Raise UsageError for a flag that takes a float and has a NaN or an infinity."""
+    if float not in (argument.hint, *get_args(argument.hint)):
+        return
+    for token in argument.tokens:
+        with contextlib.suppress(ValueError):  # no number at all, which cyclopts refuses
+            if not math.isfinite(float(token.value)):
+                source = f" of {token.source}" if token.source not in ("", "cli") else ""
+                raise UsageError(f"{argument.names[0]} {token.value}{source}: a finite number, such as 0.5")
 
 
 GENERATOR = "--generator"

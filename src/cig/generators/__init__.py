@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cig import config, registry
 from cig.config import GENERATORS
 from cig.errors import NotFoundError, UsageError, at_least_1, check_type
-from cig.io.files import weights_at
+from cig.io.files import phi_in, weights_at
 from cig.io.hub import is_hub_id
 from cig.runtime import Seeds, need_seed
 from cig.types import Generator, Preprocessing
@@ -71,7 +71,9 @@ class Composing:
     @property
     def phis(self) -> tuple[Path, Path]:
         published = weights_at(config.path("phi_vit")), weights_at(config.path("phi_giga"))
-        return self.phi or published[0], self.phi2 or published[1]
+        given = (phi_in(path) if path else None for path in (self.phi, self.phi2))
+        first, second = (path or default for path, default in zip(given, published, strict=True))
+        return first, second
 
     def settings(self) -> dict[str, Any]:
         """Return the fields under the keys that files keep."""

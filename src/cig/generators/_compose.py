@@ -20,7 +20,7 @@ from cig.io.manifest import Manifest, is_stale, query_digest
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, progress
+from cig.runtime import Shard, batches, naming, progress
 from cig.types import Benchmark, ComposedEmbedding, Query, check_benchmark
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class ComposedConditions:
             return None
         rows = [self.features[path] for query in able if (path := self._path(query))]
         features = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
-        return self.composer.compose([query.id for query in able], features, [query.captions for query in able])
+        ids = [query.id for query in able]
+        with naming([f"query {name}" for name in ids]):
+            return self.composer.compose(ids, features, [query.captions for query in able])
 
     def _path(self, query: Query) -> Path | None:
         path = self.benchmark.images.get(query.reference)
@@ -89,7 +91,8 @@ class ComposedConditions:
                 continue
             self.failed |= batch.failed
             if batch.paths:
-                rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
+                with naming(batch.paths):
+                    rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
                 self.features |= dict(zip(batch.paths, rows, strict=True))
 
 

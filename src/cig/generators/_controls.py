@@ -27,7 +27,7 @@ from cig.io.digests import digest_of, fingerprints, identity
 from cig.io.files import write_png
 from cig.io.images import read_picture
 from cig.io.json_files import write_json
-from cig.runtime import progress, seed_of
+from cig.runtime import naming, progress, seed_of
 from cig.types import TARGET, Benchmark, Query
 
 Pictures = Mapping[str, tuple[Path, ...]]  # query id -> pictures
@@ -182,7 +182,8 @@ def _make(
                     query=picture.digest,
                     attempt=copy,
                 )
-                write_png(target, make()(picture.image.convert("RGB"), random.Random(seed)))
+                with naming([path]):
+                    write_png(target, make()(picture.image.convert("RGB"), random.Random(seed)))
     return {query: made[path] for query, path in references.items() if path in made}
 
 

@@ -14,11 +14,11 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
-from cig.errors import InputError, MismatchError, NotFoundError, UsageError, reason
+from cig.errors import InputError, MismatchError, NotFiniteError, NotFoundError, UsageError, reason
 from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
 from cig.io import hub
 from cig.io.digests import Hasher, file_digest, identity
-from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
+from cig.runtime import jsonable, need_finite, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Described, Generator
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class SDXL(Described):
         if self.shown:  # without guidance by the text, diffusers does not guide by the reference either
             scale = image_guidance if guidance > 1 else 1.0
             self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
+        self._finite: list[torch.Tensor] = []  # of each decoding, whether latents and pixels are: [2, B] bool
+        pipeline.vae.decoder.register_forward_hook(self._note_finite)
         if self.shown and passes(self.shown, guidance, image_guidance) == 2:
             _skip_third_pass(pipeline.unet)
 
@@ -73,6 +75,7 @@ class SDXL(Described):
         # SDXL's VAE decodes in float32, for which diffusers casts it, and casts it back. If memory runs out in between,
         # the cast back is missed, and the smaller batch that is tried next would be encoded or decoded otherwise.
         vae_dtype = vae.dtype
+        self._finite.clear()
         try:
             with torch.no_grad():
                 out = self.pipeline(
@@ -88,8 +91,23 @@ class SDXL(Described):
         finally:
             if vae.dtype != vae_dtype:
                 vae.to(dtype=vae_dtype)
+        self._need_finite(condition.ids)
         images: list[Image] = out.images
         return images
+
+    def _note_finite(self, _: Any, args: tuple[torch.Tensor, ...], pixels: torch.Tensor) -> None:
+        self._finite.append(torch.stack([each.isfinite().flatten(1).all(1) for each in (args[0], pixels)]))
+
+    def _need_finite(self, ids: Sequence[str]) -> None:
+        """Raise NotFiniteError for pictures that the UNet or the VAE left without numbers; they would be black."""
+        latents, pixels = torch.cat(self._finite, dim=1).cpu()
+        if pixels.all():
+            return
+        part, name = ("vae", "VAE") if latents.all() else ("unet", "UNet")
+        whole = len(pixels) == len(ids)  # not so for tiles: any of the pictures may be theirs
+        bad = [row for row in range(len(ids)) if not (whole and pixels[row])]
+        model = f"the {name} {self.identity[part]['source']}"
+        raise NotFiniteError(model, str(self.dtype), bad, [f"query {ids[row]}" for row in bad])
 
     def _references(self, condition: ComposedEmbedding) -> dict[str, list[Image]]:
         """Crop the references around their middle to the generated size, as training does."""
@@ -243,8 +261,7 @@ def load_round_trip(
         with torch.no_grad():
             batch = pixels.preprocess(image.convert("RGB"), height, width).to(device, vae.dtype)
             decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample
-        if not decoded.isfinite().all():
-            raise InputError(f"the VAE {vae_repo} decodes to numbers that are not finite; give another with vae=")
+        need_finite(decoded, f"the VAE {vae_repo}", vae.dtype)
         picture: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
         return picture
 

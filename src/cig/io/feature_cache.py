@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cig.errors import InputError, NotFoundError
+from cig.errors import InputError, NotFoundError, some
 from cig.io.digests import digest_of, file_digest
 from cig.io.files import make_folder, stamp
 from cig.runtime import batches, versions
@@ -30,7 +31,15 @@ CREATE TABLE IF NOT EXISTS feature (space TEXT, key TEXT, value BLOB, PRIMARY KE
 CREATE TABLE IF NOT EXISTS space (id TEXT PRIMARY KEY, title TEXT);
 CREATE TABLE IF NOT EXISTS stamp (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS description (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS checksum (space TEXT, key TEXT, crc INTEGER, PRIMARY KEY (space, key));
 """
+# Caches of earlier versions have no checksums: they get those of what they hold.
+ADD_CHECKSUMS = """
+INSERT OR IGNORE INTO checksum SELECT space, key, crc32(value) FROM feature;
+PRAGMA user_version = 1;
+"""
+DESCRIPTIONS = "description"  # the space of their checksums
+
 WAIT = 120.0  # seconds for another process to finish writing
 CHUNK = 500  # keys a statement
 UNKNOWN = '"revision": "unknown"'  # from digests.identity, for a hub id that is not in the hub's cache
@@ -49,23 +58,38 @@ class FeatureCache:
             self._db = sqlite3.connect(self.path or ":memory:", timeout=WAIT)
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(TABLES)
+            self._db.create_function("crc32", 1, _crc32, deterministic=True)
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                self._db.executescript(ADD_CHECKSUMS)
         except sqlite3.Error as error:
-            raise self._error(error) from error
+            raise self.error(error) from error
 
     def close(self) -> None:
         self._db.close()
 
-    # Features: the space identifies the model and its settings, the key identifies the content
+    # Features: the space identifies the model and its settings, the key identifies the content. SQLite does not notice
+    # numbers that a disk or another program changed, so each value has a checksum; a value without it, or with another
+    # one, counts as absent, and is computed again.
 
     def space(self, settings: Mapping[str, Any], title: str) -> str:
         """Return the id of the space of features computed with these settings; people read the title."""
         name = digest_of(settings)
-        self._write("INSERT OR IGNORE INTO space VALUES (?, ?)", [(name, title)])
+        printed = title.encode("utf-8", "replace").decode()
+        self._write("INSERT OR IGNORE INTO space VALUES (?, ?)", [(name, printed)])
         return name
 
     def read(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Yield (key, feature [d]) for the keys in the cache, in any order."""
-        yield from ((key, np.frombuffer(value, np.float32)) for key, value in self.read_bytes(space, keys))
+        """Yield (key, feature [d]) for the keys in the cache, in any order; values that are not finite are left out."""
+        for key, value in self.read_bytes(space, keys):
+            row = np.frombuffer(value[: len(value) // 4 * 4], np.float32)
+            if row.nbytes == len(value) and row.size and np.isfinite(row).all():
+                yield key, row
+
+    def stack(self, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Stack features as a table [N, d]; raises InputError if they are of several widths."""
+        if len(widths := {row.size for row in rows}) > 1:
+            raise self.error(f"features of one model have the widths {some(map(str, sorted(widths)))}")
+        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
     def write(self, space: str, features: Mapping[str, NDArray[np.float32]]) -> None:
         as_floats = (np.ascontiguousarray(row, np.float32) for row in features.values())
@@ -74,12 +98,13 @@ class FeatureCache:
     def read_bytes(self, space: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for chunk in batches(list(dict.fromkeys(keys)), CHUNK):
             marks = ",".join("?" * len(chunk))
-            query = f"SELECT key, value FROM feature WHERE space = ? AND key IN ({marks})"
+            query = f"""SELECT key, value FROM feature JOIN checksum USING (space, key)
+                        WHERE space = ? AND key IN ({marks}) AND typeof(value) = 'blob' AND crc = crc32(value)"""
             yield from self._read(query, (space, *chunk))
 
     def write_bytes(self, space: str, values: Mapping[str, bytes]) -> None:
         rows = [(space, key, value) for key, value in values.items()]
-        self._write("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
+        self._write("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows, space)
 
     # Content digests of files
 
@@ -97,7 +122,7 @@ class FeatureCache:
             query = f"SELECT path, stamp, digest FROM stamp WHERE path IN ({','.join('?' * len(by_key))})"
             for key, seen, content in self._read(query, tuple(by_key)):
                 status = _stat(by_key[key])
-                if status and stamp(status) == seen:
+                if isinstance(content, str) and status and stamp(status) == seen:
                     digests[by_key[key]] = content
         return digests
 
@@ -142,24 +167,27 @@ class FeatureCache:
         if UNKNOWN in json.dumps(made_of):
             return load()
         key = digest_of({**made_of, "versions": versions()})
-        rows = self._read("SELECT value FROM description WHERE key = ?", (key,))
+        query = """SELECT value FROM description JOIN checksum USING (key)
+                   WHERE space = ? AND key = ? AND typeof(value) = 'text' AND crc = crc32(value)"""
+        rows = self._read(query, (DESCRIPTIONS, key))
         if rows:
             return Deferred(restore(json.loads(rows[0][0])), load)
         model = load()
-        self._write("INSERT OR REPLACE INTO description VALUES (?, ?)", [(key, json.dumps(describe(model)))])
+        row = key, json.dumps(describe(model))
+        self._write("INSERT OR REPLACE INTO description VALUES (?, ?)", [row], DESCRIPTIONS)
         return model
 
     # Inspection
 
     def spaces(self) -> list[tuple[str, int, int]]:
         """Return (title, features, bytes) of each space, the largest first."""
-        query = """SELECT coalesce(title, feature.space), count(*), sum(length(value)) FROM feature
+        query = """SELECT coalesce(title, feature.space), count(*), coalesce(sum(length(value)), 0) FROM feature
                    LEFT JOIN space ON id = feature.space GROUP BY feature.space ORDER BY 3 DESC"""
         return [(str(title), int(count), int(size)) for title, count, size in self._read(query, ())]
 
     def clear(self) -> None:
         """Delete all rows and indexes; safe while other processes use the cache."""
-        for table in ("feature", "space", "stamp", "description"):
+        for table in ("feature", "space", "stamp", "description", "checksum"):
             self._write(f"DELETE FROM {table}", [()])
         self._write("DROP TABLE IF EXISTS file", [()])  # of older versions, whose stamps had size and time alone
         for path in (self.path.parent / INDEXES).glob("*/*") if self.path else ():
@@ -175,20 +203,33 @@ class FeatureCache:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise self._error(error) from error
+            raise self.error(error) from error
 
-    def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def _write(self, statement: str, rows: Sequence[Sequence[Any]], checked: str = "") -> None:
+        """Write rows.
+
+        Args:
+            checked: the space of their checksums; empty for rows that have none.
+        """
+        checksums = [(checked, row[-2], _crc32(row[-1])) for row in rows] if checked else []
         try:
             with self._db:
                 self._db.executemany(statement, rows)
+                self._db.executemany("INSERT OR REPLACE INTO checksum VALUES (?, ?, ?)", checksums)
         except sqlite3.Error as error:
-            raise self._error(error) from error
+            raise self.error(error) from error
 
-    def _error(self, error: sqlite3.Error) -> InputError:
+    def error(self, error: object) -> InputError:
+        """Return the error for a cache that cannot be used."""
         return InputError(
             f"the feature cache {self.path} cannot be used: {error}; free space, choose another folder with "
             f"--feature-cache, or remove that file: it holds nothing that cannot be computed again"
         )
+
+
+def _crc32(value: Any) -> int:
+    """Return the checksum of a value, whatever another program put in its place."""
+    return zlib.crc32(value if isinstance(value, bytes) else str(value).encode())
 
 
 class Deferred:

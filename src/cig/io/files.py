@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cig.errors import InputError, NotFoundError, OutputError, reason
+from cig.errors import InputError, NotFoundError, OutputError, reason, some
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,6 +165,28 @@ def names_in(folder: Path) -> list[str]:
 
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names: control characters and lone surrogates
+
+
+# Files of a trained phi, in the order of preference: ours, then those of the published layouts.
+PHI_FILES = [
+    *("phi.safetensors", "phi_best.pt", "ema_phi_best.pt", "epoch_best.pt", "ema_epoch_best.pt"),
+    *("phi_last.safetensors", "phi_last.pt", "ema_phi_last.pt", "phi_latest.pt", "ema_phi_latest.pt"),
+    *("epoch_latest.pt", "ema_epoch_latest.pt"),
+]
+
+
+def phi_in(path: Path) -> Path:
+    """Return the path or, for a folder that `cig train phi` wrote, its best or last phi; raises NotFoundError."""
+    if not os.path.isdir(path):
+        return path
+    names = names_in(path)
+    name = next((name for name in PHI_FILES if name in names), None)
+    if name is None:
+        raise NotFoundError(
+            f"the folder {path} has no phi.safetensors or phi_best.pt, as `cig train phi` writes; it has "
+            f"{some(names, 5) or 'nothing'}; give the file of a phi"
+        )
+    return path / name
 
 
 def weights_at(path: Path) -> Path:

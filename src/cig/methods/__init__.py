@@ -17,7 +17,7 @@ from cig.config import EMBEDDED
 from cig.errors import NotFoundError, UsageError, check_type, did_you_mean
 from cig.io import hub
 from cig.io.digests import identity
-from cig.io.files import weights_at
+from cig.io.files import phi_in, weights_at
 from cig.io.images import Preprocess
 from cig.io.json_files import read_object
 from cig.types import Preprocessing
@@ -129,7 +129,7 @@ class Source:
 
     def phi_file(self, weights: Weights) -> Path:
         """Return the path of the phi; raises NotFoundError, which says where to get the file and where to put it."""
-        path = self.phi or weights_at(self.models / weights.phi)
+        path = phi_in(self.phi) if self.phi else weights_at(self.models / weights.phi)
         if os.path.isfile(path):
             return path
         by_hand = "" if weights.address.startswith("https://") else " --from-dir FOLDER"

@@ -26,7 +26,7 @@ from cig.io.images import Preprocess
 from cig.io.json_files import read_json
 from cig.machine import is_out_of_memory, need_memory, short_memory
 from cig.models._pretrained import need_all_weights
-from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
+from cig.runtime import batches, need_finite, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
 if TYPE_CHECKING:
@@ -170,7 +170,10 @@ class Clip:
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, S, S] as features [B, p], float32 on the CPU: projected, not normalised."""
         features = self.vision(pixel_values=pixels.to(self.device, self.dtype)).image_embeds
-        return features.float().cpu()
+        return self._finite(features.float().cpu())
+
+    def _finite(self, values: Tensor, texts: Sequence[str] = ()) -> Tensor:
+        return need_finite(values, f"the CLIP {self.identity.get('source', 'in memory')}", self.dtype, texts)
 
     def text_states(self, prompts: Sequence[str], words: Tensor | None = None) -> TextStates:
         """Encode prompts at the full context length, as a generator reads them; the states are on the CPU.
@@ -181,7 +184,8 @@ class Clip:
         rows = self.tokenizer(prompts)
         with torch.no_grad():
             out, pooled = self._run(rows, self.tokenizer.padded(rows), words)
-        return TextStates(out.hidden_states[-2].float().cpu(), out.last_hidden_state.float().cpu(), pooled.cpu())
+        states = (out.hidden_states[-2].float().cpu(), out.last_hidden_state.float().cpu(), pooled.cpu())
+        return TextStates(*(self._finite(state, prompts) for state in states))
 
     @torch.no_grad()
     def embed_texts(
@@ -202,7 +206,7 @@ class Clip:
                 picked = [rows[i] for i in chunk]
                 chosen = None if words is None else words[list(chunk)]
                 features[list(chunk)] = self._run(picked, torch.tensor(picked), chosen, placement=placement)[1].cpu()
-        return features
+        return self._finite(features, prompts)
 
     def project_texts(self, prompts: Sequence[str], words: Tensor | None = None) -> Tensor:
         """Encode prompts in one batch as features [B, p] on the CLIP's device, with gradients for the words [B, h]."""

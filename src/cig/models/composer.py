@@ -10,6 +10,7 @@ import torch
 
 from cig.errors import MismatchError
 from cig.io.digests import identity
+from cig.io.files import phi_in
 from cig.io.images import Preprocess
 from cig.models.phi import Inverter, checkpoint_kind, load_phi
 from cig.models.prompts import prompts
@@ -82,8 +83,9 @@ def load_composer(
     """
     from cig.models.clip import load_clip
 
-    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir=cache_dir), checkpoint_kind(Path(phi)))
-    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir=cache_dir), checkpoint_kind(Path(phi2)))
+    phi, phi2 = phi_in(Path(phi)), phi_in(Path(phi2))
+    first = load_phi(phi, load_clip(clip, device, dtype, cache_dir=cache_dir), checkpoint_kind(phi))
+    second = load_phi(phi2, load_clip(clip2, device, dtype, cache_dir=cache_dir), checkpoint_kind(phi2))
     composer = Composer(first, second, preprocessing)
     composer.identity = {**composer.identity, "phi": identity(phi), "phi2": identity(phi2)}
     return composer

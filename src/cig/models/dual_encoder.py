@@ -24,7 +24,7 @@ from cig.io.images import check_pixels, target_pad
 from cig.io.json_files import read_object
 from cig.models._pretrained import need_all_weights
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
-from cig.runtime import batches, quiet_transformers
+from cig.runtime import batches, need_finite, quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,13 +86,18 @@ class DualEncoder:
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, S, S] as features [B, d], float32 on the CPU, not normalised."""
-        return _features(self.model.get_image_features(pixel_values=pixels.to(self.model.device, self.model.dtype)))
+        return self._finite(self.model.get_image_features(pixel_values=pixels.to(self.model.device, self.model.dtype)))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as features [B, d], float32 on the CPU, not normalised."""
         chunks = batches([text.encode("utf-8", "replace").decode() for text in texts], TEXT_BATCH)
-        return torch.cat([_features(self.model.get_text_features(**self._tokens(list(chunk)))) for chunk in chunks])
+        encode = self.model.get_text_features
+        return torch.cat([self._finite(encode(**self._tokens(list(chunk))), chunk) for chunk in chunks])
+
+    def _finite(self, out: Any, texts: Sequence[str] = ()) -> Tensor:
+        model = f"the model {self.identity.get('source', 'in memory')}"
+        return need_finite(_features(out), model, self.model.dtype, texts)
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         # SigLIP (Zhai et al., ICCV 2023) was trained on lower case, padded to the full length, without a mask.

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from cig.errors import InputError, MismatchError
+from cig.errors import InputError, MismatchError, plain, some
+from cig.io.files import phi_in
 from cig.io.tensors import is_plain, read_tensors
 from cig.models.clip import Clip
+from cig.runtime import need_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,15 +73,18 @@ class Checkpoint:
     network: type[Phi] | type[Im2Text]
     key: str
     layers: tuple[str, str, str]
-    prefix: str = ""  # of the layers' names
+    methods: str  # that search with it
+    prefix: str = ""  # of the layers' names, where a published layout is written
 
     @property
     def names(self) -> list[str]:
         return [f"{layer}.{kind}" for layer in self.layers for kind in ("weight", "bias")]
 
 
-PHI = Checkpoint(Phi, "Phi", ("layers.0", "layers.3", "layers.6"))
-IM2TEXT = Checkpoint(Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), prefix="module.")
+PHI = Checkpoint(Phi, "Phi", ("layers.0", "layers.3", "layers.6"), "searle, lincir or phi")
+IM2TEXT = Checkpoint(
+    Im2Text, "state_dict_img2text", ("layers.0.0", "layers.1.0", "fc_out"), "pic2word", prefix="module."
+)
 KINDS = {"phi": PHI, "im2text": IM2TEXT}
 
 
@@ -94,19 +99,22 @@ class Inverter:
     def __call__(self, features: Tensor) -> Tensor:
         """Turn picture features [B, p] into pseudo-words [B, h], float32 on the CPU."""
         weight = next(self.phi.parameters())
-        return self.phi(features.to(weight.device, weight.dtype)).float().cpu()
+        words = self.phi(features.to(weight.device, weight.dtype)).float().cpu()
+        return need_finite(words, f"the phi of {self.clip.identity.get('source', 'a CLIP in memory')}", weight.dtype)
 
 
 def load_phi(path: str | Path, clip: Clip, kind: Checkpoint = PHI) -> Inverter:
     """Load a checkpoint with three linear layers, such as `layers.{0,3,6}.{weight,bias}` under the key `Phi`.
 
-    A safetensors file has the layers without the key. The sizes of the network come from the weights.
+    The layers may be under another key or none, and their names behind a prefix such as `module.`; a folder that
+    `cig train phi` wrote will do, too. The sizes of the network come from the weights.
 
     Raises:
         InputError: the file is no such checkpoint, or a value is not finite.
         MismatchError: the network does not fit the CLIP; the message gives both widths.
     """
-    weights, (width, hidden, out) = read_phi(Path(path), kind)
+    path = phi_in(Path(path))
+    weights, (width, hidden, out) = read_phi(path, kind)
     need_fit(path, (width, out), clip.identity["source"], widths=(clip.feature_width, clip.token_width))
     phi = kind.network(width, hidden, out, dropout=0)
     phi.load_state_dict(weights)
@@ -117,8 +125,7 @@ def checkpoint_kind(path: Path, network: str = "") -> Checkpoint:
     """Return the kind with a name or, without one, detect it in a file; PHI, whose error says more, if neither fits."""
     if network:
         return KINDS[network]
-    mark = IM2TEXT.names[0] if path.suffix == ".safetensors" else IM2TEXT.key
-    return IM2TEXT if mark in read_tensors(path) else PHI
+    return IM2TEXT if _found(read_tensors(path), IM2TEXT) else PHI
 
 
 def read_phi(path: Path, kind: Checkpoint = PHI) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
@@ -140,16 +147,42 @@ def need_fit(path: str | Path, phi: tuple[int, int], clip: str, *, widths: tuple
 
 
 def _stored(path: Path, kind: Checkpoint) -> dict[str, Tensor]:
-    """Read the weights; raises InputError if one is absent. A safetensors file has no key and no prefix."""
+    """Read the weights; raises InputError that says which keys there are."""
     stored = read_tensors(path)
-    bare = path.suffix == ".safetensors"
-    content, prefix = (stored, "") if bare else (stored.get(kind.key), kind.prefix)
-    weights = {name: content.get(prefix + name) for name in kind.names} if isinstance(content, dict) else {}
-    if not weights or not all(map(is_plain, weights.values())):
-        wanted = ", ".join(prefix + name for name in kind.names)
-        parent = "" if bare else f'a key "{kind.key}" with '
-        raise InputError(f"{path}: not a phi checkpoint: expected {parent}floats in {wanted}")
-    return weights
+    found = _found(stored, kind)
+    if found and (kind.key in found or len(found) == 1):
+        weights = found.get(kind.key) or next(iter(found.values()))
+        if all(map(is_plain, weights.values())):
+            return weights
+    if found:
+        problem = f"its layers are no floats, or are there several times, under {some(map(repr, found))}"
+    elif other := next((each for each in KINDS.values() if _found(stored, each)), None):
+        problem = f"it is one of {other.methods}; search with that method"
+    else:
+        problem = f"it has {_say_keys(stored)}"
+    wanted = f'{", ".join(kind.names)}, bare or under a key such as "{kind.key}"'
+    raise InputError(f"{path}: not a phi checkpoint of {kind.methods}, which has {wanted}: {problem}")
+
+
+def _found(stored: Mapping[str, Any], kind: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Map the keys under which a file has all layers, "" for none, to the layers by the network's own names."""
+    # Trainings store a network bare, under a key of their own ("Phi", "state_dict"), and, wrapped for several GPUs or
+    # as part of a larger model, behind a prefix ("module.", "phi.").
+    parts = {"": stored, **{key: value for key, value in stored.items() if isinstance(value, dict)}}
+    found = {}
+    for key, part in parts.items():
+        names = [name for name in part if isinstance(name, str)]
+        for prefix in {name.removesuffix(kind.names[0]) for name in names if name.endswith(kind.names[0])}:
+            if all(prefix + name in part for name in kind.names):
+                whole = key if prefix in ("", "module.") else ".".join(filter(None, (key, prefix.rstrip("."))))
+                found[whole] = {name: part[prefix + name] for name in kind.names}
+    return found
+
+
+def _say_keys(stored: Mapping[str, Any]) -> str:
+    """List the keys of a file, and those below them."""
+    below = (f"{key} ({some(map(str, value), 5)})" if isinstance(value, dict) else key for key, value in stored.items())
+    return plain(some(map(str, below), 10), 1000) or "nothing"
 
 
 def _phi_widths(shapes: Mapping[str, tuple[int, ...]], kind: Checkpoint, path: str | Path) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from cig.io.digests import digest, digest_of, set_digest
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import PictureBatch, read_batches
-from cig.runtime import Interrupted, batches, jsonable, progress, versions
+from cig.runtime import Interrupted, batches, jsonable, naming, need_finite, progress, versions
 from cig.types import Method, Query
 
 QUERY_BATCH = 256
@@ -82,10 +82,9 @@ def embed_pictures(
             if store.path and batch.paths:
                 store.write(space, dict(zip(batch.digests, features, strict=True)))
                 store.write_digests(new_digests, since)
-    table = torch.from_numpy(np.stack(list(rows.values()))) if rows else torch.empty(0, 0)
     return PictureFeatures(
         rows={path: row for row, path in enumerate(rows)},
-        features=table,
+        features=torch.from_numpy(store.stack(list(rows.values()))),
         failed=failed,
         digests=digests,
         no_query=refused,
@@ -98,7 +97,13 @@ def _encode(
     """Decode and encode pictures, and yield each batch with its features; a batch may have none that decodes."""
     decoded = read_batches(paths, [method.preprocess], batch_size, workers=workers)
     for batch in progress(decoded, -(-len(paths) // batch_size), "pictures", unit="batch"):
-        yield batch, method.embed_images(batch.pixels[0]).numpy() if batch.paths else []
+        with naming(batch.paths):
+            yield batch, _finite(method.embed_images(batch.pixels[0]), method).numpy() if batch.paths else []
+
+
+def _finite(features: Tensor, method: Method) -> Tensor:
+    """Raise NotFiniteError for features of a method that does not check them itself."""
+    return need_finite(features, f"the method {method.name}", features.dtype)
 
 
 @contextlib.contextmanager
@@ -152,16 +157,17 @@ def embed_queries(
         alike = [(key, i) for key, i in todo if bool(paths[i]) == with_picture]
         for chunk in batches(alike, QUERY_BATCH):
             captions = [queries[i].captions for _, i in chunk]
-            if with_picture:
-                shown = [path for _, i in chunk if (path := paths[i])]
-                more = {"queries": [queries[i] for _, i in chunk], "paths": shown} if asks else {}
-                features = method.embed_queries(pictures.of(shown), captions, **more)
-            else:
-                features = method.embed_captions(captions)
+            with naming([f"query {queries[i].id}" for _, i in chunk]):
+                if with_picture:
+                    shown = [path for _, i in chunk if (path := paths[i])]
+                    more = {"queries": [queries[i] for _, i in chunk], "paths": shown} if asks else {}
+                    features = _finite(method.embed_queries(pictures.of(shown), captions, **more), method)
+                else:
+                    features = _finite(method.embed_captions(captions), method)
             fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
             cache.write(space, fresh)
             stored |= fresh
-    return torch.from_numpy(np.stack([stored[key] for key in keys])) if keys else torch.empty(0, 0)
+    return torch.from_numpy(cache.stack([stored[key] for key in keys]))
 
 
 def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, *, asks: bool) -> str:

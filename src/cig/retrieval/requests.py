@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +113,8 @@ class FolderSearch:
 
     def __post_init__(self) -> None:
         at_least_1("-k", self.k)
+        if not isfinite(self.without_weight):
+            raise UsageError(f"--without-weight {self.without_weight}: a finite number, such as 0.3")
 
     @property
     def from_lines(self) -> bool:

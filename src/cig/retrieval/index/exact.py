@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,12 +122,22 @@ def _write(folder: Path, index: GalleryIndex, listing: Listing) -> None:
     buffer = io.BytesIO()
     np.save(buffer, index.features, allow_pickle=False)
     write_bytes(folder / f"{listing.digest}.npy", buffer.getvalue())
-    content = {"listing": listing.digest, "names": list(index.names), "unreadable": dict(index.unreadable)}
+    content = {
+        "listing": listing.digest,
+        "names": list(index.names),
+        "unreadable": dict(index.unreadable),
+        "checksum": _checksum(index.names, index.features),
+    }
     write_json(folder / "index.json", content)
     for old in folder.glob("*.npy"):
         if old.stem != listing.digest:
             with contextlib.suppress(OSError):
                 old.unlink()
+
+
+def _checksum(names: Sequence[str], features: NDArray[np.float32]) -> int:
+    of_names = zlib.crc32("\0".join(names).encode("utf-8", "surrogateescape"))
+    return zlib.crc32(np.ascontiguousarray(features).data, of_names)
 
 
 def _read(folder: Path, home: Path, listing: Listing) -> GalleryIndex | None:
@@ -140,4 +151,5 @@ def _read(folder: Path, home: Path, listing: Listing) -> GalleryIndex | None:
     except (CigError, OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     sound = features.ndim == 2 and features.dtype == np.float32 and len(features) == len(names)
+    sound = sound and content.get("checksum") == _checksum(names, features)
     return GalleryIndex(home, names, features=features, unreadable=unreadable) if sound else None

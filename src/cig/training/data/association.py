@@ -121,4 +121,4 @@ def embed_names(names: Sequence[str], tower: Tower, cache: FeatureCache) -> Tens
         encoded = dict(zip((keys[name] for name in chunk), means, strict=True))
         cache.write(space, encoded)
         features |= encoded
-    return torch.from_numpy(np.stack([features[keys[name]] for name in names]))
+    return torch.from_numpy(cache.stack([features[keys[name]] for name in names]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cig.errors import CigError, some
 from cig.io.digests import identity
+from cig.io.files import phi_in
 from cig.models.clip import Clip
 from cig.models.phi import Im2Text, Phi, checkpoint_kind, need_fit, read_phi
 from cig.runtime import say
@@ -141,6 +142,7 @@ def start_phi(clip: Clip, objective: Objective, *, dropout: float, start: Path |
     if not start:
         width = clip.feature_width
         return objective.network(width, objective.hidden(width), clip.token_width, dropout=dropout)
+    start = phi_in(start)
     kind = checkpoint_kind(start)
     weights, (width, hidden, words) = read_phi(start, kind)
     need_fit(start, (width, words), clip.identity["source"], widths=(clip.feature_width, clip.token_width))
