@@ -12,6 +12,7 @@ import tiny
 from cig import load_benchmark, load_composer, load_method
 from cig.cli.main import main
 from cig.errors import NotFiniteError
+from cig.finite import need_finite
 from cig.generators import load_generator
 from cig.generators._compose import ComposedConditions
 from cig.generators.sdxl import load_round_trip
@@ -21,7 +22,6 @@ from cig.models.clip import load_clip
 from cig.models.dual_encoder import load_tower
 from cig.models.phi import load_phi
 from cig.retrieval.features import embed_pictures, embed_queries
-from cig.runtime import need_finite
 from cig.types import ComposedEmbedding, Query
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def pictures(folder, count=3):
 def test_rows_are_named():
     values = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [0.0, torch.inf]])
     with pytest.raises(NotFiniteError, match=r"the model.* of b, c, in float16") as caught:
-        need_finite(values, "the model", torch.float16, "abc")
+        need_finite(values, "the model", torch.float16, names="abc")
     assert caught.value.rows == [1, 2]
     assert "--dtype float32" in str(caught.value)
     assert need_finite(values[:1], "the model", torch.float16) is not None

@@ -66,7 +66,7 @@ class NotFiniteError(InputError):
         rows: of its batch, which have such numbers.
     """
 
-    def __init__(self, model: str, dtype: str, rows: Sequence[int], names: Sequence[str] = ()) -> None:
+    def __init__(self, model: str, dtype: str, rows: Sequence[int], *, names: Sequence[str] = ()) -> None:
         self.model, self.dtype, self.rows, self.names = model, dtype.removeprefix("torch."), rows, names
         what = some((plain(name, 100) for name in names), 5) or f"{len(rows)} inputs"
         hint = "try --dtype float32, and if that does not help, another copy of its files"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from cig.errors import NotFiniteError, UsageError, at_least_1, did_you_mean, printable
+from cig.errors import UsageError, at_least_1, did_you_mean, printable
 
 if TYPE_CHECKING:
     import torch
@@ -67,26 +67,6 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device, on_gpu: str = "
         raise UsageError(f'no dtype "{name}".{did_you_mean(name, ["auto", *DTYPES])}')
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def need_finite(values: torch.Tensor, model: str, dtype: object, names: Sequence[str] = ()) -> torch.Tensor:
-    """Return values [B, ...] that a model made; raises NotFiniteError for rows with a NaN or an infinity."""
-    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise NotFiniteError(model, str(dtype), bad, [names[row] for row in bad] if names else ())
-    return values
-
-
-@contextlib.contextmanager
-def naming(names: Sequence[object]) -> Iterator[None]:
-    """Within the context, name the rows of a batch in a NotFiniteError that does not name them itself."""
-    try:
-        yield
-    except NotFiniteError as error:
-        if error.names or max(error.rows) >= len(names):
-            raise
-        named = [str(names[row]) for row in error.rows]
-        raise NotFiniteError(error.model, error.dtype, error.rows, named) from error
 
 
 def seed_of(mode: Seeds, seed: int, *, benchmark: str, query: str, attempt: int) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cig.errors import PictureError, check_type
+from cig.finite import naming
 from cig.io.digests import fingerprints
 from cig.io.files import remove
 from cig.io.images import PictureBatch, read_batches, read_picture
@@ -20,7 +21,7 @@ from cig.io.manifest import Manifest, is_stale, query_digest
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, naming, progress
+from cig.runtime import Shard, batches, progress
 from cig.types import Benchmark, ComposedEmbedding, Query, check_benchmark
 
 if TYPE_CHECKING:

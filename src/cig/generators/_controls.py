@@ -22,12 +22,13 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from cig.benchmarks._requirements import need_outside
 from cig.errors import PictureError, UsageError
+from cig.finite import naming
 from cig.generators import VAE_REPO
 from cig.io.digests import digest_of, fingerprints, identity
 from cig.io.files import write_png
 from cig.io.images import read_picture
 from cig.io.json_files import write_json
-from cig.runtime import naming, progress, seed_of
+from cig.runtime import progress, seed_of
 from cig.types import TARGET, Benchmark, Query
 
 Pictures = Mapping[str, tuple[Path, ...]]  # query id -> pictures

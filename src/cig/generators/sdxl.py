@@ -15,10 +15,11 @@ from PIL import ImageOps
 from PIL.Image import Resampling
 
 from cig.errors import InputError, MismatchError, NotFiniteError, NotFoundError, UsageError, reason
+from cig.finite import need_finite
 from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
 from cig.io import hub
 from cig.io.digests import Hasher, file_digest, identity
-from cig.runtime import jsonable, need_finite, quiet_transformers, resolve_device, resolve_dtype
+from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Described, Generator
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class SDXL(Described):
         whole = len(pixels) == len(ids)  # not so for tiles: any of the pictures may be theirs
         bad = [row for row in range(len(ids)) if not (whole and pixels[row])]
         model = f"the {name} {self.identity[part]['source']}"
-        raise NotFiniteError(model, str(self.dtype), bad, [f"query {ids[row]}" for row in bad])
+        raise NotFiniteError(model, str(self.dtype), bad, names=[f"query {ids[row]}" for row in bad])
 
     def _references(self, condition: ComposedEmbedding) -> dict[str, list[Image]]:
         """Crop the references around their middle to the generated size, as training does."""

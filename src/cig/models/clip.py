@@ -20,13 +20,14 @@ import ftfy
 import torch
 
 from cig.errors import InputError, MismatchError, NotFoundError, reason
+from cig.finite import need_finite
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
 from cig.machine import is_out_of_memory, need_memory, short_memory
 from cig.models._pretrained import need_all_weights
-from cig.runtime import batches, need_finite, quiet_transformers, resolve_device, resolve_dtype
+from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Clip:
         return self._finite(features.float().cpu())
 
     def _finite(self, values: Tensor, texts: Sequence[str] = ()) -> Tensor:
-        return need_finite(values, f"the CLIP {self.identity.get('source', 'in memory')}", self.dtype, texts)
+        return need_finite(values, f"the CLIP {self.identity.get('source', 'in memory')}", self.dtype, names=texts)
 
     def text_states(self, prompts: Sequence[str], words: Tensor | None = None) -> TextStates:
         """Encode prompts at the full context length, as a generator reads them; the states are on the CPU.

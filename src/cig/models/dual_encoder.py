@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 
 from cig.errors import InputError, MismatchError, reason, some
+from cig.finite import need_finite
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import check_pixels, target_pad
 from cig.io.json_files import read_object
 from cig.models._pretrained import need_all_weights
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
-from cig.runtime import batches, need_finite, quiet_transformers
+from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ class DualEncoder:
 
     def _finite(self, out: Any, texts: Sequence[str] = ()) -> Tensor:
         model = f"the model {self.identity.get('source', 'in memory')}"
-        return need_finite(_features(out), model, self.model.dtype, texts)
+        return need_finite(_features(out), model, self.model.dtype, names=texts)
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         # SigLIP (Zhai et al., ICCV 2023) was trained on lower case, padded to the full length, without a mask.

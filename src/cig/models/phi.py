@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from cig.errors import InputError, MismatchError, plain, some
+from cig.finite import need_finite
 from cig.io.files import phi_in
 from cig.io.tensors import is_plain, read_tensors
 from cig.models.clip import Clip
-from cig.runtime import need_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,13 +149,13 @@ def need_fit(path: str | Path, phi: tuple[int, int], clip: str, *, widths: tuple
 def _stored(path: Path, kind: Checkpoint) -> dict[str, Tensor]:
     """Read the weights; raises InputError that says which keys there are."""
     stored = read_tensors(path)
-    found = _found(stored, kind)
-    if found and (kind.key in found or len(found) == 1):
-        weights = found.get(kind.key) or next(iter(found.values()))
+    networks = _found(stored, kind)
+    if networks and (kind.key in networks or len(networks) == 1):
+        weights = networks.get(kind.key) or next(iter(networks.values()))
         if all(map(is_plain, weights.values())):
             return weights
-    if found:
-        problem = f"its layers are no floats, or are there several times, under {some(map(repr, found))}"
+    if networks:
+        problem = f"its layers are no floats, or are there several times, under {some(map(repr, networks))}"
     elif other := next((each for each in KINDS.values() if _found(stored, each)), None):
         problem = f"it is one of {other.methods}; search with that method"
     else:
@@ -169,14 +169,14 @@ def _found(stored: Mapping[str, Any], kind: Checkpoint) -> dict[str, dict[str, A
     # Trainings store a network bare, under a key of their own ("Phi", "state_dict"), and, wrapped for several GPUs or
     # as part of a larger model, behind a prefix ("module.", "phi.").
     parts = {"": stored, **{key: value for key, value in stored.items() if isinstance(value, dict)}}
-    found = {}
+    networks = {}
     for key, part in parts.items():
         names = [name for name in part if isinstance(name, str)]
         for prefix in {name.removesuffix(kind.names[0]) for name in names if name.endswith(kind.names[0])}:
             if all(prefix + name in part for name in kind.names):
                 whole = key if prefix in ("", "module.") else ".".join(filter(None, (key, prefix.rstrip("."))))
-                found[whole] = {name: part[prefix + name] for name in kind.names}
-    return found
+                networks[whole] = {name: part[prefix + name] for name in kind.names}
+    return networks
 
 
 def _say_keys(stored: Mapping[str, Any]) -> str:

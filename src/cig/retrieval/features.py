@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cig.finite import naming, need_finite
 from cig.io.digests import digest, digest_of, set_digest
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import PictureBatch, read_batches
-from cig.runtime import Interrupted, batches, jsonable, naming, need_finite, progress, versions
+from cig.runtime import Interrupted, batches, jsonable, progress, versions
 from cig.types import Method, Query
 
 QUERY_BATCH = 256

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import check_members, check_type
+from cig.finite import need_finite
 from cig.io.feature_cache import FeatureCache
 from cig.retrieval.branches import PseudoTargets, pseudo_target_pictures
 from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import PictureFeatures, embed_pictures
 from cig.retrieval.fusion import pseudo_target_branch, to_reference_weight
-from cig.runtime import need_finite
 from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking, check_benchmark
 
 TOP = 50  # what submissions hold and measures need
@@ -134,8 +134,8 @@ def rank(
     Args:
         queries: those that could run, one for each row of features [Q, d]; the benchmark's others get empty rows.
     """
-    need_finite(features, "the method", features.dtype, [f"query {query.id}" for query in queries])
-    need_finite(gallery.features, "the method", gallery.features.dtype, gallery.ids)
+    need_finite(features, "the method", features.dtype, names=[f"query {query.id}" for query in queries])
+    need_finite(gallery.features, "the method", gallery.features.dtype, names=gallery.ids)
     column_of = {name: column for column, name in enumerate(gallery.ids)}
     rows: dict[str, tuple] = {}
     for start in range(0, len(queries), QUERY_BATCH):
