@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import pyarrow
 import pytest
@@ -124,7 +125,16 @@ class Fake:
 
 @pytest.mark.parametrize(
     ("caption", "masked"),
-    [("the Red cat and DOG, asleep", "the $ and $ , asleep"), ("red", "$"), ("$", "a photo of $"), ("ox", "$")],
+    [
+        ("the Red cat and DOG, asleep", "the $ and $ , asleep"),
+        ("red", "$"),
+        ("$", "a photo of $"),
+        ("ox", "$"),
+        (", ox ,", ", $ ,"),
+        (",", "$"),
+        ("<PERSON> and a cat", "person and a $"),
+        ("US$ red", "us $"),
+    ],
 )
 def test_runs_of_keywords_are_masked(caption, masked):
     assert mask_keywords([caption], Fake(), Random(0)) == [masked]
@@ -145,6 +155,31 @@ def test_taggers_are_found_or_asked_for(monkeypatch):
     for name, what in (("spacy", "spacy download en_core_web_sm"), ("nltk", "nltk.downloader averaged")):
         with pytest.raises(UsageError, match=f"{what}.*or --keywords stopwords"):
             load_tagger(name)
+
+
+def test_captions_are_cut_before_they_are_masked(world):
+    """At 77 tokens: 35 of `red cat`, then words that no target would have."""
+
+    class Told(Fake):
+        def __call__(self, texts):
+            self.texts = texts
+            return super().__call__(texts)
+
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    long, tagger = " ".join(["red cat"] * 37 + ["last"] + ["unseen"] * 20), Told()
+    captions = SimpleNamespace(of=lambda step, size: [long, "a <PERSON> & $5"])
+    list(Lincir(captions, tagger).loss(clip, Phi(40, 80, 32), 2, step=Step(0, Random(0))))
+    assert tagger.texts == [" ".join(["red cat"] * 37 + ["last"]), "a person & 5"]
+
+
+def test_spacy_keeps_the_parser(monkeypatch):
+    """Its attribute ruler reads the parser's labels; LinCIR loads the whole model."""
+    loaded = []
+    meta = SimpleNamespace(meta={"version": "3.8.0"})
+    spacy = SimpleNamespace(__version__="3.8.0", load=lambda name, exclude: loaded.append(exclude) or meta)
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    taggers.SpacyTagger()
+    assert loaded == [["ner", "lemmatizer"]]
 
 
 def test_keywords_by_spacy():

@@ -55,6 +55,15 @@ class Tokenizer:
         ids = self.tokenizer(cleaned, truncation=False, padding=False, verbose=False)["input_ids"]
         return [row if len(row) <= self.context else [*row[: self.context - 1], self.end] for row in ids]
 
+    def cut(self, text: str) -> str:
+        """Return a text without the end that the context length cuts off; one that is cut is cleaned, too."""
+        cleaned = _clean(text)
+        encoded = self.tokenizer(cleaned, truncation=False, verbose=False, return_offsets_mapping=True)
+        if len(encoded["input_ids"]) <= self.context:
+            return text
+        _, end = encoded["offset_mapping"][self.context - 2]  # of the last token before the end's
+        return cleaned[:end]
+
     def padded(self, rows: Sequence[list[int]]) -> Tensor:
         """Pad rows of tokens: [B, context] int64."""
         return torch.tensor([row + [self.pad] * (self.context - len(row)) for row in rows])

@@ -41,14 +41,18 @@ def mask_keywords(captions: Sequence[str], tagger: Tagger, rng: Random) -> list[
 
 
 def clean_caption(caption: str) -> str:
-    """Return the caption in lower case, without `$`, which marks pseudo-words (LinCIR's function of this name)."""
-    return " ".join(caption.lower().replace(PLACEHOLDER, " ").split())
+    """Return the caption in lower case, as LinCIR's function of this name does.
+
+    `$`, which marks pseudo-words, is removed, and a name that CC12M has masked becomes a word.
+    """
+    return " ".join(caption.replace("<PERSON>", "person").lower().replace(PLACEHOLDER, "").split())
 
 
 def _masked(words: Sequence[Word], rng: Random) -> str:
     if not any(word.key for word in words):
-        lost = rng.randrange(len(words))
-        words = [word._replace(key=index == lost) for index, word in enumerate(words)]
+        spoken = [word for word in words if any(map(str.isalnum, word.text))]  # a tagger makes commas words, too
+        lost = rng.choice(spoken or words)
+        words = [word._replace(key=word is lost) for word in words]
     parts: list[str] = []
     for key, run in groupby(words, key=lambda word: word.key):
         parts += [f" {PLACEHOLDER} "] if key else [part for word in run for part in word[:2]]

@@ -16,12 +16,15 @@ NLTK_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "DT", "PD
 
 
 class SpacyTagger:
-    """spaCy's small English model, without the components that keywords do not need."""
+    """spaCy's small English model, without the components that keywords do not need.
+
+    The parser stays: its labels decide some parts of speech, by the rules of spaCy's attribute ruler.
+    """
 
     def __init__(self) -> None:
         import spacy
 
-        self.pipeline = spacy.load(SPACY_MODEL, exclude=["parser", "ner", "lemmatizer"])
+        self.pipeline = spacy.load(SPACY_MODEL, exclude=["ner", "lemmatizer"])
         self.name = f"spaCy {spacy.__version__}, {SPACY_MODEL} {self.pipeline.meta['version']}"
 
     def __call__(self, texts: Sequence[str]) -> list[list[Word]]:

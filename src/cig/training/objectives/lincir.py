@@ -48,7 +48,9 @@ class Lincir:
         """Accept any plan."""
 
     def loss(self, clip: Clip, phi: Network, size: int, *, step: Step) -> Iterator[Tensor]:
-        captions = [clean_caption(caption) for caption in self.captions.of(step, size)]
+        # Captions are cut before their keywords are masked: a masked one has fewer tokens, so the CLIP would read words
+        # in it that the target lacks.
+        captions = [clip.tokenizer.cut(clean_caption(caption)) for caption in self.captions.of(step, size)]
         masked = mask_keywords(captions, self.tagger, step.rng)
         noise = torch.rand(size, 1) * torch.randn(size, clip.feature_width)
         for rows, share in step.shares(size):
