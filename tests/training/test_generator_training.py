@@ -376,6 +376,26 @@ def test_clips_and_unet_see_the_same_view(parts, tmp_path, shelved):
     assert one.item() == pytest.approx(wanted.item(), abs=0.02)
 
 
+def test_a_sample_is_the_mean_and_a_share_of_the_deviation():
+    """A distribution of mean 2 and deviation 3, and noise of 0.5."""
+    encoded = torch.cat([torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 3.0)], dim=1)
+    assert latent_cache.sample(encoded, torch.full((1, 4, 2, 2), 0.5)).unique().tolist() == [3.5]
+    assert latent_cache.sample(encoded[:, :4], None).unique().tolist() == [2.0]
+
+
+@pytest.mark.slow
+def test_sampled_latents_are_kept_with_their_deviations(parts, tmp_path):
+    make(parts, tmp_path / "kept", sample_latents=True)
+    make(parts, tmp_path / "anew", sample_latents=True, shelf=False)
+    (path,) = (tmp_path / "kept").glob("shelf-*/*.safetensors")
+    scenes, vae = load_scenes("icons/train", 24), load_vae(parts["vae"])
+    channels = vae.config.latent_channels
+    kept = latent_cache.LatentCache([map_tensors(path)], 24, scale=vae.config.scaling_factor, shape=(channels, 8, 8))
+    anew, noise = latent_cache.LatentEncoder(scenes, None, vae), torch.randn(2, channels, 8, 8)
+    assert torch.allclose(kept.latents([3, 5], noise), anew.latents([3, 5], noise), atol=2e-2)
+    assert not torch.allclose(kept.latents([3, 5], noise), kept.latents([3, 5], -noise), atol=0.1)
+
+
 @pytest.mark.slow
 def test_an_adapter_goes_on_from_a_unet_that_is_shown(parts, tmp_path):
     make(parts, tmp_path / "shown", show_reference=True)

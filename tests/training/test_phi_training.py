@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
 from types import SimpleNamespace
 
@@ -32,6 +32,7 @@ from cig.pipelines import _search_benchmark
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
 from cig.training import loop, phi_files
+from cig.training.checkpoint import new_state
 from cig.training.data import taggers
 from cig.training.data.captions import PackedTexts, load_captions
 from cig.training.data.decoding import Decoder, UnreadablePictures
@@ -42,6 +43,9 @@ from cig.training.data.taggers import load_tagger
 from cig.training.objectives import phi as room
 from cig.training.objectives.lincir import Lincir
 from cig.training.objectives.phi import TrainingDefaults
+from cig.training.objectives.pic2word import Pic2Word
+from cig.training.objectives.searle import Searle
+from cig.training.plan import Plan
 from cig.training.step import Step
 
 # Captions
@@ -506,7 +510,53 @@ def test_a_pace_is_the_papers_unless_said():
         "warmup": 7,
         "schedule": "constant",
         "weight_decay": 0.01,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "decay_biases": True,
     }
+
+
+def test_pic2words_optimiser_is_the_published_one():
+    """Its repository's `main.py`: a second group of biases without decay, betas 0.9 and 0.98, eps 1e-6."""
+    flags = Pic2Word.defaults.flags(0, steps=100_000)
+    plan = Plan(flags.pop("steps"), flags.pop("batch_size"), **flags)
+    assert (plan.beta2, plan.eps, plan.weight_decay) == (0.98, 1e-6, 0.1)
+    vectors, matrices = new_state(Im2Text(4, 8, 4), plan).optimizer.param_groups
+    assert [weight.ndim for weight in vectors["params"]] == [1, 1, 1]
+    assert [weight.ndim for weight in matrices["params"]] == [2, 2, 2]
+    assert (vectors["weight_decay"], matrices["weight_decay"]) == (0.0, 0.1)
+    assert (vectors["betas"], vectors["eps"]) == ((0.9, 0.98), 1e-6)
+
+
+def test_pic2words_rate_falls_after_its_rise_to_zero():
+    plan = Plan(110, lr=1.0, warmup=10, schedule="cosine-after-warmup")
+    rates = [plan.rate(step) for step in (0, 4, 9, 10, 60, 110)]
+    assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("objective", [Lincir, Searle])
+def test_other_objectives_have_torchs_betas(objective):
+    flags = objective.defaults.flags(0, steps=10)
+    plan = Plan(flags.pop("steps"), flags.pop("batch_size"), **flags)
+    (group,) = new_state(Phi(4, 8, 4), plan).optimizer.param_groups
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.01)
+
+
+def test_a_checkpoint_of_before_had_the_betas_of_before():
+    now = asdict(Plan(4, beta2=0.98))
+    then = {name: value for name, value in now.items() if name not in ("beta2", "eps", "decay_biases", "clip_norm")}
+    assert Plan.binding(then) == Plan.binding(now)
+    assert Plan.binding(then) != Plan.binding(asdict(Plan(4, beta2=0.999)))
+
+
+@pytest.mark.parametrize(("norm", "moved"), [(1.0, 1.0), (0.0, 100.0)])
+def test_a_gradient_is_clipped_or_not(tmp_path, norm, moved):
+    """Of 100: AdamW's first moment is a tenth of what is left of it."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    plan = Plan(1, batch=1, lr=0.1, warmup=1, clip_norm=norm)
+    loop.train(model, lambda step: 100 * model.weight.sum(), plan, out=tmp_path, export=lambda facts: None, inputs={})
+    (state,) = read_tensors(tmp_path / loop.CHECKPOINT)["optimizer"]["state"].values()
+    assert state["exp_avg"].item() == pytest.approx(moved / 10)
 
 
 def test_wrong_calls(world, shop, tmp_path):
@@ -514,6 +564,9 @@ def test_wrong_calls(world, shop, tmp_path):
         train(world, tmp_path, column="a")
     with pytest.raises(UsageError, match="--scale is for --objective pic2word"):
         train(world, tmp_path, "lincir", scale=60.0)
+    for flag in ({"beta2": 1.0}, {"eps": 0.0}, {"clip_norm": -1.0}):
+        with pytest.raises(UsageError, match=next(iter(flag)).replace("_", "-")):
+            train(world, tmp_path, **flag)
     with pytest.raises(UsageError, match="--measure goes with --validate"):
         train(world, tmp_path, validating=ValidateFlags(measure="map@10"))
     with pytest.raises(UsageError, match='no measure "map@7"'):

@@ -21,7 +21,7 @@ from cig.methods.oti import read_words
 from cig.models.clip import load_clip
 from cig.models.phi import load_phi
 from cig.training.data.pictures import load_pictures
-from cig.training.data.templates import Phrasebook
+from cig.training.data.templates import EVERY, Phrasebook, phrase_losses
 from cig.training.loop import CHECKPOINT
 from cig.training.objectives.oti import OtiRecipe, train_oti
 from cig.training.objectives.searle import DistillationData, Searle, distillation_data, nt_xent
@@ -54,7 +54,7 @@ class Said:
     def __init__(self):
         self.read = []
 
-    def project_texts(self, texts, words=None):
+    def project_texts(self, texts, words=None, placement="every"):
         self.read += texts
         return torch.tensor([[0.0, 1.0]] * len(texts)) if words is None else words
 
@@ -99,7 +99,7 @@ objective = Searle(lesson, Phrasebook({name: ("cat", "dog") for name in names}, 
 
 class Clip:
     device = CPU
-    def project_texts(self, texts, words=None):
+    def project_texts(self, texts, words=None, placement="every"):
         said = torch.tensor([[float(len(text)), 1.0, float(text.count("t"))] for text in texts])
         return said if words is None else said + words
 
@@ -208,3 +208,19 @@ def test_words_concepts_and_phrases_are_needed(pictures, world, tmp_path):
         train_phi.phi(str(pictures / "pictures"), searle=SearleFlags(temperature=0), **how)
     with pytest.raises(UsageError, match="--scale is for --objective pic2word"):
         train_phi.phi(str(pictures / "pictures"), scale=10.0, **how)
+
+
+def test_the_first_place_of_a_concept_or_every_one_takes_the_word(world):
+    """The released code fills the first `$` and reads the others as dollars."""
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    words, pair = (
+        torch.randn(1, clip.token_width, generator=torch.Generator().manual_seed(0)),
+        ("cat", "a cat and a cat"),
+    )
+    target = clip.embed_texts(["a cat and a cat"])
+    for placement in ("every", "first"):
+        found = phrase_losses(clip, words, [pair], occurrences=EVERY, placement=placement)
+        replaced = clip.embed_texts(["a $ and a $"], words, placement)
+        assert torch.allclose(found, 1 - torch.cosine_similarity(replaced, target), atol=1e-5)
+    every, first = (phrase_losses(clip, words, [pair], occurrences=EVERY, placement=own) for own in ("every", "first"))
+    assert not torch.allclose(every, first, atol=1e-3)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -172,6 +172,7 @@ class LoopFlags:
         schedule: str = "cosine",
         weight_decay: float = 0.01,
         ema: float = 0.0,
+        **adamw: Any,
     ) -> Plan:
         from cig.training.plan import Plan
 
@@ -179,6 +180,7 @@ class LoopFlags:
         for flag, value in {"--steps": steps, "--batch-size": batch_size, **counts}.items():
             at_least_1(flag, value)
         check_pace(lr=lr, warmup=warmup, weight_decay=weight_decay, ema=ema)
+        check_adamw(**adamw)
         need_seed(self.seed)
         return Plan(
             steps=steps,
@@ -193,6 +195,7 @@ class LoopFlags:
             ema=ema,
             accumulate=self.accumulate,
             optimizer=self.optimizer,
+            **adamw,
         )
 
     def process_device(self) -> torch.device:
@@ -253,6 +256,8 @@ class SearleFlags:
     "Of that contrast in the loss."
     phrase_weight: float = 0.75
     "Of the phrases in the loss."
+    placement: Literal["every", "first"] = "every"
+    "Which of a concept's places in a phrase take the word; the released code, by mistake, fills the first alone."
     preprocess_type: Preprocess = "targetpad"
     "What pictures look like to the CLIP: targetpad, as published, or clip."
     feature_cache: Path | None = None
@@ -274,3 +279,11 @@ def check_pace(*, lr: float, warmup: int, weight_decay: float, ema: float) -> No
         raise UsageError(f"--warmup {warmup}, --weight-decay {weight_decay}: each 0 or more")
     if not 0 <= ema < 1:
         raise UsageError(f"--ema {ema}: from 0 to less than 1")
+
+
+def check_adamw(*, beta2: float = 0.98, eps: float = 1e-8, clip_norm: float = 1.0, decay_biases: bool = True) -> None:
+    """Raise UsageError for numbers that AdamW does not work with."""
+    if not (0 <= beta2 < 1 and 0 < eps < float("inf") and 0 <= clip_norm < float("inf")):
+        raise UsageError(
+            f"--beta2 {beta2}, --eps {eps}, --clip-norm {clip_norm}: from 0 to less than 1, more than 0, 0 or more"
+        )

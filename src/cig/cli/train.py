@@ -151,6 +151,7 @@ def generator(
     prediction: Literal["epsilon", "v"] = "epsilon",
     condition_dropout: float = 0.1,
     show_reference: Annotated[bool, Flag] = False,
+    sample_latents: Annotated[bool, Flag] = False,
     min_snr: float | None = None,
     gradient_checkpointing: Annotated[bool, Flag] = False,
     shelf: bool = True,
@@ -209,6 +210,8 @@ def generator(
     show_reference
         The UNet is given the reference's latents beside the noisy ones, as InstructPix2Pix's; one that --start names
         is widened, unless it reads them already.
+    sample_latents
+        Draw a picture's latents from the VAE's distribution at each step, as diffusers' scripts do. Default: its mean.
     min_snr
         Gamma of min-SNR's weights of timesteps; its paper has 5. Default: all weigh alike.
     gradient_checkpointing
@@ -265,7 +268,9 @@ def generator(
         scenes,
         composer,
         plan,
-        recipe=GeneratorRecipe(predicted, condition_dropout, min_snr, lora=adapter, shown=show_reference),
+        recipe=GeneratorRecipe(
+            predicted, condition_dropout, min_snr, lora=adapter, shown=show_reference, sampled=sample_latents
+        ),
         start=StartModels(vae, SIZES[size], start, cache_dir=cache_dir),
         out=out,
         inputs=scenes.identity,

@@ -198,4 +198,11 @@ def searle_objective(
     if data.missing:
         lines = first_of([f"{name}: {why}" for name, why in data.missing.items()])
         say("\n  ".join([f"pictures that are not learnt from: {len(data.missing)}", *lines]))
-    return Searle(data, book, flags.temperature, distil_weight=flags.distil_weight, phrase_weight=flags.phrase_weight)
+    return Searle(
+        data,
+        book,
+        flags.temperature,
+        distil_weight=flags.distil_weight,
+        phrase_weight=flags.phrase_weight,
+        placement=flags.placement,
+    )

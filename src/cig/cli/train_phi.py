@@ -31,8 +31,11 @@ def phi(
     batch_size: int | None = None,
     lr: float | None = None,
     warmup: int | None = None,
-    schedule: Literal["constant", "cosine"] | None = None,
+    schedule: Literal["constant", "cosine", "cosine-after-warmup"] | None = None,
     weight_decay: float | None = None,
+    beta2: float | None = None,
+    eps: float | None = None,
+    clip_norm: float = 1.0,
     dropout: float | None = None,
     ema: float = 0.0,
     layout: Literal["safetensors", "published"] = "safetensors",
@@ -78,10 +81,17 @@ def phi(
         Steps over which the rate rises; some seeds never recover from a first step at a high rate. Default: 1;
         pic2word 10,000, or a tenth of the steps, or 100 at a constant rate.
     schedule
-        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often. Default:
-        constant; pic2word cosine.
+        cosine: the rate falls along a cosine to the last step; a high rate then diverges less often.
+        cosine-after-warmup: the cosine begins after the warmup, and ends at 0. Default: constant; pic2word
+        cosine-after-warmup.
     weight_decay
-        Default: 0.01; pic2word 0.1.
+        Default: 0.01; pic2word 0.1, of matrices alone.
+    beta2
+        AdamW's second beta. Default: 0.999; pic2word 0.98.
+    eps
+        AdamW's. Default: 1e-8; pic2word 1e-6.
+    clip_norm
+        A longer gradient is scaled down to this norm; 0: none is, as in the papers' programs.
     dropout
         Between phi's layers. Default: 0.5; pic2word 0.1.
     ema
@@ -126,7 +136,8 @@ def phi(
         source = pixel_source(data, tower.size, out, root=dataset_path, seed=loop.seed, workers=num_workers)
         taught = Pic2Word(source) if scale is None else Pic2Word(source, scale)
     pace = {"steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "schedule": schedule}
-    plan = loop.plan(**taught.defaults.flags(taught.per_pass, **pace, weight_decay=weight_decay), ema=ema)
+    adamw = {"weight_decay": weight_decay, "beta2": beta2, "eps": eps, "clip_norm": clip_norm}
+    plan = loop.plan(**taught.defaults.flags(taught.per_pass, **pace, **adamw), ema=ema)
     train_phi(
         tower,
         taught,

@@ -218,12 +218,14 @@ class Clip:
                 features[list(chunk)] = self._run(picked, torch.tensor(picked), chosen, placement=placement)[1].cpu()
         return self._finite(features, prompts)
 
-    def project_texts(self, prompts: Sequence[str], words: Tensor | None = None) -> Tensor:
+    def project_texts(
+        self, prompts: Sequence[str], words: Tensor | None = None, placement: Placement = "every"
+    ) -> Tensor:
         """Encode prompts in one batch as features [B, p] on the CLIP's device, with gradients for the words [B, h]."""
         rows = self.tokenizer(prompts)
         longest = max(map(len, rows))
         ids = torch.tensor([row + [self.tokenizer.end] * (longest - len(row)) for row in rows])
-        return self._run(rows, ids, words)[1]
+        return self._run(rows, ids, words, placement=placement)[1]
 
     def _run(
         self, rows: Sequence[list[int]], ids: Tensor, words: Tensor | None, *, placement: Placement = "every"

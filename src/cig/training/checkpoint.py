@@ -108,14 +108,21 @@ def new_state(model: nn.Module, plan: Plan, groups: Groups | None = None) -> Tra
     Raises:
         UsageError: the optimizer needs a library that is not installed.
     """
-    groups = groups or [{"params": [weight for _, weight in trainable(model)]}]
-    optimizer = _optimizer(plan)(groups, lr=plan.lr, betas=(0.9, 0.98))
+    optimizer = _optimizer(plan)(groups or _groups(model, plan), lr=plan.lr, betas=(0.9, plan.beta2), eps=plan.eps)
     for group in optimizer.param_groups:
         group.setdefault("speed", 1.0)
         group["weight_decay"] = plan.weight_decay if group.get("decays", True) else 0.0
     device = next(model.parameters()).device.type
     scaler = torch.amp.GradScaler(device, enabled=plan.autocast == "float16")
     return TrainingState(model, optimizer, mean=WeightMean(model, plan.ema), scaler=scaler)
+
+
+def _groups(model: nn.Module, plan: Plan) -> Groups:
+    weights = [weight for _, weight in trainable(model)]
+    if plan.decay_biases:
+        return [{"params": weights}]
+    vectors, matrices = ([weight for weight in weights if (weight.ndim > 1) == wide] for wide in (False, True))
+    return [{"params": vectors, "decays": False}, {"params": matrices}]
 
 
 def save(state: TrainingState, facts: Mapping[str, Any], out: Path) -> None:

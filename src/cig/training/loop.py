@@ -121,7 +121,7 @@ def _take_step(state: TrainingState, loss_of: Loss, plan: Plan, *, number: int, 
     loss = processes.summed(loss, state.device)
     processes.sum_gradients(state.model.parameters())
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 1.0).item()
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_norm or math.inf).item()
     # An infinite gradient in float16 may be an overflow: the scaler skips that step and halves its scale. Once it
     # cannot scale down, or if the loss itself is not finite, the weights would be lost, so training stops.
     if not math.isfinite(loss) or not (math.isfinite(norm) or state.can_scale_down()):

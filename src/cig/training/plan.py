@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ class Plan:
     Attributes:
         steps: all of them, those of earlier calls included. A later call can raise them if the rate is constant.
         batch: items of a step.
-        lr: the highest rate; after `warmup` steps the rate falls along a cosine to 3% of it, or stays (`constant`).
+        lr: the highest rate, reached after `warmup` steps.
+        schedule: `constant`: the rate stays; `cosine`: it falls along a cosine from the first step on, to 3% at the
+            end; `cosine-after-warmup`: along a cosine that begins after the warmup, to 0.
         save_every: steps between checkpoints, each with a usable model.
         autocast: float32 computes in float32; bfloat16 and float16 multiply in those, float16 with a loss that is
             scaled up.
@@ -27,6 +29,9 @@ class Plan:
             (1 + step) / (10 + step). 0: export the weights themselves.
         accumulate: compute a step's items in so many parts, one after the other; for losses that are means of items.
         optimizer: adamw, or adamw8bit (bitsandbytes, on a GPU), whose moments take a quarter of the memory.
+        beta2, eps: AdamW's; its first beta is 0.9.
+        decay_biases: biases and gains decay as matrices do.
+        clip_norm: the gradient is scaled down to this norm; 0: it is not.
     """
 
     steps: int
@@ -41,18 +46,26 @@ class Plan:
     ema: float = 0.0
     accumulate: int = 1
     optimizer: str = "adamw"
+    beta2: float = 0.98
+    eps: float = 1e-8
+    decay_biases: bool = True
+    clip_norm: float = 1.0
 
     @staticmethod
     def binding(plan: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a later call cannot change: all but the pace of checkpoints and, at a constant rate, steps."""
         free = {"save_every", "steps"} if plan.get("schedule") == "constant" else {"save_every"}
-        return {name: value for name, value in plan.items() if name not in free}
+        before = {field.name: field.default for field in fields(Plan)}  # what older checkpoints, which lack it, did
+        return {name: value for name, value in {**before, **plan}.items() if name not in free}
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(self.warmup, 1))
         if self.schedule == "constant":
             return self.lr * rising
+        if self.schedule == "cosine-after-warmup":
+            done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
+            return self.lr * rising * 0.5 * (1 + math.cos(math.pi * done))
         return self.lr * rising * (0.5 * (1 + math.cos(math.pi * step / self.steps)) * 0.97 + 0.03)
 
 

@@ -37,8 +37,8 @@ class LatentSource(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Return the shape [C, h, w] of a picture's latents."""
 
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        """Return [B, C, h, w], scaled to a standard deviation of 1."""
+    def latents(self, indices: Sequence[int], noise: Tensor | None = None) -> Tensor:
+        """Return [B, C, h, w], scaled to a standard deviation of 1: the means, or samples by the noise [B, C, h, w]."""
 
     def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
         """Return [B, C, h, w]: a view's latents, not scaled; a cache has them only if it was made with references."""
@@ -51,14 +51,15 @@ class LatentSource(Protocol):
 class LatentCache:
     """Latents and features of N pictures, in fp16 shards that are mapped into memory, not read."""
 
-    # latents [n, C, h, w]; of view v first{v} [n, p1], second{v} [n, p2] and, with references, reference{v} as latents
+    # latents [n, C, h, w] or, to sample from, [n, 2C, h, w] (see encode); of view v first{v} [n, p1], second{v} [n, p2]
+    # and, with references, reference{v} [n, C, h, w]
     shards: Sequence[Mapping[str, Tensor]]
     each: int  # n of all shards but the last
     scale: float  # of latents
     shape: tuple[int, int, int]
 
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        return self._rows("latents", indices) * self.scale
+    def latents(self, indices: Sequence[int], noise: Tensor | None = None) -> Tensor:
+        return sample(self._rows("latents", indices), noise) * self.scale
 
     def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
         return self._rows(f"reference{view}", indices)
@@ -88,10 +89,12 @@ class LatentEncoder:
         """Return how many of `most` pictures to encode together: as many as have PIXELS pixels, or one."""
         return max(1, min(most, PIXELS // (self.shape[1] * _pixels_a_latent(self.vae)) ** 2))
 
-    def latents(self, indices: Sequence[int]) -> Tensor:
-        chunks = batches(indices, self.batch_size(len(indices)))
-        encoded = [encode(self.scenes.pictures(chunk), self.vae, self.scenes.names(chunk)) for chunk in chunks]
-        return torch.cat(encoded).float() * self.vae.config.scaling_factor
+    def latents(self, indices: Sequence[int], noise: Tensor | None = None) -> Tensor:
+        encoded = [
+            encode(self.scenes.pictures(chunk), self.vae, self.scenes.names(chunk), spread=noise is not None)
+            for chunk in batches(indices, self.batch_size(len(indices)))
+        ]
+        return sample(torch.cat(encoded).float(), noise) * self.vae.config.scaling_factor
 
     def references(self, indices: Sequence[int], view: int, seeds: Sequence[int]) -> Tensor:
         encoded = []
@@ -118,13 +121,17 @@ def _pixels_a_latent(vae: Any) -> int:
 
 
 @torch.no_grad()
-def encode(pictures: Tensor, vae: Any, names: Sequence[str]) -> Tensor:
+def encode(pictures: Tensor, vae: Any, names: Sequence[str], *, spread: bool = False) -> Tensor:
     """[B, 3, side, side] in -1..1 -> [B, C, h, w] fp16 on the CPU: the means, not scaled.
+
+    Args:
+        spread: return [B, 2C, h, w], the means and the standard deviations.
 
     Raises:
         InputError: they are not finite.
     """
-    latents: Tensor = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mean.half().cpu()
+    posterior = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist
+    latents: Tensor = (torch.cat([posterior.mean, posterior.std], dim=1) if spread else posterior.mean).half().cpu()
     if not torch.isfinite(latents).all():
         raise InputError(
             f"the VAE's latents of {some(names, 5)} are not finite: SDXL's own overflows in float16; "
@@ -133,13 +140,29 @@ def encode(pictures: Tensor, vae: Any, names: Sequence[str]) -> Tensor:
     return latents
 
 
+def sample(encoded: Tensor, noise: Tensor | None) -> Tensor:
+    """Draw latents [B, C, h, w] by means and standard deviations [B, 2C, h, w]; without noise, return the means."""
+    if noise is None:
+        return encoded
+    mean, deviation = encoded.chunk(2, dim=1)
+    return mean + deviation * noise
+
+
 def cache_latents(
-    scenes: Scenes, composer: Composer, vae: Any, *, out: Path, plan: Plan, references: bool = False
+    scenes: Scenes,
+    composer: Composer,
+    vae: Any,
+    *,
+    out: Path,
+    plan: Plan,
+    references: bool = False,
+    spread: bool = False,
 ) -> LatentCache:
     """Map the shards of `out/shelf-*` and compute those that are missing, each process its share.
 
     Args:
         references: cache the latents of views as well.
+        spread: cache the standard deviations of latents as well, to sample from.
     """
     # The folder's name is a digest of all that the content depends on: pictures, weights of the CLIPs and the VAE,
     # precision, and seed and batch, which the drawn views follow from. So a cache of other settings is never read, and
@@ -154,6 +177,7 @@ def cache_latents(
         "vae": digest_of([round(weight.double().sum().item(), 6) for weight in vae.state_dict().values()]),
         "computed in": [composer.settings["dtype"], str(vae.dtype)],
         **({"references": "latents"} if references else {}),
+        **({"latents": "means and deviations"} if spread else {}),
     }
     encoder = LatentEncoder(scenes, composer, vae)
     chunk = encoder.batch_size(plan.batch)
@@ -167,20 +191,23 @@ def cache_latents(
     todo = [number for number in share if not paths[number].exists()]
     for number in progress(todo, len(todo), f"latents and features, {each} pictures each", unit="shard"):
         indices = range(number * each, min((number + 1) * each, len(scenes)))
-        write_safetensors(paths[number], _shard(encoder, indices, chunk, seed=plan.seed, references=references))
+        rows = _shard(encoder, indices, chunk, seed=plan.seed, references=references, spread=spread)
+        write_safetensors(paths[number], rows)
     processes.wait()
     shards = [map_tensors(path) for path in paths]
     return LatentCache(shards, each, scale=vae.config.scaling_factor, shape=encoder.shape)
 
 
-def _shard(encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, references: bool) -> dict[str, Tensor]:
+def _shard(
+    encoder: LatentEncoder, indices: range, chunk: int, *, seed: int, references: bool, spread: bool
+) -> dict[str, Tensor]:
     """Compute a shard, `chunk` pictures at a time."""
     scenes, composer, vae = encoder.scenes, encoder.composer, encoder.vae
     clips = {"first": composer.first.clip, "second": composer.second.clip}
     rows: dict[str, list[Tensor]] = {}
     for part in batches(indices, chunk):
         names = scenes.names(part)
-        rows.setdefault("latents", []).append(encode(scenes.pictures(part), vae, names))
+        rows.setdefault("latents", []).append(encode(scenes.pictures(part), vae, names, spread=spread))
         for view in range(scenes.views):
             view_seed = f"{seed}/{part[0] // chunk}/{view}"  # both towers and the generator see the same view
             for name, clip in clips.items():

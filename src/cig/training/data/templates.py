@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cig.io.digests import digest, set_digest
-from cig.models.clip import PLACEHOLDER, Clip
+from cig.models.clip import PLACEHOLDER, Clip, Placement
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
     "This is a photo of a {}",
@@ -122,8 +122,15 @@ def cosine_distance(rows: Tensor, targets: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(rows, targets.to(rows.device))
 
 
-def phrase_losses(clip: Clip, words: Tensor, pairs: Sequence[ConceptPhrase], *, occurrences: int) -> Tensor:
-    """Words [B, h] -> [B]: the distance of T(phrase with the word for its concept) from T(phrase), equation 2."""
+def phrase_losses(
+    clip: Clip, words: Tensor, pairs: Sequence[ConceptPhrase], *, occurrences: int, placement: Placement = "every"
+) -> Tensor:
+    """Words [B, h] -> [B]: the distance of T(phrase with the word for its concept) from T(phrase), equation 2.
+
+    Args:
+        placement: which `$` take the word; the others are read as dollars.
+    """
     with torch.no_grad():
         targets = clip.project_texts([phrase for _, phrase in pairs])
-    return cosine_distance(clip.project_texts([replace_concept(pair, occurrences) for pair in pairs], words), targets)
+    replaced = [replace_concept(pair, occurrences) for pair in pairs]
+    return cosine_distance(clip.project_texts(replaced, words, placement), targets)

@@ -52,6 +52,7 @@ class GeneratorRecipe:
         min_snr: gamma of min-SNR's weights (5 in its paper); None weights all timesteps alike.
         lora: None trains the whole UNet.
         shown: the UNet reads the reference's latents, too (InstructPix2Pix); see `draw_examples` for their dropout.
+        sampled: draw latents from the VAE's distribution at each step, instead of taking its mean.
     """
 
     prediction: Prediction = "epsilon"
@@ -59,6 +60,7 @@ class GeneratorRecipe:
     min_snr: float | None = None
     lora: Lora | None = None
     shown: bool = False
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Examples:
     times: Tensor  # [B]
     no_condition: Tensor  # [B] bool
     no_reference: Tensor  # [B] bool
+    variation: Tensor | None = None  # as noise: of sampled latents
 
 
 def train_generator(
@@ -157,6 +160,8 @@ def train_generator(
         examples = draw_examples(
             plan.batch, scenes, step.rng, shape=latents.shape, scheduler=scheduler, dropout=recipe.dropout
         )
+        if recipe.sampled:
+            examples = replace(examples, variation=torch.randn_like(examples.noise))
         for rows, share in step.shares(plan.batch):
             step.ids += scenes.names([examples.items[row] for row in rows])
             batch = _batch(
@@ -238,7 +243,7 @@ def _batch(
     with frozen_precision(device):
         features = latents.features(items, examples.view, seeds)
         composed = composer.compose([str(item) for item in items], features, captions)
-        pictures = latents.latents(items)
+        pictures = latents.latents(items, None if examples.variation is None else examples.variation[rows])
         if shown:
             references = latents.references(items, examples.view, seeds)
             reference = drop_references(references, examples.no_reference[rows]).to(device)
@@ -293,7 +298,7 @@ def _latents(
     """Return the source of latents; once they are cached, the models that computed them leave the device."""
     if not memory.cached:
         return LatentEncoder(scenes, composer, vae)
-    latents = cache_latents(scenes, composer, vae, out=out, plan=plan, references=recipe.shown)
+    latents = cache_latents(scenes, composer, vae, out=out, plan=plan, references=recipe.shown, spread=recipe.sampled)
     for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
         model.to(CPU)
     return latents

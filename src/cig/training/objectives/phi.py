@@ -43,6 +43,9 @@ class TrainingDefaults:
     schedule: str = "constant"
     dropout: float = 0.5
     passes: int = 0
+    beta2: float = 0.999
+    eps: float = 1e-8
+    decay_biases: bool = True
 
     def flags(self, per_pass: int, **given: Any) -> dict[str, Any]:
         """Return the flags of a plan: those that are given, and the published settings for None.
@@ -60,7 +63,8 @@ class TrainingDefaults:
         constant = flags.get("schedule", self.schedule) == "constant"
         warmup = max(1, min(self.warmup, RISE if constant else steps // 10))
         published = {"lr": self.lr, "warmup": warmup, "schedule": self.schedule, "weight_decay": self.weight_decay}
-        return {"steps": steps, "batch_size": batch, **published, **flags}
+        adamw = {"beta2": self.beta2, "eps": self.eps, "decay_biases": self.decay_biases}
+        return {"steps": steps, "batch_size": batch, **published, **adamw, **flags}
 
 
 class Objective(Protocol):

@@ -31,7 +31,17 @@ class Pic2Word:
     scale: float = 100.0
     name = "pic2word"
     network = Im2Text
-    defaults = TrainingDefaults(batch=1024, weight_decay=0.1, warmup=10_000, schedule="cosine", dropout=0.1, passes=30)
+    defaults = TrainingDefaults(
+        batch=1024,
+        weight_decay=0.1,
+        warmup=10_000,
+        schedule="cosine-after-warmup",
+        dropout=0.1,
+        passes=30,
+        beta2=0.98,
+        eps=1e-6,
+        decay_biases=False,
+    )
 
     @property
     def inputs(self) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.methods._inversion import WordMethod
 from cig.methods.oti import PseudoWords, words_identity
-from cig.models.clip import Clip
+from cig.models.clip import Clip, Placement
 from cig.models.phi import Phi
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
@@ -48,6 +48,7 @@ class Searle:
     Attributes:
         temperature: of the contrast.
         distil_weight, phrase_weight: of the two parts of the loss.
+        placement: which of a concept's places in a phrase take the word.
     """
 
     data: DistillationData
@@ -55,6 +56,7 @@ class Searle:
     temperature: float = 0.25
     distil_weight: float = 1.0
     phrase_weight: float = 0.75
+    placement: Placement = "every"
     name = "searle"
     network = Phi
     defaults = TrainingDefaults(batch=256, passes=100)
@@ -69,6 +71,7 @@ class Searle:
             "temperature": self.temperature,
             "distil_weight": self.distil_weight,
             "phrase_weight": self.phrase_weight,
+            **({"placement": self.placement} if self.placement != "every" else {}),
         }
 
     @property
@@ -95,7 +98,7 @@ class Searle:
         contrast = nt_xent(self.data.words[rows].to(clip.device), words, self.temperature)
         part = step.rank_slice(size)
         drawn = [pair for pair in pairs[part] if pair]
-        phrases = phrase_losses(clip, words[part], drawn, occurrences=EVERY).sum() / size
+        phrases = phrase_losses(clip, words[part], drawn, occurrences=EVERY, placement=self.placement).sum() / size
         yield self.distil_weight * contrast / processes.world() + self.phrase_weight * phrases
 
 
