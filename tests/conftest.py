@@ -120,3 +120,22 @@ def opened():
         pytest.skip("no chromium or google-chrome on this machine")
     with browser() as ready:
         yield ready
+
+
+@pytest.fixture
+def close_folder(monkeypatch):
+    """Make a folder that may not be listed, by root neither, who runs these tests in some places."""
+    listed, closed = os.scandir, set()
+
+    def scandir(path="."):
+        if Path(path) in closed:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    def close(folder):
+        folder.mkdir(parents=True)
+        closed.add(folder)
+        return folder
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return close

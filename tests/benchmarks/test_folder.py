@@ -237,6 +237,12 @@ def test_references_by_address(shop, monkeypatch):
     assert len(bench.gallery) == 12, "what is fetched is not searched"
 
 
+def test_a_folder_without_a_picture_is_no_success(tmp_path, capsys):
+    (tmp_path / "queries.json").write_text('[{"reference": "a", "caption": "b", "target": "c"}]')
+    code, _, err = run(capsys, "stats", "folder", "--dataset-path", tmp_path)
+    assert (code, "no picture is in the gallery of folder/val" in err) == (1, True)
+
+
 def test_each_reason_for_an_address_without_a_picture_is_shown(shop, monkeypatch, tmp_path, capsys):
     urls = [f"https://a.org/{i}" for i in range(26)]
     (shop / "queries.json").write_text(

@@ -515,29 +515,15 @@ def test_of_a_good_and_a_cut_file_of_one_name_the_good_one_is_taken(server, worl
 
 
 @pytest.mark.parametrize("name", ["cirr", "circo"])
-def test_a_folder_that_cannot_be_listed_stops_no_other(server, world, tmp_path, capsys, monkeypatch, name):
+def test_a_folder_that_cannot_be_listed_stops_no_other(server, world, tmp_path, capsys, close_folder, name):
     user_folder = shutil.copytree(world / "CIRR" if name == "cirr" else world / "CIRCO", tmp_path / "mine")
-    closed = close(user_folder / "lost+found", monkeypatch)
+    closed = close_folder(user_folder / "lost+found")
     words = asked_of(server, name, tmp_path / name, "--from-dir", user_folder, "--json", tmp_path / "told.json")
     code, out, _ = run(capsys, *words)
     assert (code, f"folders that cannot be listed, left out: 1 ('{closed}')" in out) == (0, True)
     assert json.loads((tmp_path / "told.json").read_text())["not_listed"] == [str(closed)]
     code, _, err = run(capsys, *asked_of(server, name, tmp_path / "other", "--from-dir", closed))
     assert (code, f"{closed} cannot be listed" in err) == (1, True)
-
-
-def close(folder, monkeypatch):
-    """A folder that may not be listed, for root, too, who runs these tests in some places."""
-    folder.mkdir()
-    listed = os.scandir
-
-    def scandir(path="."):
-        if Path(path) == folder:
-            raise PermissionError(13, "Permission denied")
-        return listed(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    return folder
 
 
 def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys):

@@ -522,18 +522,10 @@ def test_a_list_among_the_pictures_is_read(server, tmp_path, capsys):
     assert (server.pictures(), "urls/asin2url.dress.txt" in server.requests) == ({"x/GOOD1.jpg": 1}, False)
 
 
-def test_a_folder_that_cannot_be_listed_is_left_out_and_named(server, tmp_path, capsys, monkeypatch):
-    closed, listing = tmp_path / "mine/lost+found", os.scandir
-    closed.mkdir(parents=True)
+def test_a_folder_that_cannot_be_listed_is_left_out_and_named(server, tmp_path, capsys, close_folder):
+    closed = close_folder(tmp_path / "mine/lost+found")
     (tmp_path / "mine/NOTHING1.jpg").write_bytes(picture("mine"))
     server.publish(["val"], dress=listed("NOTHING1"))
-
-    def scandir(path="."):
-        if Path(path) == closed:
-            raise PermissionError(13, "Permission denied")
-        return listing(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     code, out, _ = run(capsys, *line(server, tmp_path / "home", "--from-dir", tmp_path / "mine"))
     assert (code, f"folders that cannot be listed, left out: 1 ('{closed}')" in out) == (0, True)
 

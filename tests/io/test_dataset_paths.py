@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cig.errors import NotFoundError
-from cig.io.dataset_paths import PassedOver, find_home, is_walked, list_pictures, walk_pictures
+from cig.errors import InputError, NotFoundError
+from cig.io.dataset_paths import PassedOver, existing_part, find_home, is_walked, list_pictures, walk_pictures
 from cig.io.images import read_picture
+from cig.types import Benchmark
 
 
 def test_find_home_and_pictures(tmp_path):
@@ -76,3 +77,20 @@ def test_forms_that_are_opened_are_walked_and_others_counted(tmp_path):
     for counted in (passed, listed.passed):
         assert [line.partition(":")[0] for line in counted.lines] == ["2 .heic", "1 .svg"]
         assert "HEIC" in counted.lines[0]
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over_and_counted(tmp_path, close_folder):
+    closed = close_folder(tmp_path / "lost+found")
+    (tmp_path / "a.png").touch()
+    passed = PassedOver()
+    assert (names(tmp_path, passed), passed.lines) == (["a.png"], ["1 without suffix: a folder that cannot be listed"])
+    with pytest.raises(InputError, match="cannot be listed"):
+        names(closed, PassedOver())
+
+
+def test_a_category_without_its_folder_names_the_flag(tmp_path):
+    part = Benchmark("fashioniq/val", (), {}, (), (), drop_reference=False, weight=0.9, weight_source="", part="shirt")
+    (tmp_path / "dress").mkdir()
+    with pytest.raises(NotFoundError, match=r"shirt is not a folder.*--categories"):
+        existing_part(tmp_path, part, single=False)
+    assert existing_part(tmp_path, part, single=True) == tmp_path

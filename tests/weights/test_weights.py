@@ -711,6 +711,17 @@ def _unet(place, world):
     return place / "models/sdxl_checkpoint/unet"
 
 
+def test_an_import_of_a_unet_that_was_stopped_goes_on(place, world, capsys):
+    """The configuration is copied last."""
+    folder = drive(world, place / "drive")
+    (_unet(place, world) / "config.json").unlink()
+    tiny_composers(place, world)
+    begun = verify.inspect(one("sdxl_checkpoint"))
+    assert (begun.state, "move" in begun.hint) == ("incomplete", False)
+    assert run(capsys, "models", "download", "sdxl_checkpoint", "--from-dir", folder)[0] == 0
+    assert verify.inspect(one("sdxl_checkpoint")).state == "sound"
+
+
 def test_check_of_a_unet(place, world):
     """Its widths are compared with those of the CLIPs that compose."""
     folder = _unet(place, world)

@@ -65,12 +65,12 @@ def stats(
         Write the numbers here, with every name.
     """
     from cig.benchmarks._describe import to_text
-    from cig.pipelines.check import need_lists, stats
+    from cig.pipelines.check import need_galleries, stats
 
     queries = data.named(benchmark, None, gallery)
     described = stats(queries, computing(compute, 1), json=json, pictures=not no_pictures)
     print("\n\n".join(map(to_text, described)))
-    need_lists(queries)
+    need_galleries(queries)
 
 
 def validate_submission(

@@ -125,9 +125,12 @@ def walk_files(
     The walk holds the names of one folder at a time and opens no file. Each path begins with the root as given.
 
     Args:
-        unreadable: gets the folders below the root that cannot be listed; without it, such a folder is an error.
-        passed: follow links to folders, each folder once, and note here what is not followed. Without it, links to
-            folders are yielded and not followed.
+        unreadable: gets the folders below the root that cannot be listed.
+        passed: follow links to folders, each folder once, and note here what is not followed or cannot be listed.
+            Without it, links to folders are yielded and not followed.
+
+    Raises:
+        InputError: the root cannot be listed, or another folder, and there is neither list for it.
     """
     # Links wait until all that lies in the folder itself was walked: a picture that can be reached both ways has the
     # name that it has without links.
@@ -144,9 +147,12 @@ def walk_files(
             with os.scandir(folder) as entries:
                 visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=attrgetter("name"))
         except OSError as error:
-            if unreadable is None or folder == root:
+            if (unreadable is None and passed is None) or folder == root:
                 raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-            unreadable.append(str(folder))
+            if unreadable is not None:
+                unreadable.append(str(folder))
+            if passed is not None:
+                passed.add(folder, "a folder that cannot be listed")
             continue
         for entry in visible:
             if passed is not None and _is_folder(entry) and entry.is_symlink():
@@ -194,9 +200,20 @@ def part_folder(folder: Path, part: Benchmark) -> Path:
 
 
 def existing_part(folder: Path, part: Benchmark, single: bool) -> Path:
-    """Return where to read a part's files; a flat folder serves a single category only."""
+    """Return where to read a part's files; a flat folder serves a single category only.
+
+    Raises:
+        NotFoundError: a category's folder is not there.
+    """
     nested = part_folder(folder, part)
-    return folder if single and not os.path.isdir(nested) and os.path.isdir(folder) else nested
+    if os.path.isdir(nested) or not part.part:
+        return nested
+    if single and os.path.isdir(folder):
+        return folder
+    raise NotFoundError(
+        f"{nested} is not a folder, so {part.title} has no files; choose categories by --categories (with one of them, "
+        f"a folder without subfolders will do)"
+    )
 
 
 def is_walked(folder: Path, home: Path) -> bool:

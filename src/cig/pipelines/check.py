@@ -42,11 +42,14 @@ def stats(data: Data, compute: Compute, *, json: Path | None = None, pictures: b
     return described
 
 
-def need_lists(data: Data) -> None:
-    """Raise IncompleteError where the list of a gallery is missing: its pictures were only found, not listed."""
+def need_galleries(data: Data) -> None:
+    """Raise IncompleteError where a gallery's list is missing (its pictures were only found), or has no picture."""
     lacking = {_mend(data, part): str(part.missing_list) for part in data.load("val") if part.missing_list}
     if lacking:
         raise IncompleteError(f"incomplete, for lack of {', '.join(lacking.values())}. To get it: {'; '.join(lacking)}")
+    empty = [part.title for part in data.load("val") if not part.gallery]
+    if empty:
+        raise IncompleteError(f"no picture is in the gallery of {', '.join(empty)}; {BY_HAND}")
 
 
 def _mend(data: Data, part: Benchmark) -> str:

@@ -48,9 +48,12 @@ def inspect(checkpoint: ModelCheckpoint, cache_dir: Path | None = None) -> Inspe
         detail, widths = INSPECTORS[checkpoint.kind](checkpoint, path, cache_dir)
         digest = _digest(checkpoint, path)
     except (LackingFileError, NotFoundError) as error:
-        if not checkpoint.on_hub:
-            return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
-        return Inspection(checkpoint, "incomplete", path, detail=str(error), hint=_how_to_go_on(checkpoint))
+        if checkpoint.on_hub:
+            return Inspection(checkpoint, "incomplete", path, detail=str(error), hint=_how_to_go_on(checkpoint))
+        # The configuration is copied last, so a folder without it is of an import that was stopped.
+        if checkpoint.kind == "unet" and not (path / "config.json").exists():
+            return Inspection(checkpoint, "incomplete", path, detail=str(error), hint=how_to_get(checkpoint))
+        return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
     except CigError as error:
         return Inspection(checkpoint, "broken", path, detail=str(error), hint=_how_to_repair(checkpoint, path))
     return Inspection(checkpoint, "sound", path, detail=detail, digest=digest, widths=widths)
