@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cig
 from cig import load_benchmarks, registry
@@ -233,6 +234,31 @@ def test_a_sweep_freezes_what_a_test_run_cites(world, imagined, tmp_path, monkey
     assert told["scores"][""]["recall@10"] == max(curve.values())
     assert told["branches"][0]["weight"] == share
     assert told["branches"][0]["source"].startswith("frozen on cirr/val by recall@10, w.json")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_distinguishes_nothing_says_so(world, imagined, tmp_path, monkeypatch, capsys):
+    """Pseudo-targets that are the references: told at the sweep, and wherever the weight is cited."""
+    monkeypatch.chdir(tmp_path)
+    part = load_benchmarks("cirr/val", world)[0]
+    for query in part.queries:
+        Image.open(part.images[query.reference]).save(tmp_path / f"{int(query.id):05d}.png")
+    where = "cirr/val", "--dataset-path", world, "--device", "cpu"
+    sweep = "compare", *where, "--methods", spec(world, "image"), "--branches", PSEUDO_TARGET, "--sweep"
+    for folder, name, tied in ((tmp_path, "tied.json", True), (imagined / "cirr/val", "w.json", False)):
+        own = "--generated-image-dir", folder, "--measure", "recall@10", "--weights", name
+        code, out, err = run(capsys, *sweep, *own)
+        assert code == 0, err
+        assert ("nothing was distinguished" in out, "nothing was distinguished" in err) == (tied, tied)
+        curve = json.loads((tmp_path / name).read_text())["cirr"]["image"][PSEUDO_TARGET]["scores"]
+        assert (len(set(curve.values())) == 1) == tied
+    clip = "--method", "image", "--clip", world / "models/clip-small", "--generated-image-dir", tmp_path
+    cited = run(capsys, "evaluate", *where, *clip, "--weights", "tied.json")
+    assert "nothing was distinguished" in cited[2]
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "tied.json").rename(tmp_path / "outputs/weights.json")
+    mentioned = run(capsys, "evaluate", *where, *clip)
+    assert re.search(r"0\.5 was frozen by recall@10 .*nothing was distinguished", mentioned[2])
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,14 @@ class FrozenWeight:
     def cite(self, benchmark: str, path: Path) -> str:
         """Say where the weight comes from, and warn where it is used on the split that it was chosen on."""
         warning = ", this very split, which flatters" if benchmark == self.split else ""
-        return f"frozen on {self.split} by {self.measure}, {path}{warning}"
+        return f"frozen on {self.split} by {self.measure}, {path}{warning}{self.caveat}"
+
+    @property
+    def caveat(self) -> str:
+        """Say that every weight scored the same, where that is so: then the sweep chose nothing."""
+        if len(set(self.scores.values())) > 1:
+            return ""
+        return "; every weight scored the same there, so nothing was distinguished, and this is only the middle"
 
 
 def best(scores: Mapping[str, float]) -> float:
@@ -65,6 +72,8 @@ def read_frozen_weight(path: Path, family: str, *, method: str, branch: str) -> 
         frozen = FrozenWeight(**entry)
         if not isinstance(frozen.reference, int | float) or not 0 <= frozen.reference <= 1:
             raise TypeError(frozen.reference)
+        if not isinstance(frozen.scores, dict):
+            raise TypeError(frozen.scores)
         return frozen
     except (AttributeError, TypeError) as error:
         raise InputError(f"{path} holds no frozen weights; `cig compare ... --sweep` writes such a file") from error

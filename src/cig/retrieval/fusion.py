@@ -112,7 +112,9 @@ def find_branch_weight(
         frozen = read_frozen_weight(path, family, **names)
     except CigError:  # the default file is optional
         return to_branch_weight(part.weight), part.weight_source
-    mention = f"; on {frozen.split}, {frozen.reference:g} was frozen by {frozen.measure} (--weights {path})"
+    mention = (
+        f"; on {frozen.split}, {frozen.reference:g} was frozen by {frozen.measure} (--weights {path}){frozen.caveat}"
+    )
     source = part.weight_source + (mention if frozen.models == models_digest(searcher) else "")
     return to_branch_weight(part.weight), source
 
