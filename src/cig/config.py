@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cig.errors import InputError, NotFoundError, UsageError, did_you_mean
+from cig.errors import InputError, UsageError, WrongNameError, did_you_mean
 
 CIG_DRIVE = "the CIG authors' drive folder (linked from github.com/lan-lw/ComposedImageGen)"
 CIG_LICENCE = "none stated"  # of that folder's files
@@ -103,10 +103,10 @@ def of_generator(name: str, table: str, key: str) -> Setting | None:
     """Return a generator's preset of a flag.
 
     Raises:
-        NotFoundError: no generator has this name.
+        WrongNameError: no generator has this name.
     """
     if name not in GENERATORS:
-        raise NotFoundError(f'no generator "{name}".{did_you_mean(name, GENERATORS)}')
+        raise WrongNameError(f'no generator "{name}".{did_you_mean(name, GENERATORS)}')
     presets = GENERATORS[name].get(table, {})
     return Setting(str(presets[key]), f"generator {name}") if key in presets else None
 

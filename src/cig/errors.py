@@ -3,6 +3,7 @@
 CigError                  exit code 1
 ├── UsageError            2  a wrong call: a bad flag value, flags that exclude each other
 │   ├── NotFoundError     2  a path, a name or weights that are not there
+│   │   └── WrongNameError 2 a name that is none of the choices
 │   ├── MismatchError     2  things that do not fit: a CLIP and a phi, a folder and new settings
 │   └── WrongTypeError    2  an argument of another type, in Python; also a TypeError
 ├── InputError            1  a file that cannot be read: annotations, embeddings, checkpoints
@@ -36,6 +37,10 @@ class UsageError(CigError):
 
 
 class NotFoundError(UsageError):
+    pass
+
+
+class WrongNameError(NotFoundError):
     pass
 
 

@@ -9,7 +9,7 @@ import pkgutil
 from importlib import metadata
 from types import ModuleType
 
-from cig.errors import NotFoundError, did_you_mean
+from cig.errors import NotFoundError, WrongNameError, did_you_mean
 
 REQUIRED = {  # folder -> the name that each of its modules defines
     "benchmarks": "SPLITS",
@@ -39,7 +39,7 @@ def load(folder: str, name: str) -> ModuleType:
         return importlib.import_module(f"cig.{folder}.{name}")
     module_name = _entry_points(folder).get(name, name)
     if "." not in name and module_name == name:
-        raise NotFoundError(f'no "{name}" among the {folder}.{did_you_mean(name, names(folder))}')
+        raise WrongNameError(f'no "{name}" among the {folder}.{did_you_mean(name, names(folder))}')
     try:
         module = importlib.import_module(module_name)
     except (ImportError, TypeError, ValueError) as error:  # a relative name such as "..x" raises the last two

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -440,3 +441,24 @@ def test_config_of_a_verb_without_settings_says_so(capsys):
     code, out, _ = run(capsys, "config", "download", "cirr")
     assert code == 0
     assert "cig.toml" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        ("run cirr --method serle", "searle"),
+        ("evaluate cirr --method serle", "searle"),
+        ("submit cirr --submission-name a --method searle/b23", "b32"),
+        ("run cirr/vall", "val"),
+        ("plan cirrr", "cirr"),
+        (
+            "run cirr --branch 'name=a pictures=pseudo-target weight=.2' --branch 'name=b pictures=orcale weight=.2'",
+            "oracle",
+        ),
+    ],
+)
+def test_a_wrong_name_goes_before_what_is_not_there(tmp_path, monkeypatch, capsys, line, guess):
+    """From an empty folder, where no weights and no data are: their lines would hide the guess."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *shlex.split(line))
+    assert (code, f'Did you mean "{guess}"?' in err, "is not there" in err) == (2, True, False), err

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from cig import config, registry
-from cig.errors import InputError, NotFoundError, UsageError, at_least_1, check_type, did_you_mean
+from cig.errors import InputError, UsageError, WrongNameError, at_least_1, check_type, did_you_mean
 from cig.io.files import UNPRINTABLE
 from cig.io.json_files import locate_entry, read_entries
 from cig.io.query_files import picture_name
@@ -30,12 +30,12 @@ def split_name(name: str, default: str) -> tuple[str, str]:
     """Parse ("cirr", "test1") from "cirr/test"; a name without a split takes the default.
 
     Raises:
-        NotFoundError: no such benchmark or split; the message lists those that exist.
+        WrongNameError: no such benchmark or split; the message lists those that exist.
     """
     family, _, split = name.partition("/")
     splits = registry.load("benchmarks", family).SPLITS
     if (split or default) not in splits:
-        raise NotFoundError(f'{family} has no split "{split or default}".{did_you_mean(split or default, splits)}')
+        raise WrongNameError(f'{family} has no split "{split or default}".{did_you_mean(split or default, splits)}')
     return family, splits[split or default]
 
 

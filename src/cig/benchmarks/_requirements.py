@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from cig.errors import NotFoundError, UsageError, did_you_mean
+from cig.errors import NotFoundError, UsageError, WrongNameError, did_you_mean
 from cig.io.dataset_paths import is_walked
 from cig.types import Benchmark
 
@@ -13,16 +13,24 @@ from cig.types import Benchmark
 def need_all(
     load: Callable[[], tuple[Benchmark, ...]], checks: Iterable[Callable[[], object]]
 ) -> tuple[Benchmark, ...]:
-    """Return the benchmark's parts; raise one NotFoundError for everything that the checks miss."""
+    """Return the benchmark's parts; raise one NotFoundError for everything that the checks miss.
+
+    Raises:
+        WrongNameError: a name that is none of the choices; it goes first, as what it needs is then unknown.
+    """
     problems: list[str] = []
     parts: tuple[Benchmark, ...] = ()
     try:
         parts = load()
+    except WrongNameError:
+        raise
     except NotFoundError as error:
         problems.append(str(error))
     for check in checks:
         try:
             check()
+        except WrongNameError:
+            raise
         except NotFoundError as error:
             problems.append(str(error))
     if problems:

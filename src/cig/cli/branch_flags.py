@@ -9,8 +9,11 @@ from typing import Any
 from cig import config, registry
 from cig.errors import UsageError, did_you_mean
 from cig.generators import _controls
+from cig.methods import split_method
+from cig.retrieval.branches import OF_PSEUDO_TARGETS
 from cig.retrieval.fusion import PSEUDO_TARGET
-from cig.retrieval.requests import EXAMPLE, Branching, Comparing, keys_of, parse_method
+from cig.retrieval.requests import EXAMPLE, Branching, Comparing, Searching, keys_of, parse_method
+from cig.runtime import say
 
 SIDES = (8, 2048)  # pixels that a VAE is given at once, a side
 
@@ -84,8 +87,31 @@ def _yes(value: Any) -> bool:
 _READERS: dict[str, Callable[[Any], Any]] = {"weight": float, "caption": _yes, "copies": int, "side": int}
 
 
-def requested_branches(flags: Sequence[str]) -> tuple[Branching, ...]:
-    """Those of the flags; without any, the [[branch]] tables of cig.toml."""
+def requested_branches(
+    flags: Sequence[str], searching: Searching | None = None, *, pseudo_targets: bool = True
+) -> tuple[Branching, ...]:
+    """Return those of the flags; without any, those [[branch]] tables of cig.toml that fit the call.
+
+    Args:
+        searching: the method and the weights of the call.
+        pseudo_targets: the call has some.
+    """
     if flags:
         return tuple(map(parse, flags))
-    return tuple(branching(table, "cig.toml, [[branch]]") for table in config.branch_tables())
+    branches = []
+    for branch in (branching(table, "cig.toml, [[branch]]") for table in config.branch_tables()):
+        if why := _misfit(branch, searching or Searching(), pseudo_targets):
+            say(f"cig.toml: [[branch]] {branch.name} is not used: {why}")
+        else:
+            branches.append(branch)
+    return tuple(branches)
+
+
+def _misfit(branch: Branching, searching: Searching, pseudo_targets: bool) -> str:
+    """Return why a branch of cig.toml does not fit a call; "" if it does."""
+    if searching.reference_weight is not None or searching.frozen_weights:
+        return "the call gives the published recipe's weight"
+    if branch.pictures in OF_PSEUDO_TARGETS and not pseudo_targets:
+        return "this call has no pseudo-targets"
+    looks = getattr(registry.load("methods", split_method(searching.method)[0]).load, "uses_picture", True)
+    return f"{searching.method} looks at no picture" if branch.pictures and not branch.method and not looks else ""

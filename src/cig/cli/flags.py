@@ -139,7 +139,8 @@ class TargetFlags:
             names = self.exp_name, self.phi_checkpoint_name
             clip, phi = published_experiment(*names, clip=search.clip, phi=search.phi)
             search = replace(search, clip=clip, phi=phi)
-        return replace(search, pseudo_targets=self.generated_image_dir, branches=requested_branches(branch))
+        branches = requested_branches(branch, search, pseudo_targets=bool(self.generated_image_dir))
+        return replace(search, pseudo_targets=self.generated_image_dir, branches=branches)
 
 
 @Parameter(name="*", group=LOOP)

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
@@ -31,9 +32,11 @@ from cig.cli import (
     train_words,
     trial,
 )
+from cig.cli.fitting import misfits
 from cig.cli.flags import Flag
 from cig.cli.terminal import messages_on_stderr
 from cig.errors import CigError, UsageError, printable, reason
+from cig.runtime import say
 
 app = App(
     name="cig",
@@ -115,8 +118,11 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
 
     The environment wins over cig.toml, which wins over the presets of the generator. A generator that the call names
     wins over both: `--generator sdxl/icons` means that generator as it is shipped, whatever cig.toml says of another.
+    What does not fit the call is not used, and named.
     """
     generator = _generator(arguments)
+    settings: dict[str, config.Setting] = {}
+    unset: dict[str, Any] = {}  # the flags that the call does not give
     for argument in arguments:
         _need_finite(argument)
         table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
@@ -128,10 +134,25 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
         setting = (preset or outside) if generator.source == GENERATOR else (outside or preset)
         if argument.tokens:
             setting = config.Setting(argument.tokens[0].value, flag)
-        elif setting:
-            argument.append(Token(keyword=flag, value=setting.value, source=setting.source))
-            _need_finite(argument)
-        _in_force[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default), "default")
+        else:
+            unset[f"{table}.{key}"] = argument
+        settings[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default), "default")
+    takes = {argument.names[0]: bool(argument.tokens) for argument in arguments}
+    unfit = misfits(
+        settings,
+        set(settings) - set(unset),
+        pseudo_targets=takes.get("--generated-image-dir", True) or commands[-1:] == ("trial",),
+        branches="--branch" in takes and (takes["--branch"] or bool(config.branch_tables())),
+    )
+    for name, setting in settings.items():
+        if name in unfit:
+            say(f"{setting.source}: {name} = {setting.value} is not used: {unfit[name]}")
+            settings[name] = replace(setting, source=f"{setting.source}, not used: {unfit[name]}")
+        elif name in unset and setting.source != "default":
+            token = Token(keyword=unset[name].names[0], value=setting.value, source=setting.source)
+            unset[name].append(token)
+            _need_finite(unset[name])
+    _in_force.update(settings)
 
 
 def _need_finite(argument: Any) -> None:

@@ -251,7 +251,7 @@ def run(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=replace(search, branches=requested_branches(branch)),
+        searching=replace(search, branches=requested_branches(branch, search, pseudo_targets=True)),
         out=out,
         name=submission_name,
         search_batch=search_batch_size,
@@ -293,7 +293,7 @@ def plan(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=replace(search, branches=requested_branches(branch)),
+        searching=replace(search, branches=requested_branches(branch, search, pseudo_targets=True)),
         out=out,
     )
     print(text)

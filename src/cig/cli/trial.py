@@ -83,7 +83,8 @@ def trial(
         return
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
-    searching = replace(search, pseudo_targets=generated_image_dir, branches=requested_branches(branch))
+    branches = requested_branches(branch, search, pseudo_targets=True)
+    searching = replace(search, pseudo_targets=generated_image_dir, branches=branches)
     trying = TrialRequest(pictures, queries, searching=searching, composing=compose, generation=generation, top=top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
     verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)

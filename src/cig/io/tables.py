@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from cig.io.json_files import read_json
 FORMS = ("csv", "tsv", "json", "jsonl", "parquet")
 LONGEST = 2**20  # characters of a cell
 BATCH = 2**10  # rows of a Parquet file at once
+_LIMIT = threading.Lock()
 Row = dict[str, Any]  # column -> value, which is always a str in CSV
 
 
@@ -44,24 +46,33 @@ def each_row(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     """Read comma, semicolon or tab separated rows, by the separator that is most frequent in the first line."""
-    before = csv.field_size_limit(LONGEST)
     try:
         with _opened(path, newline="") as file:
             delimiter = max(",;\t", key=file.readline(LONGEST).count)
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            names = [name for name in reader.fieldnames or () if name]
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise InputError(f"{path}: several columns are called {twice}; give each a name of its own")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(f"{path}: a row has another number of cells than the header: {str(row)[:120]}")
-                yield dict(row)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = _next(reader) or []
+            if twice := [name for name in header if name and header.count(name) > 1]:
+                raise InputError(f"{path}: several columns are called {twice[0]}; give each a name of its own")
+            while (cells := _next(reader)) is not None:
+                if cells and len(cells) != len(header):
+                    row = str(dict(zip(header, cells, strict=False)))
+                    raise InputError(f"{path}: a row has another number of cells than the header: {row[:120]}")
+                if cells:
+                    yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}: not CSV: {error}") from error
-    finally:
-        csv.field_size_limit(before)
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """Read a row whose cells have at most LONGEST characters; None at the end."""
+    # The limit is the process's: it is set for this row alone, since other readers, of ours or not, have theirs.
+    with _LIMIT:
+        before = csv.field_size_limit(LONGEST)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
 
 
 def _json(path: Path) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cig import registry
 from cig.config import EMBEDDED
-from cig.errors import NotFoundError, UsageError, check_type, did_you_mean
+from cig.errors import NotFoundError, UsageError, WrongNameError, check_type, did_you_mean
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.files import phi_in, weights_at
@@ -147,16 +147,16 @@ def split_method(name: str) -> tuple[str, str]:
     """Split a method's name or alias: "searle" -> ("searle", "b32"); the first variant of a family is its default.
 
     Raises:
-        NotFoundError: no family or variant has this name.
+        WrongNameError: no family or variant has this name.
     """
     family, _, variant = ALIASES.get(name, name).partition("/")
     if family not in registry.names("methods") and "." not in family:
         choices = [*registry.names("methods"), *ALIASES]
-        raise NotFoundError(f'no method "{family}".{did_you_mean(family, choices)}')
+        raise WrongNameError(f'no method "{family}".{did_you_mean(family, choices)}')
     variants = registry.load("methods", family).VARIANTS
     variant = variant or next(iter(variants))
     if variant not in variants:
-        raise NotFoundError(f'{family} has no variant "{variant}".{did_you_mean(variant, variants)}')
+        raise WrongNameError(f'{family} has no variant "{variant}".{did_you_mean(variant, variants)}')
     return family, variant
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import config
-from cig.errors import MismatchError, NotFoundError, UsageError, check_type, did_you_mean, some
+from cig.errors import MismatchError, NotFoundError, UsageError, WrongNameError, check_type, did_you_mean, some
 from cig.generators import _controls
 from cig.generators._generate import Imagined
 from cig.io.dataset_paths import SUFFIXES, existing_part
@@ -40,13 +40,13 @@ def check(searching: Searching) -> None:
 
 
 def need_folder(branching: Branching, searching: Searching) -> None:
-    """Raise UsageError or NotFoundError where a branch's pictures have no folder."""
+    """Raise UsageError or WrongNameError where a branch's pictures have no folder."""
     pictures = branching.pictures
     if pictures in OF_PSEUDO_TARGETS and not searching.pseudo_targets:
         raise UsageError(f"pictures={pictures} are those of --generated-image-dir; give that folder")
     ready = [PSEUDO_TARGET, *_controls.names()]
     if pictures and pictures not in ready and "{category}" not in pictures and not os.path.isdir(pictures):
-        raise NotFoundError(
+        raise WrongNameError(
             f"branch {branching.name}: {pictures} is not a folder; give one, or a ready-made name."
             f"{did_you_mean(pictures, ready)}"
         )
