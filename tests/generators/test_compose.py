@@ -1,6 +1,7 @@
 """Embeddings of queries: each distinct reference once, resume by position, what cannot be composed is named."""
 
 import copy
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from cig import load_benchmark, load_composer
 from cig.errors import MismatchError, NotFoundError
 from cig.generators._compose import ComposedConditions, EmbeddingFolder, extract
+from cig.io.digests import file_digest
+from cig.io.feature_cache import FeatureCache
+from cig.models.composer import Composer
 from cig.pipelines._models import need_embeddings
 from cig.runtime import Shard
 from cig.types import Benchmark
@@ -57,6 +61,23 @@ def test_a_resumed_run_computes_the_batches_it_needs_alone(benchmark, composer):
     assert torch.allclose(one.prompt[0], whole.prompt[3], atol=1e-6)
     names = [query.reference for query in benchmark.queries]
     assert len(every.features) == len(set(names))
+
+
+def test_features_of_references_are_kept_bit_by_bit(benchmark, composer, tmp_path, monkeypatch):
+    """A second source embeds no picture; one with other batches, whose last bits are others, embeds them again."""
+    cache = FeatureCache(tmp_path)
+    first, again, other = (ComposedConditions(benchmark, composer, size, cache=cache) for size in (4, 4, 3))
+    first.embed(benchmark.queries)
+    wait_for_a_tick = [path for path in first.features if path not in cache.read_digests([path])]
+    cache.write_digests({path: file_digest(path) for path in wait_for_a_tick}, time.time())
+    with monkeypatch.context() as patch:
+        patch.setattr(Composer, "embed_images", None)
+        again.embed(benchmark.queries)
+        with pytest.raises(TypeError):
+            other.embed(benchmark.queries)
+    assert torch.equal(again(benchmark.queries).prompt, first(benchmark.queries).prompt)
+    composer.release("text")
+    assert torch.equal(again(benchmark.queries).prompt, first(benchmark.queries).prompt)
 
 
 @pytest.mark.parametrize("shards", [2, 3])

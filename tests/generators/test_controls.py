@@ -123,7 +123,7 @@ def test_vaes_that_are_not_fetched_yet_are_not_one(tmp_path, monkeypatch):
     def load(vae, device, side, *, cache_dir):
         return lambda image: Image.new("L", (4, 4), shades[vae])
 
-    monkeypatch.setattr("cig.generators.sdxl.load_round_trip", load)
+    monkeypatch.setattr("cig.generators._round_trip.load_round_trip", load)
     for vae, shade in shades.items():
         (path,) = pictures("reference-vae", part, {}, options=ControlOptions(tmp_path / "made", vae=vae))["1"]
         assert Image.open(path).getpixel((0, 0)) == shade

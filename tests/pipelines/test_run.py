@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from importlib import metadata
 
 import numpy as np
@@ -12,9 +13,10 @@ from PIL import Image
 import oracle
 from cig.benchmarks import Data
 from cig.cli.main import app
-from cig.errors import IncompleteError
-from cig.generators import Generation
+from cig.errors import IncompleteError, ShortMemoryError, UsageError
+from cig.generators import Generation, sdxl
 from cig.io import images
+from cig.models import clip
 from cig.pipelines.generate import generate as generate_from
 from cig.runtime import Compute
 from cig.training.objectives._unet import load_unet, widen
@@ -34,8 +36,8 @@ def extract(case, out, *data):
 
 
 def generate(case, embeddings, out, *more):
-    sdxl = case / "models/sdxl"
-    repos = ["--model-path", sdxl, "--sdxl-repo", sdxl, "--vae-repo", sdxl / "vae"]
+    home = case / "models/sdxl"
+    repos = ["--model-path", home, "--sdxl-repo", home, "--vae-repo", home / "vae"]
     cig("generate", *more, "--text-embeddings-dir", embeddings, "--save-path", out, *repos, *SDXL)
 
 
@@ -275,9 +277,9 @@ def run(case, out, *data):
     models = case / "models"
     compose = ["--clip", models / "clip-small", "--clip2", models / "clip-large"]
     compose += ["--phi", models / "phi-small.pt", "--phi2", models / "phi-large.pt"]
-    sdxl = ["--model-path", models / "sdxl", "--sdxl-repo", models / "sdxl", "--vae-repo", models / "sdxl/vae"]
+    repos = ["--model-path", models / "sdxl", "--sdxl-repo", models / "sdxl", "--vae-repo", models / "sdxl/vae"]
     search = ["--search-clip", models / "clip-small", "--search-phi", models / "phi-small.pt"]
-    cig("run", *data, *compose, *sdxl, *SDXL, *search, "--out", out)
+    cig("run", *data, *compose, *repos, *SDXL, *search, "--out", out)
 
 
 def tree(folder, *patterns):
@@ -353,6 +355,69 @@ def test_a_changed_picture_is_looked_at_again(world, of_others, tmp_path, monkey
     monkeypatch.setattr("cig.io.images.read_picture", lambda path: seen.append(path.name) or read(path))
     cig(*line)
     assert seen == ["09996.png"]
+
+
+@pytest.mark.slow
+def test_nothing_of_the_composer_is_in_memory_when_the_generator_loads(world, tmp_path, monkeypatch):
+    """Both towers of both CLIPs were loaded once, the picture towers first, for all queries together."""
+    load_tower, load_generator = clip._load_tower, sdxl.load
+    towers, alive = [], []
+
+    def noted(kind, *where, **options):
+        tower = load_tower(kind, *where, **options)
+        if not options.get("device_map"):
+            alive.append([name for name, reference in towers if reference()])
+            towers.append((kind.__name__, weakref.ref(tower)))
+        return tower
+
+    def generator(*where, **options):
+        alive.append([name for name, reference in towers if reference()])
+        return load_generator(*where, **options)
+
+    monkeypatch.setattr(clip, "_load_tower", noted)
+    monkeypatch.setattr(sdxl, "load", generator)
+    run(world, tmp_path, *cirr(world, "val"))
+    vision, text = "CLIPVisionModelWithProjection", "CLIPTextModelWithProjection"
+    assert alive[:5] == [[], [vision], [], [text], []], "what was in memory before each load, the generator's fifth"
+    assert [name for name, _ in towers[:4]] == [vision, vision, text, text]
+
+
+def test_extract_and_generate_with_nothing_to_do_load_nothing(world, done, tmp_path, monkeypatch, capsys):
+    files = shutil.copytree(done / "embeddings/cirr", tmp_path / "embeddings")
+    pictures = shutil.copytree(done / "images/cirr", tmp_path / "pictures")
+    monkeypatch.setattr("cig.models.clip.load_clip", None)
+    monkeypatch.setattr("cig.generators.sdxl.load", None)
+    extract(world, files, *cirr(world))
+    generate(world, files, pictures, *cirr(world))
+    told = capsys.readouterr().err
+    assert "0 embeddings written" in told
+    assert "(0 queries done, 8 kept)" in told
+
+
+@pytest.mark.parametrize("verb", ["generate", "run", "plan"])
+def test_offload_on_a_cpu_is_refused_before_anything_loads(world, done, tmp_path, monkeypatch, verb):
+    monkeypatch.setattr("cig.models.clip.load_clip", None)
+    monkeypatch.setattr("cig.generators.sdxl.load", None)
+    models = world / "models"
+    line = [verb, *cirr(world), "--model-path", models / "sdxl", "--device", "cpu", "--offload", "sequential"]
+    if verb == "generate":
+        line += ["--text-embeddings-dir", done / "embeddings/cirr", "--save-path", tmp_path]
+    else:
+        line += ["--phi", models / "phi-small.pt", "--phi2", models / "phi-large.pt", "--out", tmp_path]
+        line += ["--search-clip", models / "clip-small", "--search-phi", models / "phi-small.pt"]
+    with pytest.raises(UsageError, match="--offload sequential"):
+        cig(*line)
+
+
+def test_memory_that_is_short_is_said_before_anything_loads(world, done, tmp_path, monkeypatch):
+    monkeypatch.setattr("cig.machine.available_memory", lambda device: -(10**15))
+    monkeypatch.setattr("cig.generators.sdxl.load", None)
+    with pytest.raises(ShortMemoryError, match="--dtype float16"):
+        extract(world, tmp_path / "embeddings", *cirr(world))
+    with pytest.raises(ShortMemoryError, match="--dtype float16"):
+        generate(world, done / "embeddings/cirr", tmp_path / "pictures", *cirr(world))
+    with pytest.raises(ShortMemoryError, match="--dtype float16"):
+        run(world, tmp_path / "run", *cirr(world))
 
 
 # Against the published implementation

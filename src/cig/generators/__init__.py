@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from cig import config, registry
 from cig.config import GENERATORS
 from cig.errors import NotFoundError, UsageError, at_least_1, check_type
 from cig.io.files import phi_in, weights_at
 from cig.io.hub import is_hub_id
-from cig.runtime import Seeds, need_seed
+from cig.runtime import Dtype, Seeds, need_seed
 from cig.types import Generator, Preprocessing
 
 Offload = Literal["none", "model", "sequential"]
@@ -67,6 +69,8 @@ class Composing:
     "That of the second CLIP. Default: ./models/phi_best_giga.pt."
     preprocess_type: Preprocessing = "clip"
     "clip is the published way of this stage."
+    dtype: Annotated[Dtype | None, Parameter(name="--compose-dtype")] = None
+    "Of these two CLIPs. Default: as --dtype."
 
     @property
     def phis(self) -> tuple[Path, Path]:
@@ -76,8 +80,9 @@ class Composing:
         return first, second
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields under the keys that files keep."""
-        return {"preprocessing" if key == "preprocess_type" else key: value for key, value in vars(self).items()}
+        """Return the fields under the keys that files keep; older files have no dtype of these CLIPs' own."""
+        values = {key: value for key, value in vars(self).items() if key != "dtype" or value}
+        return {"preprocessing" if key == "preprocess_type" else key: value for key, value in values.items()}
 
 
 @dataclass(frozen=True)

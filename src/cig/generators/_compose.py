@@ -6,6 +6,7 @@ cannot be composed. `ConditionsWithReferences` adds the references' pictures, fo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cig.errors import PictureError, check_type
 from cig.finite import naming
-from cig.io.digests import fingerprints
+from cig.io.digests import digest_of, fingerprints
 from cig.io.files import remove
 from cig.io.images import PictureBatch, read_batches, read_picture
 from cig.io.locks import hold
@@ -21,12 +22,14 @@ from cig.io.manifest import Manifest, is_stale, query_digest
 from cig.io.query_files import find_by_id, stems_of
 from cig.io.tensors import read_embedding, stack_embeddings, write_embedding
 from cig.models.composer import Composer
-from cig.runtime import Shard, batches, progress
+from cig.runtime import Shard, batches, progress, versions
 from cig.types import Benchmark, ComposedEmbedding, Query, check_benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from cig.io.feature_cache import FeatureCache
 
 
 class Conditions(Protocol):
@@ -47,8 +50,17 @@ class Conditions(Protocol):
 class ComposedConditions:
     """Embeddings by a composer: each distinct reference is decoded once and encoded once by each CLIP, when needed."""
 
-    def __init__(self, benchmark: Benchmark, composer: Composer, batch_size: int = 32, *, workers: int = 4) -> None:
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        composer: Composer,
+        batch_size: int = 32,
+        *,
+        workers: int = 4,
+        cache: FeatureCache | None = None,
+    ) -> None:
         self.benchmark, self.composer, self.batch_size, self.workers = benchmark, composer, batch_size, workers
+        self.cache = cache
         without = [query for query in benchmark.queries if benchmark.images.get(query.reference) is None]
         self.missing = {query.id: _no_picture(query.reference) for query in without}
         self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
@@ -90,11 +102,57 @@ class ComposedConditions:
             if batch is None:  # a query that was not announced
                 self.prepare(queries)
                 continue
-            self.failed |= batch.failed
-            if batch.paths:
-                with naming(batch.paths):
-                    rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
-                self.features |= dict(zip(batch.paths, rows, strict=True))
+            self._add(batch)
+
+    def _add(self, batch: PictureBatch) -> None:
+        self.failed |= batch.failed
+        if batch.paths:
+            with naming(batch.paths):
+                rows = zip(*self.composer.embed_images(batch.pixels), strict=True)
+            self.features |= dict(zip(batch.paths, rows, strict=True))
+
+    def embed(self, queries: Sequence[Query]) -> None:
+        """Encode the references of these queries now, so that the picture towers can be released before the rest."""
+        wanted = {self.benchmark.images.get(query.reference) for query in queries}
+        chunks = list(batches(_chunks_with(wanted, self.benchmark, self.batch_size), self.batch_size))
+        todo = [path for chunk in chunks if not self._recall(chunk) for path in chunk]
+        preprocesses, since = list(dict.fromkeys(self.composer.preprocesses)), time.time()
+        read = read_batches(todo, preprocesses, self.batch_size, workers=self.workers)
+        for batch in progress(read, -(-len(todo) // self.batch_size), f"embed {self.benchmark.title}", unit="batch"):
+            self._add(batch)
+            self._keep(batch, since)
+
+    # A batch's features are kept under the digests of all of its pictures: their last bits depend on each other.
+
+    def _keep(self, batch: PictureBatch, since: float) -> None:
+        import torch
+
+        if self.cache and self.cache.path and batch.paths:
+            rows = torch.stack([torch.cat(self.features[path]) for path in batch.paths])
+            self.cache.write_bytes(self._space(), {digest_of(batch.digests): rows.numpy().tobytes()})
+            self.cache.write_digests(dict(zip(batch.paths, batch.digests, strict=True)), since)
+
+    def _recall(self, chunk: Sequence[Path]) -> bool:
+        """Take a batch's features from the cache; return whether all of them are there."""
+        import torch
+
+        digests = self.cache.read_digests(chunk) if self.cache else {}
+        key = digest_of([digests.get(path) for path in chunk])
+        stored = dict(self.cache.read_bytes(self._space(), [key])) if self.cache and len(digests) == len(chunk) else {}
+        if key not in stored:
+            return False
+        widths = [inverter.clip.feature_width for inverter in (self.composer.first, self.composer.second)]
+        rows = torch.frombuffer(bytearray(stored[key]), dtype=torch.uint8)
+        if len(rows) != 4 * len(chunk) * sum(widths) or not (rows := rows.view(torch.float32)).isfinite().all():
+            return False  # a damaged cache
+        rows = rows.reshape(len(chunk), -1)
+        self.features |= {path: row.split(widths) for path, row in zip(chunk, rows, strict=True)}
+        return True
+
+    def _space(self) -> str:
+        assert self.cache
+        made_by = {**self.settings["compose"], "batch": self.batch_size, "versions": versions()}
+        return self.cache.space({"references": made_by}, "references, by the composer")
 
 
 def _no_picture(reference: str) -> str:
@@ -113,6 +171,26 @@ def _chunks_with(wanted: set[Path | None], benchmark: Benchmark, size: int) -> l
 def batches_with(ids: set[str], benchmark: Benchmark, size: int) -> list[Sequence[Query]]:
     """Return the whole batches of the benchmark's queries that hold one of these; they are fixed by position."""
     return [batch for batch in batches(benchmark.queries, size) if not ids.isdisjoint(query.id for query in batch)]
+
+
+class ComposedAhead:
+    """The embeddings of groups of queries, composed now: what composed them can then leave the memory."""
+
+    def __init__(self, conditions: Conditions, groups: Sequence[Sequence[Query]], title: str) -> None:
+        self.missing, self.settings = conditions.missing, conditions.settings
+        conditions.prepare([query for group in groups for query in group])
+        loop = progress(groups, len(groups), f"compose {title}", unit="batch")
+        self.composed = {_ids(group): conditions(group) for group in loop}
+
+    def prepare(self, queries: Sequence[Query]) -> None:
+        pass
+
+    def __call__(self, queries: Sequence[Query]) -> ComposedEmbedding | None:
+        return self.composed.pop(_ids(queries))
+
+
+def _ids(queries: Sequence[Query]) -> tuple[str, ...]:
+    return tuple(query.id for query in queries)
 
 
 class EmbeddingFolder:
@@ -225,6 +303,8 @@ def extract(
         # A batch with one query left is composed whole, with the queries that are done: a text state depends, in its
         # last bits, on the other rows of its batch, so a resumed run writes the same bytes as an unbroken one.
         todo = batches_with(possible - set(kept), benchmark, batch_size)
+        if todo:
+            composer.need_memory("vision", "text")
         source.prepare([query for batch in todo for query in batch])
         made = 0
         for batch in progress(todo, len(todo), f"extract {benchmark.title}", unit="batch"):

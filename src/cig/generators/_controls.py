@@ -142,7 +142,7 @@ def reference_vae(part: Benchmark, pseudo_targets: Pictures, options: ControlOpt
     }
 
     def load() -> Callable[[Image.Image, random.Random], Image.Image]:
-        from cig.generators.sdxl import load_round_trip
+        from cig.generators._round_trip import load_round_trip
 
         trip = load_round_trip(options.vae, options.device, options.side, cache_dir=options.cache_dir)
         return lambda image, rng: trip(image)

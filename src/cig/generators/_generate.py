@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,21 @@ import numpy as np
 
 from cig.errors import check_members, check_type
 from cig.generators import Imagining
-from cig.generators._compose import ComposedConditions, Conditions, ConditionsWithReferences, batches_with, take
+from cig.generators._compose import (
+    ComposedAhead,
+    ComposedConditions,
+    Conditions,
+    ConditionsWithReferences,
+    batches_with,
+    take,
+)
 from cig.io.digests import fingerprints
 from cig.io.files import remove, write_png
 from cig.io.json_files import write_json
 from cig.io.locks import hold
 from cig.io.manifest import Manifest, query_digest
 from cig.io.query_files import find_by_id, picture_name, stems_of
-from cig.machine import free_memory, is_out_of_memory, measured
+from cig.machine import Cost, free_memory, is_out_of_memory, measured
 from cig.models.composer import Composer
 from cig.runtime import Shard, progress, seed_of, warn
 from cig.types import Benchmark, ComposedEmbedding, Generator, PseudoTarget, Query, check_benchmark
@@ -66,24 +73,82 @@ def imagine(
         UsageError: another process works in the folder.
     """
     _check_arguments(benchmark, composer, generator, out=out, how=how)
-    out, how = Path(out), how or Imagining()
-    with hold(out, "pseudo-targets", shard):
-        queries = (shard or Shard()).part(benchmark.queries)
-        conditions = ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer
-        if getattr(generator, "shown", False):
-            conditions = ConditionsWithReferences(benchmark, conditions)
+    with hold(Path(out), "pseudo-targets", shard):
+        task = ImagineTask(
+            benchmark,
+            ComposedConditions(benchmark, composer) if isinstance(composer, Composer) else composer,
+            generator,
+            out=Path(out),
+            how=how or Imagining(),
+            batch_size=batch_size,
+            overwrite=overwrite,
+            retry_rejected=retry_rejected,
+            shard=shard or Shard(),
+        )
+        return task.make()
+
+
+class ImagineTask:
+    """What is left to imagine of a benchmark; what composes may be done, and released, before the generator loads.
+
+    Hold the folder for as long as the task lives (locks.hold).
+
+    Raises:
+        MismatchError: as `imagine`.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        conditions: Conditions,
+        generator: Generator,
+        *,
+        out: Path,
+        how: Imagining,
+        batch_size: int,
+        overwrite: bool = False,
+        retry_rejected: bool = False,
+        shard: Shard = Shard(),  # noqa: B008
+    ) -> None:
+        self.benchmark, self.conditions, self.generator, self.how = benchmark, conditions, generator, how
+        self.composing = Cost()
+        self.share = shard.part(benchmark.queries)
         settings = {"benchmark": benchmark.title, **asdict(how), **generator.settings, **conditions.settings}
         settings["models"] = fingerprints(generator.identity)
-        able = [query for query in queries if query.id not in conditions.missing]
-        manifest = Manifest(out, settings, overwrite, possible=[query.id for query in able])
-        folder = OutputFolder(out, manifest, queries, retry_rejected=retry_rejected, overwrite=overwrite)
-        todo = batches_with({query.id for query in able if not folder.done(query)}, benchmark, batch_size)
-        made = _make_batches(todo, conditions, generator, how=how, benchmark=benchmark, folder=folder)
-        refused = tuple(query.id for query in queries if folder.refused(query.id))
-        foreign = tuple(name for name in folder.pictures if name not in manifest.lines)
-        lost = [query.id for query in queries if query.id in conditions.missing and not folder.done(query)]
+        able = [query for query in self.share if query.id not in conditions.missing]
+        self.manifest = Manifest(out, settings, overwrite, possible=[query.id for query in able])
+        self.folder = OutputFolder(out, self.manifest, self.share, retry_rejected=retry_rejected, overwrite=overwrite)
+        self.todo = batches_with({query.id for query in able if not self.folder.done(query)}, benchmark, batch_size)
+
+    @property
+    def groups(self) -> list[Sequence[Query]]:
+        """The queries that are composed together."""
+        return [group for batch in self.todo for group in _groups(batch, self.folder)]
+
+    def compose(self) -> None:
+        """Compose all that is left, about 0.6 MB a query for SDXL, in the groups in which it will be needed."""
+        with measured() as self.composing:
+            self.conditions = ComposedAhead(self.conditions, self.groups, self.benchmark.title)
+
+    def make(self) -> Imagined:
+        """Make the pictures, and say what there is now."""
+        conditions, queries = self.conditions, self.share
+        if getattr(self.generator, "shown", False):
+            conditions = ConditionsWithReferences(self.benchmark, conditions)
+        made = _make_batches(
+            self.todo,
+            conditions,
+            self.generator,
+            how=self.how,
+            benchmark=self.benchmark,
+            folder=self.folder,
+            composing=self.composing,
+        )
+        refused = tuple(query.id for query in queries if self.folder.refused(query.id))
+        foreign = tuple(name for name in self.folder.pictures if name not in self.manifest.lines)
+        lost = [query.id for query in queries if query.id in conditions.missing and not self.folder.done(query)]
         missing = {name: conditions.missing[name] for name in lost}
-        return Imagined(_pictures(out, queries), made, refused, foreign=foreign, missing=missing)
+        return Imagined(_pictures(self.folder.out, queries), made, refused, foreign=foreign, missing=missing)
 
 
 def _check_arguments(benchmark: Any, composer: Any, generator: Any, *, out: Any, how: Any) -> None:
@@ -158,6 +223,7 @@ def _make_batches(
     how: Imagining,
     benchmark: Benchmark,
     folder: OutputFolder,
+    composing: Cost,
 ) -> int:
     """Make the pictures of batches into the folder, and `cost.json`; return the number of queries done."""
     made, models = 0, fingerprints(generator.identity)
@@ -169,7 +235,9 @@ def _make_batches(
                 folder.keep(target, query_digest(queries[target.id]), models)
                 made += 1
     if made:
-        write_json(folder.out / "cost.json", {"queries": made, **asdict(cost)}, indent=1)
+        peak = cost.gigabytes and max(cost.gigabytes, composing.gigabytes or 0)
+        whole = replace(cost, seconds=cost.seconds + composing.seconds, gigabytes=peak)
+        write_json(folder.out / "cost.json", {"queries": made, **asdict(whole)}, indent=1)
     return made
 
 
@@ -183,18 +251,25 @@ def _make_batch(
     folder: OutputFolder,
 ) -> list[PseudoTarget]:
     """Make the pictures of the queries of a batch that are not done."""
+    wanted = {query.id for query in batch if not folder.done(query)}
+    targets: list[PseudoTarget] = []
+    for queries in _groups(batch, folder):
+        composed = conditions(queries)
+        if composed and wanted & set(composed.ids):  # if nothing wanted can be composed, do not make its neighbours
+            starts = {query.id: folder.attempts(query) for query in queries}
+            targets += make_pictures(composed, generator, how, benchmark=benchmark, starts=starts)
+    return [target for target in targets if target.id in wanted]
+
+
+def _groups(batch: Sequence[Query], folder: OutputFolder) -> list[Sequence[Query]]:
+    """Return the queries of a batch that are made together, where one of them is wanted."""
     # A picture depends, in its last bits, on its neighbours in the batch. So a batch of which some queries are done is
     # made again as a whole, and only the rest of it is returned: a resumed run then writes the same bytes as one that
     # was never stopped. Retried queries go on from their last seed, and therefore form a batch of their own.
     wanted = {query.id for query in batch if not folder.done(query)}
     retried = [query for query in batch if query.id in wanted and folder.attempts(query)]
-    targets: list[PseudoTarget] = []
-    for queries in ([query for query in batch if query not in retried], retried):
-        composed = conditions(queries) if wanted & {query.id for query in queries} else None
-        if composed and wanted & set(composed.ids):  # if nothing wanted can be composed, do not make its neighbours
-            starts = {query.id: folder.attempts(query) for query in queries}
-            targets += make_pictures(composed, generator, how, benchmark=benchmark, starts=starts)
-    return [target for target in targets if target.id in wanted]
+    groups = [query for query in batch if query not in retried], retried
+    return [group for group in groups if wanted & {query.id for query in group}]
 
 
 def make_pictures(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cig.errors import NotFoundError
-from cig.generators import need_unet
+from cig.generators import Offload, need_unet
 from cig.generators.sdxl import quiet_diffusers
 from cig.io import hub
 
@@ -27,6 +28,14 @@ def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -
     from diffusers import AutoencoderKL
 
     return _build(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir)
+
+
+def resident_size(models: Sequence[torch.nn.Module], offload: Offload) -> int:
+    """Return the bytes of weights that are on the device at once: all, the largest model's, or the largest layer's."""
+    if offload == "sequential":
+        models = [layer for model in models for layer in model.modules() if not list(layer.children())]
+    sizes = [sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())) for model in models]
+    return sum(sizes) if offload == "none" else max(sizes)
 
 
 def _build(kind: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None, **options: Any) -> Any:

@@ -5,9 +5,12 @@ Text encoders are not loaded, since the condition is a composed embedding.
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +18,13 @@ from PIL import ImageOps
 from PIL.Image import Resampling
 
 from cig.errors import InputError, MismatchError, NotFiniteError, NotFoundError, UsageError, reason
-from cig.finite import need_finite
 from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
+from cig.generators._guidance import skip_third_pass
 from cig.io import hub
 from cig.io.digests import Hasher, file_digest, identity
-from cig.runtime import jsonable, quiet_transformers, resolve_device, resolve_dtype
+from cig.io.feature_cache import UNKNOWN, Deferred
+from cig.machine import is_out_of_memory, short_memory
+from cig.runtime import quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Described, Generator
 
 if TYPE_CHECKING:
@@ -36,36 +41,19 @@ class SDXL(Described):
             references' pictures.
     """
 
-    def __init__(
-        self,
-        pipeline: Any,
-        *,
-        height: int,
-        width: int,
-        steps: int,
-        guidance: float,
-        image_guidance: float,
-        identity: Mapping[str, Any],
-    ) -> None:
-        self.pipeline, self.identity = pipeline, identity
-        self.size = {"height": height, "width": width}
-        self.sampling = {"num_inference_steps": steps, "guidance_scale": guidance}
+    def __init__(self, pipeline: Any, settings: Mapping[str, Any], *, identity: Mapping[str, Any]) -> None:
+        self.pipeline, self.settings, self.identity = pipeline, settings, identity
+        guidance, image_guidance = settings["guidance"], settings.get("image_guidance", 1.0)
+        self.size = {"height": settings["height"], "width": settings["width"]}
+        self.sampling = {"num_inference_steps": settings["steps"], "guidance_scale": guidance}
         self.dtype: torch.dtype = pipeline.unet.dtype
         self.shown = shown_reference(pipeline.unet.config)
-        self.settings = {
-            **self.size,
-            "steps": steps,
-            "guidance": guidance,
-            "dtype": str(self.dtype),
-            "vae_tiling": pipeline.vae.use_tiling,
-        }
-        if self.shown:  # without guidance by the text, diffusers does not guide by the reference either
-            scale = image_guidance if guidance > 1 else 1.0
-            self.sampling["image_guidance_scale"] = self.settings["image_guidance"] = scale
+        if self.shown:
+            self.sampling["image_guidance_scale"] = image_guidance
         self._finite: list[torch.Tensor] = []  # of each decoding, whether latents and pixels are: [2, B] bool
         pipeline.vae.decoder.register_forward_hook(self._note_finite)
         if self.shown and passes(self.shown, guidance, image_guidance) == 2:
-            _skip_third_pass(pipeline.unet)
+            skip_third_pass(pipeline.unet)
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
         """Make one picture a row, each by its own torch.Generator; the negative prompt of guidance is zeros."""
@@ -160,6 +148,7 @@ def load(
             no effect unless `guidance` is over 1.
         dtype: "auto" is float16 on a GPU, as published, and float32 on a CPU.
         offload: diffusers' CPU offload, of whole models or layer by layer; needs a GPU.
+        vae_slicing, vae_tiling, attention_slicing: less memory; pixels move.
 
     Raises:
         NotFoundError: weights that do not exist; the message says where to get and to put them.
@@ -169,18 +158,42 @@ def load(
     sdxl_repo, vae_repo = str(sdxl_repo), str(vae_repo)
     cache_dir = None if cache_dir is None else Path(cache_dir)
     device = resolve_device(device)
+    check_offload(offload, device)
     precision = resolve_dtype(dtype, device, on_gpu="float16")
     pipeline = _load_pipeline(model_path, sdxl_repo, vae_repo, dtype=precision, cache_dir=cache_dir)
     _move(pipeline, device, offload)
+    saving = {"vae_slicing": vae_slicing, "vae_tiling": vae_tiling, "attention_slicing": attention_slicing}
+    _save_memory(pipeline, **saving)
+    sampling = {
+        "height": height,
+        "width": width,
+        "steps": steps,
+        "guidance": guidance,
+        "image_guidance": image_guidance,
+    }
+    settings = _settings(shown_reference(pipeline.unet.config), dtype=precision, **sampling, **saving)
+    return SDXL(pipeline, settings, identity=_identities(model_path, sdxl_repo, vae_repo, cache_dir=cache_dir))
+
+
+def _save_memory(pipeline: Any, *, vae_slicing: bool, vae_tiling: bool, attention_slicing: bool) -> None:
     if vae_slicing:
         pipeline.vae.enable_slicing()
-    if vae_tiling:  # blends tiles of large pictures, so pixels depend on it, and it is among the settings
+    if vae_tiling:
         pipeline.vae.enable_tiling()
     if attention_slicing:
         pipeline.enable_attention_slicing()
-    models = _identities(model_path, sdxl_repo, vae_repo, cache_dir=cache_dir)
-    guidances = {"guidance": guidance, "image_guidance": image_guidance}
-    return SDXL(pipeline, height=height, width=width, steps=steps, **guidances, identity=models)
+
+
+DEFAULTS = {name: argument.default for name, argument in inspect.signature(load).parameters.items()}
+
+
+def _settings(shown: bool, *, dtype: torch.dtype, image_guidance: float, **options: Any) -> dict[str, Any]:
+    """Return everything that moves pixels; older manifests lack the slicings, so they are left out where off."""
+    named = ("height", "width", "steps", "guidance", "vae_tiling")
+    settings = {name: options[name] for name in named} | {"dtype": str(dtype)}
+    if shown:  # without guidance by the text, diffusers does not guide by the reference either
+        settings["image_guidance"] = image_guidance if options["guidance"] > 1 else 1.0
+    return settings | {name: True for name in ("vae_slicing", "attention_slicing") if options[name]}
 
 
 def _load_pipeline(
@@ -214,59 +227,11 @@ def passes(shown: bool, guidance: float, image_guidance: float = 1.5) -> int:
     return 3 if shown and image_guidance != 1 else 2
 
 
-def _skip_third_pass(unet: Any) -> None:
-    """Compute two of the three predictions of a step, which are all that image guidance 1 needs."""
-    # diffusers has no option for that. It passes (text and reference, reference, neither) as one batch, and at image
-    # guidance 1 adds the last prediction and subtracts it again. So hooks cut the last third off the batch, and put a
-    # copy of the second third in its place, which cancels out as well.
-
-    def cut(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        latents, time = args
-        count = len(latents) // 3 * 2
-        added = {name: rows[:count] for name, rows in kwargs["added_cond_kwargs"].items()}
-        words = kwargs["encoder_hidden_states"][:count]
-        return (latents[:count], time), {**kwargs, "encoder_hidden_states": words, "added_cond_kwargs": added}
-
-    def fill(_: Any, args: object, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (torch.cat([output[0], output[0].chunk(2)[1]]),)
-
-    unet.register_forward_pre_hook(cut, with_kwargs=True)
-    unet.register_forward_hook(fill)
-
-
 def pipeline_for(config: Any) -> Any:
     """Return the pipeline class of diffusers for a UNet of this configuration."""
     from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
 
     return StableDiffusionXLInstructPix2PixPipeline if shown_reference(config) else StableDiffusionXLPipeline
-
-
-def load_round_trip(
-    vae_repo: str, device: str | torch.device, side: int, *, cache_dir: Path | None = None
-) -> Callable[[Image], Image]:
-    """Return a function that resizes a picture's longer side to `side`, encodes it (the mean) and decodes it."""
-    quiet_diffusers()
-    from diffusers import AutoencoderKL
-    from diffusers.image_processor import VaeImageProcessor
-
-    device = resolve_device(str(device))
-    dtype = resolve_dtype("auto", device, on_gpu="float16")
-    vae = load_part(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir).to(device).eval()
-    if vae.config.force_upcast:  # in float16 it may overflow, so SDXL's pipeline decodes in float32, too
-        vae = vae.float()
-    pixels = VaeImageProcessor(vae_scale_factor=8)
-
-    def round_trip(image: Image) -> Image:
-        scale = side / max(image.size)
-        width, height = (max(8, round(length * scale / 8) * 8) for length in image.size)
-        with torch.no_grad():
-            batch = pixels.preprocess(image.convert("RGB"), height, width).to(device, vae.dtype)
-            decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample
-        need_finite(decoded, f"the VAE {vae_repo}", vae.dtype)
-        picture: Image = pixels.postprocess(decoded.float(), output_type="pil")[0]
-        return picture
-
-    return round_trip
 
 
 def quiet_diffusers() -> None:
@@ -279,18 +244,38 @@ def quiet_diffusers() -> None:
 
 
 def load_lazily(cache: FeatureCache, **options: Any) -> Generator:
-    """Load or, if the cache has the generator's description, return a stand-in that loads on first use."""
-    options = {"sdxl_repo": SDXL_REPO, "vae_repo": VAE_REPO, "cache_dir": None, **options}
+    """Return a stand-in with a generator's identity and settings, which loads it on first use.
+
+    A hub id that is not in the hub's cache has no known revision, so such a generator is loaded now.
+    """
+    options = {**DEFAULTS, **options}
     check_size(options["height"], options["width"])
-    check_image_guidance(options.get("image_guidance", 1))
-    options["device"] = str(resolve_device(str(options["device"])))
+    check_image_guidance(options["image_guidance"])
+    options["device"] = device = resolve_device(str(options["device"]))
+    check_offload(options["offload"], device)
     sources = {name: options[name] for name in ("model_path", "sdxl_repo", "vae_repo", "cache_dir")}
-    generator: Generator = cache.load_lazily(
-        {"sdxl": _identities(**sources, hasher=cache.file_digest), "options": jsonable(options)},
-        lambda: load(**options),
-        lambda loaded: {"identity": loaded.identity, "settings": loaded.settings, "shown": loaded.shown},
-    )
-    return generator
+    models = _identities(**sources, hasher=cache.file_digest)
+    config = unet_config(options["model_path"], options["cache_dir"])
+    if config is None or UNKNOWN in json.dumps(models):
+        return load(**options)
+    shown = shown_reference(SimpleNamespace(**config))
+    settings = _settings(shown, **{**options, "dtype": resolve_dtype(options["dtype"], device, on_gpu="float16")})
+    stand_in: Any = Deferred({"identity": models, "settings": settings, "shown": shown}, lambda: load(**options))
+    return stand_in  # type: ignore[no-any-return]
+
+
+def unet_config(model_path: str | Path, cache_dir: Path | None) -> dict[str, Any] | None:
+    """Return the configuration of a UNet, without its weights; None where loading it has the better error."""
+    quiet_diffusers()
+    from diffusers import UNet2DConditionModel as Kind
+
+    where = {"revision": hub.commit_of(model_path, cache_dir), "cache_dir": cache_dir, "local_files_only": True}
+    try:
+        config = Kind.load_config(str(model_path), subfolder="unet", **where)
+        signature = inspect.signature(Kind.__init__).parameters
+        return {name: config.get(name, signature[name].default) for name in ("in_channels", "out_channels")}
+    except Exception:  # a folder of another layout, or a configuration that cannot be read
+        return None
 
 
 def _identities(
@@ -326,6 +311,8 @@ def load_part(
     try:
         return kind.from_pretrained(str(source), revision=hub.commit_of(source, cache_dir), **options)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise short_memory(f"{kind.__name__} {source} cannot be loaded", torch.device("cpu")) from error
         if os.path.exists(source):
             raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error
         raise NotFoundError(
@@ -334,11 +321,18 @@ def load_part(
         ) from error
 
 
+def check_offload(offload: Offload, device: torch.device) -> None:
+    """Raise UsageError on a CPU, from which there is nowhere to move weights."""
+    if offload != "none" and device.type == "cpu":
+        raise UsageError(
+            f"--offload {offload} moves weights between a GPU and memory; this run is on the CPU: "
+            f"leave it out, and --dtype float16 or bfloat16 halves the memory"
+        )
+
+
 def _move(pipeline: Any, device: torch.device, offload: Offload) -> None:
     if offload == "none":
         pipeline.to(device)
-    elif device.type == "cpu":
-        raise UsageError(f"--offload {offload} moves weights between a GPU and memory; this run is on the CPU")
     elif offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import torch
 
 from cig.errors import MismatchError
 from cig.io.digests import identity
+from cig.io.feature_cache import UNKNOWN, Deferred
 from cig.io.files import phi_in
 from cig.io.images import Preprocess
+from cig.machine import need_memory
+from cig.models.clip import TowerName
 from cig.models.phi import Inverter, checkpoint_kind, load_phi
 from cig.models.prompts import prompts
-from cig.runtime import jsonable
 from cig.types import ComposedEmbedding, Described, Preprocessing
 
 if TYPE_CHECKING:
@@ -43,6 +46,18 @@ class Composer(Described):
     def embed_images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Encode the pixels for each tower as features ([B, p1], [B, p2])."""
         return self.first.clip.embed_images(pixels[0]), self.second.clip.embed_images(pixels[-1])
+
+    def release(self, tower: TowerName) -> None:
+        """Free the memory of both CLIPs' towers of a kind; their next use loads them again."""
+        self.first.clip.release(tower)
+        self.second.clip.release(tower)
+
+    def need_memory(self, *towers: TowerName) -> None:
+        """Raise ShortMemoryError unless these towers of both CLIPs fit into the device's memory at once."""
+        clips = self.first.clip, self.second.clip
+        size = sum(clip.size_of(tower) for clip in clips for tower in towers)
+        what = f"{' and '.join(towers)} towers of {clips[0].identity['source']} and {clips[1].identity['source']}"
+        need_memory(f"the composer ({what}, {clips[0].dtype})", size, clips[0].device)
 
     def compose(
         self, ids: Sequence[str], features: tuple[Tensor, Tensor], captions: Sequence[Sequence[str]]
@@ -99,14 +114,25 @@ def load_composer_lazily(
     phi2: Path,
     cache: FeatureCache,
     cache_dir: Path | None = None,
+    dtype: torch.dtype,
+    preprocessing: Preprocessing = "clip",
     **options: Any,
 ) -> Composer:
-    """Load as load_composer does or, if the cache has its description, return a stand-in that loads on first use."""
-    clips = [identity(name, cache_dir, hasher=cache.file_digest) for name in (clip, clip2)]
-    phis = [identity(path, hasher=cache.file_digest) for path in (phi, phi2)]
-    composer: Composer = cache.load_lazily(
-        {"composer": clips + phis, "options": jsonable(options)},
-        lambda: load_composer(clip, clip2, phi=phi, phi2=phi2, cache_dir=cache_dir, **options),
-        lambda composer: {"identity": composer.identity, "settings": composer.settings},
-    )
-    return composer
+    """Return a stand-in with a composer's identity and settings, which loads it on first use.
+
+    A hub id that is not in the hub's cache has no known revision, so such a composer is loaded now.
+    """
+    clips = {
+        key: identity(name, cache_dir, hasher=cache.file_digest) for key, name in (("clip", clip), ("clip2", clip2))
+    }
+    phis = {key: identity(path, hasher=cache.file_digest) for key, path in (("phi", phi), ("phi2", phi2))}
+
+    def load() -> Composer:
+        return load_composer(
+            clip, clip2, phi, phi2, dtype=dtype, cache_dir=cache_dir, preprocessing=preprocessing, **options
+        )
+
+    described = {**{key: {**origin, "dtype": str(dtype)} for key, origin in clips.items()}, **phis}
+    attributes = {"identity": described, "settings": {"preprocessing": preprocessing, "dtype": str(dtype)}}
+    stand_in: Any = Deferred(attributes, load)
+    return load() if UNKNOWN in json.dumps(clips) else stand_in

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cig import config
 from cig.errors import IncompleteError, NotFoundError, UsageError, some
-from cig.generators import Composing, Generation
+from cig.generators import Composing, Generation, need_unet
 from cig.io.dataset_paths import part_folder
+from cig.io.locks import hold
+from cig.machine import free_memory, need_memory
 from cig.pipelines._search_benchmark import load_searcher
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work, resolve_device, resolve_dtype, say, warn
 from cig.types import Benchmark, Generator, Method
 
 if TYPE_CHECKING:
-    from cig.generators._compose import Conditions
+    from cig.generators._compose import ComposedConditions, Conditions
+    from cig.generators._generate import ImagineTask
     from cig.io.feature_cache import FeatureCache
     from cig.models.composer import Composer
 
@@ -27,12 +31,21 @@ def phi_checks(composing: Composing) -> list:
     return [lambda: need_phi(phi, "phi_vit", "--phi"), lambda: need_phi(phi2, "phi_giga", "--phi2")]
 
 
+def generator_checks(generation: Generation, compute: Compute) -> list:
+    def offload() -> None:
+        from cig.generators.sdxl import check_offload
+
+        check_offload(generation.offload, resolve_device(compute.device))
+
+    return [lambda: need_unet(generation.unet), offload]
+
+
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
     from cig.io.feature_cache import FeatureCache
     from cig.models.composer import load_composer_lazily
 
     device = resolve_device(compute.device)
-    dtype = resolve_dtype(compute.dtype, device)
+    dtype = resolve_dtype(composing.dtype or compute.dtype, device)
     phi, phi2 = composing.phis
     return load_composer_lazily(
         composing.clip,
@@ -65,15 +78,18 @@ def make_targets(
     work: Work,
     cache: FeatureCache,
 ) -> None:
-    """Composes and imagines every part into `out`; embeddings stay in memory, a batch at a time."""
+    """Compose every part's queries, free the composer, then imagine into `out`; embeddings stay in memory."""
     from cig.generators._compose import ComposedConditions
 
     composer, generator = load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
-    sources = [ComposedConditions(part, composer, workers=compute.num_workers) for part in parts]
-    imagine_parts(parts, sources, generator, generation=generation, out=out, compute=compute, work=work)
+    sources = [ComposedConditions(part, composer, workers=compute.num_workers, cache=cache) for part in parts]
+    with imagine_tasks(parts, sources, generator, generation=generation, out=out, compute=compute, work=work) as tasks:
+        compose_first(tasks, sources, composer, generation=generation, compute=compute)
+        finish(tasks)
 
 
-def imagine_parts(
+@contextlib.contextmanager
+def imagine_tasks(
     parts: Sequence[Benchmark],
     sources: Sequence[Conditions],
     generator: Generator,
@@ -82,25 +98,79 @@ def imagine_parts(
     out: Path,
     compute: Compute,
     work: Work,
-) -> dict[str, str]:
-    """Imagines every part and says how it went; returns queries that could not be composed, and why."""
-    from cig.generators._generate import imagine
+) -> Iterator[list[ImagineTask]]:
+    """Hold the folder of every part, and look at what is left to imagine.
 
-    how = generation.imagining
+    Raises:
+        MismatchError: a folder was made with other settings.
+        UsageError: another process works in a folder.
+    """
+    from cig.generators._generate import ImagineTask
+
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(hold(part_folder(out, part), "pseudo-targets", work.share))
+        yield [
+            ImagineTask(
+                part,
+                source,
+                generator,
+                out=part_folder(out, part),
+                how=generation.imagining,
+                batch_size=compute.batch_size,
+                overwrite=work.overwrite,
+                retry_rejected=work.retry_rejected,
+                shard=work.share,
+            )
+            for part, source in zip(parts, sources, strict=True)
+        ]
+
+
+def compose_first(
+    tasks: Sequence[ImagineTask],
+    sources: Sequence[ComposedConditions],
+    composer: Composer,
+    *,
+    generation: Generation,
+    compute: Compute,
+) -> None:
+    """Embed the references of all tasks, then compose them, so that no two kinds of models are in memory at once."""
+    if not any(task.todo for task in tasks):
+        return
+    need_generator_memory(generation, compute)
+    for towers in ("vision", "text"):
+        composer.need_memory(towers)
+    for task, source in zip(tasks, sources, strict=True):
+        source.embed([query for group in task.groups for query in group])
+    composer.release("vision")
+    for task in tasks:
+        task.compose()
+    composer.release("text")
+    free_memory()
+
+
+def need_generator_memory(generation: Generation, compute: Compute) -> None:
+    """Raise ShortMemoryError before anything is loaded; what is not on this machine yet is not counted."""
+    from cig.generators._meta import meta_unet, meta_vae, resident_size
+
+    device = resolve_device(compute.device)
+    dtype = resolve_dtype(compute.dtype, device, on_gpu="float16")
+    try:
+        models = [
+            meta_unet(generation.unet, dtype, compute.cache_dir),
+            meta_vae(generation.vae_repo, dtype, compute.cache_dir),
+        ]
+    except Exception:  # a configuration that cannot be used has its error where it is loaded
+        return
+    need_memory(f"the generator, as {dtype}", resident_size(models, generation.offload), device)
+
+
+def finish(tasks: Sequence[ImagineTask]) -> dict[str, str]:
+    """Imagine every part and say how it went; return queries that could not be composed, and why."""
     missing: dict[str, str] = {}
-    for part, source in zip(parts, sources, strict=True):
-        folder = part_folder(out, part)
-        done = imagine(
-            part,
-            source,
-            generator,
-            out=folder,
-            how=how,
-            batch_size=compute.batch_size,
-            overwrite=work.overwrite,
-            retry_rejected=work.retry_rejected,
-            shard=work.share,
-        )
+    for task in tasks:
+        part, folder = task.benchmark, task.folder.out
+        done = task.make()
         kept = len(done.pictures) + len(done.refused) - done.made
         say(f"{part.title}: {len(done.pictures)} pseudo-targets in {folder} ({done.made} queries done, {kept} kept)")
         say_foreign(done.foreign)

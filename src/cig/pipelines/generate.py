@@ -7,10 +7,18 @@ from pathlib import Path
 from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_outside
 from cig.errors import NotFoundError
-from cig.generators import Generation, need_unet
+from cig.generators import Generation
 from cig.io.dataset_paths import existing_part, part_folder
 from cig.io.locks import need_free
-from cig.pipelines._models import complain, imagine_parts, load_sdxl, need_embeddings
+from cig.pipelines._models import (
+    complain,
+    finish,
+    generator_checks,
+    imagine_tasks,
+    load_sdxl,
+    need_embeddings,
+    need_generator_memory,
+)
 from cig.runtime import Compute, Work
 
 
@@ -32,7 +40,7 @@ def generate(
     generation, work = generation or Generation(), work or Work()
     embeddings = embeddings or data.default_folder("embeddings", "test")
     out = out or data.default_folder("generated_images", "test")
-    checks = [lambda: need_unet(generation.unet), lambda: need_embeddings(embeddings)]
+    checks = [*generator_checks(generation, compute), lambda: need_embeddings(embeddings)]
     parts = need_all(lambda: need_outside(data.load("test"), out), checks)
     from cig.generators._compose import EmbeddingFolder
 
@@ -42,6 +50,9 @@ def generate(
     for part in parts:
         need_free(part_folder(out, part), work.share)
     generator = load_sdxl(generation, compute)
-    missing = imagine_parts(parts, sources, generator, generation=generation, out=out, compute=compute, work=work)
+    with imagine_tasks(parts, sources, generator, generation=generation, out=out, compute=compute, work=work) as tasks:
+        if any(task.todo for task in tasks):
+            need_generator_memory(generation, compute)
+        missing = finish(tasks)
     complain(missing, "have no pseudo-target")
     return out

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cig import registry
 from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all
-from cig.generators import Composing, Generation, need_unet
+from cig.generators import Composing, Generation
 from cig.generators._meta import meta_unet, meta_vae
 from cig.generators.sdxl import passes, shown_reference
 from cig.io.dataset_paths import part_folder
@@ -31,6 +31,7 @@ from cig.io.query_files import find_by_id
 from cig.machine import device_name, disk_of
 from cig.methods import split_method
 from cig.models._meta import meta_clip
+from cig.pipelines._models import generator_checks
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, resolve_device, resolve_dtype
 from cig.types import Benchmark
@@ -192,7 +193,7 @@ def plan(
     out = out or data.default_folder("runs", "val")
     device = resolve_device(compute.device)
     dtypes = [resolve_dtype(compute.dtype, device, on_gpu) for on_gpu in ("float32", "float16")]
-    parts = need_all(lambda: data.load("val"), [lambda: need_unet(generation.unet)])
+    parts = need_all(lambda: data.load("val"), generator_checks(generation, compute))
     todo = amounts(parts, out)
     batch, size, cache_dir = compute.batch_size, (generation.height, generation.width), compute.cache_dir
     pair = [clip_costs(name, dtypes[0], batch, cache_dir=cache_dir) for name in (composing.clip, composing.clip2)]

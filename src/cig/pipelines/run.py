@@ -14,11 +14,11 @@ from pathlib import Path
 
 from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all, need_outside, need_pictures
-from cig.generators import Composing, Generation, need_unet
+from cig.generators import Composing, Generation
 from cig.io.feature_cache import FeatureCache
 from cig.io.locks import hold
 from cig.machine import free_memory
-from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
+from cig.pipelines._models import generator_checks, load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import (
     Evaluation,
     Outputs,
@@ -60,7 +60,7 @@ def run(
     out = out or data.default_folder("runs", "val")
     searching, images = searching or Searching(), out / "pseudo_targets"
     searching = replace(searching, pseudo_targets=images, feature_cache=searching.feature_cache or out / "features")
-    checks = [*phi_checks(composing), lambda: need_unet(generation.unet), lambda: check_searching(searching)]
+    checks = [*phi_checks(composing), *generator_checks(generation, compute), lambda: check_searching(searching)]
     parts = need_all(lambda: need_outside(data.load("val"), out), checks)
     hidden, name = parts[0].hidden, name or "_".join(parts[0].name.split("/"))
     if hidden and data.has_server:

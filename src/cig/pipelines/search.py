@@ -13,13 +13,14 @@ from cig import config
 from cig.benchmarks._requirements import need_all
 from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, printable, some
 from cig.evaluation.html import SURROGATES, inline_code, template, thumbnails
-from cig.generators import Composing, Generation, need_unet
+from cig.generators import Composing, Generation
 from cig.io.dataset_paths import is_walked
 from cig.io.digests import digest_of, file_digest, fingerprints
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import UNPRINTABLE, write_bytes
 from cig.io.json_files import write_json
-from cig.pipelines._models import load_composer, load_sdxl, phi_checks
+from cig.io.locks import hold
+from cig.pipelines._models import compose_first, generator_checks, load_composer, load_sdxl, phi_checks
 from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
 from cig.retrieval.finder import ComposedQuery, Finder, Hit, need_sight
@@ -147,7 +148,12 @@ def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuer
 
 
 def imagine(
-    question: ComposedQuery, load: Callable[[], tuple[Composer, Generator]], how: Generation, *, cache_folder: Path
+    question: ComposedQuery,
+    load: Callable[[], tuple[Composer, Generator]],
+    how: Generation,
+    *,
+    compute: Compute,
+    cache_folder: Path,
 ) -> Path:
     """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
 
@@ -156,7 +162,7 @@ def imagine(
         PictureError: the image cannot be read.
     """
     from cig.generators._compose import ComposedConditions
-    from cig.generators._generate import imagine as imagine_all
+    from cig.generators._generate import ImagineTask
 
     reference = question.images[0]
     query = Query(digest_of([file_digest(reference), question.text]), "reference", (question.text,))
@@ -166,7 +172,10 @@ def imagine(
     composed = ComposedConditions(part, composer)
     made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
     folder = cache_folder / "imagined" / digest_of(jsonable(made_by))
-    done = imagine_all(part, composed, generator, out=folder, how=trying, batch_size=1)
+    with hold(folder, "a pseudo-target"):
+        task = ImagineTask(part, composed, generator, out=folder, how=trying, batch_size=1)
+        compose_first([task], [composed], composer, generation=how, compute=compute)
+        done = task.make()
     if why := done.missing.get(query.id):
         raise PictureError(why)
     if query.id not in done.pictures:
@@ -203,7 +212,7 @@ def open_gallery(
     check(finding)
     if finding.imagine:
         composing, generation = composing or Composing(), generation or Generation()
-        need_all(lambda: (), [*phi_checks(composing), lambda: need_unet(generation.unet)])
+        need_all(lambda: (), [*phi_checks(composing), *generator_checks(generation, compute)])
     return Lookup(finding, compute, searching or Searching())
 
 
@@ -224,7 +233,8 @@ def find(
             composer = load_composer(composing, lookup.compute, lookup.cache)
             return composer, load_sdxl(generation, lookup.compute, lookup.cache)
 
-        question = replace(question, pseudo_target=imagine(question, load, generation, cache_folder=lookup.folder))
+        picture = imagine(question, load, generation, compute=lookup.compute, cache_folder=lookup.folder)
+        question = replace(question, pseudo_target=picture)
     answer = SearchAnswer(question, lookup.find(question), lookup.description())
     if json:
         write_json(json, to_json(question, answer.hits, answer.description))

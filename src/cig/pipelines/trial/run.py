@@ -9,13 +9,12 @@ from pathlib import Path
 
 from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.errors import MismatchError
-from cig.generators import need_unet
 from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import write_json
 from cig.io.locks import hold
 from cig.io.manifest import read_cost
 from cig.machine import free_memory
-from cig.pipelines._models import load_picture_searcher, make_targets, phi_checks
+from cig.pipelines._models import generator_checks, load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
 from cig.pipelines.trial.page import VotingPage, serve
 from cig.pipelines.trial.result import Verdict
@@ -47,7 +46,9 @@ def trial(
     fresh = not os.path.exists(out / FILE)
     if fresh and os.path.exists(out / VOTES):
         raise MismatchError(f"{out / VOTES} is of a trial that is gone: its sides are not known; move it away")
-    (part,) = need_all(lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, out) if fresh else [])
+    (part,) = need_all(
+        lambda: need_outside(trying.data.load("val"), out), _trial_checks(trying, compute, out) if fresh else []
+    )
     with hold(out, "cig trial"):
         if not os.path.exists(out / FILE):
             fresh_trial = _make_trial(trying, part, compute, out=out, search_batch=search_batch, work=work or Work())
@@ -83,11 +84,11 @@ def trial_result(out: Path) -> Verdict:
     return verdict
 
 
-def _trial_checks(trying: TrialRequest, out: Path) -> list:
+def _trial_checks(trying: TrialRequest, compute: Compute, out: Path) -> list:
     searching = [lambda: check_searching(trying.searching_in(out))]
     if not trying.making:
         return searching
-    return [*searching, *phi_checks(trying.composing), lambda: need_unet(trying.generation.unet)]
+    return [*searching, *phi_checks(trying.composing), *generator_checks(trying.generation, compute)]
 
 
 def _make_trial(

@@ -299,8 +299,8 @@ def _latents(
     if not memory.cached:
         return LatentEncoder(scenes, composer, vae)
     latents = cache_latents(scenes, composer, vae, out=out, plan=plan, references=recipe.shown, spread=recipe.sampled)
-    for model in (vae, composer.first.clip.vision, composer.second.clip.vision):
-        model.to(CPU)
+    vae.to(CPU)
+    composer.release("vision")
     return latents
 
 
