@@ -72,6 +72,12 @@ def load_validation(
     if measure and measure not in measures:
         raise UsageError(f'{parts[0].name} has no measure "{measure}".{did_you_mean(measure, measures)}')
     need_pictures(parts)
+    for part in parts:
+        if part.missing_list:
+            warn(
+                f"{part.missing_list} is not there: {part.title} is validated on the {len(part.gallery):,} pictures "
+                f"found, and these scores compare with no others"
+            )
     return Validation(parts, measure or measures[0])
 
 
