@@ -79,6 +79,10 @@ class Benchmark:
         wanted = dict.fromkeys((*self.gallery, *(query.reference for query in self.queries)))
         return tuple(name for name in wanted if name not in self.images)
 
+    def why_missing(self, reference: str) -> str:
+        """Say why a reference has no picture: why its address gave none, where it is one."""
+        return self.not_fetched.get(reference) or f"no picture for the reference {reference}"
+
     def __repr__(self) -> str:
         present = sum(name in self.images for name in self.gallery)
         gallery = f"gallery of {len(self.gallery)} pictures, {present} found"

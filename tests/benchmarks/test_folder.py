@@ -234,6 +234,7 @@ def test_references_by_address(shop, monkeypatch):
     assert bench.images["https://a.org/one"] == shop / "p 11.png"
     assert bench.missing_images == ("https://a.org/two",)
     assert bench.protocol["references not fetched"] == "1 (the server answers 404: 1)"
+    assert bench.why_missing("https://a.org/two") == "https://a.org/two: the server answers 404"
     assert len(bench.gallery) == 12, "what is fetched is not searched"
 
 

@@ -237,8 +237,9 @@ def proxy(monkeypatch):
 def test_a_proxy_is_asked_where_the_rules_allow_it(proxy, server):
     with Web(rules(server, proxies=True)) as web:
         assert web.read("http://release.invalid/a") == b"through it"
-        with pytest.raises(WebError):
+        with pytest.raises(WebError, match="proxy refuses it: 403") as error:
             web.read("https://release.invalid/x")
+        assert not error.value.again
         assert web.read(address(server, "whole")) == b"picture"
     assert [path for path, _ in proxy.asked] == ["http://release.invalid/a", "release.invalid:443"]
 

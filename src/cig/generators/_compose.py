@@ -62,7 +62,7 @@ class ComposedConditions:
         self.benchmark, self.composer, self.batch_size, self.workers = benchmark, composer, batch_size, workers
         self.cache = cache
         without = [query for query in benchmark.queries if benchmark.images.get(query.reference) is None]
-        self.missing = {query.id: _no_picture(query.reference) for query in without}
+        self.missing = {query.id: benchmark.why_missing(query.reference) for query in without}
         self.settings: Mapping[str, Any] = {"compose": {**composer.settings, **fingerprints(composer.identity)}}
         self.features: dict[Path, tuple[Tensor, Tensor]] = {}
         self.failed: dict[Path, str] = {}
@@ -91,7 +91,7 @@ class ComposedConditions:
         path = self.benchmark.images.get(query.reference)
         if path in self.features:
             return path
-        self.missing[query.id] = self.failed[path] if path else _no_picture(query.reference)
+        self.missing[query.id] = self.failed[path] if path else self.benchmark.why_missing(query.reference)
         return None
 
     def _encode(self, queries: Sequence[Query]) -> None:
@@ -153,10 +153,6 @@ class ComposedConditions:
         assert self.cache
         made_by = {**self.settings["compose"], "batch": self.batch_size, "versions": versions()}
         return self.cache.space({"references": made_by}, "references, by the composer")
-
-
-def _no_picture(reference: str) -> str:
-    return f"no picture for the reference {reference}"
 
 
 def _chunks_with(wanted: set[Path | None], benchmark: Benchmark, size: int) -> list[Path]:
@@ -246,7 +242,7 @@ class ConditionsWithReferences:
         try:
             if path:
                 return read_picture(path).image.convert("RGB")
-            self.missing[query] = _no_picture(reference)
+            self.missing[query] = self.benchmark.why_missing(reference)
         except PictureError as error:
             self.missing[query] = str(error)
         return None

@@ -247,6 +247,8 @@ class Web:
                 host.address = ""
             if untrusted := certificate_problem(error):
                 raise WebError(f"{url}: {untrusted}", "certificate") from error
+            if isinstance(error, httpx.ProxyError) and str(error).startswith("4"):  # a status of 4xx
+                raise WebError(f"{url}: the environment's proxy refuses it: {reason(error)}", "refused") from error
             raise WebError(f"{url} cannot be fetched: {reason(error)}", "unreachable", again=True) from error
 
     def _allowed(self, url: str, location: str) -> tuple[SplitResult, str, int]:

@@ -83,8 +83,7 @@ def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[
     for query in benchmark.queries:
         path = benchmark.images.get(query.reference)
         if path is None:
-            why = benchmark.not_fetched.get(query.reference)
-            missing[query.id] = why or f"no picture for the reference {query.reference}"
+            missing[query.id] = benchmark.why_missing(query.reference)
         elif path in pictures.failed or path in pictures.no_query:
             missing[query.id] = pictures.failed.get(path) or pictures.no_query[path]
     return missing
