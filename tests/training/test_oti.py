@@ -284,7 +284,7 @@ def evaluated(words, clip, out):
 def test_method_oti_evaluates_what_is_written_in_both_layouts(few_icons, world, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, out = world / "models/clip-small", tmp_path / "words"
-    flags = ["--references", "--limit", 6, "--steps", 3, "--published", "--device", "cpu", "--batch-size", 4]
+    flags = ["--references", "--limit", 6, "--steps", 3, "--layout", "published", "--device", "cpu", "--batch-size", 4]
     for shard in ("2/2", "1/2"):
         call("train", "oti", "icons/val", "--clip", model, "--out", out, *flags, "--shard", shard)
     messages = capsys.readouterr().err

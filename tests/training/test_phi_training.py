@@ -45,6 +45,7 @@ from cig.training.objectives.lincir import Lincir
 from cig.training.objectives.phi import TrainingDefaults
 from cig.training.objectives.pic2word import Pic2Word
 from cig.training.objectives.searle import Searle
+from cig.training.openai_layout import openai_weights
 from cig.training.plan import Plan
 from cig.training.step import Step
 
@@ -372,21 +373,64 @@ def test_a_clip_learns_from_a_table(tmp_path):
     [
         ("lincir", Phi, PHI, 0.0, ["phi_000000006.pt", "phi_best.pt", "phi_latest.pt"]),
         ("lincir", Phi, PHI, 0.9, ["ema_phi_000000006.pt", "ema_phi_best.pt", "ema_phi_latest.pt"]),
-        ("searle", Phi, PHI, 0.0, ["phi_2.pt", "phi_best.pt", "phi_last.pt"]),
+        (
+            "searle",
+            Phi,
+            PHI,
+            0.0,
+            [
+                "checkpoints/phi_2.pt",
+                "checkpoints/phi_best.pt",
+                "checkpoints/phi_last.pt",
+                "hyperparameters.json",
+            ],
+        ),
         ("pic2word", Im2Text, IM2TEXT, 0.0, ["epoch_2.pt", "epoch_best.pt", "epoch_latest.pt"]),
     ],
 )
 def test_published_layouts_are_read_again(world, tmp_path, objective, network, kind, ema, files):
     clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
     phi = network(40, 80, 32, dropout=0)
-    facts = {"steps": 6, "plan": {"batch": 4, "ema": ema}, "about": {"objective": objective}, "best": {"steps": 6}}
-    phi_files.write_phi(phi, tmp_path, "published", facts=facts, items_per_pass=10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    about = {"objective": objective, "dropout": 0.25}
+    facts = {"steps": 6, "plan": {"batch": 4, "ema": ema}, "about": about, "best": {"steps": 6}}
+    phi_files.write_phi(phi, tmp_path, "published", facts=facts, clip=clip, items_per_pass=10)
+    written = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(written) == files
     read = load_phi(tmp_path / files[0], clip, kind)
     features = torch.randn(3, 40)
     assert torch.equal(read(features), phi(features))
-    first = next(iter(read_tensors(tmp_path / files[0])[kind.key]))
+    content = read_tensors(tmp_path / files[0])
+    assert content["epoch"] == 2
+    first = next(iter(content[kind.key]))
     assert first == ("module.layers.0.0.weight" if objective == "pic2word" else "layers.0.weight")
+
+
+def test_searles_programs_find_the_clip_and_the_dropout(tmp_path, world):
+    """`validate.py --eval-type phi` reads these two beside `checkpoints`."""
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    clip.identity["source"] = "openai/clip-vit-large-patch14"
+    about = {"objective": "searle", "dropout": 0.25}
+    facts = {"steps": 1, "plan": {"batch": 1, "ema": 0}, "about": about}
+    phi_files.write_phi(Phi(40, 80, 32), tmp_path, "published", facts=facts, clip=clip)
+    found = json.loads((tmp_path / "hyperparameters.json").read_text())
+    assert (found["clip_model_name"], found["phi_dropout"]) == ("ViT-L/14", 0.25)
+
+
+def test_pic2words_programs_find_the_clip(world):
+    """Under OpenAI's names: a joint matrix of queries, keys and values, projections from the left."""
+    clip = load_clip(str(world / "models" / "clip-small"), torch.device("cpu"), torch.float32)
+    weights, text, vision = openai_weights(clip, 100.0), clip.text.state_dict(), clip.vision.state_dict()
+    layer = "text_model.encoder.layers.1."
+    joint = torch.cat([text[f"{layer}self_attn.{letter}_proj.weight"] for letter in "qkv"])
+    assert torch.equal(weights["transformer.resblocks.1.attn.in_proj_weight"], joint)
+    assert torch.equal(weights["transformer.resblocks.1.mlp.c_fc.bias"], text[f"{layer}mlp.fc1.bias"])
+    assert torch.equal(weights["visual.proj"], vision["visual_projection.weight"].T)
+    assert torch.equal(weights["ln_final.weight"], text["text_model.final_layer_norm.weight"])
+    assert weights["logit_scale"].item() == pytest.approx(4.6052, abs=1e-4)
+    assert sum(map(torch.numel, weights.values())) == 1 + sum(
+        own.numel() for tower in (clip.text, clip.vision) for own in tower.parameters()
+    )
+    assert not [name for name in weights if "model." in name or "self_attn" in name or "_proj.weight" in name[:-13]]
 
 
 def test_what_was_learnt_from_is_in_the_file(tmp_path):
@@ -394,7 +438,7 @@ def test_what_was_learnt_from_is_in_the_file(tmp_path):
 
     about = {"objective": "lincir", "keywords": "fake", "clip": {"source": "x"}}
     facts = {"steps": 1, "plan": {"batch": 1, "ema": 0}, "about": about}
-    phi_files.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts=facts)
+    phi_files.write_phi(Phi(4, 8, 4), tmp_path, "safetensors", facts=facts, clip=None)
     with safe_open(tmp_path / "phi.safetensors", "pt") as file:
         assert json.loads(file.metadata()["about"]) == about
 

@@ -467,6 +467,19 @@ def test_shards_are_the_whole(tmp_path, speaker):
     assert not set(one) & set(two)
 
 
+def test_phrases_are_also_written_for_searles_programs(tmp_path, speaker):
+    """Which unpickle a dict of lists of texts, all concepts in it."""
+    names, out = table(tmp_path / "names.txt", "dog\na..b\n"), tmp_path / "phrases.jsonl"
+    train_words.phrases(str(names), out=out, model=str(speaker), count=2, layout="published")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    found = pickle.loads((tmp_path / "concept_to_phrases.pkl").read_bytes())
+    assert found == {row["concept"]: row["phrases"] for row in rows}
+    assert list(found) == ["dog", "a..b"]
+    assert read_phrases(tmp_path / "concept_to_phrases.pkl") == read_phrases(out)
+    with pytest.raises(UsageError, match="--shard"):
+        train_words.phrases(str(names), out=out, model=str(speaker), layout="published", shard="1/2")
+
+
 @pytest.mark.parametrize("verb", ["concepts", "phrases", "oti"])
 def test_several_processes_would_each_do_all(verb, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")

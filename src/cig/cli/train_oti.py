@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -39,6 +39,7 @@ def oti(
     phrase_weight: float = 0.5,
     seed: int = 0,
     preprocess_type: Preprocess = "targetpad",
+    layout: Literal["safetensors", "published"] = "safetensors",
     published: Annotated[bool, Flag] = False,
     compute: ComputeFlags = Compute(),
     work: WorkFlags = Work(),
@@ -81,8 +82,10 @@ def oti(
         Of words and draws, beside a picture's name.
     preprocess_type
         targetpad, as published, or clip.
+    layout
+        published: also write .pt and .pkl files as SEARLE's code does, for its programs.
     published
-        Also write .pt and .pkl files as SEARLE's code does, for its programs.
+        The same as --layout published.
     """
     from cig.models.clip import load_clip
     from cig.runtime import resolve_device, resolve_dtype
@@ -114,7 +117,7 @@ def oti(
         preprocess=tower.preprocess(pad=preprocess_type == "targetpad"),
         shard=work.share,
         overwrite=work.overwrite,
-        published=published,
+        published=published or layout == "published",
         workers=compute.num_workers,
     )
     _tell_words(status, out)

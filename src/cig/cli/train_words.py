@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from cig.cli.flags import ComputeFlags, Flag, Preprocess, computing
-from cig.errors import IncompleteError, at_least_1, plain
+from cig.errors import IncompleteError, UsageError, at_least_1, plain
 from cig.runtime import Compute, Dtype
 
 
@@ -112,6 +112,7 @@ def phrases(
     seed: int = 0,
     batch_size: int = 256,
     vocabulary_from: str | None = None,
+    layout: Literal["jsonl", "published"] = "jsonl",
     shard: str = "1/1",
     device: str = "auto",
     dtype: Dtype = "auto",
@@ -146,6 +147,8 @@ def phrases(
         Phrases at once.
     vocabulary_from
         The address of Open Images' class names. Default: where the project publishes them.
+    layout
+        published: also write concept_to_phrases.pkl beside it, as SEARLE's code does, for its programs.
     shard
         I/N: this share of the concepts, counted from 1, into a file of its own; `cat` makes one of them.
     device
@@ -157,13 +160,19 @@ def phrases(
     """
     from cig.runtime import Shard, resolve_device, resolve_dtype
     from cig.training.data.language_model import Sampling, load_language_model
-    from cig.training.data.phrases import check_form, describe_lost, generate_phrases
+    from cig.training.data.phrases import check_form, describe_lost, generate_phrases, write_pickle
     from cig.training.data.vocabulary import ADDRESS, load_concepts
     from cig.training.processes import need_one
 
     need_one("train phrases", "give each GPU a shard and a file: --shard 1/2 --device cuda:0 --out one.jsonl")
     check_form(out)
     at_least_1("--batch-size", batch_size)
+    share = Shard.parse(shard)
+    if layout == "published" and share.of > 1:
+        raise UsageError(
+            "--layout published writes the phrases of all concepts: make the shards, join them and their settings "
+            "(cat one.jsonl two.jsonl > all.jsonl; cp one.jsonl.json all.jsonl.json), then run without --shard"
+        )
     sampling = Sampling(
         count=count,
         temperature=temperature,
@@ -172,10 +181,12 @@ def phrases(
         no_repeat=no_repeat,
         seed=seed,
     )
-    names = Shard.parse(shard).take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
-    resolved = resolve_device(device)
+    resolved = resolve_device(device)  # before a vocabulary is downloaded
+    names = share.take(list(dict.fromkeys(load_concepts(concepts, vocabulary_from or ADDRESS))))
     speaker = load_language_model(model, resolved, resolve_dtype(dtype, resolved, "float16"), cache_dir=cache_dir)
     done = generate_phrases(names, speaker, sampling, out=out, batch_size=batch_size)
     print(f"{out}: {done.concepts:,} concepts, {done.made:,} of them now, each with {count} phrases")
+    if layout == "published":
+        print(f"{write_pickle(out)}: the same for SEARLE's programs")
     if done.lost:
         print(describe_lost(done.lost))

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from cig.io.files import write_bytes
+from cig.io.json_files import write_json
+from cig.io.weight_files import write_pt, write_weights
+from cig.methods.oti import model_name
+from cig.models.clip import Clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi
+from cig.training.openai_layout import openai_weights
 
 Layout = Literal["safetensors", "published"]
 Network = Phi | Im2Text
 FILE = "phi.safetensors"
 PUBLISHED = {  # objective -> names of each checkpoint's file, of the latest one's, and of the best one's
     "lincir": ("phi_{step:09}.pt", "phi_latest.pt", "phi_best.pt"),
-    "searle": ("phi_{epoch}.pt", "phi_last.pt", "phi_best.pt"),
+    "searle": ("checkpoints/phi_{epoch}.pt", "checkpoints/phi_last.pt", "checkpoints/phi_best.pt"),
     "pic2word": ("epoch_{epoch}.pt", "epoch_latest.pt", "epoch_best.pt"),
 }
 
 
-def write_phi(phi: Network, out: Path, layout: Layout, *, facts: Mapping[str, Any], items_per_pass: int = 0) -> None:
+def write_phi(
+    phi: Network, out: Path, layout: Layout, *, facts: Mapping[str, Any], clip: Clip, items_per_pass: int = 0
+) -> None:
     """Write the files of a checkpoint; with validation, the best checkpoint's file as well if this is the best.
 
     Args:
         facts: of the run, as the loop reports them.
+        clip: that the phi is for; Pic2Word's checkpoints hold it.
         items_per_pass: items of a pass over the data; 0: the data has no end, and steps stand for epochs.
     """
-    content = _safetensors(phi, facts) if layout == "safetensors" else _published(phi, facts)
-    step, names = facts["steps"], file_names(layout, facts)
+    step, about = facts["steps"], facts["about"]
+    names = file_names(layout, facts)
     epoch = step * facts["plan"]["batch"] // items_per_pass if items_per_pass else step
     is_best = facts.get("best", {}).get("steps") == step
-    for name in dict.fromkeys(names if is_best else names[:2]):
-        write_bytes(out / name.format(step=step, epoch=epoch), content)
+    paths = [out / name.format(step=step, epoch=epoch) for name in dict.fromkeys(names if is_best else names[:2])]
+    if layout == "safetensors":  # bare names, the inputs as metadata under one key: several come in a random order
+        for path in paths:
+            write_weights(path, phi.state_dict(), {"about": json.dumps(about)})
+        return
+    content = _published(phi, facts, epoch=epoch, clip=clip)
+    for path in paths:
+        write_pt(path, content)
+    if about["objective"] == "searle":
+        named = {"clip_model_name": model_name(clip.identity["source"]), "phi_dropout": about["dropout"]}
+        write_json(out / "hyperparameters.json", {**named, "plan": facts["plan"], "about": dict(about)}, indent=2)
 
 
 def file_names(layout: Layout, facts: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -44,23 +57,24 @@ def file_names(layout: Layout, facts: Mapping[str, Any]) -> tuple[str, str, str]
         latest = "phi_last.safetensors" if "best" in facts else FILE
         return latest, latest, FILE
     names = PUBLISHED.get(facts["about"]["objective"], PUBLISHED["lincir"])
-    each, latest, best = (("ema_" if facts["plan"]["ema"] else "") + name for name in names)
+    mark = "ema_" if facts["plan"]["ema"] else ""
+    each, latest, best = (str(Path(name).with_name(mark + Path(name).name)) for name in names)
     return each, latest, best
 
 
-def _safetensors(phi: Network, facts: Mapping[str, Any]) -> bytes:
-    """Return fp16 weights with bare names: layers.{0,3,6}, or layers.{0,1}.0 and fc_out; the inputs are metadata."""
-    import safetensors.torch
+def _published(phi: Network, facts: Mapping[str, Any], *, epoch: int, clip: Clip) -> dict[str, Any]:
+    """Return float32 weights under the key and with the prefix of the phi's kind, and what its programs read beside.
 
-    weights = {name: weight.detach().half().cpu().contiguous() for name, weight in phi.state_dict().items()}
-    metadata = {"about": json.dumps(facts["about"])}  # one key: several would be written in a random order
-    return safetensors.torch.save(weights, metadata=metadata)
-
-
-def _published(phi: Network, facts: Mapping[str, Any]) -> bytes:
-    """Return float32 weights under the key and with the prefix of the phi's kind."""
-    kind = IM2TEXT if isinstance(phi, Im2Text) else PHI
+    Pic2Word's programs load the CLIP from a checkpoint, too, under OpenAI's names.
+    """
+    kind, about = IM2TEXT if isinstance(phi, Im2Text) else PHI, dict(facts["about"])
     weights = {kind.prefix + name: weight.detach().float().cpu().clone() for name, weight in phi.state_dict().items()}
-    buffer = io.BytesIO()  # torch names the archive inside after the file that it saves to
-    torch.save({kind.key: weights, "steps": facts["steps"], "about": dict(facts["about"])}, buffer)
-    return buffer.getvalue()
+    content = {kind.key: weights, "epoch": epoch, "steps": facts["steps"], "about": about}
+    if kind is not IM2TEXT:
+        return content
+    clip_weights = openai_weights(clip, about.get("scale", 100.0))
+    return {
+        **content,
+        "name": "cig",
+        "state_dict": {kind.prefix + name: weight for name, weight in clip_weights.items()},
+    }

@@ -6,6 +6,7 @@ A file has a JSON line for each concept, {"concept", "phrases"}; its card, `{nam
 from __future__ import annotations
 
 import mmap
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from cig.errors import InputError, MismatchError, UsageError, plain, some
 from cig.io.digests import fingerprints
-from cig.io.files import make_folder, sweep, writing
+from cig.io.files import make_folder, replacing, sweep, writing
 from cig.io.json_files import append_json, read_object, write_json
 from cig.io.locks import hold_file
 from cig.io.pickles import read_pickled_lists
@@ -126,6 +127,18 @@ def _cut_torn_line(path: Path) -> None:
                 whole = view.rfind(b"\n") + 1
             if whole < size:
                 file.truncate(whole)
+
+
+def write_pickle(path: Path) -> Path:
+    """Write a file's concepts and phrases beside it as SEARLE's programs read them; return the new path.
+
+    A pickle of a dict of lists of texts, by Python's default protocol, with all concepts: SEARLE's programs leave out
+    those that are not in all of their phrases.
+    """
+    pickled = path.with_name("concept_to_phrases.pkl")
+    with replacing(pickled) as file:
+        pickle.dump({concept: list(phrases) for concept, phrases in _each(path)}, file)
+    return pickled
 
 
 def read_phrases(path: Path) -> dict[str, tuple[str, ...]]:

@@ -127,7 +127,7 @@ def train_phi(
         return objective.loss(clip, phi, plan.batch, step=step)
 
     def export(facts: Mapping[str, Any]) -> None:
-        write_phi(phi, out, layout, facts=facts, items_per_pass=objective.per_pass)
+        write_phi(phi, out, layout, facts=facts, clip=clip, items_per_pass=objective.per_pass)
         write_card(out, f"a phi by {objective.name}", {**facts, **facts_of_unreadable(out)})
 
     scores = validator(validation, objective.name, clip, phi=phi) if validation else None
