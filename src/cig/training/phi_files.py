@@ -34,21 +34,21 @@ def write_phi(
         clip: that the phi is for; Pic2Word's checkpoints hold it.
         items_per_pass: items of a pass over the data; 0: the data has no end, and steps stand for epochs.
     """
-    step, about = facts["steps"], facts["about"]
+    step, inputs = facts["steps"], facts["about"]
     names = file_names(layout, facts)
     epoch = step * facts["plan"]["batch"] // items_per_pass if items_per_pass else step
     is_best = facts.get("best", {}).get("steps") == step
     paths = [out / name.format(step=step, epoch=epoch) for name in dict.fromkeys(names if is_best else names[:2])]
     if layout == "safetensors":  # bare names, the inputs as metadata under one key: several come in a random order
         for path in paths:
-            write_weights(path, phi.state_dict(), {"about": json.dumps(about)})
+            write_weights(path, phi.state_dict(), {"about": json.dumps(inputs)})
         return
     content = _published(phi, facts, epoch=epoch, clip=clip)
     for path in paths:
         write_pt(path, content)
-    if about["objective"] == "searle":
-        named = {"clip_model_name": model_name(clip.identity["source"]), "phi_dropout": about["dropout"]}
-        write_json(out / "hyperparameters.json", {**named, "plan": facts["plan"], "about": dict(about)}, indent=2)
+    if inputs["objective"] == "searle":
+        named = {"clip_model_name": model_name(clip.identity["source"]), "phi_dropout": inputs["dropout"]}
+        write_json(out / "hyperparameters.json", {**named, "plan": facts["plan"], "about": dict(inputs)}, indent=2)
 
 
 def file_names(layout: Layout, facts: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -67,12 +67,12 @@ def _published(phi: Network, facts: Mapping[str, Any], *, epoch: int, clip: Clip
 
     Pic2Word's programs load the CLIP from a checkpoint, too, under OpenAI's names.
     """
-    kind, about = IM2TEXT if isinstance(phi, Im2Text) else PHI, dict(facts["about"])
+    kind, inputs = IM2TEXT if isinstance(phi, Im2Text) else PHI, dict(facts["about"])
     weights = {kind.prefix + name: weight.detach().float().cpu().clone() for name, weight in phi.state_dict().items()}
-    content = {kind.key: weights, "epoch": epoch, "steps": facts["steps"], "about": about}
+    content = {kind.key: weights, "epoch": epoch, "steps": facts["steps"], "about": inputs}
     if kind is not IM2TEXT:
         return content
-    clip_weights = openai_weights(clip, about.get("scale", 100.0))
+    clip_weights = openai_weights(clip, inputs.get("scale", 100.0))
     return {
         **content,
         "name": "cig",

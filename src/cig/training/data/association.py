@@ -41,6 +41,7 @@ class PictureEncoder:
 
     tower: Tower
     preprocess: Any
+    name = "concepts"  # for messages
 
     @property
     def identity(self) -> Mapping[str, Any]:
