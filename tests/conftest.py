@@ -3,6 +3,7 @@
 import json
 import lzma
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _hub_is_asked(monkeypatch):
+    """No test works offline because one before it could not reach the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("cig.io.hub._found_offline", threading.Event())
 
 
 @pytest.fixture(autouse=True)

@@ -307,6 +307,7 @@ def load_part(
     kind: Any, source: str | Path, dtype: torch.dtype, *, cache_dir: Path | None = None, **options: Any
 ) -> Any:
     """Load a model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
+    hub.need_source(str(source), cache_dir, kind.__name__)
     options |= {"dtype": dtype, "cache_dir": cache_dir, "use_safetensors": True}  # a pickle would run code
     try:
         return kind.from_pretrained(str(source), revision=hub.commit_of(source, cache_dir), **options)

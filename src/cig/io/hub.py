@@ -7,11 +7,14 @@ branch has only pickles, the commit is that of its conversion to safetensors.
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cig.errors import NotFoundError
+from cig.io.addresses import proxy_of, split_address
 
 HUB = "https://huggingface.co"
 WEIGHTS = ".safetensors"  # the only form of weights that is fetched
@@ -94,6 +97,68 @@ def is_hub_id(source: str) -> bool:
         and not source.startswith("models/")
         and not os.path.exists(source)
     )
+
+
+def need_source(source: str, cache_dir: Path | None, kind: str) -> None:
+    """Raise NotFoundError at once for a model that is neither on this machine nor to be had from the hub.
+
+    huggingface_hub asks six times for each file of a model, which takes a minute or more without a network. So one
+    connection is tried first. Where it fails, the library is told to work offline: then it takes what is in its cache
+    without asking. The next call tries again, since a session may outlive an outage.
+
+    Args:
+        kind: of model, for the message: "CLIP".
+    """
+    if os.path.exists(source):
+        return
+    if source.count("/") > 1 or source[:1] in ("", ".", "/", "~"):
+        raise NotFoundError(f'no {kind} "{source}": there is no such folder')
+    why = unreachable()
+    if why and not snapshot(source, cache_dir):
+        fetch = f"{'cig models' if source in REPOS else 'hf'} download {source}"
+        raise NotFoundError(
+            f"no {kind} {source}: it is neither a folder nor in the hub's cache, and {why}. Fetch it where there is a "
+            f"network ({fetch}), or give the folder of a copy, or the cache by --cache-dir"
+        )
+
+
+_found_offline = threading.Event()  # HF_HUB_OFFLINE was set by us
+
+
+def unreachable() -> str:
+    """Say why the hub cannot be reached; "" if it can. From then on huggingface_hub works offline, or online again.
+
+    HF_HUB_ETAG_TIMEOUT, the library's own setting, is how many seconds a slow network has to answer.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE and not _found_offline.is_set():
+        return "HF_HUB_OFFLINE is set"
+    parts, host, port = split_address(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
+    proxy = proxy_of(parts.scheme, host)
+    if proxy:
+        _, host, port = split_address(proxy)
+    failure = _connect(host, port, constants.HF_HUB_ETAG_TIMEOUT)
+    constants.HF_HUB_OFFLINE = bool(failure)
+    (_found_offline.set if failure else _found_offline.clear)()
+    return failure and f"{'the proxy ' * bool(proxy)}{host} cannot be reached ({failure})"
+
+
+def _connect(host: str, port: int, seconds: float) -> str:
+    """Connect once; return what failed, or "". A thread waits, because the lookup of a name has no time limit."""
+    failure = [f"no answer within {seconds:g} seconds"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), seconds).close()
+            failure[0] = ""
+        except OSError as error:
+            failure[0] = error.strerror or failure[0]
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return failure[0]
 
 
 def need_model(source: str, files: Sequence[str], cache_dir: Path | None, *, flag: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cig.errors import InputError, NotFoundError, reason, some
+from cig.io import hub
 
 
 def load_with_tokenizer(
@@ -25,6 +26,7 @@ def load_with_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    hub.need_source(source, files["cache_dir"], kind)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **files)
         model, info = model_class.from_pretrained(

@@ -287,6 +287,7 @@ def load_clip(
     source, cache_dir = str(source), None if cache_dir is None else Path(cache_dir)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
+    hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
     kinds = {"vision": CLIPVisionModelWithProjection, "text": CLIPTextModelWithProjection}
     # On the meta device, transformers compares the files' names and shapes with the model, and reads no weights.

@@ -129,6 +129,7 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_d
     """
     from transformers import AutoTokenizer
 
+    hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
     config = _config(source, cache_dir)
     if config is None or config.model_type == "clip":

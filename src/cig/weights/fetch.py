@@ -161,6 +161,8 @@ def _from_hub(checkpoint: ModelCheckpoint, cache_dir: Path | None) -> None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
+    if why := hub.unreachable():
+        raise WebError(f"{checkpoint.location} cannot be had from the hub: {why}", "unreachable", again=True)
     if not sys.stderr.isatty():
         disable_progress_bars()
     repo = hub.repo(checkpoint.location)

@@ -77,6 +77,7 @@ def meta_unet(source: str, cache_dir: Path | None = None) -> Any:
 
     where = {"subfolder": "unet", "cache_dir": cache_dir, "revision": hub.commit_of(source, cache_dir)}
     try:
+        hub.need_source(source, cache_dir, "UNet")
         with torch.device("meta"):
             return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, **where))
     except Exception:
