@@ -1,8 +1,10 @@
 """Pictures of your own: names, the forms of queries files, and what is wrong with them told by row."""
 
+import contextlib
 import csv
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,85 @@ def test_where_queries_are_looked_for(shop, tmp_path):
         load_benchmark("folder", shop)
     with pytest.raises(NotFoundError, match="is not a folder"):
         load_benchmark("folder", tmp_path / "none")
+
+
+CAFE = "Café"
+
+
+@pytest.fixture
+def oddly_named(shop):
+    """A picture whose name is decomposed, as macOS writes it, and one with capitals."""
+    (shop / "p 10.png").rename(shop / unicodedata.normalize("NFD", f"{CAFE}.png"))
+    (shop / "p 11.png").rename(shop / "Look.PNG")
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("spelling", "picture"),
+    [
+        ("./dresses/p 0.png", "dresses/p 0.png"),
+        ("dresses//p 0", "dresses/p 0.png"),
+        ("dresses\\p 0.png", "dresses/p 0.png"),
+        (".\\dresses\\p 0", "dresses/p 0.png"),
+        (" dresses/p 0.png ", "dresses/p 0.png"),
+        ("Dresses/P 0.PNG", "dresses/p 0.png"),
+        ("{shop}/dresses/p 0.png", "dresses/p 0.png"),
+        ("{shop}/shirts/../dresses/p 0", "dresses/p 0.png"),
+        ("shop/dresses/p 0.png", "dresses/p 0.png"),
+        (unicodedata.normalize("NFC", CAFE), unicodedata.normalize("NFD", f"{CAFE}.png")),
+        ("look", "Look.PNG"),
+        ("{shop}/../elsewhere/p 0.png", None),
+        ("dresses/q 0.png", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_other_spellings_of_a_name_are_found(oddly_named, spelling, picture, form):
+    name = spelling.format(shop=oddly_named)
+    row = {"reference": name, "caption": "c", "target": name, "negatives": name}
+    path = oddly_named / f"queries.{form}"
+    if form == "json":
+        path.write_text(json.dumps([row]))
+    else:
+        path.write_text(",".join(row) + "\n" + ",".join(f'"{cell}"' for cell in row.values()) + "\n")
+    benchmark = load_benchmark("folder", oddly_named)
+    (query,) = benchmark.queries
+    if picture:
+        assert (query.reference, list(query.relevant), query.negatives) == (picture, [picture], (picture,))
+        assert "names without a picture" not in benchmark.protocol
+    else:
+        assert query.reference not in benchmark.images
+        assert benchmark.protocol["names without a picture"].startswith("1: ")
+
+
+def test_a_name_without_a_picture_has_a_guess(shop):
+    (shop / "queries.json").write_text('[{"reference": "dresses/p0.png", "caption": "c"}]')
+    assert "did you mean dresses/p 0.png?" in load_benchmark("folder", shop).protocol["names without a picture"]
+
+
+def test_spellings_of_two_pictures_are_told(shop):
+    """Exact names go first; any other spelling of both is refused."""
+    shutil.copy(shop / "p 10.png", shop / "P 10.png")
+    for name, kind in (("P 10.png", None), ("p 10", None), ("p 10.PNG", InputError)):
+        (shop / "queries.json").write_text(json.dumps([{"reference": name, "caption": "c"}]))
+        with pytest.raises(kind) if kind else contextlib.nullcontext():
+            assert load_benchmark("folder", shop).queries[0].reference.startswith(name)
+
+
+def test_columns_in_other_letters_are_ours(shop):
+    text = "ID , Reference,CAPTION,Caption 2,Targets,Also-Correct,Weather\n a ,p 10,c,d,p 11,dresses/p 1,wet\n"
+    (shop / "queries.csv").write_text(text)
+    benchmark = load_benchmark("folder", shop)
+    (query,) = benchmark.queries
+    assert (query.id, query.captions) == ("a", ("c", "d"))
+    assert query.relevant == {"p 11.png": 2, "dresses/p 1.png": 1}
+    assert benchmark.protocol["columns not used"] == "Weather"
+
+
+@pytest.mark.parametrize("column", ["traget", "targts", "Target_id"])
+def test_a_column_that_is_nearly_ours_is_told(shop, column):
+    (shop / "queries.csv").write_text(f"reference,caption,{column}\np 10,c,p 11\n")
+    with pytest.raises(InputError, match=f'"{column}".*Did you mean "target"'):
+        load_benchmark("folder", shop)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["csv", "json", "jsonl"]))

@@ -1,11 +1,13 @@
 """Files for the official servers: ours and the official examples are valid; ten spoilt ones are each told by name."""
 
 import json
+import shutil
 
 import pytest
 
+from cig.benchmarks import load_benchmark
 from cig.cli.main import main
-from cig.errors import InputError
+from cig.errors import InputError, UsageError
 from cig.evaluation.submissions import forms, validate
 
 
@@ -118,6 +120,49 @@ def test_the_verb(ours, world, tmp_path, capsys):
     code, shown = run(ours / "cirr.json")
     assert (code, "is no valid submission for cirr/test1 recall:\n  8 queries, expected 4148" in shown.err) == (1, True)
     assert run(tmp_path / "none.json")[0] == 2
+
+
+@pytest.fixture
+def two_splits(world, tmp_path):
+    """A CIRCO whose val has five queries, and whose test has eight others."""
+    home = tmp_path / "CIRCO"
+    shutil.copytree(world / "CIRCO", home)
+    annotations = home / "annotations"
+    entries = json.loads((annotations / "test.json").read_text())
+    (annotations / "test.json").write_text(json.dumps([{**entry, "id": i + 100} for i, entry in enumerate(entries)]))
+    val = json.loads((annotations / "val.json").read_text())
+    (annotations / "val.json").write_text(json.dumps(val[:5]))
+    return home, load_benchmark("circo/val", home).gallery
+
+
+def circo(ids, gallery):
+    return {str(i): list(gallery[:50]) for i in ids}
+
+
+def test_a_small_file_is_that_of_the_split_whose_queries_it_has(two_splits, tmp_path):
+    home, gallery = two_splits
+    for split, ids in (("val", range(5)), ("test", range(100, 108)), ("test", range(100, 106))):
+        form, problems = validate(write(tmp_path / "a.json", circo(ids, gallery)), home)
+        assert form.benchmark == f"circo/{split}"
+        assert bool(problems) == (len(ids) == 6)
+
+
+def test_a_split_that_is_named_is_the_one(two_splits, tmp_path, capsys):
+    home, gallery = two_splits
+    path = write(tmp_path / "a.json", circo(range(5), gallery))
+    for split in ("test", "circo/test"):
+        assert validate(path, home, split)[0].benchmark == validate(path, split=split)[0].benchmark == "circo/test"
+    assert validate(write(tmp_path / "b.json", cirr()), split="test")[0].benchmark == "cirr/test1"
+    for split in ("vall", "cirr/val", "fashioniq/val"):
+        with pytest.raises(UsageError):
+            validate(path, split=split)
+    _, problems = validate(path)
+    assert any("--split" in problem and "800 of circo/test" in problem for problem in problems)
+    assert not any("--split" in problem for problem in validate(path, split="circo/val")[1])
+    with pytest.raises(SystemExit) as done:
+        main(["validate-submission", str(path), "--split", "val", "--dataset-path", str(home)])
+    assert not done.value.code
+    assert "valid submission for circo/val" in capsys.readouterr().out
 
 
 @pytest.mark.slow

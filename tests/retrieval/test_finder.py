@@ -250,6 +250,9 @@ def test_filters_by_hand(tmp_path):
         == [True] + [False] * 3
     )
     assert metadata.unused(names) == 1
+    (tmp_path / "n.csv").write_text("Name ,price\n./Dresses/A.jpg,10\ndresses\\b.jpg,60\nNEW,7\nnew.JPG,8\n")
+    spelt = Metadata(tmp_path / "n.csv")
+    assert [spelt.row(name).get("price") for name in names] == ["10", "60", None, "8"]
     with pytest.raises(UsageError, match='Did you mean "price"'):
         allowed(names, (), metadata, where=[Condition.parse("prise<5")])
     with pytest.raises(UsageError, match="--metadata"):

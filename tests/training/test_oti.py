@@ -94,6 +94,29 @@ class Said:
         return torch.tensor([{"a cat": (0.0, 1.0)}[text] for text in texts]) if words is None else words
 
 
+@pytest.mark.parametrize(
+    ("row", "picture"),
+    [
+        ("dev/dev-1-0-img0.png", "dev-1-0-img0"),  # a table of a folder, words of a benchmark
+        ("dev-1-0-img0", "dev/dev-1-0-img0.png"),  # the other way round
+        ("n01/7.JPEG", "n01/7.png"),
+        ("7.JPEG", "n01/7.JPEG"),  # SEARLE's, by the file's name
+        ("000000000042.jpg", "42"),
+        ("Cafe\u0301.jpg", "Caf\u00e9"),
+    ],
+)
+def test_concepts_are_found_by_other_spellings_of_a_picture(row, picture):
+    phrasebook = Phrasebook({row: ["cat"], "other": ["dog"]}, {"cat": ["a cat"], "dog": ["a dog"]}, 1)
+    assert phrasebook.draw(picture, Random(0)) == ("cat", "a cat")
+    assert not phrasebook.lacking([picture])
+
+
+def test_concepts_of_two_pictures_of_one_stem_are_told_apart_or_not_used():
+    phrasebook = Phrasebook({"a.png": ["cat"], "a.jpg": ["dog"]}, {"cat": ["a cat"], "dog": ["a dog"]}, 1)
+    assert phrasebook.draw("a.jpg", Random(0)) == ("dog", "a dog")
+    assert list(phrasebook.lacking(["a.png", "a.jpg", "a", "n/a.jpg"])) == ["a", "n/a.jpg"]
+
+
 def test_the_loss_is_a_weighted_mean_of_two_distances():
     words, features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), torch.tensor([[3.0, 0.0]] * 3)
     losses = oti_losses(

@@ -6,9 +6,12 @@ which are fetched into the hidden folder `.fetched`.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,12 +20,14 @@ from cig.benchmarks._web import count_reasons, fetch_pictures, is_url
 from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.io.dataset_paths import PassedOver, walk_pictures
 from cig.io.files import UNPRINTABLE, read_bytes
+from cig.io.spellings import Spellings
 from cig.io.tables import FORMS, Row, read_rows
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query
 
 SPLITS = {"val": "val", "train": "train", "test": "test"}
 COLUMNS = ("id", "reference", "caption", "target", "also_correct", "negatives", "tags", "cluster")
 ALIASES = {"captions": "caption", "targets": "target", "negative": "negatives", "tag": "tags"}
+GUESSED = 5  # names without a picture that a near one is looked for
 
 
 def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Benchmark]:
@@ -44,6 +49,7 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
     hidden = _hidden(parsed, source)
     failed = pictures.fetch([query.reference for query in parsed], root / ".fetched")
     gallery = _listed(root / "gallery.txt", pictures) or tuple(pictures.names)
+    unknown = pictures.unknown(name for query in parsed for name in (query.reference, *query.relevant))
     keep_reference = any(query.reference in query.relevant for query in parsed)
     several = any(len(query.relevant) > 1 for query in parsed)
     without = "" if keep_reference else ", without the query's reference"
@@ -62,6 +68,7 @@ def load(root: Path, split: str, queries: str | Path | None = None) -> tuple[Ben
             **({"names left out": f"{pictures.unprintable} with control characters"} if pictures.unprintable else {}),
             **({"passed over": some(pictures.passed.lines, 10)} if pictures.passed.lines else {}),
             **_ignored(rows),
+            **({"names without a picture": f"{len(unknown)}: {some(unknown, GUESSED)}"} if unknown else {}),
             **({"references not fetched": count_reasons(failed)} if failed else {}),
         },
         not_fetched=failed,
@@ -100,16 +107,32 @@ class Pictures(Mapping[str, Path]):
         return len(self.names) + len(self.fetched)
 
     def resolve(self, name: str) -> str:
-        """Return the gallery's name for a name, which may lack the suffix if that is unambiguous."""
-        if name in self.names or is_url(name):
-            return name
+        """Return the gallery's name for a name, which may lack the suffix or be spelt otherwise.
+
+        Raises:
+            InputError: several pictures may be meant.
+        """
+        if name in self.names or is_url(name.strip()):
+            return name if name in self.names else name.strip()
         if not self._by_stem:
             for full_name in self.names:
                 self._by_stem.setdefault(str(PurePosixPath(full_name).with_suffix("")), []).append(full_name)
-        candidates = self._by_stem.get(name, [])
+        candidates = self._by_stem.get(name) or self._spellings.find(name)
         if len(candidates) > 1:
-            raise InputError(f"{name} may be {some(candidates)}; write the suffix")
+            raise InputError(
+                f"{name} may be {some(candidates)}; write the suffix, and the name as it is in the folder"
+            )
         return candidates[0] if candidates else name
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self.names, self.home)
+
+    def unknown(self, names: Iterable[str]) -> list[str]:
+        """List the names that no picture has, each with the nearest that one has."""
+        lacking = [name for name in dict.fromkeys(names) if name not in self and not is_url(name)]
+        guessed = [f"{name}{self._spellings.guess(name)}" for name in lacking[:GUESSED]]
+        return [*guessed, *lacking[GUESSED:]]
 
     def fetch(self, names: Iterable[str], folder: Path) -> dict[str, str]:
         """Fetch the names that are addresses, and return why some could not be fetched."""
@@ -191,7 +214,8 @@ def _captions(value: Any) -> tuple[str, ...]:
 def _names(value: Any, what: str) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
-    return tuple(name_of(item, what) for item in (value if isinstance(value, list) else [value]))
+    names = (name_of(item, what) for item in (value if isinstance(value, list) else [value]))
+    return tuple(name.strip() if what in ("id", "tags", "cluster") else name for name in names)
 
 
 def _ignored(rows: Sequence[Row]) -> dict[str, str]:
@@ -208,14 +232,25 @@ def _rows(path: Path) -> list[Row]:
     for column in ("reference", "caption"):
         if column not in columns:
             raise InputError(f"{path} has no column {column}.{did_you_mean(column, columns)}")
+    for column in columns:
+        near = difflib.get_close_matches(column.strip().casefold(), COLUMNS, n=1, cutoff=0.8)
+        if column not in COLUMNS and near and near[0] not in columns:
+            raise InputError(f'{path} has a column "{column}", which is not used. Did you mean "{near[0]}"? Rename it')
     return rows
 
 
 def _rename_columns(row: Row, path: Path) -> Row:
-    named = {ALIASES.get(str(key), str(key)): value for key, value in row.items()}
+    named = {_column(str(key)): value for key, value in row.items()}
     if len(named) < len(row):
         raise InputError(f"{path} has two columns for one thing ({some(map(str, row))}); keep one of them")
     return named
+
+
+def _column(name: str) -> str:
+    """Return our name of a column, whose case, spaces and hyphens do not count; any other as it is."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
+    plain = ALIASES.get(plain, re.sub(r"^caption_(\d+)$", r"caption\1", plain))
+    return plain if plain in COLUMNS or re.fullmatch(r"caption\d+", plain) else name
 
 
 def _cells(row: Row) -> Row:

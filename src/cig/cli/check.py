@@ -74,7 +74,11 @@ def stats(
 
 
 def validate_submission(
-    file: Path, /, *, dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None
+    file: Path,
+    /,
+    *,
+    dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
+    split: str | None = None,
 ) -> None:
     """Whether the official server would take a file (CIRR test1, CIRCO test and val), and if not, why.
 
@@ -84,7 +88,9 @@ def validate_submission(
         What `cig submit` wrote, or anyone's. Which split and metric it is for is told by its keys.
     dataset_path
         The dataset's folder, to check names, references and subset membership, too.
+    split
+        Which split it is for: circo/val, or val. Default: what its keys, queries and their number fit best.
     """
     from cig.pipelines.check import validate_submission
 
-    print(validate_submission(file, dataset_path))
+    print(validate_submission(file, dataset_path, split))

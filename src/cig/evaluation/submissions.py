@@ -11,7 +11,7 @@ from typing import Any
 from cig import registry
 from cig.benchmarks import load_benchmark
 from cig.benchmarks._requirements import need_list
-from cig.errors import InputError, some
+from cig.errors import InputError, NotFoundError, UsageError, did_you_mean, some
 from cig.io.files import read_bytes
 from cig.types import Benchmark, Query, SubmissionForm
 
@@ -24,29 +24,72 @@ def forms() -> list[SubmissionForm]:
     return [form for module in modules for form in getattr(module, "SUBMISSIONS", ())]
 
 
-def validate(path: Path, dataset: Path | None = None) -> tuple[SubmissionForm, list[str]]:
+def validate(path: Path, dataset: Path | None = None, split: str | None = None) -> tuple[SubmissionForm, list[str]]:
     """Return which submission a file is, by its keys, and every problem with it; none if it is valid.
 
     Args:
         dataset: the dataset's folder; without it, names, references and subset membership are not checked.
+        split: "circo/val" or "val"; by default the one that the file's header, queries and their number fit best.
 
     Raises:
         InputError: not JSON, or not an object of lists.
         NotFoundError: the dataset, or the list of its gallery, is missing.
+        UsageError: no server judges that split.
     """
     content, twice = _read(path)
     header = {key: content.pop(key) for key in HEADER if key in content}
-    alike = [form for form in forms() if form.header == header]
-    form = min(alike or forms(), key=lambda form: abs(form.queries - len(content)))
+    choices = _of_split(split) if split else forms()
+    alike = [form for form in choices if form.header == header] or choices
+    benchmarks = _load(alike, dataset) if dataset else {}
+    benchmark_ids = {name: {query.id for query in benchmark.queries} for name, benchmark in benchmarks.items()}
+
+    def misfit(form: SubmissionForm) -> tuple[int, int]:
+        ids = benchmark_ids.get(form.benchmark, set(content))
+        return len(ids ^ set(content)), abs(form.queries - len(content))
+
+    form = min(alike, key=misfit)
     problems = [*_header_problems(header, form), *(f"query {name} occurs twice" for name in twice)]
-    benchmark = load_benchmark(form.benchmark, dataset) if dataset else None
+    benchmark = benchmarks.get(form.benchmark)
     need_list([benchmark] if benchmark else [])
     problems += _id_problems(content, form, benchmark)
+    others = sorted(
+        {f"{other.queries} of {other.benchmark}" for other in alike} - {f"{form.queries} of {form.benchmark}"}
+    )
+    if others and not benchmark and len(content) != form.queries:
+        problems.append(f"a file for another split would have {', '.join(others)}: say which it is for with --split")
     queries = {query.id: query for query in benchmark.queries} if benchmark else {}
     for name, ranked in content.items():
         of_list = _list_problems(ranked, form, benchmark, query=queries.get(name))
         problems += [f"query {name}: {problem}" for problem in of_list]
     return form, problems
+
+
+def _of_split(split: str) -> list[SubmissionForm]:
+    """Return the forms of a split, which may be named with its benchmark or alone; raise UsageError without any."""
+    family, _, name = split.rpartition("/")
+
+    def fits(form: SubmissionForm) -> bool:
+        home, _, release = form.benchmark.partition("/")
+        return family in ("", home) and registry.load("benchmarks", home).SPLITS.get(name) == release
+
+    fitting = list(filter(fits, forms()))
+    if not fitting:
+        names = dict.fromkeys(form.benchmark for form in forms())
+        raise UsageError(f'no server judges the split "{split}".{did_you_mean(split, names)}')
+    return fitting
+
+
+def _load(choices: Sequence[SubmissionForm], dataset: Path) -> dict[str, Benchmark]:
+    """Load those benchmarks of these forms that the dataset has; raise NotFoundError if it has none."""
+    benchmarks, missing = {}, []
+    for name in dict.fromkeys(form.benchmark for form in choices):
+        try:
+            benchmarks[name] = load_benchmark(name, dataset)
+        except NotFoundError as error:
+            missing.append(error)
+    if not benchmarks:
+        raise missing[0]
+    return benchmarks
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:

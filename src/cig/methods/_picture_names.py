@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,20 @@ COCO = 12  # digits of its names; a pseudo-target of query 42, 00042.png, is no 
 
 def plain_name(name: str) -> str:
     """Cut suffix and folders, and the zeros of COCO: "img0" from "dev/img0.png"; "42" from "000000000042"."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(_plain_text(name))
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     return (stem.lstrip("0") or "0") if len(stem) == COCO and stem.isdecimal() else stem
 
 
 def placed_name(name: str) -> str:
     """Keep the folders of a name before its `plain_name`: "n01/7" from "./n01/7.png"."""
-    folders = PurePosixPath(os.path.normpath(name)).parts[:-1]
+    folders = PurePosixPath(os.path.normpath(_plain_text(name))).parts[:-1]
     return "/".join([*(folder for folder in folders if folder not in ("/", "//", "..")), plain_name(name)])
+
+
+def _plain_text(name: str) -> str:
+    """Return the name in one Unicode form, with slashes: other systems write "Café" and "a\\b" otherwise."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def is_of(path: Path, name: str) -> bool:
@@ -56,6 +62,11 @@ class Names:
         for row, name in enumerate(names):
             rows.setdefault(placed_name(name), row)
         return Names(rows)
+
+    def without(self, names: Iterable[str]) -> Names:
+        """Leave out rows: those of names that may mean another picture, too."""
+        dropped = {placed_name(name) for name in names}
+        return Names({name: row for name, row in self.rows.items() if name not in dropped})
 
     def row(self, path: Path, *, bare: bool = True) -> int | None:
         """Return the row of the longest name that the path ends with; None if there is none.

@@ -59,7 +59,7 @@ def _mend(data: Data, part: Benchmark) -> str:
     return mend(part) + (folder if mend(part).startswith("cig ") else "")
 
 
-def validate_submission(path: Path, dataset: Path | None = None) -> str:
+def validate_submission(path: Path, dataset: Path | None = None, split: str | None = None) -> str:
     """Which submission a file is, in words, if the official server would take it.
 
     Raises:
@@ -68,7 +68,7 @@ def validate_submission(path: Path, dataset: Path | None = None) -> str:
     from cig.evaluation.submissions import validate
     from cig.pipelines._models import first_of
 
-    form, problems = validate(path, dataset)
+    form, problems = validate(path, dataset, split)
     what = " ".join(filter(None, (form.benchmark, form.metric)))
     if problems:
         raise IncompleteError("\n  ".join([f"{path} is no valid submission for {what}:", *first_of(problems)]))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError, did_you_mean, some
+from cig.io.spellings import loose
 from cig.io.tables import read_rows
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
@@ -85,7 +86,7 @@ class Metadata:
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
         if not self.columns:
             raise InputError(f"{path} has no columns")
-        self.key = next((column for column in self.columns if column.lower() in NAMES), self.columns[0])
+        self.key = next((column for column in self.columns if column.strip().lower() in NAMES), self.columns[0])
         named = [str(row.get(self.key) or "") for row in self.rows]
         if not any(named):
             raise InputError(f"{path}: the column {self.key} should name the pictures, and is empty")
@@ -93,15 +94,21 @@ class Metadata:
         if twice:
             raise InputError(f"{path} has several rows about {some(twice, 3)}; give each picture one")
         self.by_name = dict(zip(named, self.rows, strict=True))
+        spellings = Counter(map(loose, self.by_name))  # one that two rows share is neither's
+        self.by_spelling = {loose(name): row for name, row in self.by_name.items() if spellings[loose(name)] == 1}
 
     def row(self, name: str) -> dict[str, Any]:
         """Return a picture's row, by its name with or without suffix; an empty one where there is none."""
-        return self.by_name.get(name) or self.by_name.get(str(PurePosixPath(name).with_suffix(""))) or {}
+        for rows, spelling in ((self.by_name, name), (self.by_spelling, loose(name))):
+            if row := rows.get(spelling) or rows.get(str(PurePosixPath(spelling).with_suffix(""))):
+                return row
+        return {}
 
     def unused(self, names: Sequence[str]) -> int:
         """Count the rows that name none of these pictures."""
-        pictures = {*names, *(str(PurePosixPath(name).with_suffix("")) for name in names)}
-        return sum(name not in pictures for name in self.by_name)
+        spellings = set(map(loose, names))
+        spellings |= {str(PurePosixPath(name).with_suffix("")) for name in spellings}
+        return sum(loose(name) not in spellings for name in self.by_name)
 
 
 def need_columns(where: Sequence[Condition], metadata: Metadata | None) -> None:

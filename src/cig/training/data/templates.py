@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from random import Random
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cig.io.digests import digest, set_digest
+from cig.methods._picture_names import Names, repeated_names
 from cig.models.clip import PLACEHOLDER, Clip, Placement
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
@@ -75,7 +78,7 @@ class Phrasebook:
         reasons = {}
         for name in names:
             if not self._choices(name):
-                best = self.concepts.get(name, ())[:3]
+                best = self._concepts(name)[:3]
                 reasons[name] = f"none of {', '.join(best)}... has phrases with it" if best else "it has no concepts"
         return reasons
 
@@ -88,10 +91,25 @@ class Phrasebook:
 
     def _choices(self, name: str) -> list[str]:
         if name not in self._chosen:
-            concepts = (_without_placeholder(concept).strip() for concept in self.concepts.get(name, ()))
+            concepts = (_without_placeholder(concept).strip() for concept in self._concepts(name))
             best = list(dict.fromkeys(concepts))[: self.top]
             self._chosen[name] = [concept for concept in best if self._phrases(concept)]
         return self._chosen[name]
+
+    def _concepts(self, name: str) -> Sequence[str]:
+        """Return a picture's concepts, whose table may name it with other folders or another suffix."""
+        if name in self.concepts or (row := self._names.row(Path(name))) is None:
+            return self.concepts.get(name, ())
+        return self._rows[row]
+
+    @cached_property
+    def _names(self) -> Names:
+        """The names that mean one picture each, by row."""
+        return Names.of(self.concepts, Path(), repeats=True).without(repeated_names(self.concepts))
+
+    @cached_property
+    def _rows(self) -> list[Sequence[str]]:
+        return list(self.concepts.values())
 
     def _phrases(self, concept: str) -> tuple[str, ...]:
         """Return a concept's phrases; none if one of them does not contain the concept."""
