@@ -119,9 +119,7 @@ class Pictures(Mapping[str, Path]):
                 self._by_stem.setdefault(str(PurePosixPath(full_name).with_suffix("")), []).append(full_name)
         candidates = self._by_stem.get(name) or self._spellings.find(name)
         if len(candidates) > 1:
-            raise InputError(
-                f"{name} may be {some(candidates)}; write the suffix, and the name as it is in the folder"
-            )
+            raise InputError(f"{name} may be {some(candidates)}; write the suffix, and the name as it is in the folder")
         return candidates[0] if candidates else name
 
     @cached_property
