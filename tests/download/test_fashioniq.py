@@ -907,10 +907,12 @@ def test_what_no_download_mends_is_not_advised_to_be_downloaded(server, tmp_path
     """A target that the gallery's list lacks, with a picture or without."""
     server.publish(["val"], dress=listed("GOOD1", "GOOD2", "GOOD3"))
     server.files["annotations/image_splits/split.dress.val.json"] = b'["GOOD1", "GOOD2"]'
+    told = tmp_path / "told.json"
     for more in ([], ["--no-pictures"]):
-        code, out, err = run(capsys, *line(server, tmp_path, *more))
+        code, out, err = run(capsys, *line(server, tmp_path, "--json", told, *more))
         assert (code, "lacks the targets of 1 queries" in err, "a rerun" in err) == (1, True, False)
         assert "(1: GOOD3)" in out
+        assert json.loads(told.read_text())["unlisted_targets"] == {"fashioniq/val/dress": {"1": "GOOD3"}}
     code, out, _ = run(capsys, "check", "fashioniq/val", "--categories", "dress", "--dataset-path", tmp_path)
     assert (code, "(1: GOOD3)" in out, "cig download" in out) == (1, True, False)
     assert "GOOD3.jpg" not in server.pictures()

@@ -127,6 +127,7 @@ def summarise(
     facts = {
         "parts": {tally.part.title: _facts(tally) for tally in tallies},
         "picture_sets": sets,
+        "unlisted_targets": unlisted,
         "in_the_way": in_the_way,
         "adopted": imported.taken,
         "left_alone": list(imported.foreign),

@@ -23,6 +23,7 @@ def count(parts: Sequence[Benchmark], notes: Sequence[str] | None = None) -> Out
     facts: dict[str, Any] = {"parts": {part.title: {"queries": len(part.queries)} for part in parts}}
     unlisted = {part.title: unlisted_targets(part) for part in parts}
     text = [*lines, *unlisted_lines(unlisted), *(notes or ())]
+    facts["unlisted_targets"] = unlisted
     facts |= {} if notes is None else {"notes": list(notes)}
     return Outcome("\n".join(text), facts, tuple(notes or ()), wrong_lists(unlisted))
 
@@ -61,6 +62,7 @@ def summarise(
     facts = {
         "parts": {checkup.title: _facts(checkup, decoded) for checkup in checkups},
         "picture_sets": sets,
+        "unlisted_targets": unlisted,
         "not_taken": {name: why for result in imports for name, why in result.refused.items()},
         "kept_though_another": [name for result in imports for name in result.differing],
         "left_alone": [name for result in imports for name in result.foreign],

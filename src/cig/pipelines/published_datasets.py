@@ -31,7 +31,7 @@ class _References(Dataset):
         """Raises InputError if the reference is missing, PictureError if it cannot be decoded."""
         part, query = self.items[index]
         if query.reference not in part.images:
-            raise InputError(f"{part.name} query {query.id}: no picture for the reference {query.reference}")
+            raise InputError(f"{part.name} query {query.id}: {part.why_missing(query.reference)}")
         image = read_picture(part.images[query.reference]).image.convert("RGB")
         return {
             "reference_image": _preprocessed(image, self.preprocess),
