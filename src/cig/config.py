@@ -49,6 +49,7 @@ TABLES = {
     ),
 }
 EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"  # the shipped models
+SHIPPED_CLIPS = {"icons": "clip", "icons/clip": "clip", "icons/large": "large"}
 DEFAULT_GENERATOR = "sdxl"
 GENERATORS: dict[str, dict[str, dict[str, Any]]] = {  # name -> table -> flag -> its preset
     "sdxl": {},  # the published settings are the flags' defaults
@@ -159,3 +160,9 @@ def _check_table(file: Path, table: str, content: Any) -> None:
             raise UsageError(f'{file}: unknown key "{key}" in [{table}].{did_you_mean(key, TABLES[table])}')
         if not isinstance(entry, str | int | float):
             raise UsageError(f"{file}: {key} in [{table}] should be a text or a number, found {entry!r}")
+
+
+def clip_source(source: str | Path) -> str:
+    """Return the folder of a shipped CLIP by its name, such as icons; any other hub id or folder as it is."""
+    folder = SHIPPED_CLIPS.get(str(source))
+    return str(EMBEDDED / folder) if folder and not os.path.exists(source) else str(source)

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -18,13 +19,15 @@ from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.http import WebError
 from cig.methods import EMBEDDED
+from cig.models.clip import load_clip
+from cig.models.dual_encoder import load_tower
 from cig.training.data import association, vocabulary
 from cig.training.data.association import associate, embed_names
 from cig.training.data.concepts import read_concepts, write_concepts
 from cig.training.data.language_model import InverseTransformSampler, Sampling, load_language_model
 from cig.training.data.phrases import clean_phrase, generate_phrases, read_phrases
 from cig.training.data.pictures import load_pictures
-from cig.training.data.templates import TEMPLATES
+from cig.training.data.templates import TEMPLATES, Phrasebook
 from cig.training.data.vocabulary import load_concepts, load_vocabulary, of_names
 
 ICONS = EMBEDDED / "clip"  # a small CLIP that is shipped
@@ -465,6 +468,59 @@ def test_shards_are_the_whole(tmp_path, speaker):
     whole, one, two = (read_phrases(tmp_path / f"{name}.jsonl") for name in ("1of1", "1of2", "2of2"))
     assert {**one, **two} == whole
     assert not set(one) & set(two)
+
+
+def test_a_model_of_one_file(tmp_path, monkeypatch):
+    """GGUF by its library; another file is no model."""
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "m.bin").write_bytes(b"?")
+    asked = []
+
+    def load(kind, source, what, *, files, **options):
+        asked.append((source, files["gguf_file"], "use_safetensors" in options))
+        raise InputError("no more")
+
+    monkeypatch.setattr("cig.training.data.language_model.load_with_tokenizer", load)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("transformers.utils.import_utils.is_gguf_available", lambda: True)
+    with pytest.raises(InputError):
+        load_language_model(str(tmp_path / "m.gguf"), cpu, torch.float32)
+    assert asked == [(str(tmp_path), "m.gguf", False)]
+    with pytest.raises(UsageError, match=r"m\.bin"):
+        load_language_model(str(tmp_path / "m.bin"), cpu, torch.float32)
+    monkeypatch.setattr("transformers.utils.import_utils.is_gguf_available", lambda: False)
+    with pytest.raises(UsageError, match="pip install gguf"):
+        load_language_model(str(tmp_path / "m.gguf"), cpu, torch.float32)
+
+
+@pytest.mark.parametrize("flags", [{"k": 0}, {"limit": 0}, {"clip": "no-such-folder/x/y"}, {"batch_size": 0}])
+def test_a_vocabulary_is_not_downloaded_for_a_wrong_call(swatches, tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(vocabulary, "open_images", lambda address: pytest.fail("a download"))
+    call = {"clip": str(EMBEDDED / "clip"), "vocabulary": "open-images", "out": tmp_path / "c.csv", **flags}
+    with pytest.raises(UsageError):
+        train_words.concepts(str(swatches), **call)
+
+
+def test_a_shipped_clip_has_a_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = ("icons", "icons/clip", "icons/large")
+    assert [load_clip(name).feature_width for name in names] == [
+        load_clip(EMBEDDED / folder).feature_width for folder in ("clip", "clip", "large")
+    ]
+    assert load_tower("icons", torch.device("cpu"), torch.float32).identity["source"] == str(EMBEDDED / "clip")
+    (tmp_path / "icons").mkdir()
+    with pytest.raises(NotFoundError, match=r"config\.json"):
+        load_clip("icons")
+
+
+def test_pictures_in_folders_are_found_by_their_files_names():
+    """As SEARLE's table of ImageNet's test pictures names them, unless two have one name."""
+    book = Phrasebook({"1.png": ("dog",), "n2/2.png": ("cat",)}, {"dog": ("a dog",), "cat": ("a cat",)}, top=1)
+    assert book.lacking(["n1/1.png", "n2/2.png", "2.png"]).keys() == {"2.png"}
+    assert book.draw("n1/1.png", Random(0)) == ("dog", "a dog")
+    book.need_distinct(["n1/1.png", "n2/2.png", "n3/2.png"])
+    with pytest.raises(UsageError, match=r"n1/1\.png"):
+        book.need_distinct(["n1/1.png", "n4/1.png"])
 
 
 def test_phrases_are_also_written_for_searles_programs(tmp_path, speaker):

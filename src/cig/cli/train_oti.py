@@ -145,6 +145,7 @@ def _tell_phrases(book: Phrasebook | None, pictures: PictureList) -> None:
     if not book:
         say("no --phrases: words are learnt from pictures alone, without the published regularisation")
         return
+    book.need_distinct(pictures.names)
     silent = [f"{name}: {why}" for name, why in book.lacking(pictures.names).items()]
     if len(silent) == len(pictures):
         raise UsageError(

@@ -66,18 +66,20 @@ def concepts(
     from cig.training.data.association import associate
     from cig.training.data.concepts import check_form, write_concepts
     from cig.training.data.pictures import load_pictures, load_references
-    from cig.training.data.vocabulary import ADDRESS, load_vocabulary
+    from cig.training.data.vocabulary import ADDRESS, OPEN_IMAGES, load_vocabulary
     from cig.training.processes import need_one
 
     need_one("train concepts", "start it once; several GPUs may each take some folders, with one --feature-cache")
     check_form(out)
-    if limit is not None:
-        at_least_1("--limit", limit)
+    for flag, value in {"-k": k, "--limit": limit}.items():
+        at_least_1(flag, 1 if value is None else value)
     compute = computing(compute, batch_size)
     device = resolve_device(compute.device)
     picture_list = (load_references if references else load_pictures)(pictures, dataset_path, limit)
-    names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)
+    if vocabulary != OPEN_IMAGES and not Path(vocabulary).is_file():  # before the CLIP, which may be a long download
+        load_vocabulary(vocabulary)
     tower = load_tower(clip, device, resolve_dtype(compute.dtype, device), cache_dir=compute.cache_dir)
+    names = load_vocabulary(vocabulary, vocabulary_from or ADDRESS)  # a download comes once all else is right
     cache, pad = FeatureCache(feature_cache), preprocess_type == "targetpad"
     made = associate(
         picture_list,
@@ -130,7 +132,7 @@ def phrases(
     out
         Gets a JSON line a concept (.jsonl). A card is written beside it.
     model
-        A causal language model: a hub id, or a folder with safetensors.
+        A causal language model: a hub id, a folder with safetensors, or a file .gguf.
     count
         Phrases a concept.
     temperature

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ftfy
 import torch
 
+from cig.config import clip_source
 from cig.errors import InputError, MismatchError, NotFoundError, reason
 from cig.finite import need_finite
 from cig.io import hub
@@ -284,7 +285,7 @@ def load_clip(
     """
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
-    source, cache_dir = str(source), None if cache_dir is None else Path(cache_dir)
+    source, cache_dir = clip_source(source), None if cache_dir is None else Path(cache_dir)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     hub.need_source(source, cache_dir, "CLIP")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from cig.config import clip_source
 from cig.errors import InputError, MismatchError, reason, some
 from cig.finite import need_finite
 from cig.io import hub
@@ -131,6 +132,7 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_d
 
     hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
+    source = clip_source(source)
     config = _config(source, cache_dir)
     if config is None or config.model_type == "clip":
         return load_clip(source, device, dtype, cache_dir=cache_dir)

@@ -123,25 +123,35 @@ class LanguageModel:
 def load_language_model(
     source: str, device: torch.device, dtype: torch.dtype, *, cache_dir: Path | None = None
 ) -> LanguageModel:
-    """Load a causal language model of transformers by hub id or folder; weights from safetensors alone.
+    """Load a causal language model of transformers by hub id, folder, or a file .gguf; weights from safetensors alone.
 
     Raises:
+        UsageError: a file .gguf needs a library that is not installed.
         NotFoundError: it is neither a folder nor a hub id that can be reached.
         InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     quiet_transformers()
-    pinned = {} if os.path.exists(source) else {"revision": hub.commit_of(source, cache_dir)}
+    where: dict[str, Any] = {} if os.path.exists(source) else {"revision": hub.commit_of(source, cache_dir)}
+    folder, options = source, {"use_safetensors": True}
+    if os.path.isfile(source):
+        folder, where, options = *_gguf(Path(source)), {}
     model, tokenizer = load_with_tokenizer(
-        AutoModelForCausalLM,
-        source,
-        "language model",
-        files={"cache_dir": cache_dir, **pinned},
-        dtype=dtype,
-        use_safetensors=True,
+        AutoModelForCausalLM, folder, "language model", files={"cache_dir": cache_dir, **where}, dtype=dtype, **options
     )
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer in {source} names no end token (eos_token)")
     model.generation_config = GenerationConfig()  # its own may penalise or truncate, beside our settings
     return LanguageModel(model.to(device), tokenizer, {**identity(source, cache_dir), "dtype": str(dtype)})
+
+
+def _gguf(path: Path) -> tuple[str, dict[str, str]]:
+    """Return the folder and options by which transformers loads a file of llama.cpp, weights and tokenizer."""
+    if path.suffix.lower() != ".gguf":
+        raise UsageError(f"--model {path} is a file: give the folder of a model with safetensors, or a file .gguf")
+    from transformers.utils.import_utils import is_gguf_available
+
+    if not is_gguf_available():
+        raise UsageError(f"--model {path} needs a library that reads this form: pip install gguf")
+    return str(path.parent), {"gguf_file": path.name}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cig.errors import UsageError
 from cig.io.digests import digest, set_digest
 from cig.methods._picture_names import Names, repeated_names
 from cig.models.clip import PLACEHOLDER, Clip, Placement
@@ -101,6 +102,17 @@ class Phrasebook:
         if name in self.concepts or (row := self._names.row(Path(name))) is None:
             return self.concepts.get(name, ())
         return self._rows[row]
+
+    def need_distinct(self, names: Iterable[str]) -> None:
+        """Raise UsageError if the table names by its file alone a picture whose file name another one has, too."""
+        first: dict[int, str] = {}
+        for name in names:
+            row = None if name in self.concepts else self._names.row(Path(name))
+            if row is not None and first.setdefault(row, name) != name:
+                raise UsageError(
+                    f"the concepts name {first[row]} and {name} alike; make them from these folders with "
+                    f"cig train concepts, which names pictures with their folders"
+                )
 
     @cached_property
     def _names(self) -> Names:

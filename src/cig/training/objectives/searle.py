@@ -139,6 +139,7 @@ def distillation_data(
             f"the words in {words.folder} have width {words.words.shape[1]}, those of {clip.identity['source']} "
             f"{clip.token_width}; give the CLIP that they were optimised with"
         )
+    book.need_distinct(pictures.names)
     named = dict(zip(pictures.names, pictures.paths, strict=True))
     lacking = words.lacking(pictures.paths)
     missing = {name: lacking[path] for name, path in named.items() if path in lacking} | book.lacking(named)
