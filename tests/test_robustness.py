@@ -848,7 +848,7 @@ def test_a_broken_clip(cig, world, tmp_path):
         ({"device": "gpu"}, "--device cpu"),
         ({"batch_size": "many"}, "batch-size"),
         ({"max_pixels": -1}, "at least 1"),
-        ({"fusion_weight": "nan", "generated_image_dir": "x"}, "from 0 to 1"),
+        ({"fusion_weight": "nan", "generated_image_dir": "x"}, "--fusion-weight nan"),
         ({"dataset_path": "x" * 5000}, "is not a folder"),
         ({"phi": "x" * 5000}, "is not there"),
         ({"clip": "x" * 5000}, "no CLIP"),

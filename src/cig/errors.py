@@ -22,7 +22,8 @@ from collections.abc import Iterable, Sequence
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 UNUSABLE_ADVICE = re.compile(
-    r"weights_only|weights only|ignore_mismatched_sizes|report above|file an issue|trust_remote_code"
+    r"weights_only|can still be loaded|two options|low_cpu_mem_usage|ignore_mismatched_sizes|repo_type"
+    r"|trust_remote_code|above report|report above|see also|file an issue"
 )
 
 
@@ -128,7 +129,8 @@ def reason(error: BaseException) -> str:
     A line that ends with a colon is joined with the next one. Colours are removed, and so is advice that the reader
     cannot follow here: how to let a pickle run, and reports that were printed elsewhere.
     """
-    lines = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    text = f"nothing is called {error}" if isinstance(error, KeyError) else str(error)
+    lines = [line.strip() for line in COLOURS.sub("", text).splitlines() if line.strip()]
     end = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines)) + 1
     sentences = re.split(r"(?<=[.!?;])\s+", " ".join(lines[:end]).rstrip(":"))
     kept = " ".join(sentence for sentence in sentences if sentence and not UNUSABLE_ADVICE.search(sentence))

@@ -41,12 +41,23 @@ def load_generator(name: str, **options: Any) -> Generator:
     return generator
 
 
+def part_folder(source: str | Path, name: str, config: str = "config.json") -> Path:
+    """Return the folder of a part of a pipeline: the folder `name` in the source, or the source itself."""
+    folders = Path(source) / name, Path(source)
+    return next((folder for folder in folders if os.path.isfile(folder / config)), folders[1])
+
+
 def need_unet(model_path: str | Path, flag: str = "--model-path") -> str:
-    """Return a folder with `unet/` in it, or a hub id, for from_pretrained; raises NotFoundError."""
+    """Return a UNet's folder, one with `unet/` in it, a safetensors file, or a hub id; raises NotFoundError."""
     path, text = Path(model_path), str(model_path)
-    if is_hub_id(text):
+    if is_hub_id(text) or (path.suffix == ".safetensors" and os.path.isfile(path)):
         return text
-    if not os.path.isfile(path / "unet" / "config.json"):
+    if os.path.isfile(path):
+        raise NotFoundError(
+            f"{path} is not read: a checkpoint in one file is read as safetensors alone, since others may run code; "
+            f"give one of these, or a folder with unet/ in it, with {flag}"
+        )
+    if not os.path.isfile(part_folder(path, "unet") / "config.json"):
         raise NotFoundError(
             f"the UNet {path / 'unet'} is not there: get the SDXL checkpoint from {config.CIG_DRIVE} and put its "
             f"config.json and diffusion_pytorch_model.safetensors there (cig models download sdxl_checkpoint "

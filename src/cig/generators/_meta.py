@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from cig.errors import NotFoundError
-from cig.generators import Offload, need_unet
+from cig.generators import Offload, need_unet, part_folder
 from cig.generators.sdxl import quiet_diffusers
 from cig.io import hub
 
@@ -19,7 +20,7 @@ def meta_unet(model_path: str | Path, dtype: torch.dtype, cache_dir: Path | None
     quiet_diffusers()
     from diffusers import UNet2DConditionModel
 
-    return _build(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir=cache_dir, subfolder="unet")
+    return _build(UNet2DConditionModel, need_unet(model_path), dtype, name="unet", cache_dir=cache_dir)
 
 
 def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -> Any:
@@ -27,7 +28,7 @@ def meta_vae(vae_repo: str, dtype: torch.dtype, cache_dir: Path | None = None) -
     quiet_diffusers()
     from diffusers import AutoencoderKL
 
-    return _build(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir)
+    return _build(AutoencoderKL, vae_repo, dtype, name="vae", cache_dir=cache_dir)
 
 
 def resident_size(models: Sequence[torch.nn.Module], offload: Offload) -> int:
@@ -38,7 +39,9 @@ def resident_size(models: Sequence[torch.nn.Module], offload: Offload) -> int:
     return sum(sizes) if offload == "none" else max(sizes)
 
 
-def _build(kind: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None, **options: Any) -> Any:
+def _build(kind: Any, source: str, dtype: torch.dtype, *, name: str, cache_dir: Path | None) -> Any:
+    options = {"subfolder": name} if name == "unet" and not os.path.isdir(source) else {}
+    source = str(part_folder(source, name)) if os.path.isdir(source) else source
     try:
         pinned = hub.commit_of(source, cache_dir)
         config = kind.load_config(source, revision=pinned, cache_dir=cache_dir, local_files_only=True, **options)

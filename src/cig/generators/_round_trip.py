@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from cig.finite import need_finite
-from cig.generators.sdxl import load_part, quiet_diffusers
+from cig.generators._parts import load_part
+from cig.generators.sdxl import quiet_diffusers
 from cig.runtime import resolve_device, resolve_dtype
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load_round_trip(
 
     device = resolve_device(str(device))
     dtype = resolve_dtype("auto", device, on_gpu="float16")
-    vae = load_part(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir).to(device).eval()
+    vae = load_part(AutoencoderKL, vae_repo, dtype, name="vae", cache_dir=cache_dir).to(device).eval()
     if vae.config.force_upcast:  # in float16 it may overflow, so SDXL's pipeline decodes in float32, too
         vae = vae.float()
     pixels = VaeImageProcessor(vae_scale_factor=8)

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
-from cig.errors import InputError, MismatchError, NotFiniteError, NotFoundError, UsageError, reason
-from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet
+from cig.errors import MismatchError, NotFiniteError, UsageError
+from cig.generators import SDXL_REPO, VAE_REPO, Offload, need_unet, part_folder
 from cig.generators._guidance import skip_third_pass
+from cig.generators._parts import load_part, load_pipeline, load_scheduler
 from cig.io import hub
 from cig.io.digests import Hasher, file_digest, identity
 from cig.io.feature_cache import UNKNOWN, Deferred
-from cig.machine import is_out_of_memory, short_memory
+from cig.models._pretrained import explained
 from cig.runtime import quiet_transformers, resolve_device, resolve_dtype
 from cig.types import ComposedEmbedding, Described, Generator
 
@@ -57,7 +59,8 @@ class SDXL(Described):
 
     def __call__(self, condition: ComposedEmbedding, seeds: Sequence[int]) -> list[Image]:
         """Make one picture a row, each by its own torch.Generator; the negative prompt of guidance is zeros."""
-        self._check(condition)
+        with self._explained():
+            self._check(condition)
         device, vae = self.pipeline._execution_device, self.pipeline.vae
         prompt = condition.prompt.to(device, self.dtype)
         pooled = condition.pooled2.to(device, self.dtype)
@@ -66,7 +69,7 @@ class SDXL(Described):
         vae_dtype = vae.dtype
         self._finite.clear()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._explained():
                 out = self.pipeline(
                     prompt_embeds=prompt,
                     pooled_prompt_embeds=pooled,
@@ -83,6 +86,9 @@ class SDXL(Described):
         self._need_finite(condition.ids)
         images: list[Image] = out.images
         return images
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(f"{self!r} makes no picture", "look at the config.json of its parts")
 
     def _note_finite(self, _: Any, args: tuple[torch.Tensor, ...], pixels: torch.Tensor) -> None:
         self._finite.append(torch.stack([each.isfinite().flatten(1).all(1) for each in (args[0], pixels)]))
@@ -203,11 +209,13 @@ def _load_pipeline(
     quiet_diffusers()
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    unet = load_part(UNet2DConditionModel, need_unet(model_path), dtype, cache_dir=cache_dir, subfolder="unet")
-    vae = load_part(AutoencoderKL, vae_repo, dtype, cache_dir=cache_dir)
+    scheduler = load_scheduler(sdxl_repo, cache_dir)
+    files: dict[str, Any] = {"cache_dir": cache_dir, "base": sdxl_repo}
+    unet = load_part(UNet2DConditionModel, need_unet(model_path), dtype, name="unet", **files)
+    vae = load_part(AutoencoderKL, vae_repo, dtype, name="vae", **files)
     absent = dict.fromkeys(["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"])
-    parts = {"unet": unet, "vae": vae, "add_watermarker": False, **absent}
-    pipeline = load_part(pipeline_for(unet.config), sdxl_repo, dtype, cache_dir=cache_dir, **parts)
+    parts = {"unet": unet, "vae": vae, "scheduler": scheduler, "add_watermarker": False, **absent}
+    pipeline = load_pipeline(pipeline_for(unet.config), sdxl_repo, dtype, cache_dir=cache_dir, parts=parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -271,7 +279,9 @@ def unet_config(model_path: str | Path, cache_dir: Path | None) -> dict[str, Any
 
     where = {"revision": hub.commit_of(model_path, cache_dir), "cache_dir": cache_dir, "local_files_only": True}
     try:
-        config = Kind.load_config(str(model_path), subfolder="unet", **where)
+        local = os.path.isdir(model_path)
+        source = part_folder(model_path, "unet") if local else model_path
+        config = Kind.load_config(str(source), subfolder=None if local else "unet", **where)
         signature = inspect.signature(Kind.__init__).parameters
         return {name: config.get(name, signature[name].default) for name in ("in_channels", "out_channels")}
     except Exception:  # a folder of another layout, or a configuration that cannot be read
@@ -281,14 +291,17 @@ def unet_config(model_path: str | Path, cache_dir: Path | None) -> dict[str, Any
 def _identities(
     model_path: str | Path, sdxl_repo: str, vae_repo: str, *, cache_dir: Path | None, hasher: Hasher = file_digest
 ) -> dict[str, dict[str, str]]:
-    local, scheduler = Path(model_path) / "unet", Path(sdxl_repo) / "scheduler"
+    unet, vae = (_local(*part) for part in ((model_path, "unet"), (vae_repo, "vae")))
+    scheduler = _local(sdxl_repo, "scheduler", "scheduler_config.json")  # all that is used of the base pipeline
     return {
-        "unet": identity(local if os.path.isdir(local) else model_path, cache_dir, "unet/config.json", hasher=hasher),
-        "vae": identity(vae_repo, cache_dir, hasher=hasher),
-        "scheduler": identity(
-            scheduler if os.path.isdir(scheduler) else sdxl_repo, cache_dir, "model_index.json", hasher=hasher
-        ),  # of the base pipeline only the scheduler is used
+        "unet": identity(unet, cache_dir, "unet/config.json", hasher=hasher),
+        "vae": identity(vae, cache_dir, hasher=hasher),
+        "scheduler": identity(scheduler, cache_dir, "model_index.json", hasher=hasher),
     }
+
+
+def _local(source: str | Path, name: str, config: str = "config.json") -> str | Path:
+    return part_folder(source, name, config) if os.path.isdir(source) else source
 
 
 def check_size(height: int, width: int) -> None:
@@ -301,25 +314,6 @@ def check_image_guidance(scale: float) -> None:
     """Raise UsageError below 1, where diffusers generates without any guidance."""
     if not 1 <= scale < float("inf"):
         raise UsageError(f"--image-guidance-scale {scale:g}: 1 or more, such as 1.5")
-
-
-def load_part(
-    kind: Any, source: str | Path, dtype: torch.dtype, *, cache_dir: Path | None = None, **options: Any
-) -> Any:
-    """Load a model of diffusers from a hub id or a folder; raises NotFoundError or InputError."""
-    hub.need_source(str(source), cache_dir, kind.__name__)
-    options |= {"dtype": dtype, "cache_dir": cache_dir, "use_safetensors": True}  # a pickle would run code
-    try:
-        return kind.from_pretrained(str(source), revision=hub.commit_of(source, cache_dir), **options)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise short_memory(f"{kind.__name__} {source} cannot be loaded", torch.device("cpu")) from error
-        if os.path.exists(source):
-            raise InputError(f"{kind.__name__} cannot be loaded from {source}: {reason(error)}") from error
-        raise NotFoundError(
-            f"no {kind.__name__} {source}: it is not a folder, and the hub says: {reason(error)} "
-            f"Put a copy on this machine and give its folder, or check --cache-dir."
-        ) from error
 
 
 def check_offload(offload: Offload, device: torch.device) -> None:

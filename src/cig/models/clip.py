@@ -27,7 +27,7 @@ from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
 from cig.machine import is_out_of_memory, need_memory, short_memory
-from cig.models._pretrained import need_all_weights
+from cig.models._pretrained import explained, need_all_weights, unloadable, weights_option
 from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Placement = Literal["every", "first"]  # at which `$` the pseudo-word goes: stage 1 and LinCIR, or SEARLE (stage 3)
 TowerName = Literal["vision", "text"]
+TOWER_WEIGHTS = {"vision_config": ("vision_model.", "visual_projection."), "text_config": ("text_model.", "text_proj")}
 PLACEHOLDER = "$"
 TEXT_BATCH = 64
 
@@ -180,11 +181,15 @@ class Clip:
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Encode pixels [B, 3, S, S] as features [B, p], float32 on the CPU: projected, not normalised."""
-        features = self.vision(pixel_values=pixels.to(self.device, self.dtype)).image_embeds
+        with self._explained():
+            features = self.vision(pixel_values=pixels.to(self.device, self.dtype)).image_embeds
         return self._finite(features.float().cpu())
 
     def _finite(self, values: Tensor, texts: Sequence[str] = ()) -> Tensor:
         return need_finite(values, f"the CLIP {self.identity.get('source', 'in memory')}", self.dtype, names=texts)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(f"{self!r} cannot encode", "look at its config.json")
 
     def text_states(self, prompts: Sequence[str], words: Tensor | None = None) -> TextStates:
         """Encode prompts at the full context length, as a generator reads them; the states are on the CPU.
@@ -233,7 +238,7 @@ class Clip:
     ) -> tuple[Any, Tensor]:
         """Return the text tower's output and the projected end-of-text state [B, p]."""
         mask = placeholder_mask(ids, self.tokenizer.placeholder, placement).to(self.device)
-        with pseudo_words(self.text.get_input_embeddings(), mask, words):
+        with self._explained(), pseudo_words(self.text.get_input_embeddings(), mask, words):
             out = self.text(input_ids=ids.to(self.device), output_hidden_states=True)
         # The model would look for the end by eos_token_id, which old configurations have wrong; the rows tell it.
         ends = [row.index(self.tokenizer.end) for row in rows]
@@ -320,24 +325,27 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path 
     folder, local = Path(source), os.path.exists(source)
     if local:
         check_folder(folder)
+        options |= weights_option(folder, "model", "CLIP", pickled="pytorch_model.bin")
     try:
-        where = {"revision": hub.commit_of(source, cache_dir), "cache_dir": cache_dir}
-        model, info = tower.from_pretrained(source, dtype=dtype, output_loading_info=True, **where, **options)
+        where: dict[str, Any] = {"revision": hub.commit_of(source, cache_dir), "cache_dir": cache_dir}
+        where |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = tower.from_pretrained(source, dtype=dtype, **where, **options)
     except Exception as error:
         if is_out_of_memory(error):
             raise short_memory(f"the CLIP {source} cannot be loaded", torch.device("cpu")) from error
-        if local:
-            raise InputError(f"the CLIP in {source} cannot be loaded: {reason(error)}") from error
-        raise NotFoundError(
-            f"no CLIP {source}: it is not a folder, and the hub says: {reason(error)} "
-            f"Put a copy on this machine and give its folder, or check --cache-dir."
-        ) from error
-    need_all_weights(info, source, "CLIP")
+        raise unloadable("CLIP", source, error) from error
+    need_all_weights(info, source, "CLIP", parts=TOWER_WEIGHTS[tower.config_class.base_config_key])
     return model.eval().requires_grad_(False)
 
 
 def check_folder(folder: Path) -> None:
     """Raise NotFoundError or MismatchError unless a folder holds a CLIP; transformers would only name a key."""
+    if os.path.isfile(folder):
+        hint = f"give its folder {folder.parent}" if (folder.parent / "config.json").is_file() else "convert it"
+        raise NotFoundError(
+            f"{folder} is a file, and a CLIP is a folder with config.json and model.safetensors, as transformers saves "
+            f"it; {hint}, or give a hub id"
+        )
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder} has no config.json; give a CLIP in transformers' layout, or a hub id")
     config = read_json(folder / "config.json")

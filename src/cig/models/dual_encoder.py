@@ -24,7 +24,7 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import check_pixels, target_pad
 from cig.io.json_files import read_object
-from cig.models._pretrained import need_all_weights
+from cig.models._pretrained import need_all_weights, unloadable
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
 from cig.runtime import batches, quiet_transformers
 
@@ -142,7 +142,7 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_d
         tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         model, info = kind.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
     except Exception as error:
-        raise InputError(f"the {config.model_type} in {source} cannot be loaded: {reason(error)}") from error
+        raise unloadable(config.model_type, source, error) from error
     need_all_weights(info, source, config.model_type)
     model = model.eval().requires_grad_(False).to(device)
     return DualEncoder(model, tokenizer, processor, identity={**identity(source, cache_dir), "dtype": str(dtype)})

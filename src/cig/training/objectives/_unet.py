@@ -66,9 +66,9 @@ def load_unet(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path |
     from diffusers import UNet2DConditionModel
 
     from cig.generators import need_unet
-    from cig.generators.sdxl import load_part
+    from cig.generators._parts import load_part
 
-    return load_part(UNet2DConditionModel, need_unet(source, "--start"), dtype, cache_dir=cache_dir, subfolder="unet")
+    return load_part(UNet2DConditionModel, need_unet(source, "--start"), dtype, name="unet", cache_dir=cache_dir)
 
 
 def meta_unet(source: str, cache_dir: Path | None = None) -> Any:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cig.errors import InputError, NotFoundError, UsageError, reason, some
+from cig.errors import NotFoundError, UsageError
 from cig.io.digests import identity
 from cig.io.files import make_folder, write_bytes
 from cig.io.json_files import write_json
 from cig.io.weight_files import write_weights
+from cig.models._pretrained import need_all_weights, unloadable, weights_option
 from cig.models.clip import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes
@@ -232,16 +233,16 @@ def _loaded(kind: Any, start: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(start, **options)
     except Exception as error:  # on a damaged file, the library may raise anything
-        raise InputError(f"the CLIP in {start} cannot be loaded: {reason(error)}") from error
+        raise unloadable("CLIP", start, error) from error
 
 
 def _load_start(start: Path) -> tuple[Tokenizer, Any]:
     """Load the tokenizer and the model of a CLIP to start from."""
     from transformers import CLIPModel
 
-    model, info = _loaded(CLIPModel, start, dtype=torch.float32, output_loading_info=True)
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise InputError(f"{start} lacks weights of a CLIP: {some(map(str, info['missing_keys']), 5)}")
+    where = {"output_loading_info": True, "ignore_mismatched_sizes": True, **weights_option(start, "model", "CLIP")}
+    model, info = _loaded(CLIPModel, start, dtype=torch.float32, **where)
+    need_all_weights(info, str(start), "CLIP", parts=("",))
     return load_tokenizer(str(start), model.config.text_config.max_position_embeddings), model
 
 

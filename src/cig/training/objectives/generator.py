@@ -261,9 +261,9 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32, cache_dir: Path | 
     """Load a frozen VAE; raises NotFoundError or InputError."""
     from diffusers import AutoencoderKL
 
-    from cig.generators.sdxl import load_part
+    from cig.generators._parts import load_part
 
-    return load_part(AutoencoderKL, source, dtype, cache_dir=cache_dir).requires_grad_(False)
+    return load_part(AutoencoderKL, source, dtype, name="vae", cache_dir=cache_dir).requires_grad_(False)
 
 
 def _build_unet(
