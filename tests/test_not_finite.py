@@ -15,7 +15,7 @@ from cig.errors import NotFiniteError
 from cig.finite import need_finite
 from cig.generators import load_generator
 from cig.generators._compose import ComposedConditions
-from cig.generators.sdxl import load_round_trip
+from cig.generators._round_trip import load_round_trip
 from cig.io.feature_cache import FeatureCache
 from cig.methods import Source
 from cig.models.clip import load_clip

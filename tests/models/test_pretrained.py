@@ -67,7 +67,7 @@ def test_what_a_folder_has_instead_of_weights_is_told(folder, capsys):
     assert "ran" not in capsys.readouterr().out
     with pytest.raises(NotFoundError, match=str(folder)):
         load_clip(folder / "config.json")
-    with pytest.raises(NotFoundError, match="not a folder"):
+    with pytest.raises(NotFoundError, match="no such folder"):
         load_clip(folder / "nothing")
 
 
