@@ -61,6 +61,16 @@ def unloadable(what: str, source: str | Path, error: Exception) -> CigError:
     return InputError(f"the {what} in {source} cannot be loaded: {why}")
 
 
+def refuse_file(folder: Path) -> None:
+    """Raise NotFoundError for a file in the place of a CLIP's folder."""
+    if os.path.isfile(folder):
+        hint = f"give its folder {folder.parent}" if (folder.parent / "config.json").is_file() else "convert it"
+        raise NotFoundError(
+            f"{folder} is a file, and a CLIP is a folder with config.json and model.safetensors, as transformers saves "
+            f"it; {hint}, or give a hub id"
+        )
+
+
 def need_all_weights(info: Mapping[str, Any], source: str, kind: str, *, parts: tuple[str, ...] = ()) -> None:
     """Raise InputError unless the files have the weights of a model, of its shapes, and no further layers.
 

@@ -27,7 +27,7 @@ from cig.io.digests import identity
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json
 from cig.machine import is_out_of_memory, need_memory, short_memory
-from cig.models._pretrained import explained, need_all_weights, unloadable, weights_option
+from cig.models._pretrained import explained, need_all_weights, refuse_file, unloadable, weights_option
 from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
@@ -340,12 +340,7 @@ def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path 
 
 def check_folder(folder: Path) -> None:
     """Raise NotFoundError or MismatchError unless a folder holds a CLIP; transformers would only name a key."""
-    if os.path.isfile(folder):
-        hint = f"give its folder {folder.parent}" if (folder.parent / "config.json").is_file() else "convert it"
-        raise NotFoundError(
-            f"{folder} is a file, and a CLIP is a folder with config.json and model.safetensors, as transformers saves "
-            f"it; {hint}, or give a hub id"
-        )
+    refuse_file(folder)
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder} has no config.json; give a CLIP in transformers' layout, or a hub id")
     config = read_json(folder / "config.json")
