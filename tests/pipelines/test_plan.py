@@ -144,3 +144,11 @@ def test_configurations_that_are_not_here(world, capsys):
         main(["plan", "cirr/val", "--dataset-path", str(world), "--model-path", str(world / "models/sdxl")])
     assert done.value.code == 2
     assert "is not on this machine; give a folder, or fetch it first" in capsys.readouterr().err
+
+
+def test_sizes_that_no_vae_encodes_are_refused(world, capsys):
+    where = ["--dataset-path", str(world / "CIRR"), "--model-path", str(world / "models/sdxl")]
+    with pytest.raises(SystemExit) as done:
+        main(["plan", "cirr/val", *where, "--width", "1"])
+    assert done.value.code == 2
+    assert "--width 1" in capsys.readouterr().err

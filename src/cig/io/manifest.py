@@ -103,7 +103,9 @@ class Manifest:
 def _recorded_settings(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "settings.json"
     recorded = read_object(path) if path.exists() else {}
-    if not all(isinstance(settings, dict) for settings in recorded.values()):
+    lines = list(recorded.values())
+    lines += [line.get(key, {}) for line in lines if isinstance(line, dict) for key in ("models", "compose")]
+    if not all(isinstance(line, dict) for line in lines):
         raise InputError(f"{path}: not settings by their digest; use another folder")
     return recorded
 

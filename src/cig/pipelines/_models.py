@@ -32,12 +32,14 @@ def phi_checks(composing: Composing) -> list:
 
 
 def generator_checks(generation: Generation, compute: Compute) -> list:
-    def offload() -> None:
-        from cig.generators.sdxl import check_offload
+    def options() -> None:
+        from cig.generators.sdxl import check_image_guidance, check_offload, check_size
 
+        check_size(generation.height, generation.width)
+        check_image_guidance(generation.image_guidance_scale)
         check_offload(generation.offload, resolve_device(compute.device))
 
-    return [lambda: need_unet(generation.unet), offload]
+    return [lambda: need_unet(generation.unet), options]
 
 
 def load_composer(composing: Composing, compute: Compute, cache: FeatureCache | None = None) -> Composer:
