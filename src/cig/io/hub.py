@@ -68,9 +68,13 @@ def endpoint(address: str) -> str:
 def snapshot(source: str | Path, cache_dir: Path | None = None) -> Path | None:
     """Find a hub id's folder in the cache: of the pinned commit, else of the main branch; None without either."""
     from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=str(source), repo_type="model")
+    try:
+        name = repo_folder_name(repo_id=str(source), repo_type="model")
+    except HFValidationError:  # no hub id
+        return None
     home = Path(cache_dir or constants.HF_HUB_CACHE) / name
     main = home / "refs" / "main"
     commits = [repo(source).commit, main.read_text().strip() if main.is_file() else ""]
