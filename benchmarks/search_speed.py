@@ -27,25 +27,24 @@ from transformers import CLIPConfig, CLIPModel
 WARM = """
 import json, os, resource, sys, time
 from pathlib import Path
-import torch
-from cig.io.feature_cache import FeatureCache
-from cig.retrieval.finder import ComposedQuery, Finder
-from cig.methods import Source, load_method_lazily
+from cig.pipelines.open import open_place
+from cig.retrieval.requests import OwnSearching
+from cig.runtime import Compute
 home = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-cache, spent = FeatureCache(home / "cache"), {}
+spent = {}
 started = time.monotonic()
-method = load_method_lazily("sum", Source(clip=str(home / "clip")), cache)
-finder = Finder(home / "pictures", method, cache)
+searching = OwnSearching("sum", clip=str(home / "clip"), feature_cache=home / "cache")
+index = open_place(home / "pictures", searching, Compute(device="cpu"))
 spent["open"] = time.monotonic() - started
 asked = {"first query": "red", "second query": "blue", "third query": "two dogs", "the third again": "two dogs"}
 for name, text in asked.items():
     text += f" {os.getpid()}"  # nobody has asked with it
     started = time.monotonic()
-    hits = finder.find(ComposedQuery((home / "reference.png",), text))
+    hits = index.search(home / "reference.png", text)
     spent[name] = time.monotonic() - started
 spent = {name: round(own, 3) for name, own in spent.items()}
-print(json.dumps({"pictures": len(finder.gallery.names), **spent, "peak MB": peak()}))
+print(json.dumps({"pictures": len(index), **spent, "peak MB": peak()}))
 """
 
 
@@ -70,11 +69,13 @@ def make(home: Path, pictures: int) -> None:
 def remember(home: Path, paths: list[Path]) -> None:
     from cig.io.digests import digest
     from cig.io.feature_cache import FeatureCache
-    from cig.methods import Source, load_method
+    from cig.pipelines.open import load_own
     from cig.retrieval.features import picture_space
+    from cig.retrieval.requests import OwnSearching
+    from cig.runtime import Compute
 
-    cache = FeatureCache(home / "cache")
-    space = cache.space(picture_space(load_method("sum", Source(clip=str(home / "clip")))), "synthetic pictures")
+    cache, searching = FeatureCache(home / "cache"), OwnSearching("sum", clip=str(home / "clip"))
+    space = cache.space(picture_space(load_own(searching, Compute(device="cpu"), cache)), "synthetic pictures")
     since = time.time()
     digests = {path: digest(path.read_bytes()) for path in paths}
     rows = np.random.default_rng(0).normal(size=(len(paths), 512)).astype(np.float32)

@@ -143,8 +143,10 @@ def test_help_shows_public_names_with_their_first_lines_and_no_internals():
 
 def test_the_example_of_help_is_that_of_a_program(world, tmp_path, monkeypatch):
     """Every line of the module's example runs, in the tiny world and with the weights of its files."""
-    example = [line.strip() for line in cig.__doc__.splitlines() if re.match(r"    (import|\w+ = cig|print)", line)]
-    assert len(example) == 6
+    example = [
+        line.strip() for line in cig.__doc__.splitlines() if re.match(r"    (import|\w+ = cig|print|index\.)", line)
+    ]
+    assert len(example) == 8
     models = world / "models"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "datasets").symlink_to(world)
@@ -153,6 +155,10 @@ def test_the_example_of_help_is_that_of_a_program(world, tmp_path, monkeypatch):
     tiny = "model_path=sdxl, sdxl_repo=sdxl, vae_repo=sdxl + '/vae', height=64, width=64, steps=1"
     program = "\n".join(example).replace('load_generator("sdxl")', f'load_generator("sdxl", {tiny})')
     program = program.replace('"searle/b32"', '"searle", cig.Source(clip=clip, phi=phi)')
+    program = program.replace('open("photos")', 'open("photos", "sum/icons", "cache")').replace(
+        "sofa.jpg", "photos/no 1.jpg"
+    )
+    (tmp_path / "photos").symlink_to(world / "shop/shirts")
     names = {name: str(path) for name, path in (names | {"sdxl": models / "sdxl"}).items()}
     exec(program, names)
     assert isinstance(names["ranking"], cig.Ranking)

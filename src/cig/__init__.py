@@ -8,7 +8,11 @@
     ranking = cig.search(bench, cig.load_method("searle/b32"), targets)
     print(cig.evaluate(bench, ranking))
 
+    index = cig.open("photos")  # pictures of one's own
+    index.search("sofa.jpg", "but blue", k=5)
+
 Functions
+    open              open a folder of pictures, or an index of one, to search it
     load_benchmark    load a benchmark: queries, their pictures and the gallery
     load_benchmarks   load every part of a benchmark, such as FashionIQ's three categories
     load_clip         load a CLIP from the hub or a folder
@@ -20,6 +24,7 @@ Functions
     evaluate          score rankings by the benchmark's measures
 
 Records
+    Index, Hit                   what open returns, and what its search finds
     Benchmark, Query             what is searched, and for what
     Method, Generator            the protocols of what load_method and load_generator return
     Source                       the checkpoints, device and dtype of a method
@@ -56,6 +61,9 @@ if TYPE_CHECKING:
     from cig.models.clip import load_clip as load_clip
     from cig.models.composer import load_composer as load_composer
     from cig.models.phi import Phi as Phi
+    from cig.pipelines.index import Hit as Hit
+    from cig.pipelines.index import Index as Index
+    from cig.pipelines.open import open as open
     from cig.pipelines.published_datasets import CIRRDataset as CIRRDataset
     from cig.pipelines.published_datasets import ComposedEmbedsDataset as ComposedEmbedsDataset
     from cig.pipelines.published_datasets import FashionIQDataset as FashionIQDataset
@@ -81,8 +89,10 @@ _MODULES = {  # public name -> its module; the imports above state the same to t
     "EmbeddingFolder": "generators._compose",
     "FashionIQDataset": "pipelines.published_datasets",
     "Generator": "types",
+    "Hit": "pipelines.index",
     "Imagined": "generators._generate",
     "Imagining": "generators",
+    "Index": "pipelines.index",
     "Method": "types",
     "Phi": "models.phi",
     "Query": "types",
@@ -97,6 +107,7 @@ _MODULES = {  # public name -> its module; the imports above state the same to t
     "load_composer": "models.composer",
     "load_generator": "generators",
     "load_method": "methods",
+    "open": "pipelines.open",
     "search": "retrieval.rank",
 }
 __all__ = sorted(_MODULES)

@@ -16,6 +16,7 @@ REQUIRED = {  # folder -> the name that each of its modules defines
     "methods": "VARIANTS",
     "generators": "load",
     "download": "download",
+    "retrieval.index": "open_engine",
 }
 
 
@@ -36,7 +37,7 @@ def load(folder: str, name: str) -> ModuleType:
         NotFoundError: no module has this name; the message lists the names.
     """
     if is_builtin(folder, name):
-        return importlib.import_module(f"cig.{folder}.{name}")
+        return importlib.import_module(f"cig.{folder}.{name.replace('-', '_')}")
     module_name = _entry_points(folder).get(name, name)
     if "." not in name and module_name == name:
         raise WrongNameError(f'no "{name}" among the {folder}.{did_you_mean(name, names(folder))}')
@@ -51,7 +52,8 @@ def load(folder: str, name: str) -> ModuleType:
 
 def _builtin_names(folder: str) -> list[str]:
     package = importlib.import_module(f"cig.{folder}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name.replace("_", "-") for name in modules if name[0] != "_")
 
 
 def _entry_points(folder: str) -> dict[str, str]:

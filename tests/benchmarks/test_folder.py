@@ -17,7 +17,7 @@ from cig.benchmarks._requirements import need_outside
 from cig.cli.main import main
 from cig.errors import CigError, InputError, NotFoundError, UsageError
 from cig.io.tables import read_rows
-from cig.retrieval.index.exact import list_folder
+from cig.pipelines._index_build import list_folder
 
 
 def run(capsys, *words):
@@ -115,7 +115,7 @@ def test_names_are_the_same_from_within_the_folder(shop, monkeypatch):
     from_outside = load_benchmark("folder/val", shop)
     monkeypatch.chdir(shop)
     bench = load_benchmark("folder/val", Path())
-    assert bench.gallery == from_outside.gallery == list_folder(Path()).names
+    assert bench.gallery == from_outside.gallery == tuple(listed.name for listed in list_folder(Path()))
     assert bench.queries == from_outside.queries
 
 

@@ -18,7 +18,7 @@ from cig.benchmarks import Data
 from cig.download import FetchSettings
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
-from cig.retrieval.requests import Searching
+from cig.retrieval.requests import OwnSearching, Searching
 from cig.runtime import Compute, Work, need_seed
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ FetchFlags = Annotated[FetchSettings, Parameter(name="*", group=WEB)]
 ComposeFlags = Annotated[Composing, Parameter(name="*", group=COMPOSE)]
 GenerateFlags = Annotated[Generation, Parameter(name="*", negative="", group=GENERATE)]
 SearchFlags = Annotated[Searching, Parameter(name="*", negative="", group=SEARCH)]
+OwnSearchFlags = Annotated[OwnSearching, Parameter(name="*", negative="", group=SEARCH)]
 Branches = Annotated[
     tuple[str, ...],
     Parameter(

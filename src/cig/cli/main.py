@@ -22,6 +22,7 @@ from cig.cli import (
     check,
     compare,
     download,
+    index,
     models,
     pipeline,
     reproduce,
@@ -62,6 +63,10 @@ for part in (
 ):
     training.command(part)
 app.command(training)
+indexing = App(name="index", help="An index of your own pictures: cig search opens it.")
+for verb in (index.build, index.info, index.verify, index.add, index.remove):
+    indexing.command(verb)
+app.command(indexing)
 weights = App(name="models", help="The weights that methods and generators want: which, where from, whether sound.")
 weights.command(models.list_, name="list")
 weights.command(models.check)

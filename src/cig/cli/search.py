@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +17,7 @@ from cig.cli.flags import (
     Flag,
     GenerateFlags,
     GeneratorName,
-    SearchFlags,
+    OwnSearchFlags,
     computing,
     prefixed,
     without,
@@ -23,28 +25,36 @@ from cig.cli.flags import (
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
-from cig.retrieval.requests import FolderSearch, Searching
+from cig.retrieval.requests import FolderSearch, OwnSearching
 from cig.runtime import Compute, say
 
 
 def search(
+    folder: Path | None = None,
+    /,
     *,
-    folder: Annotated[FolderSearch, Parameter(name="*", negative="")],
+    gallery: Path | None = None,
+    request: Annotated[FolderSearch, Parameter(name="*", negative="")] = FolderSearch(),
     html: Path | None = None,
     json: Path | None = None,
-    search: Annotated[SearchFlags, without("frozen_weights")] = Searching(),
+    search: Annotated[OwnSearchFlags, without("frozen_weights")] = OwnSearching(),
     compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
     generation: GenerateFlags = Generation(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 32,
 ) -> None:
-    """Composed search over a folder of your own: a picture and a sentence find the picture you mean.
+    """Composed search over pictures of your own: a picture and a sentence find the picture you mean.
 
-    Without --image and --text, searches are read line by line: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT.
+    Without --image and --text, searches are read line by line: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT. A
+    number in the place of PICTURE is a hit of the search before: 3 | but blue.
 
     Parameters
     ----------
+    folder
+        A folder, whose pictures in all folders below are searched, or an index that cig index build made.
+    gallery
+        The same.
     html
         Write a page with the pictures here.
     json
@@ -54,19 +64,45 @@ def search(
     """
     from cig.pipelines.search import answers, find, open_gallery, to_text
 
-    if folder.from_lines and (json or html):
+    if request.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
-    lookup = open_gallery(folder, computing(compute, batch_size), search, composing=compose, generation=generation)
-    for note in lookup.notes():
+    pictures = folder or gallery
+    if not pictures or (folder and gallery):
+        raise UsageError("which pictures? Give one folder, or one index: cig search FOLDER --text 'a red sofa'")
+    request = replace(request, gallery=pictures)
+    opened = open_gallery(request, computing(compute, batch_size), search, composing=compose, generation=generation)
+    for note in opened.notes():
         say(note)
-    if not folder.from_lines:
-        print(to_text(find(lookup, compose, generation, json=json, html=html).hits))
+    if not request.from_lines:
+        print(to_text(find(opened, compose, generation, json=json, html=html).hits))
+        if html:
+            say(f"{html} shows them")
         return
-    if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
-    for _, hits, seconds in answers(lookup, sys.stdin):
+    for _, hits, seconds in answers(opened, _lines()):
         print(to_text(hits), flush=True)
         say(f"{seconds:.3f} s")
+
+
+HELP = "type what you look for: TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT; a hit's number is a PICTURE, too"
+
+
+def _lines() -> Iterator[str]:
+    """Yield lines of standard input; on a terminal, ask for each."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that one line of another encoding does not end the others
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    say(f"{HELP}; Ctrl-D ends")
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip() in ("?", "help"):
+            say(HELP)
+        else:
+            yield line
 
 
 def demo(

@@ -258,3 +258,13 @@ def _thumbnail(path: Path, side: int) -> tuple[str, bytes] | None:
     except (PictureError, OSError, ValueError, MemoryError):
         return None
     return picture.digest, buffer.getvalue()
+
+
+def hits_inline(hits: Sequence[tuple[Path, str]]) -> str:
+    """Return pictures with a line below each, as a fragment of a page: what a notebook shows of hits."""
+    from markupsafe import escape
+
+    small = thumbnails([path for path, _ in hits], None)
+    style = "display:inline-block;margin:4px;width:160px;font:12px sans-serif;vertical-align:top;overflow-wrap:anywhere"
+    figure = '<figure style="{}"><img src="{}" alt=""><figcaption>{}</figcaption></figure>'
+    return "".join(figure.format(style, small.get(path, ""), escape(text)) for path, text in hits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 import zlib
@@ -190,10 +191,8 @@ class FeatureCache:
         for table in ("feature", "space", "stamp", "description", "checksum"):
             self._write(f"DELETE FROM {table}", [()])
         self._write("DROP TABLE IF EXISTS file", [()])  # of older versions, whose stamps had size and time alone
-        for path in (self.path.parent / INDEXES).glob("*/*") if self.path else ():
-            if path.name == "index.json" or path.suffix == ".npy":
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        if self.path:
+            shutil.rmtree(self.path.parent / INDEXES, ignore_errors=True)
         with contextlib.suppress(sqlite3.OperationalError):  # in use elsewhere: later rows fill the free space
             self._db.execute("VACUUM")
 

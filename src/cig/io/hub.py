@@ -35,6 +35,8 @@ REPOS = {
     "openai/clip-vit-base-patch32": Repo("MIT", "c237dc49a33fc61debc9276459120b7eac67e7ef", (512, 512), CLIP_FILES),
     "openai/clip-vit-large-patch14": Repo("MIT", "32bd64288804d66eefd0ccbe215aa642df71cc41", (768, 768), CLIP_FILES),
     "Geonmo/CLIP-Giga-config-fixed": Repo(widths=(1280, 1280), files=CLIP_FILES),
+    "BAAI/BGE-VL-base": Repo("MIT", widths=(512, 512), files=CLIP_FILES),
+    "BAAI/BGE-VL-large": Repo("MIT", widths=(768, 768), files=CLIP_FILES),
     "stabilityai/stable-diffusion-xl-base-1.0": Repo(
         "CreativeML Open RAIL++-M",
         "462165984030d82259a11f4367a4eed129e94a7b",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +132,30 @@ class Preprocess:
         left, top = ((side - self.size) / 2 for side in image.size)
         left, top = (left // 1, top // 1) if self.rgb_first else (round(left), round(top))
         return image.crop((int(left), int(top), int(left) + self.size, int(top) + self.size))
+
+
+@dataclass(frozen=True)
+class Upright:
+    """Show a picture as people see it before a preprocessing: turned as its EXIF says, transparency on white.
+
+    For pictures of one's own; benchmarks read as the published code does. The representation is part of cached
+    features' keys.
+    """
+
+    then: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.then(upright(image))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says, lay what is transparent on white, and return it as RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
 
 
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:

@@ -25,10 +25,11 @@ class DualTower(Described):
     """Subclasses define `embed_queries`. `--clip` takes any dual encoder of transformers: CLIP, SigLIP, ALIGN..."""
 
     family = ""
+    variants: Mapping[str, Weights] = VARIANTS
     uses_picture = True
 
     def __init__(self, variant: str, source: Source) -> None:
-        self.tower: Tower = source.load_tower(VARIANTS[variant])
+        self.tower: Tower = source.load_tower(self.variants[variant])
         self.name = self.family if source.clip else f"{self.family}/{variant}"
         self.preprocess = self.tower.preprocess(pad=source.preprocessing == "targetpad")
         self.picture_model = self.tower.identity

@@ -28,7 +28,7 @@ from cig.pipelines._models import make_targets
 from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts, write_reports
 from cig.pipelines.search import FolderSearch, SearchAnswer, find, open_gallery
 from cig.retrieval.fusion import PSEUDO_TARGET
-from cig.retrieval.requests import Branching, Searching
+from cig.retrieval.requests import Branching, OwnSearching, Searching
 from cig.runtime import Compute, Work, say
 from cig.types import Benchmark, Report
 
@@ -183,7 +183,7 @@ def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None
     say(f"{picture}: {text}")
     page, folder = out / "query.html", part.images[picture].parents[1]
     finding = FolderSearch(folder, (part.images[picture],), text, k=k)
-    method = Searching(method=ASKED, feature_cache=out / "features")
+    method = OwnSearching(method=ASKED, feature_cache=out / "features")
     answer = find(open_gallery(finding, compute or Compute(batch_size=256), method), html=page)
     say(f"{page} shows them")
     return answer

@@ -1,186 +1,182 @@
-"""Search anyone's folder of pictures, once or line by line; with imagine, through a pseudo-target."""
+"""Search pictures of one's own, once or line by line; with imagine, through a pseudo-target."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import config
 from cig.benchmarks._requirements import need_all
-from cig.errors import CigError, IncompleteError, NotFoundError, PictureError, UsageError, printable, some
+from cig.errors import CigError, IncompleteError, NotFoundError, UsageError, printable, some
 from cig.evaluation.html import SURROGATES, inline_code, template, thumbnails
 from cig.generators import Composing, Generation
 from cig.io.dataset_paths import is_walked
-from cig.io.digests import digest_of, file_digest, fingerprints
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import UNPRINTABLE, write_bytes
 from cig.io.json_files import write_json
-from cig.io.locks import hold
-from cig.pipelines._models import compose_first, generator_checks, load_composer, load_sdxl, phi_checks
-from cig.pipelines._search_benchmark import check_searching, load_searcher
-from cig.retrieval.filters import Condition, Metadata, allowed, need_columns
-from cig.retrieval.finder import ComposedQuery, Finder, Hit, need_sight
+from cig.pipelines._imagine import imagine_by
+from cig.pipelines._models import generator_checks, phi_checks
+from cig.pipelines.index import Hit, Index
+from cig.pipelines.open import cache_folder, open_place
+from cig.retrieval.filters import Condition, Metadata, need_columns
+from cig.retrieval.finder import REFERENCE_WEIGHT, ComposedQuery, Wanted, need_sight
 from cig.retrieval.fusion import check_reference_weight
-from cig.retrieval.requests import FolderSearch, Searching
-from cig.runtime import Compute, jsonable, say
-from cig.types import Benchmark, Query
+from cig.retrieval.requests import FolderSearch, OwnSearching
+from cig.runtime import Compute, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cig.models.composer import Composer
-    from cig.types import Generator
-
-WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # of the images' feature against the pseudo-target's
+    pass
 
 
-class Lookup:
-    """A gallery that is open, and what is needed to ask it."""
+@dataclass(frozen=True)
+class OpenSearch:
+    """A gallery that is open, and what is request of it."""
 
-    def __init__(self, finding: FolderSearch, compute: Compute, searching: Searching) -> None:
-        """Raises NotFoundError or UsageError before anything is embedded."""
-        check_searching(replace(searching, reference_weight=None))
-        check_reference_weight(searching.reference_weight, "image")
-        self.finding, self.compute = finding, compute
-        self.conditions = [Condition.parse(text) for text in finding.where]
-        self.metadata = Metadata(finding.metadata) if finding.metadata else None
-        self.folder = searching.feature_cache or config.user_cache()
-        need_columns(self.conditions, self.metadata)
-        if finding.imagine and is_walked(self.folder, finding.gallery):
-            raise UsageError(
-                f"--feature-cache {self.folder} is in the gallery: "
-                "what is imagined would be searched, too; give another"
-            )
-        self.cache = FeatureCache(self.folder)
-        reference_weight = searching.reference_weight
-        self.reference_weight = WEIGHT if reference_weight is None else reference_weight
-        method = load_searcher(searching, compute, self.cache)
-        need_sight(method, finding.image)
-        self.finder = Finder(
-            finding.gallery, method, self.cache, batch_size=compute.batch_size, workers=compute.num_workers
-        )
-        self.allowed = self._allowed()
-
-    def _allowed(self) -> NDArray[np.bool_]:
-        names = self.finder.gallery.names
-        keep = allowed(names, self.finding.name, self.metadata, where=self.conditions)
-        if not keep.any():
-            raise IncompleteError(f"none of the {len(names)} pictures passes --name and --where; ask for less")
-        return keep
-
-    def find(self, query: ComposedQuery) -> list[Hit]:
-        return self.finder.find(query, self.finding.k, self.allowed, keep_reference=self.finding.keep_reference)
+    index: Index
+    request: FolderSearch
+    wanted: Wanted
+    reference_weight: float
+    compute: Compute
 
     @property
     def question(self) -> ComposedQuery:
-        finding = self.finding
+        request = self.request
         return ComposedQuery(
-            images=finding.image,
-            text=finding.text,
-            without=finding.without,
-            without_weight=finding.without_weight,
+            images=request.image,
+            text=request.text,
+            without=request.without,
+            without_weight=request.without_weight,
             reference_weight=self.reference_weight,
         )
 
+    def find(self, query: ComposedQuery) -> list[Hit]:
+        (hits,) = self.index.find([(query, self.wanted)], keep_reference=self.request.keep_reference)
+        return hits
+
     def description(self) -> dict[str, str]:
         """What the page says of the search."""
-        gallery = self.finder.gallery
+        index, passing = self.index, self.index.count(self.wanted.select)
         facts = {
-            "gallery": f"{gallery.home}: {len(gallery.names)} pictures",
-            "filters": f"{int(self.allowed.sum())} pictures pass" if not self.allowed.all() else "",
-            "method": self.finder.method.name,
-            "not readable": some(gallery.unreadable, 5),
+            "gallery": f"{index.gallery}: {len(index)} pictures",
+            "filters": f"{passing} pictures pass" if passing < len(index) else "",
+            "method": index.method.name,
+            "not readable": some(index.changes.unreadable, 5),
         }
         return {key: value for key, value in facts.items() if value}
 
     def notes(self) -> Iterator[str]:
-        """What was missing, or not used."""
-        gallery = self.finder.gallery
-        if gallery.unreadable:
-            names = some(gallery.unreadable, 5)
-            yield f"pictures that cannot be read, and are not searched: {len(gallery.unreadable)} ({names})"
-        if self.metadata and (unused := self.metadata.unused(gallery.names)):
-            yield f"{self.metadata.path}: {unused} rows name no picture of {gallery.home}"
+        """What is searched, and what was missing or not used."""
+        index = self.index
+        yield f"{len(index)} pictures of {index.gallery}, by {index.method.name}"
+        if unreadable := index.changes.unreadable:
+            yield f"pictures that cannot be read, and are not searched: {len(unreadable)} ({some(unreadable, 5)})"
+        if passed := str(index.changes.passed):
+            yield passed.removeprefix("; ")
+        if self.request.metadata:
+            table = Metadata(self.request.metadata)
+            if unused := table.unused([entry.name for entry in index.entries()]):
+                yield f"{table.path}: {unused} rows name no picture of {index.gallery}"
 
 
-def check(finding: FolderSearch) -> None:
+def check(request: FolderSearch) -> None:
     """Raises UsageError for what does not go together, NotFoundError for a picture that is not there."""
-    if finding.imagine and not (finding.image and finding.text):
+    if request.imagine and not (request.image and request.text):
         raise UsageError("--imagine makes a picture of --image and --text: give both")
-    for image in finding.image:
+    for image in request.image:
         if not os.path.isfile(image):  # unlike Path.is_file, no name is too long for it
             raise NotFoundError(f"--image {image} is not a file")
 
 
-def parse_line(line: str, question: ComposedQuery) -> ComposedQuery:
-    """`TEXT`, `PICTURE | TEXT` or `PICTURE | TEXT | WITHOUT`; several pictures are parted by commas."""
+def open_gallery(
+    request: FolderSearch,
+    compute: Compute,
+    searching: OwnSearching | None = None,
+    *,
+    composing: Composing | None = None,
+    generation: Generation | None = None,
+) -> OpenSearch:
+    """Check everything that the search needs, then open the index, or list and embed the folder.
+
+    Raises:
+        NotFoundError: a folder without pictures, a picture or weights that are missing.
+        IncompleteError: no picture passes the filters.
+    """
+    check(request)
+    searching = searching or OwnSearching()
+    weight = searching.reference_weight
+    check_reference_weight(weight, "image")
+    if request.imagine:
+        composing, generation = composing or Composing(), generation or Generation()
+        need_all(lambda: (), [*phi_checks(composing), *generator_checks(generation, compute)])
+        if is_walked(folder := cache_folder(searching), request.gallery):
+            raise UsageError(
+                f"--feature-cache {folder} is in the gallery: what is imagined would be searched, too; give another"
+            )
+    index = open_place(request.gallery, searching, compute, build=False)
+    need_sight(index.method, request.image)
+    _need_columns(request, index)
+    if index.is_folder:
+        index.build(request.metadata, compute)
+    wanted = index.wanted(
+        request.k, request.where, names=request.name, group_by=request.group_by, min_score=request.min_score
+    )
+    wanted = replace(wanted, fold_copies=request.fold_copies)
+    if not index.count(wanted.select):
+        raise IncompleteError(f"none of the {len(index)} pictures passes --name and --where; ask for less")
+    return OpenSearch(index, request, wanted, REFERENCE_WEIGHT if weight is None else weight, compute)
+
+
+def _need_columns(request: FolderSearch, index: Index) -> None:
+    """Check conditions before anything is embedded."""
+    if not index.is_folder:
+        if request.metadata:
+            raise UsageError("--metadata is of a folder; an index has its own: give it to `cig index build`")
+        return
+    columns = Metadata(request.metadata).columns if request.metadata else index.columns()
+    need_columns([Condition.parse(text).column for text in request.where], columns)
+
+
+def parse_line(line: str, question: ComposedQuery, before: Sequence[Hit] = ()) -> ComposedQuery:
+    """`TEXT`, `PICTURE | TEXT` or `PICTURE | TEXT | WITHOUT`; several pictures are parted by commas.
+
+    Args:
+        before: the hits of the line before; a picture may be one's number, from 1.
+    """
     words = [word.strip() for word in line.split("|")]
     if len(words) > 3:
         raise UsageError("a line is TEXT, or PICTURE | TEXT, or PICTURE | TEXT | WITHOUT")
     images, text, without = ["", *words, ""] if len(words) == 1 else [*words, ""][:3]
     if UNPRINTABLE.search((text + without).replace("\t", " ")):
         raise UsageError(f"{line.strip()!r} is not UTF-8, or has control characters")
-    paths = tuple(Path(path.strip()) for path in images.split(",") if path.strip())
+    paths = tuple(_picture(path.strip(), before) for path in images.split(",") if path.strip())
     return replace(question, images=paths, text=text, without=without or question.without)
 
 
-def answers(lookup: Lookup, lines: Iterable[str]) -> Iterator[tuple[ComposedQuery, list[Hit], float]]:
-    """(what was asked, hits, seconds) of each line that is not empty; one that cannot be answered is told, and left."""
+def _picture(word: str, before: Sequence[Hit]) -> Path:
+    if not word.isdecimal() or os.path.isfile(word):
+        return Path(word)
+    if not 1 <= int(word) <= len(before):
+        raise UsageError(f"there is no hit {word}: the search before found {len(before)}")
+    return before[int(word) - 1].path
+
+
+def answers(opened: OpenSearch, lines: Iterable[str]) -> Iterator[tuple[ComposedQuery, list[Hit], float]]:
+    """(query, hits, seconds) of each line that is not empty; one that cannot be answered is told, and left."""
+    hits: list[Hit] = []
     for line in lines:
         if not line.strip():
             continue
         started = time.monotonic()
         try:
-            query = parse_line(line, lookup.question)
-            yield query, lookup.find(query), time.monotonic() - started
+            query = parse_line(line, opened.question, hits)
+            hits = opened.find(query)
         except CigError as error:
             say(f"cig: {error}")
-
-
-# A pseudo-target of one's own query
-
-
-def imagine(
-    question: ComposedQuery,
-    load: Callable[[], tuple[Composer, Generator]],
-    how: Generation,
-    *,
-    compute: Compute,
-    cache_folder: Path,
-) -> Path:
-    """The picture that is imagined of a search's first image and text: made once, kept by what it was made of.
-
-    Raises:
-        IncompleteError: the generator's pictures were all refused.
-        PictureError: the image cannot be read.
-    """
-    from cig.generators._compose import ComposedConditions
-    from cig.generators._generate import ImagineTask
-
-    reference = question.images[0]
-    query = Query(digest_of([file_digest(reference), question.text]), "reference", (question.text,))
-    part = Benchmark("search", (query,), {"reference": reference}, (), (), False, WEIGHT, SOURCE)
-    trying = how.imagining
-    composer, generator = load()
-    composed = ComposedConditions(part, composer)
-    made_by = [asdict(trying), generator.settings, fingerprints(generator.identity), composed.settings]
-    folder = cache_folder / "imagined" / digest_of(jsonable(made_by))
-    with hold(folder, "a pseudo-target"):
-        task = ImagineTask(part, composed, generator, out=folder, how=trying, batch_size=1)
-        compose_first([task], [composed], composer, generation=how, compute=compute)
-        done = task.make()
-    if why := done.missing.get(query.id):
-        raise PictureError(why)
-    if query.id not in done.pictures:
-        raise IncompleteError("the generator's pictures were all refused; try another --seed, or leave --imagine out")
-    return done.pictures[query.id]
+        else:
+            yield query, hits, time.monotonic() - started
 
 
 # One search, from the question to its hits
@@ -195,51 +191,27 @@ class SearchAnswer:
     description: Mapping[str, str]  # what a page says of the search
 
 
-def open_gallery(
-    finding: FolderSearch,
-    compute: Compute,
-    searching: Searching | None = None,
-    *,
-    composing: Composing | None = None,
-    generation: Generation | None = None,
-) -> Lookup:
-    """Check everything that the search needs, then list and embed the folder.
-
-    Raises:
-        NotFoundError: a folder without pictures, a picture or weights that are missing.
-        IncompleteError: no picture passes the filters.
-    """
-    check(finding)
-    if finding.imagine:
-        composing, generation = composing or Composing(), generation or Generation()
-        need_all(lambda: (), [*phi_checks(composing), *generator_checks(generation, compute)])
-    return Lookup(finding, compute, searching or Searching())
-
-
 def find(
-    lookup: Lookup,
+    opened: OpenSearch,
     composing: Composing | None = None,
     generation: Generation | None = None,
     *,
     json: Path | None = None,
     html: Path | None = None,
 ) -> SearchAnswer:
-    """The nearest pictures of an open gallery to what its finding asks for; written where asked for."""
-    question = lookup.question
-    if lookup.finding.imagine:
-        composing, generation = composing or Composing(), generation or Generation()
-
-        def load() -> tuple[Composer, Generator]:
-            composer = load_composer(composing, lookup.compute, lookup.cache)
-            return composer, load_sdxl(generation, lookup.compute, lookup.cache)
-
-        picture = imagine(question, load, generation, compute=lookup.compute, cache_folder=lookup.folder)
-        question = replace(question, pseudo_target=picture)
-    answer = SearchAnswer(question, lookup.find(question), lookup.description())
+    """The nearest pictures of an open gallery to what is request; written where request for."""
+    question = opened.question
+    if opened.request.imagine:
+        cache = opened.index.cache
+        question = replace(
+            question,
+            pseudo_target=imagine_by(question, cache, opened.compute, composing=composing, generation=generation),
+        )
+    answer = SearchAnswer(question, opened.find(question), opened.description())
     if json:
         write_json(json, to_json(question, answer.hits, answer.description))
     if html:
-        write_bytes(html, to_html(question, answer.hits, answer.description, cache=lookup.cache).encode())
+        write_bytes(html, to_html(question, answer.hits, answer.description, cache=opened.index.cache).encode())
     return answer
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError, did_you_mean, some
 from cig.io.spellings import loose
@@ -48,33 +44,49 @@ class Condition:
             )
         return Condition(*match.groups())
 
+    @property
+    def number(self) -> float | None:
+        """The value as a number, or None."""
+        return number_of(self.value)
+
     def holds(self, cell: Any) -> bool:
         """Compare a cell with the value.
 
         Two numbers are compared as numbers; of a number and a text, neither is less. An empty cell fulfils only !=.
         """
-        text = "" if cell is None else str(cell)
+        text = text_of(cell)
         if self.sign == "~":
-            return self.value.casefold() in text.casefold()
-        if not text and self.sign != "!=":
-            return False
-        try:
-            return COMPARE[self.sign](float(text), float(self.value))
-        except ValueError:
-            numeric = _is_number(text) or _is_number(self.value)
-            if self.sign in ("<", "<=", ">", ">=") and numeric:
-                return False
-        if isinstance(cell, bool):
-            return COMPARE[self.sign](text.lower(), self.value.lower())
-        return COMPARE[self.sign](text, self.value)
+            return bool(text) and self.value.casefold() in text.casefold()
+        if not text:
+            return self.sign == "!="
+        one, other = number_of(text), self.number
+        if one is not None and other is not None:
+            return COMPARE[self.sign](one, other)
+        if one is None and other is None:
+            return COMPARE[self.sign](text, text_of(self.value))
+        return self.sign == "!="
 
 
-def _is_number(text: str) -> bool:
+def text_of(cell: Any) -> str:
+    """Return a cell as the text that conditions compare: true and false in lower case, as JSON writes them."""
+    text = "" if cell is None else str(cell)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def number_of(text: str) -> float | None:
+    """Return the number that a text states, or None."""
     try:
-        float(text)
+        number = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return None if number != number else number
+
+
+def cells(row: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None]]:
+    """Yield (column, text, number) of the cells that are not empty: what an index needs to test conditions."""
+    for column, cell in row.items():
+        if text := text_of(cell):
+            yield str(column), text, number_of(text)
 
 
 class Metadata:
@@ -111,33 +123,9 @@ class Metadata:
         return sum(loose(name) not in spellings for name in self.by_name)
 
 
-def need_columns(where: Sequence[Condition], metadata: Metadata | None) -> None:
-    """Raise UsageError for conditions without a table, or on a column that it lacks."""
-    if where and metadata is None:
-        raise UsageError("--where looks at the columns of a table: give it with --metadata FILE.csv")
-    for column in [condition.column for condition in where]:
-        if metadata and column not in metadata.columns:
-            raise UsageError(f'{metadata.path} has no column "{column}".{did_you_mean(column, metadata.columns)}')
-
-
-def allowed(
-    names: Sequence[str],
-    patterns: Sequence[str] = (),
-    metadata: Metadata | None = None,
-    *,
-    where: Sequence[Condition] = (),
-) -> NDArray[np.bool_]:
-    """Return [N], true for names that match any of the patterns (`dresses/*`) and whose row fulfils all conditions.
-
-    Raises:
-        UsageError: conditions without a table, or on a column that it lacks.
-    """
-    need_columns(where, metadata)
-    keep = np.ones(len(names), dtype=bool)
-    if patterns:
-        tests = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
-        keep &= [any(test.match(name) for test in tests) for name in names]
-    if where and metadata is not None:
-        rows = [metadata.row(name) for name in names]
-        keep &= [bool(row) and all(condition.holds(row.get(condition.column)) for condition in where) for row in rows]
-    return keep
+def need_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
+    """Raise UsageError for a column that the pictures' metadata lack."""
+    for column in wanted:
+        if column not in columns:
+            hint = did_you_mean(column, columns) if columns else " Give a table about the pictures with --metadata FILE"
+            raise UsageError(f'nothing is hint of "{column}" about the pictures.{hint}')

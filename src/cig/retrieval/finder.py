@@ -1,28 +1,28 @@
-"""Composed search of a folder: pictures, a text and an unwanted text -> the nearest pictures of the folder."""
+"""Composed search of an index: pictures, a text and an unwanted text -> the nearest pictures."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from cig.errors import PictureError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.retrieval.features import embed_pictures, embed_queries
+from cig.retrieval.filters import text_of
 from cig.retrieval.fusion import fuse_pseudo_target
-from cig.retrieval.index.exact import open_index
-from cig.retrieval.rank import top_k
+from cig.retrieval.index import Engine, Selection
+from cig.retrieval.index._order import Candidate, first_groups, ranked
 from cig.types import Method, Query
 
 WITHOUT = 0.3  # the share of the unwanted text's feature that is subtracted; ours, no paper's
-CHUNK = 2**16  # rows of the gallery at once
+REFERENCE_WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # the images' share beside a pseudo-target
+COPIES = 0.98  # the similarity of near-identical pictures; ours
 
 
 @dataclass(frozen=True)
@@ -34,133 +34,124 @@ class ComposedQuery:
     without: str = ""  # what should not be in the picture
     without_weight: float = WITHOUT
     pseudo_target: Path | None = None  # imagined from the images and the text
-    reference_weight: float = 0.7  # the share of the images' feature; the pseudo-target has the rest
+    reference_weight: float = REFERENCE_WEIGHT  # the share of the images' feature; the pseudo-target has the rest
 
 
 @dataclass(frozen=True)
-class Hit:
-    name: str  # path below the gallery
-    path: Path
+class Wanted:
+    """Which hits of a search are returned, and how many."""
+
+    k: int = 10
+    select: Selection = field(default_factory=Selection)
+    group_by: str = ""  # a column of the metadata: only the nearest picture of each of its values
+    min_score: float | None = None
+    fold_copies: bool = False  # near-identical pictures stand behind the nearest of them
+
+
+@dataclass(frozen=True)
+class Found:
+    """A hit, before anyone knows where its file is."""
+
     score: float  # cosine similarity
+    candidate: Candidate
+    copies: tuple[str, ...] = ()  # names that stand behind it
 
 
-class Finder:
-    """A gallery, opened once, and the method that searches it.
+def embed_composed(method: Method, queries: Sequence[ComposedQuery], cache: FeatureCache) -> Tensor:
+    """Embed queries as unit rows [Q, d]; texts and pictures of all of them go through the towers together.
 
     Raises:
-        NotFoundError: a folder without pictures.
+        UsageError: an empty query, or pictures for a method that uses none.
+        PictureError: a picture of a query cannot be read.
     """
+    for query in queries:
+        _check(method, query)
+    parts = _Parts(method, cache)
+    composed = [parts.add(query.images or (None,), query.text) for query in queries]
+    imagined = [query.pseudo_target and parts.add((query.pseudo_target,), query.text) for query in queries]
+    unwanted = [query.without and parts.add((None,), query.without) for query in queries]
+    parts.embed()
+    rows = []
+    for i, query in enumerate(queries):
+        feature = composed[i]()
+        if imagine := imagined[i]:
+            feature = fuse_pseudo_target(feature, imagine(), query.reference_weight)
+        if avoid := unwanted[i]:
+            feature = normalize(feature - query.without_weight * avoid(), dim=-1)
+        rows.append(feature)
+    return torch.stack(rows)
 
-    def __init__(
-        self,
-        gallery: Path,
-        method: Method,
-        cache: FeatureCache | None = None,
-        *,
-        batch_size: int = 32,
-        workers: int = 4,
-    ) -> None:
-        self.method, self.cache = method, cache or FeatureCache()
-        self.gallery = open_index(Path(gallery), method, self.cache, batch_size=batch_size, workers=workers)
 
-    def find(
-        self,
-        query: ComposedQuery,
-        k: int = 10,
-        allowed: NDArray[np.bool_] | None = None,
-        *,
-        keep_reference: bool = False,
-    ) -> list[Hit]:
-        """Return the k nearest pictures, nearest first; equal ones in the gallery's order.
-
-        Args:
-            allowed: [N] true for pictures of the gallery that may be returned.
-            keep_reference: the query's pictures may be returned, too.
-
-        Raises:
-            UsageError: an empty query, or pictures for a method that uses none.
-            PictureError: a picture of the query cannot be read.
-        """
-        feature = self.embed(query)
-        rows = np.arange(len(self.gallery.names)) if allowed is None else np.flatnonzero(allowed)
-        if not keep_reference:
-            rows = self._without_references(rows, query.images)
-        best, columns = top_k(self._scores(feature, rows)[None], k)
-        nearest = zip(best[0].tolist(), columns[0].tolist(), strict=True)
-        return [Hit(self.gallery.names[rows[i]], self.gallery.path(rows[i]), score) for score, i in nearest]
-
-    def embed(self, query: ComposedQuery) -> Tensor:
-        """Return the query's unit feature [d]."""
-        if not (query.images or query.text):
-            raise UsageError("what is looked for? Give --image, --text, or both")
-        need_sight(self.method, query.images)
-        # look_up goes first: a method whose loading is put off answers it, and loads its models for other attributes.
-        looks_up = getattr(self.method, "look_up", None)
-        if query.text and looks_up and getattr(self.method, "query_rows", None):
-            raise UsageError(
-                f"{self.method.name} knows queries of a benchmark alone, by their ids; leave --text out, or choose "
-                f"another --method"
-            )
-        feature = self._composed(query.images or (None,), query.text)
-        if query.pseudo_target:
-            imagined = self._composed((query.pseudo_target,), query.text, made=True)
-            feature = fuse_pseudo_target(feature, imagined, query.reference_weight)
-        if query.without:
-            unwanted = self._composed((None,), query.without)
-            feature = normalize(feature - query.without_weight * unwanted, dim=-1)
-        return feature
-
-    def _composed(self, images: Sequence[Path | None], text: str, *, made: bool = False) -> Tensor:
-        """Return the normalised mean [d] over the images, each with the text; None stands for the text alone.
-
-        Args:
-            made: the image is a pseudo-target.
-        """
-        shown = [image for image in images if image]
-        pictures = embed_pictures(self.method, shown, cache=self.cache)
-        if troubles := {**pictures.failed, **pictures.no_query, **self._no_entry(shown, made)}:
-            raise PictureError(next(iter(troubles.values())))
-        references = ["" if made else str(image or "") for image in images]
-        queries = [Query(str(i), name, (text,) if text else ()) for i, name in enumerate(references)]
-        features = embed_queries(self.method, queries, list(images), pictures=pictures, cache=self.cache)
-        return normalize(features.mean(dim=0), dim=-1)
-
-    def _no_entry(self, images: Sequence[Path], made: bool) -> dict[Path, str]:
-        """Return the images from outside of the gallery for which a method of stored entries has none."""
-        no_entry = getattr(self.method, "no_entry", None)
-        outside = [image for image in images if not self._inside((image,))]
-        if not (no_entry and outside):
-            return {}
-        lacking: dict[Path, str] = no_entry(
-            outside, [self.gallery.home / name for name in self.gallery.names], bare=not made
+def _check(method: Method, query: ComposedQuery) -> None:
+    if not (query.images or query.text):
+        raise UsageError("what is looked for? Give --image, --text, or both")
+    need_sight(method, query.images)
+    # look_up goes first: a method whose loading is put off answers it, and loads its models for other attributes.
+    looks_up = getattr(method, "look_up", None)
+    if query.text and looks_up and getattr(method, "query_rows", None):
+        raise UsageError(
+            f"{method.name} knows queries of a benchmark alone, by their ids; leave --text out, or choose another "
+            f"--method"
         )
-        return lacking
-
-    def _scores(self, feature: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Return cosine similarities [len(rows)], computed a bounded piece of the gallery at a time."""
-        column, every = feature.numpy(), len(rows) == len(self.gallery.names)
-        scores = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), CHUNK):
-            piece = slice(start, start + CHUNK)
-            scores[piece] = (self.gallery.features[piece] if every else self.gallery.features[rows[piece]]) @ column
-        return torch.from_numpy(scores)
-
-    def _without_references(self, rows: NDArray[np.int64], images: Sequence[Path]) -> NDArray[np.int64]:
-        """Leave out the rows of the query's pictures."""
-        inside = self._inside(images)
-        return np.array([row for row in rows if self.gallery.names[row] not in inside]) if inside else rows
-
-    def _inside(self, images: Sequence[Path]) -> set[str]:
-        """Return the names that images have in the gallery's folder, whether a link's or its target's."""
-        inside = set()
-        for resolve in (os.path.realpath, os.path.abspath):
-            home = os.path.join(resolve(self.gallery.home), "")
-            paths = (resolve(image) for image in images)
-            inside |= {path.removeprefix(home).replace(os.sep, "/") for path in paths if path.startswith(home)}
-        return inside
 
 
 def need_sight(method: Method, images: Sequence[Path]) -> None:
     """Raise UsageError for pictures given to a method that uses none."""
     if images and not method.uses_picture:
         raise UsageError(f"{method.name} looks at no picture; leave --image out, or choose another --method")
+
+
+class _Parts:
+    """Pairs of a picture and a text, collected first and embedded together."""
+
+    def __init__(self, method: Method, cache: FeatureCache) -> None:
+        self._method, self._cache = method, cache
+        self._pairs: list[tuple[Path | None, str]] = []
+        self._features = torch.empty(0, 0)
+
+    def add(self, images: Sequence[Path | None], text: str) -> Callable[[], Tensor]:
+        """Return what gives, after `embed`, the normalised mean [d] over the images, each with the text."""
+        start, stop = len(self._pairs), len(self._pairs) + len(images)
+        self._pairs += [(image, text) for image in images]
+        return lambda: normalize(self._features[start:stop].mean(dim=0), dim=-1)
+
+    def embed(self) -> None:
+        paths = [path for path, _ in self._pairs]
+        pictures = embed_pictures(self._method, [path for path in paths if path], cache=self._cache)
+        if troubles := {**pictures.failed, **pictures.no_query}:
+            raise PictureError(next(iter(troubles.values())))
+        queries = [
+            Query(str(i), str(path or ""), (text,) if text else ()) for i, (path, text) in enumerate(self._pairs)
+        ]
+        self._features = embed_queries(self._method, queries, paths, pictures=pictures, cache=self._cache)
+
+
+def find(engine: Engine, feature: Tensor, wanted: Wanted) -> list[Found]:
+    """Return the nearest pictures, nearest first; equal ones by name.
+
+    Args:
+        feature: [d], a unit row.
+    """
+    query = feature.numpy().astype(np.float32)
+
+    def propose(size: int) -> list[tuple[float, Candidate]]:
+        (candidates,) = engine.nearest(query[None], size, wanted.select)
+        least = -np.inf if wanted.min_score is None else wanted.min_score
+        return [(score, candidate) for score, candidate in ranked(query, candidates)[:size] if score >= least]
+
+    if not (wanted.group_by or wanted.fold_copies):
+        return [Found(score, candidate) for score, candidate in propose(wanted.k)]
+    groups = first_groups(propose, wanted.k, lambda one, other: _same(one, other, wanted))
+    return [Found(score, head, tuple(one.name for one in rest)) for score, head, rest in groups]
+
+
+def _same(one: Candidate, other: Candidate, wanted: Wanted) -> bool:
+    if wanted.fold_copies and float(one.feature @ other.feature) >= COPIES:
+        return True
+    group = text_of(one.metadata.get(wanted.group_by)) if wanted.group_by else ""
+    return bool(group) and group == text_of(other.metadata.get(wanted.group_by))
+
+
+def leaving_out(select: Selection, names: Sequence[str]) -> Selection:
+    """Return a selection without some names."""
+    return replace(select, leave_out=(*select.leave_out, *names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,12 +84,33 @@ class Searching:
         }
 
 
+OWN_METHOD = "bge-vl/base"  # of pictures of one's own
+
+
+@dataclass(frozen=True)
+class OwnSearching(Searching):
+    """How pictures of one's own are searched."""
+
+    method: Annotated[str, Parameter(show_default=False)] = ""
+    """FAMILY[/VARIANT]: bge-vl, sum, image, text, slerp, searle, lincir, pic2word... Default: an index's own; of a
+    folder bge-vl/base."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a method or its checkpoints are given."""
+        return self != replace(OwnSearching(), feature_cache=self.feature_cache, reference_weight=self.reference_weight)
+
+    def resolved(self) -> Searching:
+        """Return the search with its default method, if none is given."""
+        return replace(self, method=self.method or OWN_METHOD)
+
+
 @dataclass(frozen=True)
 class FolderSearch:
     """One search over a folder of pictures, or, without image and text, searches that come line by line."""
 
-    gallery: Path
-    "The folder; pictures in all folders below it are searched."
+    gallery: Annotated[Path, Parameter(parse=False)] = Path()
+    "A folder, whose pictures in all folders below are searched, or an index that `cig index build` made."
     image: tuple[Path, ...] = ()
     "What it should look like; may be given several times, which is averaged."
     text: str = ""
@@ -106,6 +127,12 @@ class FolderSearch:
     "A table about the pictures (CSV, JSON, JSONL, Parquet) with a column name, for --where."
     where: tuple[str, ...] = ()
     """A condition on its columns: "price<50", "colour=red", "title~summer". Several: all of them."""
+    group_by: str | None = None
+    "A column: only the nearest picture of each of its values."
+    min_score: float | None = None
+    "The least similarity that is shown, -1 to 1."
+    fold_copies: bool = False
+    "Show near-identical pictures once, and count the others."
     keep_reference: bool = False
     "Show a picture that is asked with, too, if it is in the folder."
     imagine: bool = False
