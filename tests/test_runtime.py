@@ -10,7 +10,7 @@ import torch
 from cig import machine, runtime
 from cig.cli.terminal import TerminalHandler, messages_on_stderr
 from cig.errors import UsageError
-from cig.runtime import say
+from cig.runtime import number, say
 
 
 def test_seeds():
@@ -126,3 +126,11 @@ def test_a_call_of_the_command_line_leaves_logging_as_it_was():
         assert logger.level == logging.INFO
     assert (logger.handlers, logger.level) == ([], logging.ERROR)
     logger.level = level
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.00001234, "0.000012"), (0.0456, "0.046"), (0.3, "0.3"), (3.21, "3.2"), (12.3, "12"), (123.4, "123")],
+)
+def test_numbers_without_powers_of_ten(value, text):
+    assert number(value) == text

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -189,9 +190,15 @@ def progress(items: Iterable[T], total: int, what: str, *, unit: str, finish: bo
             now = time.monotonic()
             if bar.disable and now - last_message >= MESSAGE_INTERVAL:
                 last_message, pace = now, (now - started) / done
-                say(f"{what}: {done} of {total}, {pace:.2g} s/{unit}, about {pace * (total - done) / 60:.0f} min left")
+                left = f"about {pace * (total - done) / 60:.0f} min left"
+                say(f"{what}: {done} of {total}, {number(pace)} s/{unit}, {left}")
             if _stop_signals:
                 raise Interrupted(f"{what}: stopped after {done} of {total} {unit}{'es' if unit == 'batch' else 's'}")
+
+
+def number(value: float) -> str:
+    """Write a number with two digits or more, and without powers of ten: 0.045, 3.2, 120."""
+    return f"{value:.0f}" if value >= 10 else f"{Decimal(f'{value:.2g}'):f}"
 
 
 def progress_bytes(

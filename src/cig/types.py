@@ -283,6 +283,7 @@ class Method(Protocol):
     # optional: no_entry(paths, gallery, bare=False) -> {path: why}: pictures from outside of the gallery for which
     #   nothing is stored: an entry that a gallery picture may have is that one's. bare: a name without folders may be
     #   a picture's from outside; a pseudo-target's never is
+    # optional: release_pictures(): frees the memory of what embeds pictures; a later use loads it again
     # optional: names, the pictures of look_up: a gallery that needs no files
 
     def embed_images(self, pixels: Tensor) -> Tensor:

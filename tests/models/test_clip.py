@@ -302,3 +302,19 @@ def test_memory_that_runs_out_while_loading_is_said_as_that(world, monkeypatch):
     monkeypatch.setattr("transformers.CLIPTextModelWithProjection.from_pretrained", no)
     with pytest.raises(ShortMemoryError, match="float16"):
         clip.embed_texts(["a"])
+
+
+@pytest.mark.parametrize("name", ["searle", "image"])
+def test_a_benchmark_is_searched_without_the_picture_tower_in_memory(world, name):
+    from cig import Source, load_method
+    from cig.retrieval.features import release_pictures
+
+    models = world / "models"
+    phi = {"phi": models / "phi-small.pt"} if name == "searle" else {}
+    method = load_method(name, Source(clip=models / "clip-small", **phi))
+    clip = getattr(method, "clip", None) or method.tower
+    features = method.embed_images(torch.zeros(1, 3, clip.size, clip.size))
+    assert "vision" in vars(clip)
+    release_pictures(method)
+    assert "vision" not in vars(clip)
+    assert torch.equal(method.embed_images(torch.zeros(1, 3, clip.size, clip.size)), features)

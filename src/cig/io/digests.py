@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cig.errors import InputError
+from cig.config import user_cache
+from cig.errors import CigError, InputError
 from cig.io import hub
-from cig.io.files import stamp, stat_file
+from cig.io.files import stamp, stat_file, write_bytes
 
+REMEMBERED = 2**26  # bytes: smaller files are read about as fast as a note of them
+TICK = 2.0  # seconds: the coarsest clock of a file system
+UNUSABLE = (CigError, OSError, ValueError, RuntimeError, KeyError, TypeError)  # no home, no cache, a damaged note
 Hasher = Callable[[Path], str]  # path -> sha256
 
 
@@ -32,14 +38,20 @@ def set_digest(digests: Iterable[str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's content; raises InputError."""
+    """Return the sha256 of a file's content, which may be remembered for as long as its stamp stays the same.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     # A run identifies the same weights several times (for its cache, its manifest, its report), and a checkpoint has
-    # gigabytes. So a large file is read once a process, for as long as its stamp stays the same.
+    # gigabytes, whose digest takes longer than loading it. So a large file is read once a process, and a very large one
+    # once for all runs of a user.
     status = stat_file(path)
-    return _digest_once(path, stamp(status)) if status.st_size > 2**20 else _digest_file(path)
+    return _digest_once(path, stamp(status)) if status.st_size > 2**20 else read_digest(path)
 
 
-def _digest_file(path: Path) -> str:
+def read_digest(path: Path) -> str:
+    """Return the sha256 of a file's content, read now: it shows damage that a stamp does not."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -49,7 +61,23 @@ def _digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest_once(path: Path, stamped: str) -> str:
-    return _digest_file(path)
+    if stat_file(path).st_size < REMEMBERED:
+        return read_digest(path)
+    location = os.fsencode(path.absolute()).hex()
+    note = Path("digests") / f"{digest(location.encode())[:32]}.json"
+    with contextlib.suppress(*UNUSABLE):
+        record = json.loads((user_cache() / note).read_bytes())
+        if (record["path"], record["stamp"]) == (location, stamped) and len(record["sha256"]) == 64:
+            return str(record["sha256"])
+    since, content = time.time(), read_digest(path)
+    status = stat_file(path)
+    # A file that changed while it was read, or so shortly before that its stamp may not show a further change.
+    if stamp(status) == stamped and max(status.st_mtime, status.st_ctime) < since - TICK:
+        with contextlib.suppress(*UNUSABLE):
+            write_bytes(
+                user_cache() / note, json.dumps({"path": location, "stamp": stamped, "sha256": content}).encode()
+            )
+    return content
 
 
 def folder_digest(folder: Path, hasher: Hasher = file_digest) -> str:

@@ -243,6 +243,11 @@ class Deferred:
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._loaded()(*args, **options)
 
+    @property
+    def loaded(self) -> Any:
+        """The model, or None where nothing has needed it yet."""
+        return self._model
+
     def _loaded(self) -> Any:
         if self._model is None:
             self._model = self._load()

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from cig.methods import CLIPS, Source, Weights
 from cig.methods._inversion import over_orders
+from cig.models.clip import Clip
 from cig.models.prompts import prompts
 from cig.types import Described
 
@@ -37,6 +38,10 @@ class DualTower(Described):
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.tower.embed_images(pixels)
+
+    def release_pictures(self) -> None:
+        if isinstance(self.tower, Clip):  # the towers of other models load together
+            self.tower.release("vision")
 
     def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
         """Captions -> [B, d] unit rows; raises UsageError for a query without a caption."""

@@ -36,6 +36,9 @@ class WordMethod(Described):
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.clip.embed_images(pixels)
 
+    def release_pictures(self) -> None:
+        self.clip.release("vision")
+
     def embed_captions(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
         """Captions -> [B, d] unit rows; raises UsageError for a query without a caption."""
         return over_orders([prompts(texts, "{caption}", None) for texts in captions], self.clip.embed_texts)

@@ -139,7 +139,7 @@ def search_parts(
         single: one category was asked for, whose pseudo-targets may lie in a flat folder.
         allow_missing: queries without a reference are ranked by their caption alone.
     """
-    from cig.retrieval.features import embed_pictures
+    from cig.retrieval.features import embed_pictures, release_pictures
     from cig.retrieval.rank import search, seen_by, wanted_pictures
 
     started = time.monotonic()
@@ -152,6 +152,7 @@ def search_parts(
     branches = [making.build(part) for part in parts]
     wanted = [path for part, row in zip(parts, branches, strict=True) for path in wanted_pictures(part, method, row)]
     pictures = embed_pictures(method, wanted, compute.batch_size, workers=compute.num_workers, cache=cache)
+    release_pictures(method)
 
     def ranked(part: Benchmark, branches: Sequence[Branch]) -> Ranking:
         return search(part, method, branches=branches, pictures=pictures, allow_missing=allow_missing, cache=cache)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cig.finite import naming, need_finite
 from cig.io.digests import digest, digest_of, set_digest
-from cig.io.feature_cache import FeatureCache
+from cig.io.feature_cache import Deferred, FeatureCache
 from cig.io.images import PictureBatch, read_batches
 from cig.runtime import Interrupted, batches, jsonable, progress, versions
 from cig.types import Method, Query
@@ -90,6 +90,13 @@ def embed_pictures(
         digests=digests,
         no_query=refused,
     )
+
+
+def release_pictures(method: Method) -> None:
+    """Free the memory of what embeds pictures; a later use loads it again."""
+    model = method.loaded if isinstance(method, Deferred) else method
+    if release := getattr(model, "release_pictures", None):
+        release()
 
 
 def _encode(

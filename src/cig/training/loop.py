@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from cig.errors import CigError, some
 from cig.io.json_files import append_json, write_json
 from cig.io.locks import hold
-from cig.runtime import Interrupted, finished_before_a_stop, progress, say
+from cig.runtime import Interrupted, finished_before_a_stop, number, progress, say
 from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT, Groups, TrainingState, new_state, resume, save
 from cig.training.plan import Plan
@@ -186,7 +186,7 @@ def _checkpoint(
         _write_model(state, facts, out=out, export=export)
         listed = "".join(f", {name} {score:.2f}" for name, score in facts.get("scores", {}).items())
         pace = facts["steps"] * plan.batch / facts["seconds"]
-        say(f"step {facts['steps']} of {plan.steps}: loss {facts['loss']:.4f}{listed}, {pace:.0f} items/s")
+        say(f"step {facts['steps']} of {plan.steps}: loss {facts['loss']:.4f}{listed}, {number(pace)} items/s")
     processes.wait()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, OutputError, reason, some
 from cig.io import hub
-from cig.io.digests import digest, file_digest, folder_digest
+from cig.io.digests import digest, folder_digest, read_digest
 from cig.io.files import make_folder, stat_file, write_bytes, writing
 from cig.io.json_files import read_object, write_json
 from cig.weights.verify import Inspection, checkpoint_files, compare_widths, inspect
@@ -47,7 +47,7 @@ def convert_phi(checkpoint: ModelCheckpoint, original: Path, address: str) -> Pa
 
     if (size := stat_file(original).st_size) > MOST_PHI:
         raise InputError(f"{original} has {size:,} bytes, more than any phi; refused")
-    content = file_digest(original)
+    content = read_digest(original)
     if checkpoint.sha256 and original.suffix != hub.WEIGHTS and content != checkpoint.sha256:
         raise MismatchError(
             f"{original} is of sha256 {content}, but its release's file of {checkpoint.sha256}; refused"
@@ -143,7 +143,7 @@ def _is_unet(config: Path) -> bool:
 
 def _only_one(candidates: Sequence[Path]) -> Path:
     """Return the first; raise MismatchError where they differ. A configuration stands for its folder."""
-    contents = {folder_digest(path.parent) if path.name == "config.json" else file_digest(path) for path in candidates}
+    contents = {folder_digest(path.parent) if path.name == "config.json" else read_digest(path) for path in candidates}
     if len(contents) > 1:
         raise MismatchError(f"it has several that differ: {some(map(str, candidates))}; keep the one you mean")
     return candidates[0]

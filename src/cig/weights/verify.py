@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cig.errors import CigError, InputError, MismatchError, NotFoundError, some
 from cig.io import hub
-from cig.io.digests import file_digest, folder_digest
+from cig.io.digests import folder_digest, read_digest
 from cig.io.files import stat_file
 from cig.io.json_files import read_object
 from cig.io.tensors import read_header
@@ -134,10 +134,10 @@ def _widths_of(clip: str, cache_dir: Path | None) -> tuple[tuple[int, int] | Non
 def _need_known_content(checkpoint: ModelCheckpoint, path: Path) -> None:
     """Raise MismatchError for another file than the release's, or one that changed since it was converted."""
     record = record_of(path)
-    original = record.get("sha256") if path.suffix == hub.WEIGHTS else file_digest(path)
+    original = record.get("sha256") if path.suffix == hub.WEIGHTS else read_digest(path)
     if checkpoint.sha256 and original and original != checkpoint.sha256:
         raise MismatchError(f"{path} is of sha256 {original}, but its release's file of {checkpoint.sha256}")
-    if record and record.get("converted") != file_digest(path):
+    if record and record.get("converted") != read_digest(path):
         raise MismatchError(f"{path} has changed since it was converted from {record.get('file')}")
 
 
@@ -263,14 +263,14 @@ def _digest(checkpoint: ModelCheckpoint, path: Path) -> str:
     compared with its own name: a damaged download, or a damaged disk, shows. The digest is then the commit.
     """
     if path.is_file():
-        return file_digest(path)
+        return read_digest(path)
     if not checkpoint.on_hub:
-        return folder_digest(path / "scheduler" if checkpoint.kind == "scheduler" else path)
+        return folder_digest(path / "scheduler" if checkpoint.kind == "scheduler" else path, read_digest)
     for file in sorted(path.rglob(f"*{hub.WEIGHTS}")):
         stored = file.resolve().name
         if stat_file(file).st_size > 2**30:
             say(f"reading {file.name} of {checkpoint.name}, {stat_file(file).st_size / 1e9:.1f} GB")
-        if len(stored) == 64 and file_digest(file) != stored:
+        if len(stored) == 64 and read_digest(file) != stored:
             raise InputError(f"{file} is not of the sha256 that the hub says, {stored}: damaged on its way or here")
     return path.parent.name if checkpoint.kind == "unet" else path.name
 

@@ -10,6 +10,7 @@ from typing import Any
 from cig.errors import some
 from cig.evaluation.significance import share_interval, sign_test
 from cig.pipelines.trial.trial import Trial, Votes
+from cig.runtime import number
 
 ALPHA = 0.05
 
@@ -115,4 +116,4 @@ def cost_text(cost: Mapping[str, Any] | None) -> str:
         return "cost: pseudo-targets were made elsewhere, not measured; base imagines nothing"
     memory = f", with at most {cost['gigabytes']:.1f} GB in use" if cost["gigabytes"] else ""
     seconds = cost["seconds"] / cost["queries"]
-    return f"cost: imagining took {seconds:.2g} s a query{memory} ({cost['device']}); base imagines nothing"
+    return f"cost: imagining took {number(seconds)} s a query{memory} ({cost['device']}); base imagines nothing"
