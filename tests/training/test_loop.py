@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cig.errors import OutputError
+from cig.errors import InputError, OutputError
 from cig.io.tensors import read_tensors
 from cig.runtime import Interrupted, stops_between_batches
 from cig.training.checkpoint import CHECKPOINT
@@ -111,3 +111,13 @@ def test_a_resumed_mean_is_its_own(tmp_path):
     resumed = fit(tmp_path / "a", lambda model, facts: None, plan=longer)
     assert (tmp_path / "copy.pt").read_bytes() == before
     assert torch.equal(resumed, fit(tmp_path / "b", lambda model, facts: None, plan=longer))
+
+
+@pytest.mark.parametrize("content", [b"no archive", b"PK\x03\x04 cut", {"a": torch.ones(1)}, [1], {"n" * 20_000: 1}])
+def test_a_checkpoint_that_is_something_else(tmp_path, content):
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=CHECKPOINT):
+        fit(tmp_path, lambda model, facts: None)
+    assert path.read_bytes() == before

@@ -24,7 +24,7 @@ from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT, Groups, TrainingState, new_state, resume, save
 from cig.training.plan import Plan
 from cig.training.step import Step
-from cig.training.tensorboard import Curves
+from cig.training.tensorboard import open_tracker
 
 LOG = "log.jsonl"
 
@@ -74,7 +74,7 @@ def train(
         DivergedError: the loss or a gradient is not finite; the step is not taken, its ids are in diverged.json.
     """
     settings = {"plan": asdict(plan), "about": dict(inputs)}
-    state, curves = new_state(model, plan, groups), Curves(tensorboard)
+    state, tracker = new_state(model, plan, groups), open_tracker(tensorboard)
     with hold(out, "training") if processes.rank() == 0 else nullcontext():
         facts = {**settings, "steps": 0, "seconds": 0.0, **resume(state, settings, out)}
         # A stop can fall between the checkpoint and its model, which are several files: then the log lacks its line.
@@ -86,14 +86,17 @@ def train(
         for number in progress(steps, len(steps), "training", unit="step", finish=False):
             with _told_where(number, facts["steps"]):
                 loss = _take_step(state, loss_of, plan, number=number, out=out)
-            curves.put(number + 1, {"loss": loss, "rate": plan.rate(number)})
+            if tracker:
+                tracker.log({"loss": loss, "rate": plan.rate(number)}, step=number + 1)
             facts["loss"] = 0.95 * facts.get("loss", loss) + 0.05 * loss
             if (number + 1) % plan.save_every == 0 or number + 1 == plan.steps:
                 facts |= {"steps": number + 1, "seconds": time.monotonic() - started, "device": str(state.device)}
                 with finished_before_a_stop(f"the checkpoint of step {number + 1}"):
                     _checkpoint(state, facts, plan, out=out, export=export, validate=validate)
-                curves.put(number + 1, facts.get("scores", {}))
-        curves.close()
+                if tracker:
+                    tracker.log(facts.get("scores", {}), step=number + 1)
+        if tracker:
+            tracker.finish()
         return facts
 
 

@@ -1,6 +1,9 @@
 """Several processes that train one model, one for each GPU: their ranks, and the exchange of numbers and gradients.
 
 `accelerate launch` or `torchrun` starts them. All of them draw the same step, and each computes its share of the items.
+The exchange is accelerate's. Its `Accelerator` is not used: it holds one precision for the whole process, where several
+trainings may run one after the other; its `backward` divides by the number of parts, where ours have shares of their
+own; its `save_state` writes several files, some of them pickles, where a kill must leave one whole checkpoint.
 """
 
 from __future__ import annotations
@@ -50,26 +53,31 @@ def need_one(what: str, instead: str) -> None:
 def wait() -> None:
     """Wait until all processes arrive here."""
     if world() > 1:
-        torch.distributed.barrier()
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
 
 def summed(value: float, device: torch.device) -> float:
     """Return the sum of the processes' values."""
     if world() == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-    torch.distributed.all_reduce(total)
-    return total.item()
+    from accelerate.utils import reduce
+
+    part = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    return float(reduce(part, "sum").item())
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the processes' gradients; a process without items contributes zeros."""
     if world() == 1:
         return
+    from accelerate.utils import reduce
+
     for parameter in parameters:
         if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            torch.distributed.all_reduce(parameter.grad)
+            part = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = reduce(part, "sum")
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -84,7 +92,7 @@ def gathered(rows: Tensor) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """`torch.distributed.all_gather` cuts the graph. Here a row's gradient is the sum of all processes' gradients."""
+    """`accelerate`'s gathering cuts the graph. Here a row's gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
@@ -104,6 +112,7 @@ def gathered_indices(indices: Sequence[int]) -> list[int]:
     """Return the indices of all processes, in order of rank."""
     if world() == 1:
         return list(indices)
-    every: list[list[int]] = [[] for _ in range(world())]
-    torch.distributed.all_gather_object(every, list(indices))
-    return [index for part in every for index in part]
+    from accelerate.utils import gather_object
+
+    every: list[int] = gather_object(list(indices))
+    return every

@@ -1,38 +1,29 @@
-"""Curves for TensorBoard."""
+"""Curves for TensorBoard, by accelerate's tracker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cig.errors import UsageError
 from cig.training import processes
 
 
-class Curves:
-    """Event files in a folder, written by the first process; without a folder, nothing is written.
+def open_tracker(folder: Path | None) -> Any:
+    """Return a tracker that logs into a folder, in the first process; None in the others and without a folder.
 
     Raises:
         UsageError: tensorboard is not installed, or the folder cannot be made.
     """
+    if folder is None or processes.rank() > 0:
+        return None
+    from accelerate.tracking import TensorBoardTracker
 
-    def __init__(self, folder: Path | None) -> None:
-        self._writer = None
-        if folder is None or processes.rank() > 0:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UsageError("--tensorboard needs tensorboard: pip install 'cig[train]'") from error
-        try:
-            self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
-        except OSError as error:
-            raise UsageError(f"--tensorboard {folder} cannot be a folder: {error.strerror}") from error
-
-    def put(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items() if self._writer else ():
-            self._writer.add_scalar(name, value, step)  # type: ignore[union-attr]
-
-    def close(self) -> None:
-        if self._writer:
-            self._writer.close()
+    tracker = TensorBoardTracker(folder.name, folder.parent)
+    try:
+        tracker.start()
+    except ImportError as error:
+        raise UsageError("--tensorboard needs tensorboard: pip install 'cig[train]'") from error
+    except OSError as error:
+        raise UsageError(f"--tensorboard {folder} cannot be a folder: {error.strerror}") from error
+    return tracker
