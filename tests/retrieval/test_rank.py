@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from cig import Source, load_benchmark, load_method, search
+from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.retrieval.features import embed_pictures
 from cig.retrieval.fusion import BranchFeatures, fuse
@@ -135,3 +137,33 @@ def test_unreadable_pictures_are_named_not_ranked(world, tmp_path):
     assert fused.ids[1:] != allowed.ids[1:]
     assert fused.notes["branches"] == {"pseudo-target": []}, "it has one, and no reference"
     assert query.id in allowed.missing
+
+
+class Drifting:
+    """A method whose features depend on the number of pictures before, as those of a batch do by rounding."""
+
+    name, identity, uses_picture, made = "drifting", {"source": "here"}, True, 0
+
+    @staticmethod
+    def preprocess(image):
+        return torch.zeros(3, 2, 2)
+
+    def embed_images(self, pixels):
+        self.made += len(pixels)
+        return torch.arange(self.made - len(pixels), self.made).float()[:, None].expand(-1, 4).contiguous()
+
+
+@pytest.mark.parametrize("folder", ["cache", None])
+def test_copies_have_one_feature_in_a_cold_and_a_warm_cache(tmp_path, folder):
+    for name, color in {"a": "red", "b": "blue", "c": "red", "d": "red", "e": "red"}.items():
+        Image.new("RGB", (4, 4), color).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / f"{name}.png" for name in "abcd"]
+
+    def features(paths):
+        cache = FeatureCache(folder and tmp_path / folder)
+        return embed_pictures(Drifting(), paths, 2, cache=cache).of(paths)[:, 0].tolist()
+
+    assert features(paths) == [0, 1, 0, 0]
+    if folder:
+        later = [*paths, tmp_path / "e.png"]
+        assert features(later) == [0, 1, 0, 0, 0]

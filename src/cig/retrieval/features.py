@@ -77,11 +77,19 @@ def embed_pictures(
     with _warn_of_lost_features(cache):
         for batch, features in _encode(method, todo, batch_size, workers=workers):
             failed |= batch.failed
-            rows |= dict(zip(batch.paths, features, strict=True))
             new_digests = dict(zip(batch.paths, batch.digests, strict=True))
             digests |= new_digests
+            if store.path:
+                stored |= dict(store.read(space, batch.digests))
+            # Copies share one feature, as they do when the cache is read: computed in other batches, two features of
+            # one content differ in their last bits, and copies would change their order between two runs.
+            fresh: dict[str, NDArray[np.float32]] = {}
+            for name, feature in zip(batch.digests, features, strict=True):
+                if name not in stored:
+                    stored[name] = fresh[name] = feature
+            rows |= {path: stored[name] for path, name in new_digests.items()}
             if store.path and batch.paths:
-                store.write(space, dict(zip(batch.digests, features, strict=True)))
+                store.write(space, fresh)
                 store.write_digests(new_digests, since)
     return PictureFeatures(
         rows={path: row for row, path in enumerate(rows)},
