@@ -14,7 +14,9 @@ from cig.cli.flags import (
     Gallery,
     Name,
     computing,
+    output_file,
 )
+from cig.io import outputs
 from cig.runtime import Compute
 
 
@@ -24,7 +26,7 @@ def check(
     *,
     data: DataFlags = DataFlags(),
     compute: ComputeFlags = Compute(),
-    json: Path | None = None,
+    json: Annotated[Path | None, output_file(outputs.CHECKUPS)] = None,
 ) -> None:
     """What of a dataset is missing, broken or odd, what mends it, and on how many queries an evaluation would stand.
 
@@ -51,7 +53,7 @@ def stats(
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
     no_pictures: Annotated[bool, Flag] = False,
-    json: Path | None = None,
+    json: Annotated[Path | None, output_file(outputs.STATS)] = None,
 ) -> None:
     """What a benchmark is made of: sizes, lengths of captions, prompts over 77 tokens, repetitions, near-duplicates.
 

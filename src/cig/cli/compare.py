@@ -15,8 +15,10 @@ from cig.cli.flags import (
     Gallery,
     Several,
     computing,
+    output_file,
 )
 from cig.errors import UsageError
+from cig.io import outputs
 from cig.retrieval.requests import Comparing
 from cig.runtime import Compute, say
 
@@ -33,8 +35,8 @@ def compare(
     gallery: Gallery = None,
     batch_size: int = 32,
     qrels: Path | None = None,
-    json: Path | None = None,
-    report: Annotated[tuple[Path, ...], Flag] = (),
+    json: Annotated[Path | None, output_file(outputs.COMPARISON, outputs.RUN_COMPARISON)] = None,
+    report: Annotated[tuple[Path, ...], Flag, output_file(outputs.MARKDOWN)] = (),
 ) -> None:
     """The table of the field: methods, each alone and with each branch, with intervals, paired p and cost.
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import FetchFlags, Flag, Several
+from cig.cli.flags import FetchFlags, Flag, Several, output_file
 from cig.download import FetchSettings
 from cig.errors import IncompleteError, UsageError, some
+from cig.io import outputs
 
 
 def download(
@@ -33,7 +34,7 @@ def download(
     retry_final: Annotated[bool, Flag] = False,
     no_pictures: Annotated[bool, Parameter(name="--no-pictures", negative="")] = False,
     settings: FetchFlags = FetchSettings(),
-    json: Path | None = None,
+    json: Annotated[Path | None, output_file(outputs.OUTCOME)] = None,
 ) -> None:
     """Gets a dataset's annotations and pictures: what is there is kept, a rerun goes on. Exit code 1: incomplete.
 
@@ -108,7 +109,7 @@ def download(
     need_complete(str(name or dataset), outcome)
 
 
-def convert_urls(file: Path, out: Path, /) -> None:
+def convert_urls(file: Path, out: Annotated[Path, output_file(outputs.ADDRESSES)], /) -> None:
     """Turns a list of FashionIQ's addresses into its other form: asin2url.dress.txt <-> dress.json.
 
     Lines that are not valid are left out and named; then the exit code is 1.

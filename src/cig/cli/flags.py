@@ -18,6 +18,7 @@ from cig.benchmarks import Data
 from cig.download import FetchSettings
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
+from cig.io.outputs import FileForm, check_file, check_folder
 from cig.retrieval.requests import OwnSearching, Searching
 from cig.runtime import Compute, Work, need_seed
 
@@ -64,6 +65,31 @@ GeneratorName = Annotated[
         "compose's, are that one's.",
     ),
 ]
+
+
+def output_file(*forms: FileForm) -> Parameter:
+    """Check a flag that names files for results, before the work; the forms are those of files that it may replace."""
+
+    def check(kind: Any, value: Path | tuple[Path, ...] | None) -> None:
+        for path in value if isinstance(value, tuple) else (value,):
+            if path is not None:
+                check_file(path, *forms)
+
+    return Parameter(validator=check)
+
+
+def _check_folder(kind: Any, path: Path | None) -> None:
+    if path is not None and "{category}" not in str(path):
+        check_folder(path)
+
+
+def _check_trained(kind: Any, path: Path | None) -> None:
+    if path is not None:
+        check_folder(path, trains=True)
+
+
+OUTPUT_FOLDER = Parameter(validator=_check_folder)
+TRAINED_FOLDER = Parameter(validator=_check_trained)
 
 
 def prefixed(word: str, *names: str) -> Parameter:

@@ -129,6 +129,8 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
     settings: dict[str, config.Setting] = {}
     unset: dict[str, Any] = {}  # the flags that the call does not give
     for argument in arguments:
+        if any(token.value == "" for token in argument.tokens) and "Path" in str(argument.hint):
+            raise UsageError(f'{argument.names[0]} "": name a file or a folder')
         _need_finite(argument)
         table = next((group.name for group in argument.parameter.group or () if group.name in config.TABLES), None)
         if not table or argument.children or not argument.parse:

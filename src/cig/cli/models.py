@@ -7,13 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import COMPUTE, Flag
+from cig.cli.flags import COMPUTE, Flag, output_file
 from cig.errors import UsageError
+from cig.io import outputs
 
+Json = Annotated[Path | None, output_file(outputs.MODELS)]
 CacheDir = Annotated[Path | None, Parameter(group=COMPUTE, help="The hub's cache.")]
 
 
-def list_(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
+def list_(*names: str, json: Json = None, cache_dir: CacheDir = None) -> None:
     """Every weight that is wanted: where it is looked for and got, its licence, by whom, and whether it is there.
 
     Parameters
@@ -28,7 +30,7 @@ def list_(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> 
     print(manage.describe(names, json, cache_dir))
 
 
-def check(*names: str, json: Path | None = None, cache_dir: CacheDir = None) -> None:
+def check(*names: str, json: Json = None, cache_dir: CacheDir = None) -> None:
     """Whether weights can be read, are whole, have the widths that are wanted, and the content that is known.
 
     Parameters

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from cig.cli.flags import (
     GENERATE,
+    OUTPUT_FOLDER,
     Branches,
     ComposeFlags,
     ComputeFlags,
@@ -24,10 +25,12 @@ from cig.cli.flags import (
     TargetFlags,
     WorkFlags,
     computing,
+    output_file,
 )
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import IncompleteError, at_least_1
 from cig.generators import Composing, Generation
+from cig.io import outputs
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, Work
 
@@ -44,7 +47,7 @@ def extract(
     generator: Annotated[str, Parameter(group=GENERATE)] = DEFAULT_GENERATOR,
     compute: ComputeFlags = Compute(),
     work: WorkFlags = Work(),
-    text_embeddings_dir: Path | None = None,
+    text_embeddings_dir: Annotated[Path | None, OUTPUT_FOLDER] = None,
     batch_size: int = 4,
 ) -> None:
     """Reference + caption -> composed embeddings, one {id}.pt a query (CIG, stage 1).
@@ -72,7 +75,7 @@ def generate(
     compute: ComputeFlags = Compute(),
     work: WorkFlags = Work(),
     text_embeddings_dir: Path | None = None,
-    save_path: Path | None = None,
+    save_path: Annotated[Path | None, OUTPUT_FOLDER] = None,
     batch_size: int = 4,
     retry_rejected: Annotated[bool, Flag] = False,
 ) -> None:
@@ -112,11 +115,11 @@ def evaluate(
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
     batch_size: int = 32,
-    json: Path | None = None,
-    rankings: Path | None = None,
-    report: Annotated[tuple[Path, ...], Flag] = (),
-    run: Path | None = None,
-    qrels: Path | None = None,
+    json: Annotated[Path | None, output_file(outputs.SCORES)] = None,
+    rankings: Annotated[Path | None, output_file(outputs.RANKINGS)] = None,
+    report: Annotated[tuple[Path, ...], Flag, output_file(outputs.REPORT)] = (),
+    run: Annotated[Path | None, output_file(outputs.TREC_RUN)] = None,
+    qrels: Annotated[Path | None, output_file(outputs.TREC_QRELS)] = None,
 ) -> None:
     """Search a benchmark whose targets are public, and score it by the official protocol.
 
@@ -154,11 +157,11 @@ def submit(
     targets: TargetFlags = TargetFlags(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 32,
-    output_dir: Path | None = None,
-    rankings: Path | None = None,
-    report: Annotated[tuple[Path, ...], Flag] = (),
-    run: Path | None = None,
-    json: Path | None = None,
+    output_dir: Annotated[Path | None, OUTPUT_FOLDER] = None,
+    rankings: Annotated[Path | None, output_file(outputs.RANKINGS)] = None,
+    report: Annotated[tuple[Path, ...], Flag, output_file(outputs.REPORT)] = (),
+    run: Annotated[Path | None, output_file(outputs.TREC_RUN)] = None,
+    json: Annotated[Path | None, output_file(outputs.SCORES)] = None,
     allow_missing: Annotated[bool, Flag] = False,
 ) -> None:
     """Search a benchmark whose targets are hidden, and write the official server's files.
@@ -207,7 +210,7 @@ def run(
     search: RunSearchFlags = Searching(),
     branch: Branches = (),
     compute: ComputeFlags = Compute(),
-    out: Path | None = None,
+    out: Annotated[Path | None, OUTPUT_FOLDER] = None,
     submission_name: str | None = None,
     gallery: Gallery = None,
     batch_size: int = 4,
@@ -273,7 +276,7 @@ def plan(
     search: RunSearchFlags = Searching(),
     branch: Branches = (),
     compute: ComputeFlags = Compute(),
-    out: Path | None = None,
+    out: Annotated[Path | None, OUTPUT_FOLDER] = None,
     batch_size: int = 4,
 ) -> None:
     """What `cig run` of the same would take: pictures, disk, memory, hours, and whether the device fits.

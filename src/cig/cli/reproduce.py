@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComposeFlags, ComputeFlags, GenerateFlags, GeneratorName, computing, without
+from cig.cli.flags import OUTPUT_FOLDER, ComposeFlags, ComputeFlags, GenerateFlags, GeneratorName, computing, without
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import at_least_1
 from cig.generators import Composing, Generation, Imagining
@@ -34,7 +34,7 @@ def reproduce(
     compute: ComputeFlags = Compute(),
     batch_size: int = 4,
     search_batch_size: int = 32,
-    out: Path = Path("outputs/reproduce"),
+    out: Annotated[Path, OUTPUT_FOLDER] = Path("outputs/reproduce"),
 ) -> None:
     """Measures a published number again, and prints expected beside measured; without a cell, lists them.
 

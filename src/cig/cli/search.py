@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cig.cli.flags import (
+    OUTPUT_FOLDER,
     ComposeFlags,
     ComputeFlags,
     Flag,
@@ -19,12 +20,15 @@ from cig.cli.flags import (
     GeneratorName,
     OwnSearchFlags,
     computing,
+    output_file,
     prefixed,
     without,
 )
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
+from cig.io import outputs
+from cig.io.outputs import check_distinct
 from cig.retrieval.requests import FolderSearch, OwnSearching
 from cig.runtime import Compute, say
 
@@ -35,8 +39,8 @@ def search(
     *,
     gallery: Path | None = None,
     request: Annotated[FolderSearch, Parameter(name="*", negative="")] = FolderSearch(),
-    html: Path | None = None,
-    json: Path | None = None,
+    html: Annotated[Path | None, output_file(outputs.HTML)] = None,
+    json: Annotated[Path | None, output_file(outputs.HITS)] = None,
     search: Annotated[OwnSearchFlags, without("frozen_weights")] = OwnSearching(),
     compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
     generator: GeneratorName = DEFAULT_GENERATOR,
@@ -66,6 +70,7 @@ def search(
 
     if request.from_lines and (json or html):
         raise UsageError("--json and --html are of one search: give --image or --text with them, not lines")
+    check_distinct([json, html])
     pictures = folder or gallery
     if not pictures or (folder and gallery):
         raise UsageError("which pictures? Give one folder, or one index: cig search FOLDER --text 'a red sofa'")
@@ -111,7 +116,7 @@ def demo(
     query: str | None = None,
     text: str | None = None,
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
-    out: Path = Path("outputs/demo"),
+    out: Annotated[Path, OUTPUT_FOLDER] = Path("outputs/demo"),
     compute: ComputeFlags = Compute(),
     batch_size: int = 256,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import Flag, LoopFlags
+from cig.cli.flags import TRAINED_FOLDER, Flag, LoopFlags
 from cig.errors import NotFoundError, UsageError, at_least_1, did_you_mean
 
 
@@ -16,7 +16,7 @@ def clip(
     data: str,
     /,
     *,
-    out: Path,
+    out: Annotated[Path, TRAINED_FOLDER],
     size: str = "small",
     start: Path | None = None,
     layers: int | None = None,
@@ -84,7 +84,7 @@ def vae(
     data: str,
     /,
     *,
-    out: Path,
+    out: Annotated[Path, TRAINED_FOLDER],
     resolution: int | None = None,
     size: str = "small",
     steps: int = 6_000,
@@ -138,7 +138,7 @@ def generator(
     clip2: str,
     phi2: Path,
     vae: str,
-    out: Path,
+    out: Annotated[Path, TRAINED_FOLDER],
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
     limit: int | None = None,
     resolution: int | None = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, check_pace, computing
+from cig.cli.flags import TRAINED_FOLDER, ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, check_pace, computing
 from cig.errors import IncompleteError, UsageError, at_least_1
 from cig.runtime import Compute, Work
 
@@ -24,7 +24,7 @@ def oti(
     /,
     *,
     clip: str,
-    out: Path,
+    out: Annotated[Path, TRAINED_FOLDER],
     concepts: Path | None = None,
     phrases: Path | None = None,
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import LoopFlags, SearleFlags, ValidateFlags
+from cig.cli.flags import TRAINED_FOLDER, LoopFlags, SearleFlags, ValidateFlags
 from cig.errors import UsageError, at_least_1
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def phi(
     /,
     *,
     clip: str,
-    out: Path,
+    out: Annotated[Path, TRAINED_FOLDER],
     objective: Literal["lincir", "pic2word", "searle"] = "lincir",
     start: Path | None = None,
     column: str | None = None,

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cig.cli.flags import ComputeFlags, Flag, Preprocess, computing
+from cig.cli.flags import ComputeFlags, Flag, Preprocess, computing, output_file
 from cig.errors import IncompleteError, UsageError, at_least_1, plain
+from cig.io import outputs
 from cig.runtime import Compute, Dtype
 
 
@@ -18,7 +19,7 @@ def concepts(
     *,
     clip: str,
     vocabulary: str,
-    out: Path,
+    out: Annotated[Path, output_file(outputs.CONCEPTS)],
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 250,
     preprocess_type: Preprocess = "targetpad",
     dataset_path: Annotated[Path | None, Parameter(alias="--dataset-dir")] = None,
@@ -104,7 +105,7 @@ def phrases(
     concepts: str,
     /,
     *,
-    out: Path,
+    out: Annotated[Path, output_file(outputs.PHRASES)],
     model: str = "EleutherAI/gpt-neo-2.7B",
     count: int = 256,
     temperature: float = 0.5,

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cig.cli.flags import (
+    OUTPUT_FOLDER,
     Branches,
     ComposeFlags,
     ComputeFlags,
@@ -37,7 +38,7 @@ def trial(
     search: RunSearchFlags = Searching(),
     branch: Branches = (),
     compute: ComputeFlags = Compute(),
-    out: Path | None = None,
+    out: Annotated[Path | None, OUTPUT_FOLDER] = None,
     top: int = 6,
     batch_size: int = 4,
     search_batch_size: int = 32,

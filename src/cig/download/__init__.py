@@ -18,7 +18,7 @@ from cig.errors import IncompleteError, NotFoundError, UsageError, at_least_1, d
 from cig.io.addresses import named_hosts
 from cig.io.files import names_in
 from cig.io.http import Rules
-from cig.io.json_files import write_json
+from cig.io.outputs import write_json_output
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def download_dataset(
     home = dataset_home(root or config.path(family), family)
     outcome: Outcome = download(home, settings or FetchSettings(), **given)
     if json:
-        write_json(json, outcome.facts, indent=1)
+        write_json_output(json, outcome.facts, indent=1)
     return outcome
 
 

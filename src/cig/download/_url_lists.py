@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cig.errors import InputError, UsageError, reason, some
-from cig.io.files import read_bytes, write_bytes
+from cig.io.files import read_bytes
 from cig.io.json_files import read_json
+from cig.io.outputs import write_output
 
 ASIN = re.compile(r"[A-Za-z0-9]{1,32}")
 LONGEST = 2048  # characters of an address
@@ -68,7 +69,7 @@ def write_urls(path: Path, urls: Mapping[str, str]) -> None:
         raise UsageError(f"{path}: a list of addresses is written as .txt or .json")
     entries = [{"asin": asin, "url": url} for asin, url in urls.items()]
     text = "".join(f"{asin} \t {url}\n" for asin, url in urls.items())
-    write_bytes(path, (json.dumps(entries, indent=1) + "\n" if path.suffix == ".json" else text).encode())
+    write_output(path, (json.dumps(entries, indent=1) + "\n" if path.suffix == ".json" else text).encode())
 
 
 def convert(source: Path, target: Path) -> UrlList:

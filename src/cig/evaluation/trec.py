@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from cig.errors import InputError, UsageError
-from cig.io.files import read_bytes, write_bytes
+from cig.io.files import read_bytes
+from cig.io.outputs import write_output
 from cig.types import Benchmark, Ranking
 
 Run = Mapping[str, Sequence[str]]  # query -> names, best first
@@ -31,7 +32,7 @@ def write_run(path: Path, parts: Sequence[Benchmark], rankings: Sequence[Ranking
         for query, names, scores in zip(ranking.queries, ranking.ids, ranking.scores, strict=True)
         for rank, (name, score) in enumerate(zip(names, falling(scores), strict=True), 1)
     )
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    write_output(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def falling(scores: Iterable[float]) -> Iterator[float]:
@@ -57,7 +58,7 @@ def write_qrels(path: Path, parts: Sequence[Benchmark]) -> None:
         for query in part.queries
         for name, grade in {**dict.fromkeys(query.negatives, 0), **query.relevant}.items()
     )
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    write_output(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_run(path: Path) -> Run:

@@ -18,7 +18,12 @@ from cig.io.files import make_folder, read_bytes, sweep, write_bytes, writing
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     make_folder(path.parent)
     sweep(path.parent)
-    write_bytes(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+    write_bytes(path, to_bytes(value, indent))
+
+
+def to_bytes(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as a JSON file's content."""
+    return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def append_json(path: Path, value: Any, sync: bool = True) -> None:

@@ -13,6 +13,7 @@ from cig.io.digests import digest_of
 from cig.io.files import make_folder, read_bytes, sweep
 from cig.io.json_files import append_json, read_object, write_json
 from cig.io.locks import agree
+from cig.io.outputs import check_folder
 from cig.types import Query
 
 
@@ -42,6 +43,8 @@ class Manifest:
             MismatchError: the folder was made with other settings and overwrite is off.
             UsageError: another process fills a share of the folder with other settings.
         """
+        if not (folder / "manifest.jsonl").exists():
+            check_folder(folder)
         self.folder = make_folder(folder)
         sweep(folder)
         self.path = folder / "manifest.jsonl"

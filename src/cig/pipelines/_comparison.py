@@ -20,6 +20,7 @@ from cig.evaluation.score import evaluate, score_queries
 from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import read_cost
+from cig.io.outputs import ANY, check_file
 from cig.machine import Cost, device_name, measured
 from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.branches import Branches, need_folder
@@ -105,6 +106,7 @@ def _need_one_place_each(comparing: Comparing) -> None:
     if comparing.sweep and twice:
         raise UsageError(f"--sweep keeps one weight a method, and {twice} is there twice; sweep them one by one")
     if comparing.sweep:
+        check_file(comparing.weights or config.path("weights"), ANY)  # check_form says what else it may be
         check_form(comparing.weights or config.path("weights"))
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cig import registry
 from cig.benchmarks._requirements import need_pictures
 from cig.errors import UsageError
-from cig.io.files import write_bytes
-from cig.io.json_files import write_json
 from cig.io.manifest import Manifest
+from cig.io.outputs import check_distinct, write_json_output, write_output
 from cig.machine import device_name
 from cig.retrieval.branches import Branches, refused_queries
 from cig.retrieval.branches import check as check_branches
@@ -86,6 +85,7 @@ class Outputs:
         for path in self.reports:
             if path.suffix not in (".html", ".md"):
                 raise UsageError(f"--report {path}: end it in .html for a page with pictures, or in .md for Markdown")
+        check_distinct([self.json, self.rankings, *self.reports, self.run, self.qrels])
 
 
 def check_searching(searching: Searching) -> None:
@@ -234,9 +234,9 @@ def write_outputs(
 
     if outputs.json:
         content = to_json(report, result.method.name, result.branches, provenance=result.provenance)
-        write_json(outputs.json, {**content, **further})
+        write_json_output(outputs.json, {**content, **further})
     if outputs.rankings:
-        write_json(outputs.rankings, result.names)
+        write_json_output(outputs.rankings, result.names)
     if outputs.run:
         write_run(outputs.run, result.parts, result.rankings, tag=result.method.name)
     if outputs.qrels:
@@ -252,7 +252,7 @@ def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *
     method, branches, provenance = result.method.name, result.branches, result.provenance
     for path in paths:
         if path.suffix == ".md":
-            write_bytes(path, to_markdown(report, method, branches, provenance=provenance).encode())
+            write_output(path, to_markdown(report, method, branches, provenance=provenance).encode())
             continue
         alone: Sequence[Ranking | None] = result.alone or [None] * len(result.parts)
         columns = zip(result.parts, result.rankings, alone, result.targets, result.refused, strict=True)
@@ -270,7 +270,7 @@ def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *
             provenance=provenance,
             cache=cache,
         )
-        write_bytes(path, page.encode())
+        write_output(path, page.encode())
 
 
 def without_scores(result: SearchResult) -> Report:

@@ -13,7 +13,7 @@ from cig.benchmarks._check import to_json as checkups_to_json
 from cig.benchmarks._describe import Stats, to_json
 from cig.benchmarks._describe import stats as describe_part
 from cig.errors import IncompleteError
-from cig.io.json_files import write_json
+from cig.io.outputs import write_json_output
 from cig.runtime import Compute
 from cig.types import Benchmark
 
@@ -22,7 +22,7 @@ def check(data: Data, compute: Compute, *, json: Path | None = None) -> list[Che
     """What is missing, broken or odd in each part, what mends it, and on how many queries an evaluation would stand."""
     checkups = [check_part(part, compute.num_workers, _mend(data, part)) for part in data.load("val")]
     if json:
-        write_json(json, checkups_to_json(checkups), indent=1)
+        write_json_output(json, checkups_to_json(checkups), indent=1)
     return checkups
 
 
@@ -38,7 +38,7 @@ def stats(data: Data, compute: Compute, *, json: Path | None = None, pictures: b
     oddities = getattr(data.module, "ODDITIES", ())
     described = [describe_part(part, oddities, pictures, workers=compute.num_workers) for part in data.load("val")]
     if json:
-        write_json(json, {part.part: to_json(part) for part in described}, indent=1)
+        write_json_output(json, {part.part: to_json(part) for part in described}, indent=1)
     return described
 
 

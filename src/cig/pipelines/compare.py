@@ -12,9 +12,8 @@ from cig.errors import UsageError
 from cig.evaluation import report, trec_compare
 from cig.evaluation.trec_compare import RunComparison
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import write_bytes
-from cig.io.json_files import write_json
 from cig.io.markdown import escape, fenced
+from cig.io.outputs import check_distinct, write_json_output, write_output
 from cig.io.text_table import text_table
 from cig.machine import device_name
 from cig.pipelines._comparison import Comparing, Comparison, ComparisonRow, compare_methods
@@ -37,14 +36,15 @@ def compare(
     """
     if any(path.suffix != ".md" for path in reports):
         raise UsageError("--report of a comparison is Markdown: end it in .md")
+    check_distinct([json, *reports])
     comparison = compare_methods(
         data.load("val"), comparing, compute=compute, cache=FeatureCache(cache), single=len(data.categories) == 1
     )
     if json:
         device = device_name(resolve_device(compute.device))
-        write_json(json, to_json(comparison, {"device": device, "versions": versions(), "commit": commit()}))
+        write_json_output(json, to_json(comparison, {"device": device, "versions": versions(), "commit": commit()}))
     for path in reports:
-        write_bytes(path, to_markdown(comparison).encode())
+        write_output(path, to_markdown(comparison).encode())
     return comparison
 
 
@@ -54,7 +54,7 @@ def compare_runs(
     """Each run against the first."""
     compared = trec_compare.compare_runs(runs, qrels, measures or trec_compare.MEASURES)
     if json:
-        write_json(json, asdict(compared))
+        write_json_output(json, asdict(compared))
     return compared
 
 

@@ -15,8 +15,8 @@ from cig.evaluation.html import SURROGATES, inline_code, template, thumbnails
 from cig.generators import Composing, Generation
 from cig.io.dataset_paths import is_walked
 from cig.io.feature_cache import FeatureCache
-from cig.io.files import UNPRINTABLE, write_bytes
-from cig.io.json_files import write_json
+from cig.io.files import UNPRINTABLE
+from cig.io.outputs import write_json_output, write_output
 from cig.pipelines._imagine import imagine_by
 from cig.pipelines._models import generator_checks, phi_checks
 from cig.pipelines.index import Hit, Index
@@ -209,9 +209,9 @@ def find(
         )
     answer = SearchAnswer(question, opened.find(question), opened.description())
     if json:
-        write_json(json, to_json(question, answer.hits, answer.description))
+        write_json_output(json, to_json(question, answer.hits, answer.description))
     if html:
-        write_bytes(html, to_html(question, answer.hits, answer.description, cache=opened.index.cache).encode())
+        write_output(html, to_html(question, answer.hits, answer.description, cache=opened.index.cache).encode())
     return answer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cig.errors import IncompleteError, NotFoundError, some
-from cig.io.json_files import write_json
+from cig.io.outputs import write_json_output
 from cig.runtime import say
 from cig.weights import catalogue
 from cig.weights.convert import import_checkpoints
@@ -18,7 +18,7 @@ def describe(names: Sequence[str], json: Path | None = None, cache_dir: Path | N
     """A few lines a checkpoint: where it is looked for and fetched, its licence, what wants it, whether it is here."""
     checkpoints = catalogue.select(names)
     if json:
-        write_json(json, [catalogue.to_json(checkpoint, cache_dir) for checkpoint in checkpoints], indent=1)
+        write_json_output(json, [catalogue.to_json(checkpoint, cache_dir) for checkpoint in checkpoints], indent=1)
     lacking = [checkpoint.name for checkpoint in checkpoints if not checkpoint.local_path(cache_dir)]
     count = f"not there: {len(lacking)} of {len(checkpoints)}" + (f" ({some(lacking)})" if lacking else "")
     return "\n".join([*(catalogue.to_text(checkpoint, cache_dir) for checkpoint in checkpoints), count])
@@ -28,7 +28,7 @@ def check(names: Sequence[str], json: Path | None = None, cache_dir: Path | None
     """Inspect checkpoints; `need_sound` of the result raises for those that cannot be used."""
     inspections = [inspect(checkpoint, cache_dir) for checkpoint in catalogue.select(names)]
     if json:
-        write_json(json, [to_json(inspection) for inspection in inspections], indent=1)
+        write_json_output(json, [to_json(inspection) for inspection in inspections], indent=1)
     return inspections
 
 

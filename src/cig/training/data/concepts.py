@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from cig.errors import InputError, UsageError
 from cig.io.digests import file_digest
-from cig.io.files import write_bytes
 from cig.io.json_files import write_json
 from cig.io.locks import hold_file
+from cig.io.outputs import write_output
 from cig.io.tables import Row, each_row
 from cig.runtime import versions
 
@@ -66,7 +66,7 @@ def write_concepts(path: Path, concepts: Concepts) -> None:
     """Write the table, whole or not at all, and its card `{name}.json`; raises UsageError for another suffix."""
     check_form(path)
     with hold_file(path, "concepts"):  # the table and its card are of one process
-        write_bytes(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
+        write_output(path, _parquet(concepts) if path.suffix.lower() == ".parquet" else _csv(concepts))
         counts = {"pictures": len(concepts.pictures), "unreadable": len(concepts.unreadable)}
         card = {
             **concepts.inputs,
