@@ -167,7 +167,7 @@ def _has_weights(folder: Path) -> bool:
         return False
 
 
-def _check_writable(folder: Path, asked: Path) -> None:
+def _check_writable(folder: Path, named: Path) -> None:
     """Raise OutputError unless a folder can be made and written to."""
     base = folder
     try:
@@ -175,11 +175,11 @@ def _check_writable(folder: Path, asked: Path) -> None:
             base = base.parent
         os.stat(base)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{asked} cannot be made: {reason(error)}; choose another folder") from error
+        raise OutputError(f"{named} cannot be made: {reason(error)}; choose another folder") from error
     if not base.is_dir():
-        raise OutputError(f"{asked} cannot be made: {base} is not a folder; choose another folder")
+        raise OutputError(f"{named} cannot be made: {base} is not a folder; choose another folder")
     if not os.access(base, os.W_OK | os.X_OK):
-        raise OutputError(f"{asked} cannot be written: {base} is read-only; choose another folder")
+        raise OutputError(f"{named} cannot be written: {base} is read-only; choose another folder")
 
 
 def _read(path: Path) -> bytes:
