@@ -10,9 +10,12 @@ name = "sketch"
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -113,8 +116,19 @@ def of_generator(name: str, table: str, key: str) -> Setting | None:
 
 
 def user_cache() -> Path:
-    """Return the folder of files that all runs of a user share."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cig"
+    """Return the folder of files that all runs of a user share; where it cannot be written, one for this run alone."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache")) / "cig"
+    base = next((parent for parent in (folder, *folder.parents) if os.path.exists(parent)), folder)
+    if os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK):
+        return folder
+    return Path(_temporary_cache(folder).name)
+
+
+@cache
+def _temporary_cache(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory(prefix="cig-")
+    logging.getLogger("cig").warning("%s cannot be written: this run goes on without a cache of earlier ones", folder)
+    return made
 
 
 def branch_tables() -> list[dict[str, Any]]:

@@ -3,11 +3,14 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from calls import run
+from cig.config import user_cache
 from cig.errors import UsageError
 from cig.io import outputs
 from cig.io.outputs import check_distinct, check_file, check_folder, write_output
@@ -140,3 +143,24 @@ def test_json_replaces_its_own_earlier_json(tmp_path, capsys):
     for _ in range(2):
         assert run(capsys, "models", "list", "lincir", "--json", tmp_path / "l.json")[0] == 0
     assert json.loads((tmp_path / "l.json").read_text())
+
+
+def cig(*words, **environment):
+    command = [sys.executable, "-m", "cig", *map(str, words)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_that_the_terminal_cannot_encode_are_escaped(tmp_path, encoding):
+    (tmp_path / "日本.txt").write_text("B00 \t http://example.com/a.jpg\n")
+    code, out, _ = cig("convert-urls", tmp_path / "日本.txt", tmp_path / "日本.json", PYTHONIOENCODING=encoding)
+    assert (code, rb"\u65e5\u672c.json" in out) == (0, True)
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_for_the_run(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    folder = user_cache()
+    assert (folder.is_dir(), folder == user_cache(), str(tmp_path / "file") in caplog.text) == (True, True, True)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
@@ -194,6 +195,9 @@ def main(argv: list[str] | None = None) -> None:
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack letters of a name
     try:
         with messages_on_stderr(), stops_between_batches():
             app([argument for argument in arguments if argument != "--debug"])
