@@ -45,8 +45,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f'--device "{name}" is not on this machine ({reason}); try --device cpu or auto') from error
+        raise UsageError(f'--device "{name}" is not on this machine; try --device cpu or auto') from error
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # `measured` reads the memory of the current device, and waits for it
     return device

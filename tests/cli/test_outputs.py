@@ -14,6 +14,7 @@ from cig.config import user_cache
 from cig.errors import UsageError
 from cig.io import outputs
 from cig.io.outputs import check_distinct, check_file, check_folder, write_output
+from cig.runtime import resolve_device
 
 FILES = {  # verb -> its flags for files
     "evaluate cirr/val --method text --clip icons": ("--json", "--rankings", "--run", "--qrels", "--report"),
@@ -164,3 +165,9 @@ def test_a_cache_that_cannot_be_written_is_replaced_for_the_run(tmp_path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     folder = user_cache()
     assert (folder.is_dir(), folder == user_cache(), str(tmp_path / "file") in caplog.text) == (True, True, True)
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    with pytest.raises(UsageError) as told:
+        resolve_device("xpu:7")
+    assert len(str(told.value)) < 100
