@@ -7,7 +7,7 @@ import torch
 
 from cig import config
 from cig.cli.main import main
-from cig.pipelines.plan import CallCost, _hours, _memory, cost, disk_of, sdxl_costs
+from cig.pipelines.plan import CallCost, _advice, _hours, _memory, cost, disk_of, sdxl_costs
 
 UNET = {  # stabilityai/stable-diffusion-xl-base-1.0
     "_class_name": "UNet2DConditionModel",
@@ -39,7 +39,7 @@ def test_a_layer_by_hand():
         layer = torch.nn.Linear(3, 7)
         x = torch.empty(5, 3)
     counted = cost(layer, lambda: layer(x).relu())
-    assert counted == CallCost(weights=4 * 28, activations=4 * 2 * 35, operations=210)
+    assert counted == CallCost(weights=4 * 28, activations=4 * 2 * 35, operations=210, largest_layer=4 * 28)
 
 
 NARROW = {  # of the same kind, and quickly built
@@ -93,13 +93,20 @@ def test_a_unet_that_is_shown_the_reference_makes_three_passes(tmp_path):
 
 
 def test_memory_at_its_highest():
-    pair, sdxl = (CallCost(1, 5, 0), CallCost(2, 7, 0)), (CallCost(100, 30, 0), CallCost(10, 40, 0))
-    assert _memory([pair, pair], sdxl, pair, offload="none") == 6 + 110 + 40
-    assert _memory([pair, pair], sdxl, pair, offload="model") == 6 + 100 + 40
-    assert (
-        _memory([], (CallCost(0, 0, 0), CallCost(0, 0, 0)), (CallCost(9, 1, 0), CallCost(1, 2, 0)), offload="none")
-        == 12
-    )
+    """Both picture towers, or both text towers, or the generator: never two of these at once."""
+    pair, sdxl = (CallCost(1, 5, 0), CallCost(2, 7, 0)), (CallCost(100, 30, 0, 4), CallCost(10, 40, 0, 3))
+    stages = {"compose": 2 + 2 + 7, "search": 2 + 7}
+    for offload, weights in {"none": 110, "model": 100, "sequential": 4}.items():
+        assert _memory([pair, pair], sdxl, pair, offload=offload) == {**stages, "imagine": weights + 40}
+
+
+def test_advice_is_what_helps_here():
+    cpu, gpu, single = torch.device("cpu"), torch.device("cuda"), {torch.float32}
+    assert "--offload" not in _advice(cpu, "imagine", single)
+    assert "--offload model" in _advice(gpu, "imagine", {torch.float16})
+    assert "--dtype float16" in _advice(cpu, "imagine", single)
+    assert "--compose-dtype float16" in _advice(cpu, "compose", single)
+    assert "dtype" not in _advice(gpu, "imagine", {torch.float16})
 
 
 def test_words_and_disk(tmp_path):
@@ -120,13 +127,27 @@ def test_the_verb(world, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "imagine  8 pictures, 64 x 64, 4 steps (0 are there)" in shown
     assert "search   68 pictures, 8 queries" in shown
-    monkeypatch.setattr("cig.pipelines.plan.memory_of", lambda device: 1000)
+    monkeypatch.setattr("cig.pipelines.plan.available_memory", lambda device: 1000)
     with pytest.raises(SystemExit) as done:
         main(words)
     assert done.value.code == 1
     shown = capsys.readouterr()
     assert "NOT ENOUGH" in shown.out
     assert "does not fit" in shown.err
+
+
+def test_a_plan_without_the_search_clip(world, tmp_path, capsys):
+    """What lacks is named, and the rest is planned: the generator is there."""
+    models = world / "models"
+    line = ["plan", "cirr/val", "--dataset-path", world, "--out", tmp_path, "--device", "cpu", "--height", "64"]
+    line += ["--clip", models / "clip-small", "--clip2", models / "clip-large", "--width", "64", "--steps", "4"]
+    line += ["--model-path", models / "sdxl", "--vae-repo", models / "sdxl/vae", "--search-clip", "someone/clip"]
+    with pytest.raises(SystemExit) as done:
+        main([*map(str, line), "--method", "image"])
+    assert not done.value.code
+    shown = capsys.readouterr().out
+    assert "cig models download someone/clip" in shown
+    assert "8 pictures" in shown
 
 
 @pytest.mark.slow

@@ -2,15 +2,16 @@
 
 Models are built without weights (torch's meta device) from their configuration files, and one call of each is counted:
 its operations exactly, its activations by following which tensors live at once. Hours are an estimate: operations over
-half of the rate that matrix products reach on this device, measured for a moment.
+a share of the rate that matrix products reach on this device, measured for a moment; where the folder has pictures of a
+run, imagining is taken from what that run took.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,28 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cig import registry
 from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all
+from cig.errors import NotFoundError
 from cig.generators import Composing, Generation
-from cig.generators._meta import meta_unet, meta_vae
+from cig.generators._meta import meta_unet, meta_vae, resident_size
 from cig.generators.sdxl import passes, shown_reference
 from cig.io.dataset_paths import part_folder
+from cig.io.manifest import read_cost
 from cig.io.query_files import find_by_id
-from cig.machine import device_name, disk_of
-from cig.methods import split_method
+from cig.machine import available_memory, device_name, disk_of
+from cig.methods import weights_of
 from cig.models._meta import meta_clip
 from cig.pipelines._models import generator_checks
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute, resolve_device, resolve_dtype
 from cig.types import Benchmark
 
-REACHED = 0.5  # of the rate of matrix products, by whole models: a guess, which the plan names
+# The share of the rate of matrix products that whole models reach. On a CPU (one core of a Xeon, float32) a UNet of
+# SDXL's kind reached 0.9 at 512 x 512, and a picture tower 0.5; on GPUs nothing was measured, and 0.5 is a guess.
+REACHED = {"imagine": {"cpu": 0.9}, "compose": {"cpu": 0.5}, "search": {"cpu": 0.5}}
+GUESS = 0.5
+EMBEDDED_QUERY = 870_000  # bytes of a composed query, for SDXL
 PNG = 1.8  # bytes a pixel, for photographs: another
 FEATURE = 5_000  # bytes a picture in the feature cache
 
@@ -48,6 +54,11 @@ class CallCost:
     weights: int  # bytes
     activations: int  # bytes that live at once
     operations: float
+    largest_layer: int = 0  # bytes of its weights
+
+
+Pair = tuple[CallCost, CallCost]  # picture and text tower, or UNet and VAE
+NOTHING = CallCost(0, 0, 0.0)  # a method may have no model
 
 
 class Alive(TorchDispatchMode):
@@ -83,7 +94,7 @@ def cost(model: torch.nn.Module, call: Callable[[], object]) -> CallCost:
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     with torch.no_grad(), FlopCounterMode(display=False) as counted, Alive(model) as alive:
         call()
-    return CallCost(weights, alive.peak, float(counted.get_total_flops()))
+    return CallCost(weights, alive.peak, float(counted.get_total_flops()), resident_size([model], "sequential"))
 
 
 def clip_costs(
@@ -140,22 +151,15 @@ def sdxl_costs(
 
 
 def rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of matrix products, measured for about half a second."""
+    """Operations a second of matrix products, at their fastest within half a second: others may use the device."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.randn(side, side, device=device).to(dtype)
     (a @ a).sum().item()  # warm
-    started, done = time.monotonic(), 0
-    while time.monotonic() - started < 0.5:
+    ends = [time.monotonic()]
+    while ends[-1] - ends[0] < 0.5:
         (a @ a).sum().item()
-        done += 1
-    return done * 2 * side**3 / (time.monotonic() - started)
-
-
-def memory_of(device: torch.device) -> int:
-    """Free bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        ends.append(time.monotonic())
+    return 2 * side**3 / min(end - start for start, end in itertools.pairwise(ends))
 
 
 # The plan
@@ -192,48 +196,102 @@ def plan(
     composing, generation, searching = composing or Composing(), generation or Generation(), searching or Searching()
     out = out or data.default_folder("runs", "val")
     device = resolve_device(compute.device)
-    dtypes = [resolve_dtype(compute.dtype, device, on_gpu) for on_gpu in ("float32", "float16")]
+    compose_dtype = resolve_dtype(composing.dtype or compute.dtype, device)
+    search_dtype = resolve_dtype(compute.dtype, device)
+    dtype = resolve_dtype(compute.dtype, device, "float16")
     parts = need_all(lambda: data.load("val"), generator_checks(generation, compute))
     todo = amounts(parts, out)
-    batch, size, cache_dir = compute.batch_size, (generation.height, generation.width), compute.cache_dir
-    pair = [clip_costs(name, dtypes[0], batch, cache_dir=cache_dir) for name in (composing.clip, composing.clip2)]
-    sdxl = sdxl_costs(
-        str(generation.unet),
-        generation.vae_repo,
-        dtypes[1],
-        batch=batch,
-        size=size,
-        cache_dir=cache_dir,
-        guidance=generation.guidance_scale,
-        image_guidance=generation.image_guidance_scale,
-    )
-    family, variant = split_method(searching.method)
-    clip = searching.clip or registry.load("methods", family).VARIANTS[variant].clip
-    nothing = CallCost(0, 0, 0.0)  # a method may have no model
-    searcher = clip_costs(clip, dtypes[0], batch, cache_dir=cache_dir) if clip else (nothing, nothing)
+    batch, size = compute.batch_size, (generation.height, generation.width)
+    lacking: list[str] = []
+    where: Any = {"cache_dir": compute.cache_dir, "lacking": lacking}
+    pairs = [_counted(source, compose_dtype, batch, **where) for source in (composing.clip, composing.clip2)]
+    sdxl = _generator_costs(generation, dtype, batch, cache_dir=compute.cache_dir)
+    searcher = _counted(searching.clip or weights_of(searching.method).clip, search_dtype, batch, **where)
     disk = todo.to_imagine * size[0] * size[1] * PNG + todo.searched * FEATURE
-    memory = _memory(pair, sdxl, searcher, offload=generation.offload)
-    reached = REACHED * rate(device, dtypes[1])
+    memory = _memory(pairs, sdxl, searcher, offload=generation.offload)
+    if device.type == "cpu":
+        memory["imagine"] += todo.to_imagine * EMBEDDED_QUERY
+    most, highest = max((size, name) for name, size in memory.items())
     work = {
         "imagine": todo.to_imagine * (generation.steps * sdxl[0].operations + sdxl[1].operations) / batch,
-        "compose": sum(_work(cost, todo.pictures, todo.to_imagine) for cost in pair) / batch,
+        "compose": sum(_work(cost, todo.pictures, todo.to_imagine) for cost in pairs) / batch,
         "search": _work(searcher, todo.searched, 2 * todo.queries) / batch,
     }
-    free = {"disk": disk_of(out), "memory": memory_of(device)}
-    hours = ", ".join(f"{_hours(operations / reached)} to {what}" for what, operations in work.items())
+    dtypes = {"imagine": dtype, "compose": compose_dtype, "search": search_dtype}
+    seconds, based_on = _seconds(
+        work, dtypes, device, pictures=todo.to_imagine, earlier=read_cost(out / "pseudo_targets")
+    )
+    free = {"disk": disk_of(out), "memory": available_memory(device)}
     lines = [
         f"imagine  {todo.to_imagine} pictures, {size[1]} x {size[0]}, {generation.steps} steps ({todo.done} are there)",
         f"search   {todo.searched} pictures, {todo.queries} queries, with and without pseudo-targets",
         f"disk     about {_gb(disk)} in {out}; {_gb(free['disk'])} are free{_verdict(disk < free['disk'])}",
-        f"memory   about {_gb(memory)} at --batch-size {batch}; {_gb(free['memory'])} are free on "
-        f"{device_name(device)}{_verdict(memory < free['memory'])}",
-        f"time     about {hours}; retries of dark pictures and loading come on top",
-        f"         (at {reached / 1e12:.3g} T operations a second, half of what matrix products reach here, measured "
-        f"now; a picture takes {work['imagine'] / max(todo.to_imagine, 1) / 1e12:.3g} T; expect a factor of two)",
+        f"memory   about {_gb(most)} at --batch-size {batch}, to {highest} as {dtypes[highest]}; {_gb(free['memory'])} "
+        f"are available on {device_name(device)}{_verdict(most < free['memory'])}",
+        f"time     about {_times(seconds)}; retries of dark pictures and loading come on top",
+        f"         (by {based_on}; expect a factor of two)",
+        *(
+            f"lacking  {name} is not here and not counted: cig models download {name}"
+            for name in dict.fromkeys(lacking)
+        ),
     ]
-    if memory >= free["memory"]:
-        lines.append("         lower --batch-size, or use --offload model, --vae-slicing, --attention-slicing")
-    return "\n".join(lines), disk < free["disk"] and memory < free["memory"]
+    if most >= free["memory"]:
+        lines.append(f"         {_advice(device, highest, set(dtypes.values()))}")
+    return "\n".join(lines), disk < free["disk"] and most < free["memory"]
+
+
+def _counted(source: str | None, dtype: torch.dtype, batch: int, *, cache_dir: Path | None, lacking: list[str]) -> Pair:
+    try:
+        return clip_costs(source, dtype, batch, cache_dir=cache_dir) if source else (NOTHING, NOTHING)
+    except NotFoundError:
+        lacking.append(str(source))
+        return NOTHING, NOTHING
+
+
+def _generator_costs(generation: Generation, dtype: torch.dtype, batch: int, *, cache_dir: Path | None) -> Pair:
+    return sdxl_costs(
+        str(generation.unet),
+        generation.vae_repo,
+        dtype,
+        batch=batch,
+        size=(generation.height, generation.width),
+        cache_dir=cache_dir,
+        guidance=generation.guidance_scale,
+        image_guidance=generation.image_guidance_scale,
+    )
+
+
+def _seconds(
+    work: Mapping[str, float],
+    dtypes: Mapping[str, torch.dtype],
+    device: torch.device,
+    *,
+    pictures: int,
+    earlier: Mapping[str, Any] | None,
+) -> tuple[dict[str, float], str]:
+    """Return the seconds of each stage, and what they come from."""
+    rates = {dtype: rate(device, dtype) for dtype in set(dtypes.values())}
+    seconds = {
+        name: operations / (rates[dtypes[name]] * REACHED[name].get(device.type, GUESS))
+        for name, operations in work.items()
+    }
+    if earlier:
+        seconds["imagine"] = pictures * earlier["seconds"] / max(1, earlier["queries"])
+        return seconds, "what the pictures in this folder took"
+    fastest = rates[dtypes["imagine"]] / 1e12
+    return seconds, f"{fastest:.3g} T operations a second, which matrix products reach here, measured now"
+
+
+def _advice(device: torch.device, highest: str, dtypes: set[torch.dtype]) -> str:
+    """Say what takes less memory; --offload needs a GPU, and --dtype helps where something is in float32."""
+    advice = ["lower --batch-size"]
+    if torch.float32 in dtypes:
+        flag = "--compose-dtype" if highest == "compose" else "--dtype"
+        advice.append(f"use {flag} float16 or bfloat16, which halves weights")
+    if highest == "imagine":
+        advice += ["--offload model or sequential"] if device.type == "cuda" else []
+        advice.append("--vae-slicing, --attention-slicing (pixels move a little)")
+    return ", or ".join(advice)
 
 
 def amounts(parts: Sequence[Benchmark], out: Path) -> Amounts:
@@ -249,19 +307,23 @@ def _done(part: Benchmark, folder: Path) -> dict[str, Path]:
     return find_by_id(folder, [query.id for query in part.queries], [".png"]) if folder.is_dir() else {}
 
 
-def _memory(
-    composing: Sequence[tuple[CallCost, CallCost]],
-    sdxl: tuple[CallCost, CallCost],
-    searcher: tuple[CallCost, CallCost],
-    *,
-    offload: str,
-) -> int:
-    """At its highest: while imagining, or while searching."""
-    towers = [tower for pair in composing for tower in pair]
-    generator = sum(model.weights for model in sdxl) if offload == "none" else max(model.weights for model in sdxl)
-    imagining = sum(tower.weights for tower in towers) + generator
-    imagining += max(model.activations for model in (*towers, *sdxl))
-    return max(imagining, sum(tower.weights for tower in searcher) + max(tower.activations for tower in searcher))
+def _memory(composing: Sequence[Pair], sdxl: Pair, searcher: Pair, *, offload: str) -> dict[str, int]:
+    """At its highest in each stage: one kind of towers is in memory at once, or the generator alone."""
+    sizes = {
+        "none": sum(model.weights for model in sdxl),
+        "model": max(model.weights for model in sdxl),
+        "sequential": max(model.largest_layer for model in sdxl),
+    }
+
+    def towers(pairs: Sequence[Pair]) -> int:
+        kinds = list(zip(*pairs, strict=True))
+        return max(sum(each.weights for each in kind) + max(each.activations for each in kind) for kind in kinds)
+
+    return {
+        "compose": towers(composing),
+        "imagine": sizes[offload] + max(model.activations for model in sdxl),
+        "search": towers([searcher]),
+    }
 
 
 def _work(pair: tuple[CallCost, CallCost], pictures: int, texts: int) -> float:
@@ -270,6 +332,10 @@ def _work(pair: tuple[CallCost, CallCost], pictures: int, texts: int) -> float:
 
 def _verdict(enough: bool) -> str:
     return "" if enough else ": NOT ENOUGH"
+
+
+def _times(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{_hours(spent)} to {name}" for name, spent in seconds.items())
 
 
 def _gb(size: float) -> str:
