@@ -612,6 +612,23 @@ def test_without_a_shelf_views_are_drawn_anew(parts, tmp_path):
         make(parts, tmp_path)
 
 
+@pytest.mark.slow
+def test_latents_are_kept_whatever_their_layout(parts, tmp_path, monkeypatch):
+    """As large convolutions return them for several pictures on a CPU: channels last."""
+    whole, encode = make(parts, tmp_path / "whole"), latent_cache.encode
+    seen = []
+
+    def channels_last(*arguments, **options):
+        latents = encode(*arguments, **options).contiguous(memory_format=torch.channels_last)
+        seen.append(latents.is_contiguous())
+        return latents
+
+    monkeypatch.setattr(latent_cache, "encode", channels_last)
+    other = make(parts, tmp_path / "other")
+    assert seen == [False] * 3
+    assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
 def test_latents_that_overflow_are_not_trained_on():
     class Overflowing:
         device, dtype = torch.device("cpu"), torch.float32
