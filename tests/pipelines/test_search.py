@@ -232,6 +232,26 @@ def test_pictures_are_seen_as_people_see_them(world, tmp_path):
     assert [hit.score for hit in hits] == pytest.approx([1, 1, 1], abs=1e-6)
 
 
+def test_every_form_of_picture_is_searched(world, tmp_path):
+    pytest.importorskip("pillow_heif")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    picture = Image.new("RGB", (60, 60), "red")
+    forms = ["avif", "bmp", "gif", "ico", "jfif", "jp2", "jpe", "jpg", "png", "ppm", "tif", "webp"]
+    for form in forms:
+        picture.save(folder / f"a.{form}", format={"jpe": "JPEG", "jfif": "JPEG"}.get(form))
+    from pillow_heif import from_pillow
+
+    from_pillow(picture).save(folder / "a.HEIC")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "a.svg").write_text("<svg/>")
+    searching = OwnSearching("image", clip=str(world / "models/clip-small"), feature_cache=tmp_path / "cache")
+    index = open_place(folder, searching, CPU)
+    assert sorted(entry.name for entry in index.entries()) == sorted(["a.HEIC", *(f"a.{form}" for form in forms)])
+    assert ".svg" in str(index.changes.passed)
+    assert not index.changes.unreadable
+
+
 # Lines, and showing
 
 

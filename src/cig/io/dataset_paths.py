@@ -105,13 +105,15 @@ def suffix_reason(suffix: str) -> str:
     return "a form that is not read; convert these files to .jpg or .png" if is_image else NO_PICTURE
 
 
-def walk_pictures(root: Path, passed: PassedOver | None = None) -> Iterator[os.DirEntry[str]]:
+def walk_pictures(
+    root: Path, passed: PassedOver | None = None, suffixes: tuple[str, ...] = SUFFIXES
+) -> Iterator[os.DirEntry[str]]:
     """Yield every picture below a folder, as walk_files does; count what is passed over."""
     passed = PassedOver() if passed is None else passed
     for entry in walk_files(root, passed=passed):
         if not is_file(entry):
             passed.add(entry.path, "neither a file nor a link to one")
-        elif entry.name.lower().endswith(SUFFIXES):
+        elif entry.name.lower().endswith(suffixes):
             yield entry
         else:
             passed.add(entry.path)

@@ -93,7 +93,19 @@ def suffix_of(image: Image.Image) -> str:
 def _formats() -> list[str]:
     """List the FORMATS that this build of Pillow can open."""
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    heif = ("HEIF",) if reads_heic() else ()
+    return [name for name in (*FORMATS, *heif) if name in Image.OPEN]
+
+
+@cache
+def reads_heic() -> bool:
+    """Return whether HEIC is read: pillow-heif is there, which the extra `heic` installs."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def check_pixels(width: int, height: int, what: str = "") -> None:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cig.errors import CigError, NotFoundError, UsageError, some
-from cig.io.dataset_paths import PassedOver, walk_pictures
+from cig.io.dataset_paths import HEIC, SUFFIXES, PassedOver, walk_pictures
 from cig.io.digests import file_digest
 from cig.io.feature_cache import FeatureCache
 from cig.io.files import stamp
+from cig.io.images import reads_heic
 from cig.retrieval.features import embed_pictures
 from cig.retrieval.filters import Metadata
 from cig.retrieval.index import Engine, IndexEntry, Row
@@ -68,7 +69,8 @@ def list_folder(home: Path, passed: PassedOver | None = None) -> list[Listed]:
         raise NotFoundError(f"{home} is not a folder; give that of your pictures")
     passed = PassedOver() if passed is None else passed
     listed, start = [], len(os.path.join(home, ""))
-    for entry in walk_pictures(home, passed):
+    suffixes = (*SUFFIXES, *HEIC) if reads_heic() else SUFFIXES
+    for entry in walk_pictures(home, passed, suffixes):
         with contextlib.suppress(OSError):  # removed meanwhile
             name = entry.path[start:].replace(os.sep, "/")
             listed.append(Listed(name, Path(entry.path), stamp(entry.stat())))
