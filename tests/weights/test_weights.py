@@ -802,3 +802,13 @@ def test_provenance_states_licences(world, place):
     published = {"clip": {"source": L14, "revision": "0"}, "phi": {"source": "x.pt", "sha256": "0"}}
     named = licensed({**published, "licence": "CC BY-NC 4.0"})
     assert {name: own["licence"] for name, own in named.items()} == {"clip": "MIT", "phi": "CC BY-NC 4.0"}
+
+
+def test_files_and_folders_that_nothing_names_are_checked(world, tmp_path, capsys):
+    models = world / "models"
+    paths = [models / "clip-small", models / "sdxl", models / "sdxl/unet", models / "sdxl/vae", models / "phi-small.pt"]
+    for path in paths:
+        assert run(capsys, "models", "check", str(path))[0] == 0, path
+    _, out, _ = run(capsys, "models", "check", str(models / "clip-small"))
+    assert "sound" in out
+    assert run(capsys, "models", "check", str(tmp_path))[0] == 2

@@ -36,7 +36,7 @@ def check(*names: str, json: Json = None, cache_dir: CacheDir = None) -> None:
     Parameters
     ----------
     names
-        As in `cig models list`; what is named must be there. Default: all that are there.
+        As in `cig models list`, or files and folders; what is named must be there. Default: all that are there.
     json
         Write the findings here.
     """

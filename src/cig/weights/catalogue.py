@@ -208,6 +208,25 @@ def select(names: Sequence[str]) -> tuple[ModelCheckpoint, ...]:
     return tuple(checkpoint for checkpoint in checkpoints if checkpoint in selected)
 
 
+def at_path(path: Path) -> ModelCheckpoint:
+    """Describe a file or folder of weights that nothing names; raise NotFoundError for a folder of no known kind."""
+    config = path / "config.json"
+    fields = read_object(config) if config.is_file() else {}
+    kinds: dict[Any, Kind] = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}
+    kind = kinds.get(fields.get("_class_name"), "tower" if fields else None)
+    if path.is_file():
+        kind = "phi"
+    elif (path / "unet").is_dir():
+        kind = "unet"
+    elif kind == "unet":  # a checkpoint's location holds unet/
+        path = path.parent
+    elif (path / "model_index.json").is_file():
+        kind = "scheduler"
+    if kind is None:
+        raise NotFoundError(f"{path} holds no model: no config.json, no unet/, no model_index.json")
+    return ModelCheckpoint(str(path), kind, str(path), network="")
+
+
 def _named(name: str, checkpoints: Sequence[ModelCheckpoint]) -> list[ModelCheckpoint]:
     method = ALIASES.get(name, name)
     users = {method}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,10 +27,21 @@ def describe(names: Sequence[str], json: Path | None = None, cache_dir: Path | N
 
 def check(names: Sequence[str], json: Path | None = None, cache_dir: Path | None = None) -> list[Inspection]:
     """Inspect checkpoints; `need_sound` of the result raises for those that cannot be used."""
-    inspections = [inspect(checkpoint, cache_dir) for checkpoint in catalogue.select(names)]
+    paths = [name for name in names if _is_unnamed_path(name)]
+    named = [name for name in names if name not in paths]
+    checkpoints = [*(catalogue.select(named) if named or not paths else ()), *map(catalogue.at_path, map(Path, paths))]
+    inspections = [inspect(checkpoint, cache_dir) for checkpoint in checkpoints]
     if json:
         write_json_output(json, [to_json(inspection) for inspection in inspections], indent=1)
     return inspections
+
+
+def _is_unnamed_path(name: str) -> bool:
+    """Tell whether a path exists that is not in the catalogue."""
+    try:
+        return not catalogue.select([name])
+    except NotFoundError:
+        return os.path.exists(name)
 
 
 def check_lines(inspections: Sequence[Inspection], named: bool) -> list[str]:

@@ -114,6 +114,8 @@ def compare_widths(
     """Compare a phi's (input, output) with its CLIP's, and say with what; raise MismatchError where they differ."""
     from cig.models.phi import need_fit
 
+    if not checkpoint.clip:
+        return "compared with no CLIP"
     expected, source = _widths_of(checkpoint.clip, cache_dir)
     if not expected:
         return f"not compared with {checkpoint.clip}, which is not there"
@@ -174,7 +176,11 @@ def _unet(checkpoint: ModelCheckpoint, path: Path, cache_dir: Path | None) -> Fi
     # SDXL's prompt is the two CLIPs' words side by side, its pooled vector the second CLIP's projected text.
     wanted = [_widths_of(clip, cache_dir)[0] for clip in clips]
     has = unet.config.cross_attention_dim, pooled
-    if all(wanted) and has != (sum(widths[1] for widths in wanted if widths), wanted[1] and wanted[1][0]):
+    if (
+        checkpoint.wanted_by
+        and all(wanted)
+        and has != (sum(widths[1] for widths in wanted if widths), wanted[1] and wanted[1][0])
+    ):
         raise MismatchError(
             f"{path} reads prompts of width {has[0]} and pooled ones of width {has[1]}, but "
             f"{' and '.join(clips)} compose others; it was trained with other CLIPs"
