@@ -40,7 +40,7 @@ PATHS = {  # the published configuration's keys and folders, and those that it l
 }
 TABLES = {
     "compute": ("device", "dtype", "num_workers", "cache_dir", "max_pixels"),
-    "compose": ("clip", "clip2", "phi", "phi2", "preprocess_type", "compose_dtype"),
+    "compose": ("clip", "clip2", "phi", "phi2", "preprocess_type", "dtype"),
     "generate": (
         *("generator", "model_path", "sdxl_repo", "vae_repo", "height", "width", "steps"),
         *("guidance_scale", "image_guidance_scale", "seed", "seeds", "brightness_thresh", "max_retries"),
