@@ -22,7 +22,7 @@ from cig.benchmarks import load_benchmarks
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
-from cig.io.pickles import read_pickled_names
+from cig.io.pickled_names import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import ALIASES, check_flags, load_method_lazily, published_experiment, split_method
 from cig.methods._feature_files import read_table

@@ -22,7 +22,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.json_files import read_object
 from cig.pipelines._comparison import compare_methods
 from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, freeze, read_frozen_weight
-from cig.retrieval.fusion import PSEUDO_TARGET
+from cig.retrieval.fusion_weight import PSEUDO_TARGET
 from cig.retrieval.requests import Comparing, parse_method
 from cig.runtime import Compute
 from searchers import source_of

@@ -11,7 +11,7 @@ from cig.errors import UsageError, did_you_mean
 from cig.generators import _controls
 from cig.methods import split_method
 from cig.retrieval.branches import OF_PSEUDO_TARGETS
-from cig.retrieval.fusion import PSEUDO_TARGET
+from cig.retrieval.fusion_weight import PSEUDO_TARGET
 from cig.retrieval.requests import EXAMPLE, Branching, Comparing, Searching, keys_of, parse_method
 from cig.runtime import say
 

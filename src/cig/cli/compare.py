@@ -67,7 +67,7 @@ def compare(
     """
     from cig.cli.branch_flags import parse_comparing
     from cig.pipelines.compare import compare, compare_runs, to_text
-    from cig.retrieval.fusion import to_reference_weight
+    from cig.retrieval.fusion_weight import to_reference_weight
 
     runs = [Path(name) for name in inputs if name.endswith(".run") or os.path.isfile(name)]
     if runs and len(runs) == len(inputs):

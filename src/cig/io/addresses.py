@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -15,6 +15,10 @@ PORTS = {"http": 80, "https": 443}
 TUNNELS = [  # IPv6 networks whose addresses lead to an IPv4 address, or into a site
     *map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "fec0::/10"))
 ]
+
+
+class PrivateAddressError(Exception):
+    """An address that strangers should not lead us to."""
 
 
 def split_address(address: str) -> tuple[SplitResult, str, int]:
@@ -66,3 +70,18 @@ def is_public(address: str) -> bool:
         return False
     ip = getattr(ip, "ipv4_mapped", None) or ip
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def public_address(addresses: Sequence[str], trusted: bool = False) -> str:
+    """Return the address of a host to connect to: the guard against names that point into a private network.
+
+    A name may be looked up once for a check and again for the connection, with another answer in between (DNS
+    rebinding); so whoever connects uses the address that was checked, not the name.
+
+    Raises:
+        PrivateAddressError: one of the addresses is not on the public internet, or there is none.
+    """
+    private = [address for address in addresses if not trusted and not is_public(address)]
+    if private or not addresses:
+        raise PrivateAddressError(private[0] if private else "nowhere")
+    return addresses[0]

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urljoin
 
 from cig.errors import InputError, UsageError, reason
-from cig.io.addresses import PORTS, certificate_problem, is_public, proxy_of, resolve_host, split_address
+from cig.io.addresses import (
+    PORTS,
+    PrivateAddressError,
+    certificate_problem,
+    proxy_of,
+    public_address,
+    resolve_host,
+    split_address,
+)
 from cig.io.retry_after import seconds_to_wait
 
 if TYPE_CHECKING:
@@ -269,11 +277,10 @@ class Web:
         except (OSError, UnicodeError) as error:
             raise WebError(f"{url}: no address of {host}: {reason(error)}", "unreachable", again=True) from error
         trusted = {host, f"{host}:{port}"} & self.rules.trusted
-        private = [address for address in addresses if not trusted and not is_public(address)]
-        if private or not addresses:
-            where = private[0] if private else "nowhere"
-            raise WebError(f"{url}: {host} is {where}, not on the public internet; refused", "address")
-        return addresses[0]
+        try:
+            return public_address(addresses, bool(trusted))
+        except PrivateAddressError as error:
+            raise WebError(f"{url}: {host} is {error}, not on the public internet; refused", "address") from error
 
     def _host(self, scheme: str, name: str, port: int) -> _Host:
         import httpx

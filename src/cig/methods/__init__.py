@@ -1,7 +1,7 @@
 """Retrieval methods, one file each: `VARIANTS` (name -> default weights) and `load(variant, source) -> Method`.
 
 A family fixes the prompt, the preprocessing and the kind of phi; a variant only names default weights. `OPTIONS`
-(name -> Option) lists a family's further settings.
+(name -> Option) lists a family's further settings. To add one, copy `sum.py` or, with a phi, `searle.py`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from cig.errors import InputError, MismatchError, NotFoundError
 from cig.io.digests import Hasher, file_digest, set_digest
 from cig.io.images import Preprocess
 from cig.io.json_files import read_json, read_object
-from cig.io.pickles import read_pickled_names
+from cig.io.pickled_names import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights
 from cig.methods._inversion import WordMethod

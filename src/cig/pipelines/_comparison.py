@@ -27,7 +27,7 @@ from cig.retrieval.branches import Branches, need_folder
 from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import embed_pictures, embed_queries, models_digest
 from cig.retrieval.frozen_weights import GRID, FrozenWeight, best, check_form, freeze
-from cig.retrieval.fusion import to_branch_weight
+from cig.retrieval.fusion_weight import to_branch_weight
 from cig.retrieval.rank import index, rank_embedded, seen_by, wanted_pictures
 from cig.retrieval.requests import Branching, Comparing, Searching
 from cig.runtime import Compute, commit, jsonable, resolve_device

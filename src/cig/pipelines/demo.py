@@ -27,7 +27,7 @@ from cig.io.text_table import text_table
 from cig.pipelines._models import make_targets
 from cig.pipelines._search_benchmark import SearchResult, load_searcher, search_parts, write_reports
 from cig.pipelines.search import FolderSearch, SearchAnswer, find, open_gallery
-from cig.retrieval.fusion import PSEUDO_TARGET
+from cig.retrieval.fusion_weight import PSEUDO_TARGET
 from cig.retrieval.requests import Branching, OwnSearching, Searching
 from cig.runtime import Compute, Work, say
 from cig.types import Benchmark, Report

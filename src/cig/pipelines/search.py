@@ -23,7 +23,7 @@ from cig.pipelines.index import Hit, Index
 from cig.pipelines.open import cache_folder, open_place
 from cig.retrieval.filters import Condition, Metadata, need_columns
 from cig.retrieval.finder import REFERENCE_WEIGHT, ComposedQuery, Wanted, need_sight
-from cig.retrieval.fusion import check_reference_weight
+from cig.retrieval.fusion_weight import check_reference_weight
 from cig.retrieval.requests import FolderSearch, OwnSearching
 from cig.runtime import Compute, say
 

@@ -14,7 +14,7 @@ from cig.generators._generate import Imagined
 from cig.io.dataset_paths import SUFFIXES, existing_part
 from cig.io.manifest import Manifest, is_stale
 from cig.io.query_files import find_several_by_id, picture_name
-from cig.retrieval.fusion import PSEUDO_TARGET, REFERENCE, check_weights, find_branch_weight, to_reference_weight
+from cig.retrieval.fusion_weight import PSEUDO_TARGET, REFERENCE, check_weights, find_branch_weight, to_reference_weight
 from cig.retrieval.requests import Branching, Searching, parse_method
 from cig.runtime import Compute, resolve_device, warn
 from cig.types import Benchmark, Branch, Method

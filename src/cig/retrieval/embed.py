@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from cig.errors import MismatchError
 from cig.io.feature_cache import FeatureCache
 from cig.retrieval.features import PictureFeatures, embed_queries, no_query, same_pictures
-from cig.retrieval.fusion import BranchFeatures, check_names, fuse
+from cig.retrieval.fusion import BranchFeatures, fuse
+from cig.retrieval.fusion_weight import check_names
 from cig.types import Benchmark, Branch, Method, Query
 
 

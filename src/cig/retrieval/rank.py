@@ -18,7 +18,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.retrieval.branches import PseudoTargets, pseudo_target_pictures
 from cig.retrieval.embed import EmbeddedQueries, embed
 from cig.retrieval.features import PictureFeatures, embed_pictures
-from cig.retrieval.fusion import pseudo_target_branch, to_reference_weight
+from cig.retrieval.fusion_weight import pseudo_target_branch, to_reference_weight
 from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking, check_benchmark
 
 TOP = 50  # what submissions hold and measures need

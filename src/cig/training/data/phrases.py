@@ -18,7 +18,7 @@ from cig.io.digests import fingerprints
 from cig.io.files import make_folder, replacing, sweep, writing
 from cig.io.json_files import append_json, read_object, write_json
 from cig.io.locks import hold_file
-from cig.io.pickles import read_pickled_lists
+from cig.io.pickled_names import read_pickled_lists
 from cig.io.tables import each_row
 from cig.runtime import progress, versions, warn
 from cig.training.data.language_model import LanguageModel, Sampling

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cig.errors import InputError, NotFoundError
 from cig.io import pickles
-from cig.io.pickles import read_pickled_lists, read_pickled_names
+from cig.io.pickled_names import read_pickled_lists, read_pickled_names
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 LISTS = st.dictionaries(TEXT, st.lists(TEXT, max_size=8), max_size=8)
