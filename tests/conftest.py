@@ -136,7 +136,7 @@ def close_folder(monkeypatch):
     listed, closed = os.scandir, set()
 
     def scandir(path="."):
-        if Path(path) in closed:
+        if not isinstance(path, int) and Path(path) in closed:
             raise PermissionError(13, "Permission denied")
         return listed(path)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cig.errors import NotFoundError
-from cig.generators.sdxl import load_round_trip
+from cig.generators._round_trip import load_round_trip
 from cig.io import hub
 from cig.models.captioner import load_captioner
 from cig.models.clip import load_clip

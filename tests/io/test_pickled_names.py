@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cig.errors import InputError, NotFoundError
-from cig.io import pickles
+from cig.io import pickled_names
 from cig.io.pickled_names import read_pickled_lists, read_pickled_names
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -80,7 +80,7 @@ LAUGHS = b"\x80\x04]\x94" + TWICE + b"."
     ],
 )
 def test_other_pickles_are_refused(path, capsys, monkeypatch, data, words):
-    monkeypatch.setattr(pickles, "MOST_CONTAINERS", 100)
+    monkeypatch.setattr(pickled_names, "MOST_CONTAINERS", 100)
     for read in (read_pickled_lists, read_pickled_names):
         if read is read_pickled_lists or not data.startswith(pickle.dumps(["a"])):
             with pytest.raises(InputError, match=words if read is read_pickled_lists else "no other pickle is read"):

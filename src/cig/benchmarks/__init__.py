@@ -1,6 +1,6 @@
 """Benchmarks, one file each: `SPLITS` (name -> the release's name), `load(root, split, **options)` -> parts.
 
-To add one, copy `circo.py` (the contract tests run on a new file), or name a module of yours: `my_package.my_benchmark/val`.
+To add one, copy `circo.py` (the contract tests run on it), or name a module of yours: `my_package.my_benchmark/val`.
 """
 
 from __future__ import annotations
