@@ -1,5 +1,6 @@
-"""Settings outside of flags: `cig.toml` in the working folder, the environment, which takes precedence over it, and the
-presets of a generator.
+"""Settings outside of flags: `cig.toml`, the environment, which takes precedence over it, and a generator's presets.
+
+The file is the nearest one, in the working folder or above it. Paths in it, and default places, are below its folder.
 
 phi_vit = "/weights/phi_best.pt"      # a path; or CIG_PHI_VIT
 [search]                              # a table: the flags of that group in --help
@@ -51,6 +52,9 @@ TABLES = {
         *("fusion_weight", "weights", "feature_cache"),
     ),
 }
+FILE = "cig.toml"
+LOCATIONS = {"cache_dir", "phi", "phi2", "weights", "feature_cache"}  # keys whose values are paths
+SOURCES = {"clip", "clip2", "model_path", "sdxl_repo", "vae_repo", "method_option"}  # paths or hub ids; KEY=FILE
 EMBEDDED = Path(str(resources.files("cig"))) / "assets" / "icons"  # the shipped models
 SHIPPED_CLIPS = {"icons": "clip", "icons/clip": "clip", "icons/large": "large"}
 DEFAULT_GENERATOR = "sdxl"
@@ -90,7 +94,32 @@ def path(key: str) -> Path:
 
 
 def path_setting(key: str) -> Setting:
-    return value("", key) or Setting(PATHS.get(key, f"./datasets/{key}"), "default")
+    return value("", key) or Setting(below_project(PATHS.get(key, f"./datasets/{key}")), "default")
+
+
+def project() -> Path:
+    """Return the folder of the nearest cig.toml, as a path from the working folder; without one, the working folder."""
+    if os.path.lexists(FILE):
+        return Path()
+    levels = (level for level, folder in enumerate(Path.cwd().parents, 1) if (folder / FILE).is_file())
+    return Path(*[".."] * next(levels, 0))
+
+
+def below_project(path: str) -> str:
+    """Return a default path as written from the working folder."""
+    folder = project()
+    return path if folder == Path() else str(folder / path)
+
+
+def source_below_project(source: str) -> str:
+    """Return a path or a hub id of cig.toml, or its KEY=FILE words, as written from the working folder."""
+    folder = project()
+    if folder == Path() or not source:
+        return source
+    if source.startswith(".") or (folder / source).exists():
+        return str(folder / source)
+    words = [word.rpartition("=") for word in source.split(" ")]
+    return " ".join(f"{key}{mark}{source_below_project(name) if mark else name}" for key, mark, name in words)
 
 
 def value(table: str, key: str) -> Setting | None:
@@ -100,7 +129,14 @@ def value(table: str, key: str) -> Setting | None:
         return Setting(os.environ[variable], f"{variable} in the environment")
     content = _read_file()
     settings = content.get(table, {}) if table else content
-    return Setting(str(settings[key]), "cig.toml") if key in settings else None
+    if key not in settings:
+        return None
+    entry = str(settings[key])
+    if not table or key in LOCATIONS:
+        entry = below_project(entry)
+    elif key in SOURCES:
+        entry = source_below_project(entry)
+    return Setting(entry, str(project() / FILE))
 
 
 def of_generator(name: str, table: str, key: str) -> Setting | None:
@@ -138,13 +174,13 @@ def branch_tables() -> list[dict[str, Any]]:
 
 
 def _read_file() -> dict[str, Any]:
-    """Read and check cig.toml; return {} where the working folder has none.
+    """Read and check cig.toml; return {} where there is none.
 
     Raises:
         InputError: the file is not TOML.
         UsageError: an unknown key, or a value of the wrong kind.
     """
-    file = Path("cig.toml")
+    file = project() / FILE
     if not file.exists():
         return {}
     if not file.is_file():

@@ -254,7 +254,7 @@ HOSTILE = {
     "a program alone": (pickle.dumps(Program()), "pickled programs are refused"),
     "a page": (b"<html>log in</html>" * 99, "pickled programs are refused"),
     "cut": (phi_file()[:9000], "cannot be read as tensors"),
-    "no phi": (packed({"Theta": {}}), 'expected a key "Phi"'),
+    "no phi": (packed({"Theta": {}}), "Theta"),
     "other widths": (
         phi_file(40, 32),
         f"width 40 into words of width 32, but the CLIP {B32} has features of width 512",

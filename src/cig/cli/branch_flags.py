@@ -99,12 +99,29 @@ def requested_branches(
     if flags:
         return tuple(map(parse, flags))
     branches = []
-    for branch in (branching(table, "cig.toml, [[branch]]") for table in config.branch_tables()):
+    file = config.project() / config.FILE
+    for branch in (_below_project(branching(table, f"{file}, [[branch]]")) for table in config.branch_tables()):
         if why := _misfit(branch, searching or Searching(), pseudo_targets):
-            say(f"cig.toml: [[branch]] {branch.name} is not used: {why}")
+            say(f"{file}: [[branch]] {branch.name} is not used: {why}")
         else:
             branches.append(branch)
     return tuple(branches)
+
+
+def _below_project(branch: Branching) -> Branching:
+    """Return a branch of cig.toml with its files and folders as written from the working folder."""
+    is_folder = branch.pictures not in (PSEUDO_TARGET, *_controls.names())
+    return replace(
+        branch,
+        pictures=config.source_below_project(branch.pictures) if is_folder else branch.pictures,
+        method=_method_below_project(branch.method) if branch.method else None,
+        vae=config.source_below_project(branch.vae),
+    )
+
+
+def _method_below_project(method: str) -> str:
+    name, blank, files = method.partition(" ")
+    return name + blank + config.source_below_project(files)
 
 
 def _misfit(branch: Branching, searching: Searching, pseudo_targets: bool) -> str:

@@ -126,6 +126,9 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
     wins over both: `--generator sdxl/icons` means that generator as it is shipped, whatever cig.toml says of another.
     What does not fit the call is not used, and named.
     """
+    folder = config.project()
+    if folder != Path() and commands[-1:] != ("config",):  # that verb shows them itself
+        say(f"settings and default places are those of {folder / config.FILE}")
     generator = _generator(arguments)
     settings: dict[str, config.Setting] = {}
     unset: dict[str, Any] = {}  # the flags that the call does not give

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cig import config
 from cig.cli.flags import OUTPUT_FOLDER, ComposeFlags, ComputeFlags, GenerateFlags, GeneratorName, computing, without
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import at_least_1
@@ -34,7 +35,7 @@ def reproduce(
     compute: ComputeFlags = Compute(),
     batch_size: int = 4,
     search_batch_size: int = 32,
-    out: Annotated[Path, OUTPUT_FOLDER] = Path("outputs/reproduce"),
+    out: Annotated[Path | None, OUTPUT_FOLDER] = None,
 ) -> None:
     """Measures a published number again, and prints expected beside measured; without a cell, lists them.
 
@@ -57,7 +58,7 @@ def reproduce(
     search_batch_size
         Pictures embedded at once.
     out
-        CELL.json, and a folder for each benchmark: features, pseudo-targets, submissions.
+        CELL.json, and a folder for each benchmark: features, pseudo-targets, submissions. Default: ./outputs/reproduce.
     """
     from cig.pipelines.reproduce import reproduce as room
     from cig.pipelines.reproduce.run import Places
@@ -72,7 +73,7 @@ def reproduce(
         generation=generation,
         compute=computing(compute, batch_size),
         search_batch=search_batch_size,
-        out=out,
+        out=out or Path(config.below_project("outputs/reproduce")),
     )
     if cell:
         reproduction = room.reproduce(cell, places)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cig import registry
+from cig import config, registry
 from cig.config import EMBEDDED
 from cig.errors import NotFoundError, UsageError, WrongNameError, check_type, did_you_mean
 from cig.io import hub
@@ -84,7 +84,7 @@ class Source:
         dtype: torch.dtype | str = "auto",
         cache_dir: str | Path | None = None,
         preprocessing: Preprocessing | None = None,
-        models: str | Path = "models",
+        models: str | Path | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
         fields = {
@@ -94,7 +94,7 @@ class Source:
             "dtype": str(dtype).removeprefix("torch."),
             "cache_dir": None if cache_dir is None else Path(cache_dir),
             "preprocessing": preprocessing,
-            "models": Path(models),
+            "models": Path(models or config.below_project("models")),
             "options": dict(options or {}),
         }
         for name, value in fields.items():
@@ -204,7 +204,7 @@ def published_experiment(
     """
     if not (exp_name and checkpoint) or phi:
         raise UsageError("--exp-name and --phi-checkpoint-name come together, in the place of --phi")
-    folder = Path("data/phi_models") / exp_name
+    folder = Path(config.below_project("data/phi_models")) / exp_name
     clip_name = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
     hub_ids = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
     if not clip and clip_name not in hub_ids:

@@ -116,7 +116,7 @@ def _of_methods() -> Iterator[ModelCheckpoint]:
             if weights.clip:
                 yield _repository(weights.clip, "tower", method)
             if weights.phi:
-                yield _phi(Path("models") / weights.phi, weights, method)
+                yield _phi(Path(config.below_project("models")) / weights.phi, weights, method)
 
 
 def composing_clips() -> list[str]:

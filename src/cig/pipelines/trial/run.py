@@ -7,6 +7,7 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from cig import config
 from cig.benchmarks._requirements import need_all, need_outside, need_pictures
 from cig.errors import MismatchError
 from cig.io.feature_cache import FeatureCache
@@ -64,7 +65,7 @@ def trial(
 
 def trial_folder(pictures: Path) -> Path:
     """Where the trial of a folder is kept by default."""
-    return Path("outputs/trials") / (pictures.resolve().name or "root")
+    return Path(config.below_project("outputs/trials")) / (pictures.resolve().name or "root")
 
 
 def trial_result(out: Path) -> Verdict:
