@@ -238,7 +238,7 @@ class Exact:
         best, slots = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
         for start in range(0, len(self._matrix), BLOCK):
             rows, live = torch.from_numpy(self._matrix[start : start + BLOCK]), allowed[start : start + BLOCK]
-            scores = queries @ rows.T
+            scores = (rows @ queries.T).T.contiguous()  # rows lie one after the other: read once, in order
             if not live.all():
                 scores[:, torch.from_numpy(~live)] = -torch.inf
             scores, order = scores.topk(min(size, len(rows)))
