@@ -52,6 +52,7 @@ def file_digest(path: Path) -> str:
 
 def read_digest(path: Path) -> str:
     """Return the sha256 of a file's content, read now: it shows damage that a stamp does not."""
+    stat_file(path)  # a pipe or a device might never end
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
