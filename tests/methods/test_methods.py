@@ -153,9 +153,9 @@ def test_pic2word_is_its_formula(world):
 
 def test_a_phi_of_another_kind_is_told_by_its_key(world):
     models = world / "models"
-    with pytest.raises(InputError, match=r'phi-small\.pt: not a phi checkpoint: expected a key "state_dict_img2text"'):
+    with pytest.raises(InputError, match=r'phi-small\.pt.*"state_dict_img2text".*searle'):
         load_method("pic2word", source(world))
-    with pytest.raises(InputError, match=r'pic2word-small\.pt: not a phi checkpoint: expected a key "Phi"'):
+    with pytest.raises(InputError, match=r'pic2word-small\.pt.*"Phi".*pic2word'):
         load_method("searle", replace(source(world), phi=models / "pic2word-small.pt"))
 
 

@@ -147,7 +147,7 @@ def _fill_in(_: App, commands: tuple[str, ...], arguments: Any) -> None:
             setting = config.Setting(argument.tokens[0].value, flag)
         else:
             unset[f"{table}.{key}"] = argument
-        settings[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default), "default")
+        settings[f"{table}.{key}"] = setting or config.Setting(str(argument.field_info.default) or "none", "default")
     takes = {argument.names[0]: bool(argument.tokens) for argument in arguments}
     unfit = misfits(
         settings,
