@@ -101,7 +101,7 @@ def check_file(path: Path, *forms: FileForm) -> None:
     """
     if is_stream(path):
         return
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if target.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
     if target.exists() and not target.is_file():
@@ -124,12 +124,22 @@ def check_folder(path: Path, *, trains: bool = False) -> None:
         UsageError: it is a model's folder, or the root of the file system.
         OutputError: it cannot be made or written to.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if target == target.parent:
         raise UsageError(f"{path} is the root of the file system; choose another folder")
     _check_writable(target, path)
     if _is_of_others(target) if trains else is_model_folder(target) or _has_weights(target):
         raise UsageError(f"{path} is a model's folder, which results would change; choose another folder")
+
+
+def _target(path: Path) -> Path:
+    """Follow links; raise OutputError for a path that no file can have."""
+    target = Path(os.path.realpath(path))
+    try:
+        target.exists()
+    except OSError as error:
+        raise OutputError(f"{str(path)[:80]}... cannot be written: {error.strerror}; choose another name") from error
+    return target
 
 
 def check_distinct(paths: Iterable[Path | None]) -> None:
