@@ -226,7 +226,7 @@ def test_the_published_zip_is_known_where_it_is_asked_of_coco(tmp_path):
 
 def test_a_zip_of_coco_that_is_another_is_kept_aside(server, zips, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(circo, "COCO", server.url)
-    monkeypatch.setattr("cig.io.http.is_public", lambda address: True)
+    monkeypatch.setattr("cig.io.addresses.is_public", lambda address: True)
     root = tmp_path / "circo"
     code, _, err = run(capsys, *asked_of(server, "circo", root))
     assert (code, "is not the file that is known: its md5 is" in err) == (1, True)
@@ -542,9 +542,9 @@ def test_cirr_of_other_suffixes_and_behind_links(server, world, tmp_path, capsys
     assert f"not taken: 1 ({str(paths[3].with_suffix('.txt'))!r}: other content in the place of a picture)" in out
     assert f"links to folders, not followed: 1 ('{user_folder / 'loop'}'): give what they lead to by --from-dir" in out
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
-        file.writestr(f"x/{paths[3].stem}.gif", encoded(BLANK["grey"], "GIF"))
+        file.writestr(f"x/{paths[3].stem}.svg", b"<svg/>")
     _, out, _ = run(capsys, *asked_of(server, "cirr", root, "--splits", "val", "--from-zip", tmp_path / "odd.zip"))
-    assert f"not taken: 1 ('x/{paths[3].stem}.gif': it has not the suffix of a picture)" in out
+    assert f"not taken: 1 ('x/{paths[3].stem}.svg': it has not the suffix of a picture)" in out
 
 
 def load_order(root, paths):

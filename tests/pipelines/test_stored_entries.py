@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 from calls import run
-from cig import Source, load_method
 from cig.errors import PictureError
 from cig.methods._picture_names import Names
-from cig.retrieval.finder import ComposedQuery, Finder
+from cig.pipelines.open import open_place
+from cig.retrieval.finder import ComposedQuery, Wanted
+from cig.retrieval.requests import OwnSearching
+from cig.runtime import Compute
 
 IDS = ("7", "42", "108")
 METHODS = ("precomputed", "caption", "oti")
@@ -116,19 +118,20 @@ def test_compare_says_that_a_row_has_no_words(world, catalogue, capsys):
 def test_a_search_takes_no_gallery_pictures_entry(catalogue, tmp_path):
     """An image from elsewhere, and an imagined one, that are called like a gallery picture."""
     stored(catalogue, "precomputed", [*IDS, "new"], None)
-    method = load_method("precomputed", Source(options={"features": str(catalogue / "f.npz")}))
-    method.query_rows = {}
-    finder = Finder(catalogue / "shop/images", method)
+    options = (f"features={catalogue / 'f.npz'}",)
+    searching = OwnSearching("precomputed", method_option=options, feature_cache=tmp_path / "cache")
+    index = open_place(catalogue / "shop/images", searching, Compute(device="cpu"))
+    index.method.query_rows = {}
     inside = catalogue / "shop/images/42.png"
-    assert finder.find(ComposedQuery((inside,)), keep_reference=True)[0].name == "42.png"
-    assert finder.find(ComposedQuery((tmp_path / "new.png",)), k=1)
+    assert index.search(inside, keep_reference=True)[0].name == "42.png"
+    assert index.search(tmp_path / "new.png", k=1)
     for query in (
         ComposedQuery((tmp_path / "other/42.png",)),
         ComposedQuery((inside,), pseudo_target=tmp_path / "imagined/42.png"),
         ComposedQuery((inside,), pseudo_target=tmp_path / "imagined/new.png"),
     ):
         with pytest.raises(PictureError):
-            finder.find(query)
+            index.find([(query, Wanted())])
 
 
 def test_rows_of_pictures_from_outside():

@@ -108,7 +108,7 @@ def test_every_variant_of_every_method_is_in_it():
 def test_it_is_this():
     kinds = {own.name: own.kind for own in catalogue.catalogue()}
     phis = ["SEARLE_ViT-B32", "SEARLE_ViT-L14", "lincir_large", "phi_best", "phi_best_giga", "pic2word_large"]
-    towers = [GIGA, B32, L14, "icons/clip"]
+    towers = [GIGA, B32, L14, "BAAI/BGE-VL-base", "BAAI/BGE-VL-large", "icons/clip"]
     rest = {"sdxl_checkpoint": "unet", VAE: "vae", SDXL: "scheduler"}
     expected = dict.fromkeys([*phis, "icons/lincir", "icons/pic2word"], "phi") | dict.fromkeys(towers, "tower") | rest
     assert kinds == expected

@@ -130,9 +130,9 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_d
     """
     from transformers import AutoTokenizer
 
+    source = clip_source(source)
     hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
-    source = clip_source(source)
     config = _config(source, cache_dir)
     if config is None or config.model_type == "clip":
         return load_clip(source, device, dtype, cache_dir=cache_dir)

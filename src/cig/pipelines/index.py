@@ -159,13 +159,21 @@ class Index:
             return [Hits() for _ in requests]
         with self._lock:
             cache = self.cache if keep else FeatureCache()
-            features = embed_composed(self.method, [query for query, _ in requests], cache)
+            composed = [query for query, _ in requests]
+            features = embed_composed(self.method, composed, cache, no_entry=self._no_entry)
         answers = []
         for (query, wanted), feature in zip(requests, features, strict=True):
             references = [] if keep_reference else self.names_of(query.images)
             select = leaving_out(wanted.select, references)
             answers.append(Hits(map(self._hit, find(self.engine, feature, replace(wanted, select=select)))))
         return answers
+
+    def _no_entry(self, images: Sequence[Path], made: bool) -> Mapping[Path, str]:
+        """Return the images from outside of the gallery for which a method of stored entries has none."""
+        no_entry = getattr(self.method, "no_entry", None)
+        outside = [image for image in images if below(self.gallery, image) is None] if no_entry else []
+        gallery = [self.path_of(entry) for entry in self.entries()] if outside else []
+        return no_entry(outside, gallery, bare=not made) if no_entry and gallery else {}
 
     def imagine(self, query: ComposedQuery) -> Path:
         """Return the pseudo-target of a query's first picture and text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,8 +57,16 @@ class Found:
     copies: tuple[str, ...] = ()  # names that stand behind it
 
 
-def embed_composed(method: Method, queries: Sequence[ComposedQuery], cache: FeatureCache) -> Tensor:
+NoEntry = Callable[[Sequence[Path], bool], Mapping[Path, str]]
+
+
+def embed_composed(
+    method: Method, queries: Sequence[ComposedQuery], cache: FeatureCache, *, no_entry: NoEntry = lambda *_: {}
+) -> Tensor:
     """Embed queries as unit rows [Q, d]; texts and pictures of all of them go through the towers together.
+
+    Args:
+        no_entry: (pictures, whether they are pseudo-targets) -> those for which a method of stored entries has none.
 
     Raises:
         UsageError: an empty query, or pictures for a method that uses none.
@@ -66,9 +74,9 @@ def embed_composed(method: Method, queries: Sequence[ComposedQuery], cache: Feat
     """
     for query in queries:
         _check(method, query)
-    parts = _Parts(method, cache)
+    parts = _Parts(method, cache, no_entry)
     composed = [parts.add(query.images or (None,), query.text) for query in queries]
-    imagined = [query.pseudo_target and parts.add((query.pseudo_target,), query.text) for query in queries]
+    imagined = [query.pseudo_target and parts.add((query.pseudo_target,), query.text, made=True) for query in queries]
     unwanted = [query.without and parts.add((None,), query.without) for query in queries]
     parts.embed()
     rows = []
@@ -104,24 +112,27 @@ def need_sight(method: Method, images: Sequence[Path]) -> None:
 class _Parts:
     """Pairs of a picture and a text, collected first and embedded together."""
 
-    def __init__(self, method: Method, cache: FeatureCache) -> None:
-        self._method, self._cache = method, cache
-        self._pairs: list[tuple[Path | None, str]] = []
+    def __init__(self, method: Method, cache: FeatureCache, no_entry: NoEntry) -> None:
+        self._method, self._cache, self._no_entry = method, cache, no_entry
+        self._pairs: list[tuple[Path | None, str, bool]] = []  # picture, text, whether it is a pseudo-target
         self._features = torch.empty(0, 0)
 
-    def add(self, images: Sequence[Path | None], text: str) -> Callable[[], Tensor]:
+    def add(self, images: Sequence[Path | None], text: str, *, made: bool = False) -> Callable[[], Tensor]:
         """Return what gives, after `embed`, the normalised mean [d] over the images, each with the text."""
         start, stop = len(self._pairs), len(self._pairs) + len(images)
-        self._pairs += [(image, text) for image in images]
+        self._pairs += [(image, text, made) for image in images]
         return lambda: normalize(self._features[start:stop].mean(dim=0), dim=-1)
 
     def embed(self) -> None:
-        paths = [path for path, _ in self._pairs]
-        pictures = embed_pictures(self._method, [path for path in paths if path], cache=self._cache)
-        if troubles := {**pictures.failed, **pictures.no_query}:
+        paths = [path for path, _, _ in self._pairs]
+        shown = [[path for path, _, made in self._pairs if path and made is which] for which in (False, True)]
+        pictures = embed_pictures(self._method, shown[0] + shown[1], cache=self._cache)
+        lacking = {**self._no_entry(shown[0], False), **self._no_entry(shown[1], True)}
+        if troubles := {**pictures.failed, **pictures.no_query, **lacking}:
             raise PictureError(next(iter(troubles.values())))
         queries = [
-            Query(str(i), str(path or ""), (text,) if text else ()) for i, (path, text) in enumerate(self._pairs)
+            Query(str(i), "" if made else str(path or ""), (text,) if text else ())
+            for i, (path, text, made) in enumerate(self._pairs)
         ]
         self._features = embed_queries(self._method, queries, paths, pictures=pictures, cache=self._cache)
 
