@@ -3,10 +3,15 @@
 import os
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from browsing import PALE
+from browsing import PALE, Tab
+from cig.pipelines.index import Hit
+from cig.pipelines.search import to_html
+from cig.retrieval.finder import ComposedQuery
 from pageservice import draw, page_service, png
 
 
@@ -329,6 +334,27 @@ def test_names_stay_text(opened):
             page.locator(".show").first.click()
             assert page.locator("dialog dd").nth(1).text_content() == "<b>"
             assert page.locator("dialog img").count() == 1
+
+
+def test_the_page_in_a_file_enlarges_a_picture_and_names_its_file_from_anywhere(tmp_path, monkeypatch, opened):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    path = Path("shop/a long name of a picture, in blue.png")
+    Image.new("RGB", (30, 20), "blue").save(path)
+    hits = [Hit(f"dir/{path.name}", 0.5, path, {"price": 7})]
+    page = to_html(ComposedQuery(text="blue"), hits, {"method": "sum"})
+    assert str(path.resolve()) in page
+    assert path.resolve().as_uri() in page
+    (tmp_path / "found.html").write_text(page)
+    with Tab(opened, tmp_path / "found.html", 390) as tab:
+        tab.page.click(".show")
+        assert tab.page.locator("dialog h2").text_content() == path.name
+        assert tab.page.locator("dialog #path").text_content() == str(path.resolve())
+        assert tab.page.locator("dialog dd").all_text_contents() == ["7"]
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == 390
+        tab.page.keyboard.press("Escape")
+        assert tab.page.evaluate("document.activeElement.className") == "show"
+        assert tab.complaints == []
 
 
 @pytest.fixture(scope="module")

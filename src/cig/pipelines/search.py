@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cig.benchmarks._requirements import need_all
 from cig.errors import CigError, IncompleteError, NotFoundError, UsageError, printable, some
@@ -27,8 +27,7 @@ from cig.retrieval.fusion_weight import check_reference_weight
 from cig.retrieval.requests import FolderSearch, OwnSearching
 from cig.runtime import Compute, say
 
-if TYPE_CHECKING:
-    pass
+ENLARGED = 480  # pixels of a picture's longer side on the page
 
 
 @dataclass(frozen=True)
@@ -240,11 +239,14 @@ def to_html(
     """The page; write it as UTF-8."""
     imagined = [question.pseudo_target] if question.pseudo_target else []
     shown = [*question.images, *imagined, *(hit.path for hit in hits)]
+    paths = {hit.path: Path(os.path.abspath(hit.path)) for hit in hits}  # a page is read from other folders, too
     page = template("hits.html").render(
-        **inline_code("hits.js", "report.css", "hits.css"),
+        **inline_code("hits.js", "search.css", "hits.css"),
         question=question,
         hits=hits,
         description=description,
-        small=thumbnails(shown, cache),
+        small=thumbnails(shown, cache, side=ENLARGED),
+        paths=paths,
+        links={path: location.as_uri() for path, location in paths.items()},
     )
     return SURROGATES.sub("\ufffd", page)
