@@ -28,6 +28,7 @@ from cig.cli import (
     pipeline,
     reproduce,
     search,
+    serve,
     train,
     train_oti,
     train_phi,
@@ -50,7 +51,7 @@ app = App(
 VERBS: list[Callable[..., None]] = [
     search.demo,
     *(pipeline.extract, pipeline.generate, pipeline.evaluate, pipeline.submit, pipeline.run),
-    *(compare.compare, search.search, trial.trial, pipeline.plan),
+    *(compare.compare, search.search, serve.serve, trial.trial, pipeline.plan),
     *(check.check, check.stats, check.validate_submission),
     *(download.download, download.convert_urls),
     reproduce.reproduce,

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,11 +53,12 @@ class FeatureCache:
     def __init__(self, folder: Path | None = None) -> None:
         """Open or create the cache; raises InputError if its file cannot be used."""
         self.path = make_folder(folder) / FILE if folder else None
+        self._lock = threading.RLock()  # a service reads and writes from several threads
         # Each read and each write is a transaction of its own, so processes wait for each other only for moments (at
         # most WAIT seconds), and a kill loses at most the statement under way. NORMAL skips some syncs: a power
         # failure may lose the last rows, which the next run computes again.
         try:
-            self._db = sqlite3.connect(self.path or ":memory:", timeout=WAIT)
+            self._db = sqlite3.connect(self.path or ":memory:", timeout=WAIT, check_same_thread=False)
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(TABLES)
             self._db.create_function("crc32", 1, _crc32, deterministic=True)
@@ -200,7 +202,8 @@ class FeatureCache:
 
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple]:
         try:
-            return self._db.execute(query, values).fetchall()
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise self.error(error) from error
 
@@ -212,7 +215,7 @@ class FeatureCache:
         """
         checksums = [(checked, row[-2], _crc32(row[-1])) for row in rows] if checked else []
         try:
-            with self._db:
+            with self._lock, self._db:
                 self._db.executemany(statement, rows)
                 self._db.executemany("INSERT OR REPLACE INTO checksum VALUES (?, ?, ?)", checksums)
         except sqlite3.Error as error:

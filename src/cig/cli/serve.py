@@ -1,0 +1,94 @@
+"""The command that serves a folder or an index over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from cig.cli.flags import (
+    ComposeFlags,
+    ComputeFlags,
+    GenerateFlags,
+    GeneratorName,
+    OwnSearchFlags,
+    computing,
+    prefixed,
+    without,
+)
+from cig.config import DEFAULT_GENERATOR
+from cig.errors import NotFoundError
+from cig.generators import Composing, Generation
+from cig.retrieval.requests import OwnSearching
+from cig.runtime import Compute, say
+from cig.service.settings import Serving
+
+if TYPE_CHECKING:
+    from cig.service.running import Running
+
+SERVE = Group("serve", sort_key=8)
+
+
+def serve(
+    pictures: Path,
+    /,
+    *,
+    serving: Annotated[Serving, Parameter(name="*", negative="", group=SERVE)] = Serving(),
+    search: Annotated[OwnSearchFlags, without("frozen_weights", "reference_weight")] = OwnSearching(),
+    compose: Annotated[ComposeFlags, prefixed("compose")] = Composing(),
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    generation: GenerateFlags = Generation(),
+    compute: ComputeFlags = Compute(),
+    batch_size: int = 32,
+) -> None:
+    """Serve composed search over pictures of your own: a page for people, and an API for programs.
+
+    It answers on this machine alone, to whoever has the address that it prints. Ctrl-C or SIGTERM ends it.
+
+    Parameters
+    ----------
+    pictures
+        A folder, or an index that cig index build made.
+    batch_size
+        Pictures embedded at once, when the folder is new or changed.
+    """
+    if not importlib.util.find_spec("fastapi") or not importlib.util.find_spec("uvicorn"):
+        raise NotFoundError("cig serve needs FastAPI and uvicorn: pip install 'cig[serve]'")
+    from cig.service.access import Access
+    from cig.service.app import make_app
+    from cig.service.running import Running
+    from cig.service.server import address_of, listen
+    from cig.service.server import serve as answer
+
+    if not pictures.is_dir():
+        raise NotFoundError(f"{pictures} is neither a folder of pictures nor an index")
+    access, compute = Access.of(serving), computing(compute, batch_size)
+    running, taken = Running(serving), listen(serving)
+    address = address_of(taken, access.secret)
+
+    def open_index() -> None:
+        _open(pictures, running, search, compute=compute, imagine_by=(compose, generation))
+        count = len(running.need_open().index)
+        say(f"{count} pictures of {pictures} at {address} (Ctrl-C ends it)")
+
+    answer(make_app(running, access), taken, open_index)
+
+
+def _open(
+    location: Path,
+    running: Running,
+    search: OwnSearching,
+    *,
+    compute: Compute,
+    imagine_by: tuple[Composing, Generation],
+) -> None:
+    from cig.pipelines._imagine import imagine_by as imagined
+    from cig.pipelines.open import open_place
+
+    index = open_place(location, search, compute)
+    composing, generation = imagine_by
+    imagine = partial(imagined, cache=index.cache, compute=compute, composing=composing, generation=generation)
+    running.open(index, imagine if running.serving.imagine else None)

@@ -1,0 +1,151 @@
+"""A service that runs: what it has opened, and how much it takes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from cig.errors import UsageError
+from cig.io.files import write_png
+from cig.pipelines.index import Index
+from cig.retrieval.finder import ComposedQuery, Wanted
+from cig.service.imagining import Imagine, ImaginedSearch, ImaginingQueue
+from cig.service.metrics import Metrics
+from cig.service.pictures import IndexPictures
+from cig.service.problems import Problem, too_many
+from cig.service.queries import Queries
+from cig.service.searches import SearchFields, composed, shown, temporary_folder, written
+from cig.service.settings import Serving
+from cig.service.uploads import wrong
+
+T = TypeVar("T")
+
+
+class WorkerPool:
+    """Threads, and a bound on what waits for them."""
+
+    def __init__(self, threads: int, most: int) -> None:
+        self._threads, self._most, self._inside = ThreadPoolExecutor(threads), most, 0
+
+    async def run(self, act: Callable[..., T], *values: Any) -> T:
+        if self._inside >= self._most:
+            raise too_many(f"{self._most} requests of this kind wait; try again")
+        self._inside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, act, *values)
+        finally:
+            self._inside -= 1
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+def warm_up(index: Index) -> None:
+    """Load the models before the first query: that of a picture and that of a text, where the method has them."""
+    with temporary_folder() as folder:
+        path = Path(folder) / "0.png"
+        write_png(path, Image.new("RGB", (64, 64), "white"))
+        for query in (ComposedQuery(text="a picture"), ComposedQuery(images=(path,))):
+            with suppress(UsageError):
+                index.find([(query, Wanted(k=1))], keep=False)
+
+
+class OpenedIndex:
+    """An index that is open, and what answers from it."""
+
+    def __init__(self, index: Index, serving: Serving, metrics: Metrics, *, imagine: Imagine | None) -> None:
+        self.index, self.pictures = index, IndexPictures(index)
+        self.queries = Queries(index, serving.queue, metrics)
+        self.imagining = ImaginingQueue(self.queries, imagine, metrics) if imagine else None
+        metrics.watch(metrics.pictures, lambda: len(index))
+
+    def need_imagining(self) -> ImaginingQueue:
+        if self.imagining is None:
+            raise wrong("this service does not imagine; it is started with imagine: cig serve PLACE --imagine")
+        return self.imagining
+
+    async def search(self, fields: SearchFields) -> dict[str, Any]:
+        """Answer a search; with imagine, its first phase."""
+        started = time.perf_counter()
+        if fields.imagine:
+            self.need_imagining().check()
+        folder, kept = temporary_folder(), False
+        try:
+            images = await written(fields.images, Path(folder.name))
+            query, wanted = await asyncio.to_thread(composed, fields, self.index, images)
+            hits = await self.queries.find(query, wanted)
+            searched = await asyncio.to_thread(self._searched, fields, wanted)
+            answer = {"id": "", "hits": shown(hits), "searched": searched}
+            answer |= {"took_ms": round((time.perf_counter() - started) * 1000, 3), "imagined": None}
+            search = ImaginedSearch(query, wanted, folder, answer)
+            if not fields.imagine:
+                return {**answer, "id": search.id}
+            self.need_imagining().add(search)
+            kept = True
+            return search.shown()
+        finally:
+            if not kept:
+                folder.cleanup()
+
+    def _searched(self, fields: SearchFields, wanted: Any) -> int:
+        return self.index.count(wanted.select) if fields.where else len(self.index)
+
+    def close(self) -> None:
+        if self.imagining:
+            self.imagining.close()
+        self.queries.close()
+        self.index.close()
+
+
+@dataclass
+class Running:
+    """A service: not ready before its index is open."""
+
+    serving: Serving
+    metrics: Metrics = field(default_factory=Metrics)
+    opened: OpenedIndex | None = None
+    _inside: int = 0
+
+    def __post_init__(self) -> None:
+        self._pictures, self._writing = WorkerPool(2, 1000), WorkerPool(1, self.serving.queue)
+
+    def open(self, index: Index, imagine: Imagine | None = None) -> None:
+        warm_up(index)
+        self.opened = OpenedIndex(index, self.serving, self.metrics, imagine=imagine)
+
+    def need_open(self) -> OpenedIndex:
+        if self.opened is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the index is being opened", {"Retry-After": "2"})
+        return self.opened
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request that may hold pictures in memory; refuse it where too many do."""
+        if self._inside >= self.serving.queue:
+            raise too_many(f"{self.serving.queue} requests are being answered; try again")
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    async def in_writing(self, act: Callable[..., T], *values: Any) -> T:
+        return await self._writing.run(act, *values)
+
+    async def in_pictures(self, act: Callable[..., T], *values: Any) -> T:
+        return await self._pictures.run(act, *values)
+
+    def close(self) -> None:
+        for pool in (self._pictures, self._writing):
+            pool.close()
+        if self.opened:
+            self.opened.close()
