@@ -91,6 +91,9 @@ def run(line: socket.socket, streams: list[int], place: str, words: list[str], h
     """In the fork: runs the program, tells the server what it imported and the client its exit code."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    # Fresh ones: those of the server remember whether its own streams could seek.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(home)

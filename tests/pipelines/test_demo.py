@@ -69,7 +69,7 @@ def test_the_table_is_the_same_again_and_in_other_batches(shown, tmp_path):
 def test_pictures_of_an_earlier_release_are_put_aside(tmp_path, capsys):
     part, pictures = load_benchmark("icons/val", limit=2), tmp_path / "pseudo-targets"
     for earlier in (1, 2):
-        Manifest(pictures, {"models": earlier}, overwrite=True).add({"id": "val-00000"})
+        Manifest(pictures, {"models": {"release": earlier}}, overwrite=True).add({"id": "val-00000"})
         demo._imagine((part,), pictures, Compute(device="cpu"), cache=FeatureCache())
         assert len([*pictures.glob("*.png")]) == 2
         assert f"are in {pictures}-{earlier} now" in capsys.readouterr().err

@@ -173,7 +173,8 @@ class Clip:
         return sum(tensor.nbytes for tensor in self.skeletons[tower].parameters())
 
     def __repr__(self) -> str:
-        return f"<Clip {self.identity['source']}: {self.feature_width} wide, {self.dtype} on {self.device}>"
+        source = self.identity.get("source", "in memory")
+        return f"<Clip {source}: {self.feature_width} wide, {self.dtype} on {self.device}>"
 
     def preprocess(self, pad: bool) -> Preprocess:
         return Preprocess(self.size, pad)
