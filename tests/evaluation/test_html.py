@@ -19,6 +19,9 @@ import cig
 import tiny
 from browsing import PALE, SCROLL, TOO_WIDE, Tab, browser
 from cig.evaluation import html as page
+from cig.evaluation.outcome import highlights, outcome
+from cig.evaluation.paired import PairedComparison, compare_by_part
+from cig.evaluation.query_cards import NamedPicture, choose, make_cards
 from cig.types import Benchmark, Query, Ranking, Report
 
 HOSTILE = (
@@ -50,23 +53,23 @@ def ranking(bench, ranks):
 def test_a_case_holds_what_was_found_and_how_the_target_moved():
     bench = benchmark()
     fused = replace(ranking(bench, (3, 14, 5, None)), missing={"3": "no picture for the reference a"})
-    made = page.make_cards(
+    made = make_cards(
         bench, fused, alone=ranking(bench, (14, 3, 5, 9)), pseudo_targets={"0": Path("0.png")}, refused={"1"}
     )
     assert [case.change for case in made] == ["gained", "lost", "unchanged", ""]
     assert [case.moved for case in made] == [11, -11, 0, None]
     assert [(shown.name, shown.grade) for shown in made[1].results] == [("a", 0), ("t1", 2), ("b", 1)]
     assert made[1].results[0].path == Path("a.png")
-    assert made[1].targets == (page.NamedPicture("t1", None, 2),)
+    assert made[1].targets == (NamedPicture("t1", None, 2),)
     assert [(case.pseudo_target, case.refused) for case in made[:2]] == [(Path("0.png"), False), (None, True)]
     assert [case.missing for case in made] == ["", "", "", "no picture for the reference a"]
 
 
 def test_nothing_is_compared_without_a_second_ranking_or_without_targets():
     for bench, ranks in ((benchmark(), (1, 2, 3, 4)), (benchmark(hidden=True), (None,) * 4)):
-        made = page.make_cards(bench, ranking(bench, ranks))
+        made = make_cards(bench, ranking(bench, ranks))
         assert {(case.change, case.rank_alone, case.missing) for case in made} == {("", None, "")}
-    assert page.make_cards(benchmark(2), ranking(benchmark(2), (1, None)))[1].missing == (
+    assert make_cards(benchmark(2), ranking(benchmark(2), (1, None)))[1].missing == (
         "the target has no picture in the gallery"
     )
 
@@ -74,27 +77,61 @@ def test_nothing_is_compared_without_a_second_ranking_or_without_targets():
 def test_only_the_first_ten_results():
     bench = benchmark(1)
     many = replace(ranking(bench, (1,)), ids=(tuple(f"p{i}" for i in range(50)),))
-    assert [shown.name for shown in page.make_cards(bench, many)[0].results] == [f"p{i}" for i in range(10)]
+    assert [shown.name for shown in make_cards(bench, many)[0].results] == [f"p{i}" for i in range(10)]
 
 
 def test_chosen_are_those_that_moved_most_and_evenly_spaced_others():
     bench = benchmark(100)
     ranks = {3: 1, 40: 20, 41: 45, 90: 99, 91: 98, 92: 60}  # from 50: 3 and 40 rise, 90, 91, 92 fall
     fused = ranking(bench, tuple(ranks.get(i, 50) for i in range(100)))
-    every = page.make_cards(bench, fused, alone=ranking(bench, (50,) * 100))
-    chosen = [int(case.id) for case in page.choose(every, 8)]
+    every = make_cards(bench, fused, alone=ranking(bench, (50,) * 100))
+    chosen = [int(case.id) for case in choose(every, 8)]
     assert len(chosen) == 8
     assert chosen == sorted(chosen)
     assert {3, 40, 90, 91} <= set(chosen)
     assert sorted(set(chosen) - {3, 40, 90, 91}) == [0, 25, 50, 74]  # every 24th of the other 96
-    assert page.choose(every, 100) == every
-    assert page.choose(every, 8) == page.choose(every, 8)
-    assert [len(page.choose(every, most)) for most in range(5)] == [0, 1, 2, 3, 4]
+    assert choose(every, 100) == every
+    assert choose(every, 8) == choose(every, 8)
+    assert [len(choose(every, most)) for most in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_a_rise_to_the_top_counts_more_than_a_long_one_below():
+    bench = benchmark(5)
+    fused, alone = ranking(bench, (1, 1500, 40, 2, 7)), ranking(bench, (3, 3000, 2, 2, 1))
+    cards = make_cards(bench, fused, alone=alone)
+    shown = {title: [card.id for card in found] for title, found in highlights(cards).items()}
+    assert shown == {"Helped most": ["0", "1"], "Harmed most": ["4", "2"]}  # 1/7 - 1 and 1/40 - 1/2
+    single = make_cards(bench, fused)
+    assert [card.id for card in highlights(single)["Best"]] == ["0", "3", "4"]
+    assert [card.id for card in highlights(single)["Worst"]] == ["2", "1"]
+
+
+def test_the_outcome_names_what_chance_could_do():
+    report = Report("toy/val", {}, {"": {"recall@1": 40.0}}, {"": {"recall@1": (30.0, 50.0)}}, {}, {}, {})
+
+    def said(p, difference=12.5):
+        compared = PairedComparison(difference, (1.0, 20.0), p, 3, 1, 2)
+        return outcome(report, {"": {"recall@1": compared}})
+
+    assert all(number in said(0.01) for number in ("raise", "27.50", "40.00", "+12.50", "+1.00", "0.0100"))
+    assert "lower" in said(0.01, -2.0)
+    assert "chance" in said(0.2)
+    assert "30.00 to 50.00" in outcome(report, {})
+    assert outcome(Report("toy/test", {}, {}, {}, {}, {}, {}), {}) == ""
+
+
+def test_scores_stand_beside_those_without_pseudo_targets():
+    report = Report("toy/val", {}, {"": {"recall@1": 40.0}}, {"": {"recall@1": (30.0, 50.0)}}, {}, {}, {})
+    text = html(report=report, paired={"": {"recall@1": PairedComparison(12.5, (1.0, 20.0), 0.01, 3, 1, 2)}})
+    row = text[text.index("<tbody>") : text.index("</tbody>")]
+    assert [row.index(number) for number in ("27.50", "40.00", "+12.50", "0.0100", "30.00")] == sorted(
+        row.index(number) for number in ("27.50", "40.00", "+12.50", "0.0100", "30.00")
+    )
 
 
 def html(queries=(), bench=None, report=None, **more):
     bench = replace(bench or benchmark(), queries=tuple(queries) or (bench or benchmark()).queries)
-    shown = page.make_cards(bench, ranking(bench, (1,) * len(bench.queries)))
+    shown = make_cards(bench, ranking(bench, (1,) * len(bench.queries)))
     branches = [{"name": "reference", "weight": 1.0, "source": "no pseudo-targets"}]
     return page.to_html(
         report or Report("toy/val", {}, {}, {}, {}, {}, {}),
@@ -164,15 +201,16 @@ def searched(world, name, folder, captions=(), tags=()):
     every = [
         card
         for part, found, before, targets in searches
-        for card in page.make_cards(part, found, alone=before, pseudo_targets=targets)
+        for card in make_cards(part, found, alone=before, pseudo_targets=targets)
     ]
     branches = [
         {"name": "reference", "weight": 0.4, "source": "--fusion-weight"},
         {"name": "pseudo-target", "weight": 0.6, "source": "--fusion-weight", "pictures": "runs/tiny/images"},
     ]
     provenance = {"commit": "0" * 40, "settings": {"device": "cpu"}, "models": dict(method.identity), "seconds": 1.5}
-    named = {"method": method.name, "branches": branches, "provenance": provenance}
-    return (cig.evaluate(parts, fused, alone), page.choose(every), len(every)), named
+    paired = compare_by_part(parts, alone, fused)
+    named = {"method": method.name, "branches": branches, "provenance": provenance, "paired": paired}
+    return (cig.evaluate(parts, fused, alone), choose(every), len(every)), named
 
 
 def spiced(part, captions, tags):
@@ -198,7 +236,7 @@ def pages(world, tmp_path_factory):
     circo, named = searched(world, "circo/val", folder / "circo", HOSTILE, ("addition", "viewpoint"))
     (folder / "circo.html").write_text(page.to_html(*circo, **named), encoding="utf-8")
     (report, chosen, total), named = searched(world, "fashioniq/val", folder / "fashioniq")
-    chosen[0] = replace(chosen[0], pseudo_target=None, reference=page.NamedPicture("gone", folder / "gone.jpg"))
+    chosen[0] = replace(chosen[0], pseudo_target=None, reference=NamedPicture("gone", folder / "gone.jpg"))
     (folder / "fashioniq.html").write_text(page.to_html(report, chosen[:9], total, **named), encoding="utf-8")
     return folder
 
@@ -209,7 +247,8 @@ def test_the_page_needs_nothing_else_and_shows_every_picture(opened, pages, name
         tab.page.evaluate(SCROLL)
         assert tab.page.evaluate("[...document.images].filter((image) => !image.naturalWidth).length") == 0
         assert tab.page.locator("img:not([alt]), img[alt='']").count() == 0
-        assert tab.page.locator(".frame.none").all_text_contents() == ([] if name == "circo" else ["gone", "none"])
+        absent = [] if name == "circo" else ["gone", "none"]
+        assert tab.page.locator("article .frame.none").all_text_contents() == absent
         assert tab.complaints == []
         assert tab.asked[0] == tab.file.as_uri()
         assert all(url.startswith("data:") for url in tab.asked[1:])
@@ -296,6 +335,26 @@ def test_a_phone_in_light_and_dark(opened, pages, name, scheme):
         assert pale == []
         paper = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (int(paper[4:].split(",")[0]) > 128) == (scheme == "light")
+
+
+def test_a_click_enlarges_a_picture(opened, pages):
+    with Tab(opened, pages / "circo.html") as tab:
+        picture = tab.page.locator("article button.frame").first
+        picture.click()
+        assert tab.page.locator("dialog img").get_attribute("src") == picture.locator("img").get_attribute("src")
+        assert tab.page.locator("dialog p").text_content() == picture.locator("img").get_attribute("alt")
+        tab.page.keyboard.press("Escape")
+        assert tab.page.locator("dialog").is_hidden()
+
+
+def test_the_first_screen_shows_the_outcome_and_pictures(opened, pages):
+    with Tab(opened, pages / "circo.html") as tab:
+        bottoms = tab.page.locator("img").evaluate_all("all => all.map(e => e.getBoundingClientRect().bottom)")
+        assert sum(bottom < 900 for bottom in bottoms) >= 3
+        assert tab.page.locator("header .outcome").is_visible()
+        tab.page.locator(".highlights a").first.click()
+        arrived = "() => document.querySelector(location.hash).getBoundingClientRect().top < innerHeight / 2"
+        tab.page.wait_for_function(arrived)
 
 
 def test_numbers_are_there_without_javascript(opened, pages):

@@ -53,7 +53,7 @@ def test_the_page_shows_what_was_imagined(shown, out):
     page = (out / "report.html").read_text()
     assert "val-00003" in page
     shown_of = re.findall(r'<img [^>]*alt="Pseudo-target of query (val-\d{5})"', page)
-    assert sorted(shown_of) == [f"val-{number:05d}" for number in range(12)]
+    assert sorted(set(shown_of)) == [f"val-{number:05d}" for number in range(12)]
     drawn = sorted((out / "pseudo-targets").glob("*.png"))
     assert len(drawn) == 12
     assert {Image.open(path).size for path in drawn} == {(64, 64)}

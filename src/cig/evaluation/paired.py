@@ -56,6 +56,18 @@ def compare_scores(
     )
 
 
+def compare_by_part(
+    parts: Sequence[Benchmark], base: Sequence[Ranking], other: Sequence[Ranking]
+) -> dict[str, Mapping[str, PairedComparison]]:
+    """Compare two searches within each part and over all of them: part -> measure -> comparison.
+
+    The parts' mean is called "average", as in Report.scores; it is left out where there is one part.
+    """
+    rows = zip(parts, base, other, strict=True)
+    compared = {part.part: compare_rankings([part], [before], [after]) for part, before, after in rows}
+    return compared if len(parts) == 1 else {**compared, "average": compare_rankings(parts, base, other)}
+
+
 def compare_rankings(
     parts: Sequence[Benchmark], base: Sequence[Ranking], other: Sequence[Ranking]
 ) -> Mapping[str, PairedComparison]:

@@ -246,10 +246,13 @@ def write_outputs(
 
 def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *, cache: FeatureCache) -> None:
     """Each in the form that its suffix asks for."""
-    from cig.evaluation import html
+    from cig.evaluation import html, query_cards
+    from cig.evaluation.paired import compare_by_part
     from cig.evaluation.report import to_markdown
 
     method, branches, provenance = result.method.name, result.branches, result.provenance
+    compared = bool(report.scores) and result.alone is not None
+    paired = compare_by_part(result.parts, result.alone or [], result.rankings) if compared else None
     for path in paths:
         if path.suffix == ".md":
             write_output(path, to_markdown(report, method, branches, provenance=provenance).encode())
@@ -259,15 +262,18 @@ def write_reports(result: SearchResult, report: Report, paths: Sequence[Path], *
         cards = [
             card
             for part, ranking, without, pseudo_targets, refused in columns
-            for card in html.make_cards(part, ranking, alone=without, pseudo_targets=pseudo_targets, refused=refused)
+            for card in query_cards.make_cards(
+                part, ranking, alone=without, pseudo_targets=pseudo_targets, refused=refused
+            )
         ]
         page = html.to_html(
             report,
-            html.choose(cards),
+            query_cards.choose(cards),
             len(cards),
             method=method,
             branches=branches,
             provenance=provenance,
+            paired=paired,
             cache=cache,
         )
         write_output(path, page.encode())

@@ -1,19 +1,21 @@
 "use strict";
 
-// Pictures: each is in the file once, and decoded when its place comes near.
+// Pictures: each is in the file once, and shown wherever it belongs.
 
 const pictures = JSON.parse(document.getElementById("pictures").textContent);
-const load = (image) => {
-  image.src = pictures[image.dataset.picture];
-  near.unobserve(image);
-};
-const near = new IntersectionObserver(
-  (seen) => seen.filter((each) => each.isIntersecting).forEach((each) => load(each.target)),
-  { rootMargin: "800px" },
-);
-const waiting = () => document.querySelectorAll("img[data-picture]:not([src])");
-waiting().forEach((image) => near.observe(image));
-addEventListener("beforeprint", () => waiting().forEach(load));
+document.querySelectorAll("img[data-picture]").forEach((image) => (image.src = pictures[image.dataset.picture]));
+
+// A click on a picture enlarges it; Escape, a click or the button closes it.
+
+const large = document.getElementById("large");
+document.addEventListener("click", (event) => {
+  const image = event.target.closest("button.frame")?.querySelector("img");
+  if (image) {
+    large.querySelector("div").replaceChildren(image.cloneNode());
+    large.querySelector("p").textContent = image.alt;
+    large.showModal();
+  } else if (event.target === large) large.close();
+});
 
 // Filters: what the form says, which the address remembers.
 
@@ -53,7 +55,10 @@ function remember() {
 }
 
 function recall() {
-  if (!location.hash.includes("=")) return show(); // a place on the page, not a filter
+  if (!location.hash.includes("=")) {
+    show(); // a place on the page, not a filter
+    return document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  }
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
     const control = form.elements.namedItem(name);
     if (control) control.value = value;
