@@ -3,40 +3,11 @@
 import shutil
 
 import pytest
-from fastapi.testclient import TestClient
-from PIL import Image, ImageDraw
 
 from cig.pipelines.open import make_index, open
 from cig.retrieval.requests import OwnSearching
 from cig.runtime import Compute
-from cig.service.access import Access
-from cig.service.app import make_app
-from cig.service.running import Running
-from cig.service.settings import Serving
-
-METHOD = "sum/icons"
-COLOURS = ("red", "green", "blue", "gold", "purple")
-
-
-def drawn(number, colour="red", side=64):
-    """Return a picture: a shape of a colour, at its own size."""
-    picture = Image.new("RGB", (side, side), "white")
-    draw = ImageDraw.Draw(picture)
-    shape = (draw.ellipse, draw.rectangle)[number % 2]
-    shape((4 + number % 7, 6, 30 + number, 32 + number), fill=colour)
-    return picture
-
-
-def fill(folder, count=30):
-    lines = ["name,price,colour"]
-    for i in range(count):
-        colour = COLOURS[i % len(COLOURS)]
-        path = folder / colour / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn(i, colour).save(path)
-        lines.append(f"{colour}/{path.name},{i},{colour}")
-    (folder.parent / "table.csv").write_text("\n".join(lines) + "\n")
-    return folder
+from services import METHOD, fill, make_client
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +36,23 @@ def index(made, tmp_path):
 def start(index, request):
     """start(**settings): a client of a service over the index; it may write."""
 
-    def starting(access=None, imagine=None, ready=True, **settings):
-        running = Running(Serving(imagine=imagine is not None, **settings))
-        if ready:
-            running.open(index, imagine)
-        access = access or Access(write="w" * 20, read="r" * 20)
-        client = TestClient(make_app(running, access), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-        client.headers["Authorization"] = f"Bearer {access.write or access.secret}"
+    def starting(**settings):
+        client = make_client(index, **settings)
         client.__enter__()
         request.addfinalizer(lambda: client.__exit__(None, None, None))
         return client
 
     return starting
+
+
+@pytest.fixture(scope="module")
+def steady(made, tmp_path_factory):
+    """A client of a service that a module's tests share, since they change nothing; its index is in `home`."""
+    home = tmp_path_factory.mktemp("steady")
+    shutil.copytree(made / "ix", home / "ix")
+    with make_client(open(home / "ix", cache=home / "cache", device="cpu")) as client:
+        client.home = home
+        yield client
 
 
 @pytest.fixture

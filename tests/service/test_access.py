@@ -1,5 +1,8 @@
 """Who may ask: tokens, the printed secret and its cookie, the Host and the Origin."""
 
+import subprocess
+import sys
+
 import pytest
 
 from cig.errors import UsageError
@@ -35,7 +38,7 @@ def test_tokens(client):
 
 def test_the_secret_becomes_a_cookie(start):
     access = Access.of(Serving())
-    client = start(access)
+    client = start(access=access)
     client.headers.pop("Authorization")
     assert client.get("/").status_code == 401
     assert client.get(f"/{access.secret[:-1]}x/").status_code == 401
@@ -54,19 +57,26 @@ def test_the_secret_becomes_a_cookie(start):
     [
         ({"Host": "evil.example"}, 421),
         ({"Host": "127.0.0.1.evil.example:8000"}, 421),
+        ({"Host": "evil.example:80"}, 421),
+        ({"Host": "127.0.0.1:x"}, 421),
+        ({"Host": ""}, 421),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 421),
         ({"Host": "localhost:1"}, 200),
         ({"Host": "[::1]:8000"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:9"}, 403),
+        ({"Origin": "https://127.0.0.1"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
         ({"Origin": "http://127.0.0.1:8000"}, 200),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
     ],
 )
-def test_other_pages_and_names_are_refused(client, headers, status):
-    assert client.post("/v1/search", json={"text": "red"}, headers=headers).status_code == status
-    assert client.get("/v1/pictures", headers=headers).status_code == status
+def test_other_pages_and_names_are_refused(steady, headers, status):
+    assert steady.post("/v1/search", json={"text": "red"}, headers=headers).status_code == status
+    assert steady.get("/v1/pictures", headers=headers).status_code == status
+    assert [steady.get(path, headers=headers).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 def test_token_files(tmp_path):
@@ -81,3 +91,26 @@ def test_token_files(tmp_path):
     for given in ({}, {"write_token_file": files["w"]}, {"read_token_file": files["r"]}):
         with pytest.raises(UsageError, match="token-file"):
             Serving(host="0.0.0.0", **given)
+
+
+def cli(*line):
+    done = subprocess.run([sys.executable, "-m", "cig", *map(str, line)], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_wrong_calls_end_before_anything_is_loaded(made, tmp_path):
+    (tmp_path / "token").write_text("one")
+    wrong = [
+        (("--host", "0.0.0.0"), "--write-token-file"),
+        (("--host", "0.0.0.0", "--read-token-file", tmp_path / "token"), "--write-token-file"),
+        (("--write-token-file", tmp_path / "none", "--read-token-file", tmp_path / "token"), "none"),
+        (("--port", 70000), "--port"),
+        (("--max-upload", 0), "--max-upload"),
+        (("--imagine", "--model-path", tmp_path / "none"), "--model-path"),
+    ]
+    for flags, word in wrong:
+        code, said = cli("serve", made / "ix", "--port", 0, *flags)
+        assert (code, word in said, "Traceback" in said) == (2, True, False), said
+    code, said = cli("serve", tmp_path / "nowhere")
+    assert (code, "nowhere" in said) == (2, True)

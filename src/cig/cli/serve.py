@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,10 +84,14 @@ def _open(
     compute: Compute,
     imagine_by: tuple[Composing, Generation],
 ) -> None:
-    from cig.pipelines._imagine import imagine_by as imagined
+    from cig.benchmarks._requirements import need_all
+    from cig.pipelines._imagine import imaginer
+    from cig.pipelines._models import generator_checks, phi_checks
     from cig.pipelines.open import open_place
 
-    index = open_place(location, search, compute)
     composing, generation = imagine_by
-    imagine = partial(imagined, cache=index.cache, compute=compute, composing=composing, generation=generation)
+    if running.serving.imagine:
+        need_all(lambda: (), [*phi_checks(composing), *generator_checks(generation, compute)])
+    index = open_place(location, search, compute)
+    imagine = imaginer(index.cache, compute, composing=composing, generation=generation)
     running.open(index, imagine if running.serving.imagine else None)

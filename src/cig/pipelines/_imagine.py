@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -68,10 +69,18 @@ def imagine_by(
     generation: Generation | None = None,
 ) -> Path:
     """The same, by the models that flags name; they are loaded for this picture."""
+    return imaginer(cache, compute, composing=composing, generation=generation)(question)
+
+
+def imaginer(
+    cache: FeatureCache, compute: Compute, *, composing: Composing | None = None, generation: Generation | None = None
+) -> Callable[[ComposedQuery], Path]:
+    """Return what imagines one query after the other, by the models that flags name; the generator stays loaded."""
     composing, generation = composing or Composing(), generation or Generation()
 
+    @functools.cache
     def load() -> tuple[Composer, Generator]:
         return load_composer(composing, compute, cache), load_sdxl(generation, compute, cache)
 
     folder = cache.path.parent if cache.path else user_cache()
-    return imagine(question, load, generation, compute=compute, cache_folder=folder)
+    return functools.partial(imagine, load=load, how=generation, compute=compute, cache_folder=folder)

@@ -107,6 +107,9 @@ class Builder:
         described: list[IndexEntry] = []
         for picture in listed:
             old = before.pop(picture.name, None)
+            if old and old.file and not os.path.isabs(old.file):  # a service was given another picture of this name
+                self.changes.unchanged += 1
+                continue
             if old is None or old.stamp != picture.stamp or old.file:
                 todo.append((picture, old))
                 continue

@@ -139,7 +139,8 @@ def compose_first(
     """Embed the references of all tasks, then compose them, so that no two kinds of models are in memory at once."""
     if not any(task.todo for task in tasks):
         return
-    need_generator_memory(generation, compute)
+    if not any(getattr(task.generator, "loaded", None) for task in tasks):
+        need_generator_memory(generation, compute)
     for towers in ("vision", "text"):
         composer.need_memory(towers)
     for task, source in zip(tasks, sources, strict=True):

@@ -27,6 +27,7 @@ from cig.io.files import stamp, write_png
 from cig.io.images import upright
 from cig.io.json_files import write_json
 from cig.io.locks import hold
+from cig.pipelines import _hidden
 from cig.pipelines._index_build import Builder, Changes, Listed, below, list_folder, need_names, verify
 from cig.retrieval.filters import Condition, Metadata, need_columns
 from cig.retrieval.finder import ComposedQuery, Found, Wanted, embed_composed, find, leaving_out
@@ -237,7 +238,7 @@ class Index:
     def build(self, metadata: Path | None = None, compute: Compute | None = None) -> Changes:
         """Make the index hold the folder's pictures as they are now; embed only what is new."""
         passed = PassedOver()
-        listed = list_folder(self.gallery, passed)
+        listed = _hidden.shown(self.folder, list_folder(self.gallery, passed))
         table = Metadata(metadata) if metadata else self._table()
         with hold(self.folder, "cig index build"), self._lock:
             builder = self._builder(compute or Compute(), table)
@@ -285,6 +286,12 @@ class Index:
             return 0
         need_names(names, self.engine.get(names))
         return self.engine.remove(names)
+
+    def hide(self, name: str) -> None:
+        """Forget a picture for good: an index that follows its folder does not take it again at its next opening."""
+        if self.is_folder:
+            _hidden.hide(self.folder, name, self.gallery / name)
+        self.remove(name)
 
     def verify(self) -> list[str]:
         """Compare every file with what the index knows of it; return what is wrong, a line a picture."""

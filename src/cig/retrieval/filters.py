@@ -128,4 +128,4 @@ def need_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
     for column in wanted:
         if column not in columns:
             hint = did_you_mean(column, columns) if columns else " Give a table about the pictures with --metadata FILE"
-            raise UsageError(f'nothing is hint of "{column}" about the pictures.{hint}')
+            raise UsageError(f'the pictures have no column "{column}".{hint}')

@@ -94,7 +94,7 @@ async def show_page(request: Request) -> Response:
 async def search(request: Request) -> Response:
     running = of(request)
     opened = running.need_open()
-    with running.admitted():
+    with running.admitted(request, MOST_PICTURES):
         form = await read_form(request, running.serving.max_upload, most_files=MOST_PICTURES)
         fields = SearchFields.of(form)
         if running.serving.log_queries:
@@ -105,18 +105,20 @@ async def search(request: Request) -> Response:
 
 @ROUTES.get("/v1/search/{id}", **describing.SECOND_PHASE)
 async def second_phase(request: Request, id: str) -> Response:
-    return JSONResponse(of(request).need_open().need_imagining().get(id).shown())
+    return JSONResponse(of(request).need_open().imagined(id).shown())
 
 
 @ROUTES.delete("/v1/search/{id}", **describing.CANCEL)
 async def cancel(request: Request, id: str) -> Response:
-    of(request).need_open().need_imagining().cancel(id)
+    opened = of(request).need_open()
+    search = opened.imagined(id)
+    opened.need_imagining().cancel(search)
     return Response(status_code=204)
 
 
 @ROUTES.get("/v1/search/{id}/imagined", **describing.IMAGINED)
 async def imagined(request: Request, id: str) -> Response:
-    picture = of(request).need_open().need_imagining().get(id).picture
+    picture = of(request).need_open().imagined(id).picture
     if picture is None or not picture.is_file():
         raise problems.Problem(404, "the pseudo-target is not made yet")
     return FileResponse(picture, media_type="image/png")
@@ -169,7 +171,7 @@ async def put(request: Request, name: str) -> Response:
     running = of(request)
     pictures = running.need_open().pictures
     check_name(name)
-    with running.admitted():
+    with running.admitted(request, 1):
         form = await read_form(request, running.serving.max_upload, most_files=1)
         form.check(("metadata",), ("file",))
         if not form.files:

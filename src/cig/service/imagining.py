@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from cig.errors import CigError, plain
 from cig.pipelines.index import Hits
 from cig.retrieval.finder import ComposedQuery, Wanted
-from cig.service.metrics import Metrics
+from cig.service.metrics import LOG, Metrics
 from cig.service.problems import Problem, too_many
 from cig.service.queries import Queries
 from cig.service.searches import shown
@@ -22,6 +22,10 @@ MOST_WAITING = 16  # searches whose pseudo-target is not made yet
 MOST_KEPT = 200  # searches that can be asked for again
 
 Imagine = Callable[[ComposedQuery], Path]
+
+
+def no_search() -> Problem:
+    return Problem(404, f"there is no such search; the last {MOST_KEPT} with imagine are kept")
 
 
 class Closing(Protocol):
@@ -67,7 +71,7 @@ class ImaginingQueue:
 
     def check(self) -> None:
         """Raise a Problem where too many wait."""
-        if self._pending >= MOST_WAITING:
+        if max(self._pending, self._queue.qsize()) >= MOST_WAITING:  # cancelled ones hold their pictures meanwhile
             raise too_many(f"{MOST_WAITING} pseudo-targets wait; try again, or search without imagine", 30)
 
     def add(self, search: ImaginedSearch) -> None:
@@ -81,13 +85,12 @@ class ImaginingQueue:
 
     def get(self, key: str) -> ImaginedSearch:
         if key not in self._searches:
-            raise Problem(404, "there is no such search; the last ones with imagine are kept")
+            raise no_search()
         return self._searches[key]
 
-    def cancel(self, key: str) -> None:
+    def cancel(self, search: ImaginedSearch) -> None:
         """Forget a search; a pseudo-target that is being made is made to its end, and dropped."""
-        self.get(key)
-        del self._searches[key]
+        self._searches.pop(search.id, None)
 
     def close(self) -> None:
         if self._worker:
@@ -111,6 +114,6 @@ class ImaginingQueue:
             search.picture, search.status = picture, "done"
         except (CigError, Problem) as error:
             search.status, search.detail = "failed", plain(str(error), 500)
-        except Exception:
+        except Exception:  # the next search has its turn
             search.status, search.detail = "failed", "the generator failed; the service's log says how"
-            raise
+            LOG.exception("a pseudo-target failed")

@@ -46,7 +46,8 @@ class IndexPictures:
         self._thumbnails: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = threading.Lock()  # of the thumbnails
         if self.folder.is_dir():
-            sweep(self.folder)
+            with self._alone():
+                self._clean()
 
     def entry(self, name: str) -> IndexEntry:
         entry = self.index.get(name)
@@ -112,8 +113,18 @@ class IndexPictures:
         with self._alone():
             entry = self.entry(name)
             with suppress(UsageError):  # another process removed it meanwhile
-                self.index.remove(name)
+                self.index.hide(name)
             self._forget(entry)
+
+    def _clean(self) -> None:
+        """Remove what killed services left: half a file, or a file that no row names."""
+        sweep(self.folder)
+        files = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        present = self.index.engine.features([path.stem for path in files]) if self.index.engine else {}
+        for path in files:
+            if path.stem not in present:
+                with suppress(OSError):
+                    path.unlink()
 
     def _forget(self, entry: IndexEntry) -> None:
         """Remove a file that no row names."""
@@ -142,7 +153,7 @@ def check_name(name: str) -> None:
         raise wrong(f"the name has more than {MOST_BYTES} bytes")
     if any(part in ("", ".", "..") for part in parts) or parts[-1] == "thumbnail":
         raise wrong("the name should be words parted by single slashes, such as sofas/red.jpg, without . and ..")
-    if not name.isprintable() or "\\" in name:
+    if not name.isprintable() or "\\" in name or "\ufffd" in name:  # which stands for bytes that are not UTF-8
         raise wrong("the name has letters that no name of a file should have")
 
 

@@ -32,6 +32,11 @@ STATUS_OF: tuple[tuple[type[CigError], HTTPStatus], ...] = (  # the first that f
     (CigError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
+DETAILS = {  # of what the router refuses
+    404: "this path leads nowhere; /openapi.json lists the paths",
+    405: "this path takes other methods; /openapi.json lists them",
+}
+
 
 class Problem(Exception):
     """A request that is refused."""
@@ -70,7 +75,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(_: Request, error: HTTPException) -> Response:
-        return to_response(Problem(error.status_code, str(error.detail), error.headers))
+        detail = DETAILS.get(error.status_code, str(error.detail))
+        return to_response(Problem(error.status_code, detail, error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def on_wrong_field(_: Request, error: RequestValidationError) -> Response:

@@ -12,20 +12,21 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastapi import Request
 from PIL import Image
 
 from cig.errors import UsageError
 from cig.io.files import write_png
 from cig.pipelines.index import Index
 from cig.retrieval.finder import ComposedQuery, Wanted
-from cig.service.imagining import Imagine, ImaginedSearch, ImaginingQueue
+from cig.service.imagining import Imagine, ImaginedSearch, ImaginingQueue, no_search
 from cig.service.metrics import Metrics
 from cig.service.pictures import IndexPictures
 from cig.service.problems import Problem, too_many
 from cig.service.queries import Queries
 from cig.service.searches import SearchFields, composed, shown, temporary_folder, written
-from cig.service.settings import Serving
-from cig.service.uploads import wrong
+from cig.service.settings import MOST_HELD, Serving
+from cig.service.uploads import most_bytes_of, wrong
 
 T = TypeVar("T")
 
@@ -70,8 +71,14 @@ class OpenedIndex:
 
     def need_imagining(self) -> ImaginingQueue:
         if self.imagining is None:
-            raise wrong("this service does not imagine; it is started with imagine: cig serve PLACE --imagine")
+            raise wrong("imagine: this service does not; it is started with cig serve PLACE --imagine")
         return self.imagining
+
+    def imagined(self, key: str) -> ImaginedSearch:
+        """Return a search in two phases; raise a Problem where there is none."""
+        if self.imagining is None:
+            raise no_search()
+        return self.imagining.get(key)
 
     async def search(self, fields: SearchFields) -> dict[str, Any]:
         """Answer a search; with imagine, its first phase."""
@@ -114,6 +121,7 @@ class Running:
     metrics: Metrics = field(default_factory=Metrics)
     opened: OpenedIndex | None = None
     _inside: int = 0
+    _held: int = 0  # bytes
 
     def __post_init__(self) -> None:
         self._pictures, self._writing = WorkerPool(2, 1000), WorkerPool(1, self.serving.queue)
@@ -128,15 +136,16 @@ class Running:
         return self.opened
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request that may hold pictures in memory; refuse it where too many do."""
-        if self._inside >= self.serving.queue:
-            raise too_many(f"{self.serving.queue} requests are being answered; try again")
-        self._inside += 1
+    def admitted(self, request: Request, most_files: int) -> Iterator[None]:
+        """Count a request that holds pictures in memory; refuse it where too many do, or too large ones."""
+        size = most_bytes_of(request, self.serving.max_upload, most_files=most_files)
+        if self._inside >= self.serving.queue or (self._inside and self._held + size > MOST_HELD):
+            raise too_many(f"{self._inside} requests of {self._held} bytes are being answered; try again")
+        self._inside, self._held = self._inside + 1, self._held + size
         try:
             yield
         finally:
-            self._inside -= 1
+            self._inside, self._held = self._inside - 1, self._held - size
 
     async def in_writing(self, act: Callable[..., T], *values: Any) -> T:
         return await self._writing.run(act, *values)

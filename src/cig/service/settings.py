@@ -10,6 +10,7 @@ from cig.errors import NotFoundError, UsageError, at_least_1
 MEGABYTE = 2**20
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_PICTURES = 8  # of a query
+MOST_HELD = 512 * MEGABYTE  # bytes of requests that are read or answered at once
 SECONDS_TO_ARRIVE = 30.0  # for a request's content
 SECONDS_TO_ANSWER = 60.0  # for a query, waiting included
 SECONDS_TO_STOP = 20  # for requests that are being answered when the service is stopped

@@ -51,6 +51,12 @@ def wrong(detail: str) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
+def most_bytes_of(request: Request, most_bytes: int, *, most_files: int) -> int:
+    """Return how many bytes of memory a request may take: its length, or where it states none the bound."""
+    bound, stated = most_bytes * most_files + MEGABYTE, request.headers.get("content-length", "")
+    return min(int(stated), bound) if stated.isdecimal() and len(stated) < 20 else bound
+
+
 async def read_form(request: Request, most_bytes: int, *, most_files: int) -> Form:
     """Read a form or a JSON object.
 
