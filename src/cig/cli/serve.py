@@ -54,8 +54,7 @@ def serve(
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
-    if not importlib.util.find_spec("fastapi") or not importlib.util.find_spec("uvicorn"):
-        raise NotFoundError("cig serve needs FastAPI and uvicorn: pip install 'cig[serve]'")
+    need_server("cig serve")
     from cig.service.access import Access
     from cig.service.app import make_app
     from cig.service.running import Running
@@ -74,6 +73,12 @@ def serve(
         say(f"{count} pictures of {pictures} at {address} (Ctrl-C ends it)")
 
     answer(make_app(running, access), taken, open_index)
+
+
+def need_server(verb: str) -> None:
+    """Raise NotFoundError where the extra with the web server is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
+        raise NotFoundError(f"{verb} needs FastAPI and uvicorn: pip install 'cig[serve]'")
 
 
 def _open(

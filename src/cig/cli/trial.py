@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +76,7 @@ def trial(
         Print what was voted so far, and serve no page.
     """
     from cig.cli.branch_flags import requested_branches
+    from cig.cli.serve import need_server
     from cig.pipelines.trial.run import trial, trial_folder, trial_result
     from cig.pipelines.trial.trial import TrialRequest
     from cig.runtime import Work
@@ -82,11 +84,15 @@ def trial(
     if result:
         print("\n".join(trial_result(out or trial_folder(pictures)).words))
         return
+    need_server("cig trial")
+    from cig.service.trial import hold_vote
+
     at_least_1("--top", top)
     at_least_1("--search-batch-size", search_batch_size)
     branches = requested_branches(branch, search, pseudo_targets=True)
     searching = replace(search, pseudo_targets=generated_image_dir, branches=branches)
     trying = TrialRequest(pictures, queries, searching=searching, composing=compose, generation=generation, top=top)
     compute, work = computing(compute, batch_size), Work(retry_rejected=retry_rejected)
-    verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, port=port, browse=browse)
+    voting = partial(hold_vote, port=port, browse=browse)
+    verdict = trial(trying, compute, out, search_batch=search_batch_size, work=work, hold_vote=voting)
     print("\n".join(verdict.words))

@@ -39,6 +39,7 @@ def listen(serving: Serving) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((serving.host, serving.port))
+        taken.listen()  # whoever reads the address may ask at once, and waits
     except OSError as error:
         taken.close()
         raise UsageError(

@@ -50,6 +50,22 @@ function row(picture, i) {
   return item;
 }
 
+// As many columns as make the pictures largest, where a case fits the screen; longer lists scroll.
+
+const MOST = 12;
+
+function fill() {
+  for (const list of [at("left"), at("right")]) {
+    const count = list.children.length;
+    const { clientWidth: width, clientHeight: height } = list;
+    const size = (columns) => Math.min(width / columns, height / Math.ceil(count / columns));
+    const columns = [...Array(count).keys()].map((i) => i + 1);
+    list.style.setProperty("--columns", columns.reduce((best, next) => (size(next) > size(best) ? next : best), 1));
+    document.body.classList.toggle("long", count > MOST);
+  }
+}
+addEventListener("resize", fill);
+
 // One case at a time
 
 const waiting = () => cases.find((id) => !choices.has(id));
@@ -65,6 +81,8 @@ async function show(id) {
   for (const side of ["left", "right"]) at(side).replaceChildren(...own[side].map(row));
   at("case").hidden = false;
   at("end").hidden = true;
+  document.body.classList.add("voting");
+  fill();
   await Promise.allSettled([...document.images].map((image) => image.decode()));
   current = id;
   tell();
@@ -78,6 +96,7 @@ async function show(id) {
 function end() {
   current = null;
   tell();
+  document.body.classList.remove("voting");
   at("case").hidden = true;
   at("end").hidden = false;
   at("over").focus();
@@ -118,13 +137,63 @@ async function vote(choice) {
 
 const undo = () => before() && show(before());
 
+// The result: in words, drawn, and each case with which side was which
+
+const element = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text, ...more });
+const ENDS = ["all prefer base", "equally many", "all prefer pseudo-targets"];
+const NAMES = { pseudo: "pseudo-targets", base: "base", ties: "equally good", "both bad": "both bad" };
+
 async function result() {
-  const { words } = await ask("result");
-  const lines = words.map((text) => Object.assign(document.createElement("p"), { textContent: text }));
-  at("result").replaceChildren(...lines);
+  const told = await ask("result");
+  at("finding").textContent = told.words[0];
+  at("words").replaceChildren(...told.words.slice(1).map((text) => element("p", text)));
+  draw(told);
+  at("cases").replaceChildren(...told.cases.map(verdict));
   at("result").hidden = false;
   at("before").hidden = at("last").hidden = true;
   at("over").focus();
+}
+
+function draw({ counts, share, interval }) {
+  const bars = Object.entries(counts)
+    .filter(([, count]) => count)
+    .map(([kind, count]) => {
+      const bar = element("span", `${NAMES[kind]} ${count}`);
+      Object.assign(bar.dataset, { kind, count });
+      bar.style.flexGrow = count;
+      return bar;
+    });
+  at("counts").replaceChildren(...bars);
+  at("ends").replaceChildren(...ENDS.map((text) => element("span", text)));
+  at("scale").hidden = at("ends").hidden = share === null;
+  if (share === null) return;
+  at("range").style.left = `${100 * interval[0]}%`;
+  at("range").style.width = `${100 * (interval[1] - interval[0])}%`;
+  at("point").style.left = `${100 * share}%`;
+}
+
+function verdict({ id, captions, base, choice }) {
+  const voted = { [base]: "without", tie: "equally good", bad: "both bad" }[choice] || (choice ? "with the pseudo-target" : "none");
+  const item = document.createElement("li");
+  const details = document.createElement("details");
+  const summary = element("summary", `${captions.join(" · ")} `, { dir: "auto" });
+  summary.append(element("span", `your vote: ${voted}`));
+  details.append(summary);
+  details.addEventListener("toggle", () => open(details, id, base), { once: true });
+  item.append(details);
+  return item;
+}
+
+async function open(details, id, base) {
+  const own = await ask(`case/${id}`);
+  const given = element("div", "", { className: "pictures" });
+  given.append(frame(own.reference, "Reference"));
+  details.append(given);
+  for (const [side, name] of [["left", "Left"], ["right", "Right"]]) {
+    const list = element("ol", "", { className: "pictures" });
+    list.append(...own[side].map(row));
+    details.append(element("h4", `${name}, ${side === base ? "without" : "with the pseudo-target"}`), list);
+  }
 }
 
 const keys = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", " ": "bad" };

@@ -76,6 +76,16 @@ class Verdict:
             "words": self.words,
         }
 
+    def shown(self, votes: Votes) -> dict[str, Any]:
+        """Return what the page shows once votes are closed: the numbers of its drawing, and which side was which."""
+        counts = {"pseudo": self.pseudo, "base": self.base, "ties": self.ties, "both bad": self.both_bad}
+        cases = [
+            {"id": case.id, "captions": case.captions, "base": case.base, "choice": votes.choices.get(case.id)}
+            for case in self.trial.cases
+        ]
+        share = self.pseudo / self.decided if self.decided else None
+        return {"words": self.words, "counts": counts, "share": share, "interval": self.interval, "cases": cases}
+
     def _finding(self) -> str:
         if not self.decided:
             return "no query was decided: no evidence either way"

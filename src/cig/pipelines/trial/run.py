@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from cig.io.manifest import read_cost
 from cig.machine import free_memory
 from cig.pipelines._models import generator_checks, load_picture_searcher, make_targets, phi_checks
 from cig.pipelines._search_benchmark import check_searching, search_parts
-from cig.pipelines.trial.page import VotingPage, serve
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import FILE, VOTES, Trial, TrialRequest, Votes, make
 from cig.runtime import Compute, Work, say, warn
@@ -31,12 +31,14 @@ def trial(
     *,
     search_batch: int = 32,
     work: Work | None = None,
-    port: int = 0,
-    browse: bool = False,
+    hold_vote: Callable[[Trial, Votes, Mapping[str, Path]], None],
 ) -> Verdict:
-    """A blind vote between base and pseudo-targets on a folder of pictures; serves its page until Ctrl-C.
+    """A blind vote between base and pseudo-targets on a folder of pictures.
 
     A rerun goes on with what is not voted on, and loads no model.
+
+    Args:
+        hold_vote: takes the votes and returns when they end; `service.trial.hold_vote` serves a page until Ctrl-C.
 
     Raises:
         NotFoundError: pictures, queries or weights that are not there, all named at once.
@@ -59,7 +61,7 @@ def trial(
         made.need_same(trying.settings(part.queries), out)
         say(f"{len(made.cases)} of {len(part.queries)} queries have two lists that differ, to be voted on")
         if made.cases:
-            serve(VotingPage(made, Votes(out, made), part.images), port, browse)
+            hold_vote(made, Votes(out, made), part.images)
         return trial_result(out)
 
 

@@ -1,4 +1,4 @@
-"""The voting voting: a trial's page, served to this machine alone, and to whoever was given its address.
+"""The voting page of a blind trial: a page, served to this machine alone, and to whoever was given its address.
 
 What comes in is checked: the address's secret, the Host (a stranger's name may point here), the Origin, the size, the
 case, the choice. What goes out does not tell base from pseudo-targets until all is voted on.
@@ -6,26 +6,29 @@ case, the choice. What goes out does not tell base from pseudo-targets until all
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
 import re
 import secrets
-import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingTCPServer
 from typing import Any
 
-from cig.errors import CigError, OutputError, UsageError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cig.errors import CigError, OutputError
 from cig.evaluation.html import inline_code, template, thumbnails
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import Trial, Votes, checked_vote
 from cig.runtime import say
+from cig.service.server import address_of, listen, serve
+from cig.service.settings import Serving
 
 HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # any port: one that ssh forwards may be another
 MOST = 1024  # bytes of a vote
@@ -122,91 +125,79 @@ class VotingPage:
             if verdict.not_voted and not self.votes.shown:  # once votes are closed, what there is of them is shown
                 raise RequestRefused(HTTPStatus.CONFLICT, f"{verdict.not_voted} cases are not voted on")
             self.votes.close()
-        return {"words": verdict.words}
+            return verdict.shown(self.votes)
 
 
-class Server(ThreadingTCPServer):
-    """On 127.0.0.1 and nowhere else."""
+def make_voting_app(voting: VotingPage) -> ASGIApp:
+    """Return the application: requests are checked, then answered in a thread, since votes are written durably."""
 
-    allow_reuse_address = daemon_threads = True
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope, receive)
+            try:
+                answer = await _answered(voting, request)
+            except RequestRefused as refusal:
+                answer = HttpAnswer(str(refusal), "text/plain", refusal.status)
+            except OutputError as error:  # a full disk: the page says so, and the vote does not count
+                answer = HttpAnswer(str(error), "text/plain", HTTPStatus.INSUFFICIENT_STORAGE)
+            except CigError as error:  # trial.json or the votes were changed or removed meanwhile
+                answer = HttpAnswer(str(error), "text/plain", HTTPStatus.CONFLICT)
+            headers = {**HEADERS, "Content-Security-Policy": voting.policy}
+            content, kind = answer.content.encode(errors="replace"), f"{answer.kind}; charset=utf-8"
+            response = Response(content, answer.status, headers, media_type=kind)
+            await response(scope, receive, send)
 
-    def __init__(self, voting: VotingPage, port: int = 0) -> None:
-        """port: 0 takes any that is free. Raises UsageError for one that cannot be had."""
-        self.voting = voting
-        try:
-            super().__init__(("127.0.0.1", port), _Request)
-        except (OSError, OverflowError) as error:
-            raise UsageError(f"--port {port} cannot be had ({error}); give another, or leave --port out") from error
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{self.voting.secret}/"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no error."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-
-class _Request(BaseHTTPRequestHandler):
-    server: Server
-    server_version, sys_version, timeout = "cig", "", PATIENCE
-
-    def do_GET(self) -> None:
-        self._answer(self.server.voting.show)
-
-    def do_POST(self) -> None:
-        self._answer(lambda path: self.server.voting.take(path, self._body()))
-
-    def _answer(self, act: Callable[[list[str]], HttpAnswer]) -> None:
-        try:
-            self._send(act(self._asked()))
-        except RequestRefused as refusal:
-            self._send(HttpAnswer(str(refusal), "text/plain", refusal.status))
-        except OutputError as error:  # a full disk: the page says so, and the vote does not count
-            self._send(HttpAnswer(str(error), "text/plain", HTTPStatus.INSUFFICIENT_STORAGE))
-        except CigError as error:  # trial.json or the votes were changed or removed meanwhile
-            self._send(HttpAnswer(str(error), "text/plain", HTTPStatus.CONFLICT))
-
-    def _asked(self) -> list[str]:
-        """The path behind the secret."""
-        if not HOST.fullmatch(self.headers.get("Host", "")):
-            raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
-        first, _, rest = self.path.partition("/")
-        secret, *path = rest.split("/")
-        if first or not secrets.compare_digest(secret.encode(errors="replace"), self.server.voting.secret.encode()):
-            raise RequestRefused(HTTPStatus.NOT_FOUND, "the address lacks its secret; copy it whole from the terminal")
-        return path
-
-    def _body(self) -> bytes:
-        """Of a request from our own page."""
-        if self.headers.get("Origin") != f"http://{self.headers['Host']}":
-            raise RequestRefused(HTTPStatus.FORBIDDEN, "votes come from the page itself")
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()):
-            raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "how long is it?")
-        if len(length) > len(str(MOST)) or int(length) > MOST:
-            raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a vote has at most {MOST} bytes")
-        return self.rfile.read(int(length))
-
-    def _send(self, answer: HttpAnswer) -> None:
-        content = answer.content.encode(errors="replace")
-        self.send_response(answer.status)
-        content_headers = {"Content-Type": f"{answer.kind}; charset=utf-8", "Content-Length": str(len(content))}
-        for name, value in {**HEADERS, **content_headers, "Content-Security-Policy": self.server.voting.policy}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing: addresses have the secret in them."""
+    return app
 
 
-def serve(voting: VotingPage, port: int = 0, browse: bool = False) -> None:
-    """Says the address, and serves until Ctrl-C, which is its normal end."""
-    with Server(voting, port) as server, contextlib.suppress(KeyboardInterrupt):
-        say(f"vote at {server.address} (on this machine alone; Ctrl-C ends it and prints the result)")
+async def _answered(voting: VotingPage, request: Request) -> HttpAnswer:
+    path = _path_behind_secret(voting, request)
+    if request.method == "GET":
+        return await asyncio.to_thread(voting.show, path)
+    if request.method == "POST":
+        body = await _body(request)
+        return await asyncio.to_thread(voting.take, path, body)
+    raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "the page asks by GET and votes by POST")
+
+
+def _path_behind_secret(voting: VotingPage, request: Request) -> list[str]:
+    if not HOST.fullmatch(request.headers.get("host", "")):
+        raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
+    first, _, rest = request.scope["path"].partition("/")
+    secret, *path = rest.split("/")
+    if first or not secrets.compare_digest(secret.encode(errors="replace"), voting.secret.encode()):
+        raise RequestRefused(HTTPStatus.NOT_FOUND, "the address lacks its secret; copy it whole from the terminal")
+    return [*path[:-1], f"{path[-1]}?"] if path and request.scope["query_string"] else path
+
+
+async def _body(request: Request) -> bytes:
+    """Read the body of a request from our own page."""
+    if request.headers.get("origin") != f"http://{request.headers['host']}":
+        raise RequestRefused(HTTPStatus.FORBIDDEN, "votes come from the page itself")
+    length = request.headers.get("content-length", "")
+    if not (length.isascii() and length.isdecimal()):
+        raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "a vote needs a Content-Length")
+    if len(length) > len(str(MOST)) or int(length) > MOST:
+        raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a vote has at most {MOST} bytes")
+    try:
+        return await asyncio.wait_for(request.body(), PATIENCE)
+    except (TimeoutError, ClientDisconnect) as error:
+        raise RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "the vote did not arrive whole") from error
+
+
+def hold_vote(trial: Trial, votes: Votes, images: Mapping[str, Path], *, port: int = 0, browse: bool = False) -> None:
+    """Say the address, and serve the page until Ctrl-C, which is its normal end.
+
+    Args:
+        port: 0 takes any that is free; raises UsageError for one that cannot be had.
+    """
+    voting, taken = VotingPage(trial, votes, images), listen(Serving(port=port))
+    address = address_of(taken, voting.secret)
+
+    def announce() -> None:
+        say(f"vote at {address} (on this machine alone; Ctrl-C ends it and prints the result)")
         if browse:
-            webbrowser.open(server.address)
-        server.serve_forever()
+            webbrowser.open(address)
+
+    serve(make_voting_app(voting), taken, announce)
     voting.lock.acquire()  # a vote that is being written is written whole; none comes after it
