@@ -1,5 +1,7 @@
 """Scores worked by hand, CIRR's and CIRCO's among them, which the published code cannot compute."""
 
+from dataclasses import replace
+
 import ir_measures
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from ir_measures import AP, Success
 
 from cig import evaluate
 from cig.errors import MismatchError, UsageError
+from cig.evaluation.paired import compare_by_part
 from cig.evaluation.score import changes, parse
 from cig.types import Benchmark, Query, Ranking
 
@@ -146,3 +149,20 @@ def test_a_ranking_of_other_queries_is_refused(rows):
     queries = [Query(name, "f", ("c",), {"a": 2}) for name in ("0", "1")]
     with pytest.raises(MismatchError, match="toy/val"):
         evaluate(bench(queries, ("recall@1",)), ranking(rows))
+
+
+def test_two_searches_are_compared_by_part_and_by_cirrs_average():
+    """Query 0 gains recall@5 and subset_recall@1, query 1 loses subset_recall@1: +50, 0 and their mean."""
+    queries = [Query(str(i), "a", ("c",), {"b": 2}, subset=("b", "c")) for i in range(2)]
+    part = bench(queries, ("recall@5", "subset_recall@1"))
+    base = ranking({"0": "c", "1": "b"}, subset=[["c"], ["b"]])
+    fused = ranking({"0": "b", "1": "b"}, subset=[["b"], ["c"]])
+    compared = compare_by_part([part], [base], [fused])[""]
+    assert {name: pair.difference for name, pair in compared.items()} == {
+        "recall@5": 50.0,
+        "subset_recall@1": 0.0,
+        "average": 25.0,
+    }
+    assert (compared["average"].gained, compared["average"].lost) == (1, 1)
+    both = compare_by_part([replace(part, part="x"), replace(part, part="y")], [base, base], [fused, base])
+    assert {name: pairs["average"].difference for name, pairs in both.items()} == {"x": 25.0, "y": 0.0, "average": 12.5}

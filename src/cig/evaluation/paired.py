@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cig.evaluation import significance
-from cig.evaluation.score import clusters_of, score_queries
+from cig.evaluation.score import AVERAGED, clusters_of, score_queries
 from cig.evaluation.significance import Labels, Values
 from cig.types import Benchmark, Ranking
 
@@ -71,11 +71,20 @@ def compare_by_part(
 def compare_rankings(
     parts: Sequence[Benchmark], base: Sequence[Ranking], other: Sequence[Ranking]
 ) -> Mapping[str, PairedComparison]:
-    """Compare two searches under each of the benchmark's measures; raise UsageError where targets are hidden."""
+    """Compare two searches under each of the benchmark's measures, and CIRR's average of two; raise UsageError where
+    targets are hidden.
+    """
     of_base = [score_queries(part, ranking) for part, ranking in zip(parts, base, strict=True)]
     of_other = [score_queries(part, ranking) for part, ranking in zip(parts, other, strict=True)]
-    clusters = [clusters_of(part) for part in parts]
+    clusters, measures = [clusters_of(part) for part in parts], parts[0].measures
+    columns = {measure: [i] for i, measure in enumerate(measures)}
+    if set(AVERAGED) <= set(measures):
+        columns["average"] = list(map(measures.index, AVERAGED))
     return {
-        measure: compare_scores([table[:, i] for table in of_base], [table[:, i] for table in of_other], clusters)
-        for i, measure in enumerate(parts[0].measures)
+        measure: compare_scores(
+            [table[:, chosen].mean(axis=1) for table in of_base],
+            [table[:, chosen].mean(axis=1) for table in of_other],
+            clusters,
+        )
+        for measure, chosen in columns.items()
     }

@@ -12,6 +12,7 @@ from cig.evaluation import metrics, significance
 from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
 
 T = TypeVar("T")
+AVERAGED = ("recall@5", "subset_recall@1")  # CIRR's "average" is their mean
 
 
 def parse(measure: str) -> tuple[str, int]:
@@ -138,16 +139,16 @@ def score_lists(
 
 
 def _named(measures: Sequence[str], row: metrics.Values) -> dict[str, float]:
-    """Return measure -> value, with CIRR's average, (recall@5 + subset_recall@1) / 2, where both are measured."""
+    """Return measure -> value, with CIRR's average where both are measured."""
     named = {measure: float(value) for measure, value in zip(measures, row, strict=True)}
-    if {"recall@5", "subset_recall@1"} <= set(named):
-        named["average"] = (named["recall@5"] + named["subset_recall@1"]) / 2
+    if set(AVERAGED) <= set(named):
+        named["average"] = sum(named[measure] for measure in AVERAGED) / 2
     return named
 
 
 def _intervals(measures: Sequence[str], draws: metrics.Values) -> dict[str, tuple[float, float]]:
     columns = dict(zip(measures, draws.T, strict=True))
-    if {"recall@5", "subset_recall@1"} <= set(columns):
+    if set(AVERAGED) <= set(columns):
         columns["average"] = (columns["recall@5"] + columns["subset_recall@1"]) / 2
     return {measure: significance.interval(column) for measure, column in columns.items()}
 
