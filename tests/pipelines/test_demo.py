@@ -2,14 +2,11 @@
 
 import json
 import re
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cig.benchmarks import load_benchmark
-from cig.benchmarks._icons.corpus import read_set
 from cig.cli import main
 from cig.cli.search import demo as demo_command
 from cig.errors import NotFoundError
@@ -127,14 +124,3 @@ def test_half_a_question_is_a_wrong_call(flags, named, capsys):
         main.main(["demo", *flags])
     assert stop.value.code == 2
     assert named in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("page", ["README.md", "README.vi.md", "src/cig/pipelines/demo.py"])
-def test_a_shown_search_has_an_answer(page):
-    text = (Path(__file__).parents[2] / page).read_text()
-    shown = re.findall(r"cig demo --query (\S+) --text [\"']has an? (\w+) badge[\"']", text)
-    assert len(shown) == len(re.findall(r"cig demo --query \w", text)) == 1
-    icons = read_set("tabler")[0]
-    for name, badge in shown:
-        start = next(icon for icon in icons if icon.name == name)
-        assert [icon for icon in icons if icon.key == replace(start, badge=badge).key]

@@ -115,6 +115,7 @@ def demo(
     full: Annotated[bool, Flag] = False,
     query: str | None = None,
     text: str | None = None,
+    imagine: Annotated[bool, Flag] = False,
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 20,
     out: Annotated[Path, OUTPUT_FOLDER] = Path("outputs/demo"),
     compute: ComputeFlags = Compute(),
@@ -131,7 +132,9 @@ def demo(
     query
         An icon to start from: folder, tabler/folder, tabler/folder.orange.
     text
-        What should be different: "has a plus badge".
+        What should be different: "has a check badge".
+    imagine
+        Of that search: make a pseudo-target by the shipped generator, show it, and search with it, too.
     k
         How many icons a search shows.
     out
@@ -147,8 +150,10 @@ def demo(
         if not query or query.isspace():
             raise UsageError("which icon should it start from? Name it with --query: --query folder")
         if not text or text.isspace():
-            raise UsageError('what should be different? Say it with --text: --text "has a plus badge"')
+            raise UsageError('what should be different? Say it with --text: --text "has a check badge"')
         at_least_1("-k", k)
-        print(to_text(room.ask(query, text, out, k=k, compute=compute).hits))
+        print(to_text(room.ask(query, text, out, k=k, imagine=imagine, compute=compute).hits))
+    elif imagine:
+        raise UsageError("--imagine makes a picture of one search: give --query and --text, too")
     else:
         print(room.to_text(room.run(out, full, compute)))

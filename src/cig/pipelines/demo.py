@@ -117,7 +117,7 @@ def run(out: Path, full: bool = False, compute: Compute | None = None) -> list[E
         write_reports(imagined.search, imagined.report, [out / "report.html"], cache=cache)
         write_json(out / "scores.json", [entry.json for entry in entries])
         say(f"{imagined.row.name} by query: {out / 'report.html'}; all scores: {out / 'scores.json'}")
-        say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query bell --text 'has a plus badge'")
+        say(f"{time.monotonic() - started:.0f} s. Now ask: cig demo --query calendar --text 'has a check badge'")
         return entries
 
 
@@ -169,11 +169,14 @@ def against(entry: Entry, other: Entry) -> str:
     )
 
 
-def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None = None) -> SearchAnswer:
+def ask(
+    name: str, text: str, out: Path, *, k: int = 20, imagine: bool = False, compute: Compute | None = None
+) -> SearchAnswer:
     """One free query over the gallery of icons/val, answered as `out/query.html`, too.
 
     Args:
         name: an icon, "folder", "tabler/folder" or "tabler/folder.orange".
+        imagine: make a pseudo-target by the shipped generator first, and search with it, too.
 
     Raises:
         NotFoundError: no such icon, or not in that ink; the message names similar ones, or its inks.
@@ -182,9 +185,11 @@ def ask(name: str, text: str, out: Path, *, k: int = 20, compute: Compute | None
     picture = reference(name, part)
     say(f"{picture}: {text}")
     page, folder = out / "query.html", part.images[picture].parents[1]
-    finding = FolderSearch(folder, (part.images[picture],), text, k=k)
-    method = OwnSearching(method=ASKED, feature_cache=out / "features")
-    answer = find(open_gallery(finding, compute or Compute(batch_size=256), method), html=page)
+    finding = FolderSearch(folder, (part.images[picture],), text, k=k, imagine=imagine)
+    method, (composing, generation) = OwnSearching(method=ASKED, feature_cache=out / "features"), presets(GENERATOR)
+    compute = compute or Compute(batch_size=256)
+    opened = open_gallery(finding, compute, method, composing=composing, generation=generation)
+    answer = find(opened, composing, generation, html=page)
     say(f"{page} shows them")
     return answer
 
