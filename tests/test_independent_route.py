@@ -161,7 +161,7 @@ def test_a_drawn_benchmark(drawn, tmp_path, method, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ("sum", "searle"))
+@pytest.mark.parametrize("method", ["sum", "searle"])
 def test_the_published_case(reference, tmp_path, method, family):
     root, folder = reference
     check(root, folder(family), family, method=method, home=tmp_path)
