@@ -27,10 +27,10 @@ def test_a_variant_and_pickled_weights_are_read(folder):
     expected = embed(folder)
     torch.save(safetensors.torch.load_file(folder / FILE), folder / "pytorch_model.bin")
     (folder / FILE).rename(folder / "aside")
-    assert torch.equal(embed(folder), expected)
+    torch.testing.assert_close(embed(folder), expected, rtol=0, atol=1e-5)  # their place in memory moves the last bit
     (folder / "pytorch_model.bin").unlink()
     (folder / "aside").rename(folder / "model.fp16.safetensors")
-    assert torch.equal(embed(folder), expected)
+    torch.testing.assert_close(embed(folder), expected, rtol=0, atol=1e-5)  # their place in memory moves the last bit
 
 
 @pytest.mark.parametrize(
