@@ -24,7 +24,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.io.pickled_names import read_pickled_names
 from cig.io.tensors import read_matrix
-from cig.methods import ALIASES, check_flags, load_method_lazily, published_experiment, split_method
+from cig.methods import ALIASES, check_flags, load_method_lazily, split_method
 from cig.methods._feature_files import read_table
 from cig.methods._picture_names import Names, is_of, plain_name
 from cig.methods.caption import joined
@@ -272,15 +272,19 @@ def test_a_pair_that_does_not_fit(world):
         load_method("searle", wrong)
 
 
-def test_published_experiments(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "data/phi_models/mine"
-    folder.mkdir(parents=True)
-    (folder / "hyperparameters.json").write_text('{"clip_model_name": "ViT-L/14"}')
-    clip, phi = published_experiment("mine", "phi_20.pt", clip=None, phi=None)
-    assert (clip, phi.as_posix()) == ("openai/clip-vit-large-patch14", "data/phi_models/mine/checkpoints/phi_20.pt")
-    with pytest.raises(UsageError, match="come together"):
-        published_experiment("mine", None, clip=None, phi=None)
+@pytest.mark.parametrize("name", ["lincir", "pic2word"])
+def test_l2_normalize_gives_phi_unit_features(world, name):
+    """As LinCIR's --l2_normalize: the word is phi's of the feature of unit length, the prompt is the same."""
+    plain, normalised = (
+        load_method(name, replace(source_of(world, name), options=options)) for options in ({}, {"l2_normalize": "yes"})
+    )
+    _, images = features(plain, world)
+    unit = torch.nn.functional.normalize(images, dim=-1)
+    assert torch.allclose(normalised.embed_queries(images, CAPTIONS), plain.embed_queries(unit, CAPTIONS), atol=1e-6)
+    assert not torch.allclose(normalised.embed_queries(images, CAPTIONS), plain.embed_queries(images, CAPTIONS))
+    assert (normalised.identity["l2_normalize"], "l2_normalize" in plain.identity) == (True, False)
+    with pytest.raises(UsageError, match="l2_normalize=1: yes or no"):
+        load_method(name, replace(source_of(world, name), options={"l2_normalize": "1"}))
 
 
 # Pseudo-words of pictures

@@ -6,7 +6,6 @@ A group is a panel in --help, and a table in cig.toml. The flags of the publishe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,30 +143,6 @@ class DataFlags(Data):
         values = {field.name: getattr(self, field.name) for field in fields(Data)}
         name = "/".join(filter(None, (family, split or self.split)))
         return Data(**{**values, "name": name, "gallery": gallery})
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class TargetFlags:
-    generated_image_dir: Path | None = None
-    "Pseudo-targets by query id; {category} stands for FashionIQ's categories."
-    exp_name: str | None = None
-    "With phi, as published: the folder ./data/phi_models/EXP-NAME."
-    phi_checkpoint_name: str | None = None
-    "With --exp-name: the file in its checkpoints folder."
-
-    def completed(self, search: Searching, branch: Sequence[str]) -> Searching:
-        """Return the search with its pseudo-targets, its branches, and the phi that the published flags name."""
-        from cig.cli.branch_flags import requested_branches
-
-        if self.exp_name or self.phi_checkpoint_name:
-            from cig.methods import published_experiment
-
-            names = self.exp_name, self.phi_checkpoint_name
-            clip, phi = published_experiment(*names, clip=search.clip, phi=search.phi)
-            search = replace(search, clip=clip, phi=phi)
-        branches = requested_branches(branch, search, pseudo_targets=bool(self.generated_image_dir))
-        return replace(search, pseudo_targets=self.generated_image_dir, branches=branches)
 
 
 @Parameter(name="*", group=LOOP)

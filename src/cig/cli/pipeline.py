@@ -22,11 +22,11 @@ from cig.cli.flags import (
     Name,
     RunSearchFlags,
     SearchFlags,
-    TargetFlags,
     WorkFlags,
     computing,
     output_file,
 )
+from cig.cli.published_flags import TargetFlags
 from cig.config import DEFAULT_GENERATOR
 from cig.errors import IncompleteError, at_least_1
 from cig.generators import Composing, Generation
@@ -143,7 +143,8 @@ def evaluate(
 
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
     queries = data.named(benchmark, None, gallery)
-    show(evaluate(queries, computing(compute, batch_size), targets.completed(search, branch), outputs=outputs))
+    searching = targets.completed(search, branch, queries)
+    show(evaluate(queries, computing(compute, batch_size), searching, outputs=outputs))
 
 
 def submit(
@@ -186,10 +187,11 @@ def submit(
     from cig.pipelines._search_benchmark import Outputs
     from cig.pipelines.submit import submit
 
+    queries = data.named(benchmark)
     evaluation = submit(
-        data.named(benchmark),
+        queries,
         computing(compute, batch_size),
-        targets.completed(search, branch),
+        targets.completed(search, branch, queries, default_split="test"),
         name=submission_name,
         out=output_dir,
         allow_missing=allow_missing,

@@ -19,7 +19,6 @@ from cig.io import hub
 from cig.io.digests import identity
 from cig.io.files import phi_in, weights_at
 from cig.io.images import Preprocess
-from cig.io.json_files import read_object
 from cig.types import Preprocessing
 
 if TYPE_CHECKING:
@@ -191,25 +190,6 @@ def check_flags(name: str, source: Source) -> None:
         raise UsageError(f"{name}: --clip and --phi come together, or neither for the default weights")
     if name == "phi" and not source.phi:
         raise UsageError("--method phi is searle with weights of yours: give --clip and --phi")
-
-
-def published_experiment(
-    exp_name: str | None, checkpoint: str | None, *, clip: str | None, phi: Path | None
-) -> tuple[str | None, Path]:
-    """Return the CLIP and phi of an experiment of SEARLE's code: its --exp-name and --phi-checkpoint-name.
-
-    Raises:
-        UsageError: one of the two is missing, or --phi is given as well.
-        NotFoundError: the experiment's folder has no hyperparameters.json.
-    """
-    if not (exp_name and checkpoint) or phi:
-        raise UsageError("--exp-name and --phi-checkpoint-name come together, in the place of --phi")
-    folder = Path(config.below_project("data/phi_models")) / exp_name
-    clip_name = str(read_object(folder / "hyperparameters.json").get("clip_model_name", ""))
-    hub_ids = {"ViT-B/32": CLIPS["b32"], "ViT-L/14": CLIPS["l14"]}
-    if not clip and clip_name not in hub_ids:
-        raise UsageError(f'{folder}: CLIP "{clip_name}" is not {" or ".join(hub_ids)}; give --clip')
-    return clip or hub_ids[clip_name], folder / "checkpoints" / checkpoint
 
 
 def load_method(name: str, source: Source | None = None) -> Method:

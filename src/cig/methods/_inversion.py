@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from cig.errors import UsageError
 from cig.io.digests import identity
 from cig.io.images import Preprocess
-from cig.methods import Source, Weights
+from cig.methods import Option, Source, Weights
 from cig.models.clip import Clip, Placement
 from cig.models.phi import Inverter
 from cig.models.prompts import prompts
@@ -55,6 +56,8 @@ class WordMethod(Described):
 class InversionMethod(WordMethod):
     """Search with the word phi(picture): SEARLE, LinCIR, Pic2Word, and other networks of their form."""
 
+    unit_features = False  # True: phi sees features of unit length
+
     def __init__(
         self,
         name: str,
@@ -68,7 +71,11 @@ class InversionMethod(WordMethod):
         self.inverter = inverter
 
     def embed_queries(self, image_features: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        return self.embed_words(self.inverter(image_features), captions)
+        seen = nn.functional.normalize(image_features, dim=-1) if self.unit_features else image_features
+        return self.embed_words(self.inverter(seen), captions)
+
+
+UNIT_FEATURES = {"l2_normalize": Option("yes: features have unit length before phi, as by LinCIR's --l2_normalize")}
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,17 @@ class PhiFamily:
     def load(self, variant: str, source: Source) -> InversionMethod:
         weights = self.variants[variant]
         inverter = source.load_inverter(weights, self.on_gpu)
-        models = {
+        models: dict[str, Any] = {
             "clip": inverter.clip.identity,
             "phi": identity(source.phi_file(weights)),
             "licence": "unknown" if source.phi else weights.licence,
         }
         name = self.name if source.phi else f"{self.name}/{variant}"
-        return self.with_phi(inverter, name, models, preprocessing=source.preprocessing)
+        unit_features = _yes("l2_normalize", source.options.get("l2_normalize", "no"))
+        models |= {"l2_normalize": True} if unit_features else {}
+        method = self.with_phi(inverter, name, models, preprocessing=source.preprocessing)
+        method.unit_features = unit_features
+        return method
 
     def with_phi(
         self, inverter: Inverter, name: str, models: Mapping[str, Any], *, preprocessing: Preprocessing | None = None
@@ -104,6 +115,12 @@ class PhiFamily:
         pad = self.targetpad if preprocessing is None else preprocessing == "targetpad"
         preprocess = Preprocess(inverter.clip.size, pad=pad)
         return InversionMethod(name, inverter, preprocess, placement=self.placement, identity=models)
+
+
+def _yes(key: str, value: str) -> bool:
+    if value.lower() not in ("yes", "no"):
+        raise UsageError(f"--method-option {key}={value}: yes or no")
+    return value.lower() == "yes"
 
 
 def over_orders(texts: Sequence[tuple[str, ...]], embed: Callable[..., Tensor], words: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ The prompt is the one that LinCIR evaluates it with, `a photo of $ that {caption
 
 from cig.io import hub
 from cig.methods import CLIPS, EMBEDDED, OUR_LICENCE, Weights
-from cig.methods._inversion import PhiFamily
+from cig.methods._inversion import UNIT_FEATURES, PhiFamily
 
 _LARGE = hub.file_address("navervision/zeroshot-cir-models", "pic2word_large.pt")
 _ICONS = str(EMBEDDED / "pic2word" / "phi.safetensors")
@@ -14,4 +14,5 @@ VARIANTS = {
     "icons": Weights(CLIPS["icons"], _ICONS, licence=OUR_LICENCE, network="im2text"),
 }
 _FAMILY = PhiFamily("pic2word", VARIANTS, placement="every")
+OPTIONS = UNIT_FEATURES
 load, with_phi = _FAMILY.load, _FAMILY.with_phi

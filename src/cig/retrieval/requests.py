@@ -43,7 +43,8 @@ class Searching:
     preprocess_type: Preprocessing | None = None
     "Default: the method's (searle and oti targetpad, others clip)."
     method_option: tuple[str, ...] = ()
-    "KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed)."
+    """KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed),
+    l2_normalize=yes (lincir, pic2word)."""
     reference_weight: Annotated[float | None, Parameter(name="--fusion-weight")] = None
     """The reference's share, 0 to 1. Default: the published one of that benchmark and split. Of `cig search`, with
     --imagine: the image's share. Default: 0.7, as published for CIRCO test."""
