@@ -144,7 +144,9 @@ class Index:
         if k < 1:
             raise UsageError(f"k is {k}; ask for 1 or more")
         conditions = tuple(Condition.parse(text) for text in where)
-        need_columns([*(one.column for one in conditions), *([group_by] if group_by else [])], self.columns())
+        needed = [*(one.column for one in conditions), *([group_by] if group_by else [])]
+        if needed:
+            need_columns(needed, self.columns())
         select = Selection(where=conditions, patterns=tuple(names))
         return Wanted(k, select, group_by or "", min_score)
 
@@ -162,12 +164,11 @@ class Index:
             cache = self.cache if keep else FeatureCache()
             composed = [query for query, _ in requests]
             features = embed_composed(self.method, composed, cache, no_entry=self._no_entry)
-        answers = []
-        for (query, wanted), feature in zip(requests, features, strict=True):
+        limited = []
+        for query, wanted in requests:
             references = [] if keep_reference else self.names_of(query.images)
-            select = leaving_out(wanted.select, references)
-            answers.append(Hits(map(self._hit, find(self.engine, feature, replace(wanted, select=select)))))
-        return answers
+            limited.append(replace(wanted, select=leaving_out(wanted.select, references)))
+        return [Hits(map(self._hit, hits)) for hits in find(self.engine, features, limited)]
 
     def _no_entry(self, images: Sequence[Path], made: bool) -> Mapping[Path, str]:
         """Return the images from outside of the gallery for which a method of stored entries has none."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -137,16 +138,28 @@ class _Parts:
         self._features = embed_queries(self._method, queries, paths, pictures=pictures, cache=self._cache)
 
 
-def find(engine: Engine, feature: Tensor, wanted: Wanted) -> list[Found]:
-    """Return the nearest pictures, nearest first; equal ones by name.
+def find(engine: Engine, features: Tensor, wanted: Sequence[Wanted]) -> list[list[Found]]:
+    """Return each query's nearest pictures, nearest first; equal ones by name.
 
     Args:
-        feature: [d], a unit row.
+        features: [Q, d], unit rows.
     """
-    query = feature.numpy().astype(np.float32)
+    queries = features.numpy().astype(np.float32)
+    alike: dict[tuple[Selection, int], list[int]] = {}  # queries that one pass over the rows answers
+    for i, one in enumerate(wanted):
+        alike.setdefault((one.select, one.k), []).append(i)
+    hits: list[list[Found]] = [[] for _ in wanted]
+    for (select, k), rows in alike.items():
+        for i, candidates in zip(rows, engine.nearest(queries[rows], k, select), strict=True):
+            hits[i] = _chosen(engine, queries[i], wanted[i], candidates)
+    return hits
+
+
+def _chosen(engine: Engine, query: NDArray[np.float32], wanted: Wanted, first: Sequence[Candidate]) -> list[Found]:
+    """Return the hits of a query [d], whose k nearest candidates come first."""
 
     def propose(size: int) -> list[tuple[float, Candidate]]:
-        (candidates,) = engine.nearest(query[None], size, wanted.select)
+        candidates = first if size == wanted.k else engine.nearest(query[None], size, wanted.select)[0]
         least = -np.inf if wanted.min_score is None else wanted.min_score
         return [(score, candidate) for score, candidate in ranked(query, candidates)[:size] if score >= least]
 

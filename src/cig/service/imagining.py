@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cig.errors import CigError, plain
 from cig.pipelines.index import Hits
@@ -16,7 +16,7 @@ from cig.retrieval.finder import ComposedQuery, Wanted
 from cig.service.metrics import LOG, Metrics
 from cig.service.problems import Problem, too_many
 from cig.service.queries import Queries
-from cig.service.searches import shown
+from cig.service.searches import Uploads, shown
 
 MOST_WAITING = 16  # searches whose pseudo-target is not made yet
 MOST_KEPT = 200  # searches that can be asked for again
@@ -28,17 +28,13 @@ def no_search() -> Problem:
     return Problem(404, f"there is no such search; the last {MOST_KEPT} with imagine are kept")
 
 
-class Closing(Protocol):
-    def cleanup(self) -> None: ...
-
-
 @dataclass
 class ImaginedSearch:
     """A search in two phases."""
 
     query: ComposedQuery
     wanted: Wanted
-    folder: Closing  # of its uploaded pictures
+    uploads: Uploads
     answer: dict[str, Any]  # of the first phase
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     status: str = "pending"
@@ -96,7 +92,7 @@ class ImaginingQueue:
         if self._worker:
             self._worker.cancel()
         for search in self._searches.values():
-            search.folder.cleanup()
+            search.uploads.cleanup()
 
     async def _work(self) -> None:
         while True:
@@ -105,12 +101,13 @@ class ImaginingQueue:
                 if search.id in self._searches:
                     await self._make(search)
             finally:
-                search.folder.cleanup()
+                search.uploads.cleanup()
 
     async def _make(self, search: ImaginedSearch) -> None:
         try:
             picture = await asyncio.to_thread(self._imagine, search.query)
-            search.hits = await self._queries.find(replace(search.query, pseudo_target=picture), search.wanted)
+            imagined = replace(search.query, pseudo_target=picture)
+            search.hits, _ = await self._queries.find(imagined, search.wanted)
             search.picture, search.status = picture, "done"
         except (CigError, Problem) as error:
             search.status, search.detail = "failed", plain(str(error), 500)

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from cig.errors import CigError
 from cig.pipelines.index import Hits, Index
 from cig.retrieval.finder import ComposedQuery, Wanted
+from cig.retrieval.index import Selection
 from cig.service.metrics import Metrics
 from cig.service.problems import Problem, too_many
 from cig.service.settings import SECONDS_TO_ANSWER
@@ -21,11 +22,14 @@ SIZE = 32  # of a batch
 WAIT = 0.004  # seconds that a query waits for others
 
 
+Answer = tuple[Hits, int]  # the hits, and how many pictures pass the conditions
+
+
 @dataclass
 class _Task:
     query: ComposedQuery
     wanted: Wanted
-    answer: Future[Hits] = field(default_factory=Future)
+    answer: Future[Answer] = field(default_factory=Future)
     until: float = field(default_factory=lambda: time.monotonic() + SECONDS_TO_ANSWER)
 
 
@@ -40,7 +44,7 @@ class Queries:
         self._thread = threading.Thread(target=self._work, name="queries", daemon=True)
         self._thread.start()
 
-    async def find(self, query: ComposedQuery, wanted: Wanted) -> Hits:
+    async def find(self, query: ComposedQuery, wanted: Wanted) -> Answer:
         """Answer a query; raises a Problem where too many wait, or it takes too long."""
         task = _Task(query, wanted)
         try:
@@ -85,6 +89,7 @@ class Queries:
         try:
             requests = [(task.query, task.wanted) for task in tasks]
             answers = self.index.find(requests, keep=False, keep_reference=True)
+            counts = [self._count(task.wanted.select) for task in tasks]
         except Exception as error:
             if len(tasks) > 1 and isinstance(error, CigError):  # one of them; the others have their answers
                 for task in tasks:
@@ -93,11 +98,14 @@ class Queries:
             for task in tasks:
                 _settle(task.answer, error)
             return
-        for task, hits in zip(tasks, answers, strict=True):
-            _settle(task.answer, hits)
+        for task, answer in zip(tasks, zip(answers, counts, strict=True), strict=True):
+            _settle(task.answer, answer)
+
+    def _count(self, select: Selection) -> int:
+        return self.index.count(Selection(where=select.where)) if select.where else len(self.index)
 
 
-def _settle(future: Future[Hits], result: Hits | Exception) -> None:
+def _settle(future: Future[Answer], result: Answer | Exception) -> None:
     """Give a result to whoever waits; nobody does after a time-out."""
     if not future.set_running_or_notify_cancel():
         return

@@ -24,7 +24,7 @@ from cig.service.metrics import Metrics
 from cig.service.pictures import IndexPictures
 from cig.service.problems import Problem, too_many
 from cig.service.queries import Queries
-from cig.service.searches import SearchFields, composed, shown, temporary_folder, written
+from cig.service.searches import SearchFields, Uploads, composed, shown, temporary_folder
 from cig.service.settings import MOST_HELD, Serving
 from cig.service.uploads import most_bytes_of, wrong
 
@@ -85,15 +85,14 @@ class OpenedIndex:
         started = time.perf_counter()
         if fields.imagine:
             self.need_imagining().check()
-        folder, kept = temporary_folder(), False
+        uploads, kept = Uploads(), False
         try:
-            images = await written(fields.images, Path(folder.name))
+            images = await uploads.write(fields.images)
             query, wanted = await asyncio.to_thread(composed, fields, self.index, images)
-            hits = await self.queries.find(query, wanted)
-            searched = await asyncio.to_thread(self._searched, fields, wanted)
+            hits, searched = await self.queries.find(query, wanted)
             answer = {"id": "", "hits": shown(hits), "searched": searched}
             answer |= {"took_ms": round((time.perf_counter() - started) * 1000, 3), "imagined": None}
-            search = ImaginedSearch(query, wanted, folder, answer)
+            search = ImaginedSearch(query, wanted, uploads, answer)
             if not fields.imagine:
                 return {**answer, "id": search.id}
             self.need_imagining().add(search)
@@ -101,10 +100,7 @@ class OpenedIndex:
             return search.shown()
         finally:
             if not kept:
-                folder.cleanup()
-
-    def _searched(self, fields: SearchFields, wanted: Any) -> int:
-        return self.index.count(wanted.select) if fields.where else len(self.index)
+                uploads.cleanup()
 
     def close(self) -> None:
         if self.imagining:

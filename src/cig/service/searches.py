@@ -102,14 +102,27 @@ CHECKS: dict[str, Callable[[Sequence[Any], str], Any]] = {
 }
 
 
-async def written(images: Sequence[bytes], folder: Path) -> tuple[Path, ...]:
-    """Write the pictures of a query to a folder, under our names; raises PictureError for what is none."""
-    paths = []
-    for number, data in enumerate(images):
-        picture = await decoded(data)
-        paths.append(folder / f"{number}{suffix_of(picture.image)}")
-        write_bytes(paths[-1], data, sync=False)
-    return tuple(paths)
+class Uploads:
+    """The pictures that came with a query, in a temporary folder of their own, under our names."""
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    async def write(self, images: Sequence[bytes]) -> tuple[Path, ...]:
+        """Write pictures and return their paths; raises PictureError for what is none."""
+        if images:
+            self._folder = temporary_folder()
+        return tuple([await self._write(number, data) for number, data in enumerate(images)])
+
+    async def _write(self, number: int, data: bytes) -> Path:
+        assert self._folder
+        path = Path(self._folder.name) / f"{number}{suffix_of((await decoded(data)).image)}"
+        write_bytes(path, data, sync=False)
+        return path
+
+    def cleanup(self) -> None:
+        if self._folder:
+            self._folder.cleanup()
 
 
 def composed(fields: SearchFields, index: Index, images: Sequence[Path]) -> tuple[ComposedQuery, Wanted]:

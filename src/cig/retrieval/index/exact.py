@@ -30,7 +30,7 @@ from cig.io.files import make_folder, writing
 from cig.retrieval.filters import cells
 from cig.retrieval.index import EVERYTHING, IndexEntry, Row, Selection
 from cig.retrieval.index._order import MARGIN, Candidate
-from cig.retrieval.index._sql import TABLES, sql_of
+from cig.retrieval.index._sql import EACH_COLUMN, TABLES, sql_of
 from cig.runtime import batches
 
 FILE = "rows.sqlite"
@@ -198,7 +198,7 @@ class Exact:
         return int(self._all(f"SELECT count(*) FROM picture WHERE {condition}", values)[0][0])
 
     def columns(self) -> list[str]:
-        return [column for (column,) in self._all("SELECT DISTINCT column FROM cell ORDER BY column")]
+        return [column for (column,) in self._all(EACH_COLUMN)]
 
     def nearest(self, queries: NDArray[np.float32], k: int, select: Selection = EVERYTHING) -> list[list[Candidate]]:
         with self._reads():
