@@ -1,11 +1,17 @@
 """Drawn pictures, an index of them, and a service over it."""
 
+import threading
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
 from cig.service.access import Access
 from cig.service.app import make_app
 from cig.service.running import Running
+from cig.service.server import GracefulServer, listen
 from cig.service.settings import Serving
 
 METHOD = "sum/icons"
@@ -43,3 +49,23 @@ def make_client(index, access=None, imagine=None, ready=True, **settings):
     client.headers["Authorization"] = f"Bearer {access.write or access.secret}"
     client.running = running
     return client
+
+
+@contextmanager
+def live(index, **settings):
+    """A service with a port of this machine; yields a client like that of make_client, and its server."""
+    client = make_client(index, **settings)
+    server = GracefulServer(uvicorn.Config(client.app, log_config=None, access_log=False, timeout_graceful_shutdown=20))
+    taken = listen(Serving(port=0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
+    thread.start()
+    address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    try:
+        with httpx.Client(base_url=address, headers=dict(client.headers), timeout=30) as caller:
+            while caller.get("/healthz").status_code != 200:
+                pass
+            yield caller, server
+    finally:
+        server.should_exit = True
+        thread.join()
+        taken.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
@@ -39,6 +39,7 @@ def make_app(running: Running, access: Access) -> ASGIApp:
     app.router.route_class = _Noted
     problems.install(app)
     app.include_router(ROUTES)
+    describing.describe(app)
     return Recorder(Guard(app, access), running.metrics)
 
 
@@ -67,6 +68,12 @@ def of(request: Request) -> Running:
     return request.app.state.running
 
 
+Name = Annotated[
+    str, Path(description="A picture's name in the index; slashes as they are.", examples=["sofas/red.jpg"])
+]
+SearchId = Annotated[str, Path(description="The id of a search with imagine.", examples=["Zk3vY0sT"])]
+
+
 @ROUTES.get("/healthz", **describing.HEALTH)
 async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
@@ -83,7 +90,7 @@ async def metrics(request: Request) -> Response:
     return Response(await asyncio.to_thread(of(request).metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
-@ROUTES.get("/", include_in_schema=False)
+@ROUTES.get("/", **describing.PAGE)
 async def show_page(request: Request) -> Response:
     opened = of(request).need_open()
     rendered = await asyncio.to_thread(page.render, opened.index, imagine=opened.imagining is not None)
@@ -104,12 +111,12 @@ async def search(request: Request) -> Response:
 
 
 @ROUTES.get("/v1/search/{id}", **describing.SECOND_PHASE)
-async def second_phase(request: Request, id: str) -> Response:
+async def second_phase(request: Request, id: SearchId) -> Response:
     return JSONResponse(of(request).need_open().imagined(id).shown())
 
 
 @ROUTES.delete("/v1/search/{id}", **describing.CANCEL)
-async def cancel(request: Request, id: str) -> Response:
+async def cancel(request: Request, id: SearchId) -> Response:
     opened = of(request).need_open()
     search = opened.imagined(id)
     opened.need_imagining().cancel(search)
@@ -117,7 +124,7 @@ async def cancel(request: Request, id: str) -> Response:
 
 
 @ROUTES.get("/v1/search/{id}/imagined", **describing.IMAGINED)
-async def imagined(request: Request, id: str) -> Response:
+async def imagined(request: Request, id: SearchId) -> Response:
     picture = of(request).need_open().imagined(id).picture
     if picture is None or not picture.is_file():
         raise problems.Problem(404, "the pseudo-target is not made yet")
@@ -130,7 +137,7 @@ class ListedPage:
 
     where: Annotated[list[str] | None, Query(description='Conditions on the metadata: "price<50".')] = None
     after: Annotated[str, Query(description="The last name of the page before.")] = ""
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 100
 
 
 @ROUTES.get("/v1/pictures", **describing.LIST)
@@ -143,7 +150,7 @@ async def list_pictures(request: Request, wanted: Annotated[ListedPage, Depends(
 
 @ROUTES.get("/v1/pictures/{name:path}/thumbnail", **describing.THUMBNAIL)
 async def thumbnail(
-    request: Request, name: str, side: Annotated[int, Query(ge=16, le=2048, description="Pixels.")] = 320
+    request: Request, name: Name, side: Annotated[int, Query(ge=16, le=2048, description="Pixels.")] = 320
 ) -> Response:
     pictures = of(request).need_open().pictures
     entry = await asyncio.to_thread(pictures.entry, name)
@@ -156,7 +163,7 @@ async def thumbnail(
 
 
 @ROUTES.get("/v1/pictures/{name:path}", **describing.PICTURE)
-async def picture(request: Request, name: str) -> Response:
+async def picture(request: Request, name: Name) -> Response:
     pictures = of(request).need_open().pictures
     entry = await asyncio.to_thread(pictures.entry, name)
     if "application/json" in request.headers.get("accept", ""):
@@ -167,7 +174,7 @@ async def picture(request: Request, name: str) -> Response:
 
 
 @ROUTES.put("/v1/pictures/{name:path}", **describing.PUT)
-async def put(request: Request, name: str) -> Response:
+async def put(request: Request, name: Name) -> Response:
     running = of(request)
     pictures = running.need_open().pictures
     check_name(name)
@@ -185,7 +192,7 @@ async def put(request: Request, name: str) -> Response:
 
 
 @ROUTES.delete("/v1/pictures/{name:path}", **describing.DELETE)
-async def delete(request: Request, name: str) -> Response:
+async def delete(request: Request, name: Name) -> Response:
     running = of(request)
     await running.in_writing(running.need_open().pictures.delete, name)
     return Response(status_code=204)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from cig.service.problems import KIND
 from cig.service.uploads import parse_json, wrong
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 VERSION = "1"
 MOST_METADATA = 100  # columns of a picture
@@ -16,7 +22,15 @@ APPLICATION: dict[str, Any] = {
     "you mean. Send `Authorization: Bearer TOKEN`.",
     "docs_url": None,  # they load scripts from elsewhere
     "redoc_url": None,
+    "generate_unique_id_function": lambda route: route.name,
 }
+TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token file's word; changing the index takes the write token.",
+}
+OPEN: dict[str, Any] = {"openapi_extra": {"security": []}}  # what needs no token
+BINARY: dict[str, Any] = {"response_class": Response}  # else FastAPI describes JSON, too
 TEXT = {"type": "string", "maxLength": 4000}
 METADATA = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 PICTURE_SCHEMA: dict[str, Any] = {
@@ -24,6 +38,7 @@ PICTURE_SCHEMA: dict[str, Any] = {
     "required": ["name", "metadata", "thumbnail"],
     "properties": {"name": {"type": "string"}, "metadata": METADATA, "thumbnail": {"type": "string"}},
 }
+WRITTEN = {**PICTURE_SCHEMA, "required": ["name", "thumbnail"]}
 HIT = {
     "type": "object",
     "required": ["name", "score", "metadata", "thumbnail"],
@@ -56,6 +71,7 @@ EXAMPLE_HIT = {
     "metadata": {"price": "40"},
     "thumbnail": "/v1/pictures/sofas/blue.jpg/thumbnail",
 }
+EXAMPLE_PICTURE = {key: EXAMPLE_HIT[key] for key in ("name", "metadata", "thumbnail")}
 EXAMPLE_ANSWER = {"id": "Zk3vY0sT", "hits": [EXAMPLE_HIT], "searched": 12000, "took_ms": 41.5, "imagined": None}
 EXAMPLE_DONE = {"status": "done", "picture": "/v1/search/Zk3vY0sT/imagined", "hits": [EXAMPLE_HIT]}
 QUERY: dict[str, Any] = {
@@ -69,6 +85,19 @@ QUERY: dict[str, Any] = {
     "imagine": {"type": "boolean", "default": False, "description": "Make a pseudo-target, too; needs --imagine."},
 }
 FILES = {"type": "array", "maxItems": 8, "items": {"type": "string", "format": "binary"}}
+
+
+def describe(app: FastAPI) -> None:
+    """Let the description say which token a route takes."""
+    described = app.openapi
+
+    def with_token() -> dict[str, Any]:
+        schema = described()
+        schema["components"] = {**schema.get("components", {}), "securitySchemes": {"token": TOKEN}}
+        schema["security"] = [{"token": []}]
+        return schema
+
+    app.openapi = with_token  # type: ignore[method-assign]
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
@@ -91,12 +120,21 @@ def _problems(*statuses: int) -> dict[str, Any]:
         503: "Not ready",
         507: "The disk is full",
     }
-    return {str(status): {"description": titles[status], "content": {KIND: {"schema": schema}}} for status in statuses}
+    wait = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    answers: dict[str, Any] = {}
+    for status in statuses:
+        example = {"title": HTTPStatus(status).phrase, "status": status, "detail": titles[status].lower()}
+        content = {KIND: {"schema": schema, "example": {"type": "about:blank", **example}}}
+        answers[str(status)] = {"description": titles[status], "content": content}
+        if status in (429, 503):
+            answers[str(status)]["headers"] = wait
+    return answers
 
 
 def _route(summary: str, status: int, answer: dict[str, Any], *problems: int, **more: Any) -> dict[str, Any]:
     """Return what a route's decorator takes; the answers are ours alone, so FastAPI's own 422 is left out."""
-    responses = {str(status): answer, **_problems(*sorted({*problems, 421}))}
+    guarded = {421} if problems and 401 in problems else set()
+    responses = {str(status): answer, **_problems(*sorted({*problems, *guarded}))}
     return {"summary": summary, "responses": responses, "status_code": status, **more}
 
 
@@ -111,9 +149,22 @@ def _binary(description: str, kind: str) -> dict[str, Any]:
 
 STATUS = {"type": "object", "properties": {"status": {"type": "string"}}}
 ASKED = (401, 403, 422, 503)  # of what needs a token and an open index
-HEALTH = _route("Whether the process answers", 200, _json("It does", STATUS))
-READY = _route("Whether the index is open", 200, _json("It is", STATUS), 503)
-METRICS = _route("Counters for Prometheus", 200, {"description": "Text", "content": {"text/plain": {}}}, 401, 403)
+HEALTH = _route("Whether the process answers", 200, _json("It does", STATUS, {"status": "ok"}), **OPEN)
+READY = _route("Whether the index is open", 200, _json("It is", STATUS, {"status": "ready"}), 503, **OPEN)
+METRICS = _route(
+    "Counters for Prometheus",
+    200,
+    {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    *(401, 403),
+    response_class=PlainTextResponse,
+)
+PAGE = _route(
+    "The page that people search with",
+    200,
+    {"description": "HTML", "content": {"text/html": {"schema": {"type": "string"}}}},
+    *(401, 403, 503),
+    response_class=HTMLResponse,
+)
 SEARCH = _route(
     "Search",
     200,
@@ -130,6 +181,7 @@ SEARCH = _route(
                 "multipart/form-data": {
                     "schema": {"type": "object", "properties": {"image": FILES, **QUERY}},
                     "encoding": {"image": {"contentType": "image/*"}},
+                    "example": {"image": ["(a picture's bytes)"], "text": "but blue", "k": 5},
                 },
             },
         }
@@ -142,7 +194,7 @@ SECOND_PHASE = _route(
     *(*ASKED, 404),
 )
 CANCEL = _route("Cancel a search with imagine", 204, {"description": "Cancelled"}, *ASKED, 404)
-IMAGINED = _route("A search's pseudo-target", 200, _binary("The picture", "image/png"), *ASKED, 404)
+IMAGINED = _route("A search's pseudo-target", 200, _binary("The picture", "image/png"), *ASKED, 404, **BINARY)
 LIST = _route(
     "List pictures, by name",
     200,
@@ -159,7 +211,7 @@ LIST = _route(
             },
         },
         {
-            "pictures": [{key: EXAMPLE_HIT[key] for key in ("name", "metadata", "thumbnail")}],
+            "pictures": [EXAMPLE_PICTURE],
             "next": None,
             "total": 1,
             "columns": ["price"],
@@ -167,17 +219,21 @@ LIST = _route(
     ),
     *ASKED,
 )
-THUMBNAIL = _route("A small picture", 200, _binary("WebP", "image/webp"), *ASKED, 404, 429)
+THUMBNAIL = _route("A small picture", 200, _binary("WebP", "image/webp"), *ASKED, 404, 429, **BINARY)
 PICTURE = _route(
     "A picture's file; with Accept: application/json, its name, metadata and sha256",
     200,
     _binary("The file", "image/*"),
     *(*ASKED, 404),
+    **BINARY,
 )
+PICTURE["responses"]["200"]["content"] |= _json("", PICTURE_SCHEMA, {**EXAMPLE_PICTURE, "sha256": "9f86d0..."})[
+    "content"
+]
 PUT = _route(
     "Add or replace a picture",
     201,
-    _json("Added; durable", {"type": "object"}, {"name": "sofas/red.jpg", "thumbnail": EXAMPLE_HIT["thumbnail"]}),
+    _json("Added; durable", WRITTEN, {key: EXAMPLE_HIT[key] for key in ("name", "thumbnail")}),
     *(*ASKED, 400, 408, 413, 415, 429, 507),
     openapi_extra={
         "requestBody": {
@@ -198,7 +254,7 @@ PUT = _route(
         }
     },
 )
-PUT["responses"]["200"] = _json("Replaced; durable", {"type": "object"})
+PUT["responses"]["200"] = {**PUT["responses"]["201"], "description": "Replaced; durable"}
 DELETE = _route("Remove a picture", 204, {"description": "Removed; durable"}, *ASKED, 404, 429)
 
 
