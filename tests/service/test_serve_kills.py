@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 def test_every_acknowledged_write_survives_a_kill():
     """In a process of its own, which forks: a fork of this one would inherit torch's threads."""
-    kills = int(os.environ.get("CIG_KILLS", "4"))
+    kills = int(os.environ.get("CIG_KILLS", "2"))
     line = [sys.executable, Path(__file__).parents[1] / "serve_kills.py", "--kills", str(kills)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -151,11 +151,11 @@ def find(engine: Engine, features: Tensor, wanted: Sequence[Wanted]) -> list[lis
     hits: list[list[Found]] = [[] for _ in wanted]
     for (select, k), rows in alike.items():
         for i, candidates in zip(rows, engine.nearest(queries[rows], k, select), strict=True):
-            hits[i] = _chosen(engine, queries[i], wanted[i], candidates)
+            hits[i] = _chosen(engine, queries[i], wanted[i], first=candidates)
     return hits
 
 
-def _chosen(engine: Engine, query: NDArray[np.float32], wanted: Wanted, first: Sequence[Candidate]) -> list[Found]:
+def _chosen(engine: Engine, query: NDArray[np.float32], wanted: Wanted, *, first: Sequence[Candidate]) -> list[Found]:
     """Return the hits of a query [d], whose k nearest candidates come first."""
 
     def propose(size: int) -> list[tuple[float, Candidate]]:
