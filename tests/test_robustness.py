@@ -34,8 +34,9 @@ from cig.io.json_files import read_json
 from cig.io.manifest import Manifest
 from cig.io.query_files import find_by_id
 from cig.io.tensors import read_embedding, read_tensors
-from cig.models.clip import load_clip, openai_tokenizer
+from cig.models.clip import load_clip
 from cig.models.phi import Phi, load_phi
+from cig.models.tokenizer import openai_tokenizer
 from cig.types import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -105,6 +105,40 @@ def test_what_is_remembered_answers_without_models(world, tmp_path, name):
         assert deferred._model is None
 
 
+def own_clip(world, folder):
+    """The tiny world's CLIP with a mean and a deviation of its own."""
+    shutil.copytree(world / "models/clip-small", folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("methods") if name != "precomputed"])
+def test_a_clips_own_preprocessing_is_every_methods(world, tmp_path, name):
+    """White is 1 by a mean and a deviation of 0.5; padding, where the method pads, is black and so -1."""
+    own = replace(source_of(world, name), clip=str(own_clip(world, tmp_path / "clip")))
+    method = load_method(name, own)
+    assert method.preprocess(Image.new("RGB", (300, 300), "white")).unique().tolist() == [1.0]
+    wide = method.preprocess(Image.new("RGB", (900, 100), "white"))
+    assert float(wide.min()) == (-1 if method.preprocess.pad else 1)
+    padded = load_method(name, replace(own, preprocessing="targetpad"))
+    assert padded.preprocess(Image.new("RGB", (900, 100), "white"))[0, 0].unique().tolist() == [-1.0]
+
+
+def test_a_changed_preprocessing_is_another_method(world, tmp_path):
+    """No feature, and no description of a method, is taken from before the file came, or from after it went."""
+    folder = Path(shutil.copytree(world / "models/clip-small", tmp_path / "clip"))
+    cache, part = FeatureCache(tmp_path / "cache"), load_benchmarks("cirr/val", world)[0]
+    scores = []
+    for mean in (None, 0.5, 0.2, None):
+        (folder / "preprocessor_config.json").unlink(missing_ok=True)
+        if mean is not None:
+            (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [mean] * 3}))
+        method = load_method_lazily("image", Source(clip=str(folder)), cache)
+        scores.append(search(part, method, cache=cache).scores)
+    assert scores[0] == scores[3]
+    assert not any(np.allclose(a, b) for i, a in enumerate(scores[:3]) for b in scores[i + 1 : 3])
+
+
 def test_a_changed_option_or_file_is_another_method(world, tmp_path):
     """Nothing that was remembered of the old one is taken for the new one."""
     cache = FeatureCache(tmp_path)

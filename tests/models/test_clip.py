@@ -8,14 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as Fast
-from tokenizers import models, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 import oracle
 from cig.errors import InputError, MismatchError, NotFoundError, ShortMemoryError
 from cig.models import clip as clips
-from cig.models.clip import Clip, load_clip, load_tokenizer, openai_tokenizer, placeholder_mask
+from cig.models._meta import clip_widths
+from cig.models.clip import Clip, load_clip, placeholder_mask
+from cig.models.tokenizer import Tokenizer, load_tokenizer, openai_tokenizer
+from tokenizers_of_ours import own_tokenizer
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 
@@ -68,23 +69,9 @@ def test_tokens_agree_on_real_captions(tokenizer, annotations):
     assert tokenizer.padded(tokenizer(prompts)).tolist() == [oracle.tokens(prompt) for prompt in prompts]
 
 
-def own_tokenizer(folder, dollar=True):
-    """A small word-level tokenizer with ids, padding and context of its own."""
-    fast = Fast(models.WordLevel(unk_token="<unk>"))
-    fast.pre_tokenizer = pre_tokenizers.Whitespace()
-    words = ["<pad>", "<s>", "</s>", "<unk>"]
-    text = "a photo of that is red " + ("$" if dollar else "")
-    fast.train_from_iterator([text], trainers.WordLevelTrainer(special_tokens=words))
-    fast.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    fast.save(str(folder / "tokenizer.json"))
-    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
-    return fast
-
-
 def test_a_folder_may_carry_its_own_tokenizer(tmp_path):
     fast = own_tokenizer(tmp_path)
-    tokenizer = load_tokenizer(str(tmp_path), 12)
+    tokenizer = load_tokenizer(tmp_path, 12)
     assert (tokenizer.context, tokenizer.pad, tokenizer.end) == (12, 0, 2)
     assert tokenizer.placeholder == fast.token_to_id("$")
     rows = tokenizer(["a photo of $ that is red", "red " * 40])
@@ -93,8 +80,6 @@ def test_a_folder_may_carry_its_own_tokenizer(tmp_path):
 
 def test_a_tokenizer_that_splits_the_placeholder_is_refused(tmp_path):
     from transformers import PreTrainedTokenizerFast
-
-    from cig.models.clip import Tokenizer
 
     own_tokenizer(tmp_path)
     with pytest.raises(MismatchError, match="splits"):
@@ -117,7 +102,53 @@ def test_a_copy_of_openais_tokenizer_still_pads_with_zero(tmp_path):
     """Copies in the wild pad with the end token; padding takes part in SDXL's cross-attention."""
     openai_tokenizer().tokenizer.save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").exists()
-    assert load_tokenizer(str(tmp_path), 77).pad == 0
+    assert load_tokenizer(tmp_path, 77).pad == 0
+
+
+def bpe(folder, merges):
+    """The files of a vocabulary as OpenAI wrote its own, with the first merges of it."""
+    backend = json.loads(openai_tokenizer().tokenizer.backend_tokenizer.to_str())["model"]
+    kept = backend["merges"][:merges]
+    words = [*list(backend["vocab"])[:512], *("".join(pair) for pair in kept), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in kept))
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    return folder
+
+
+def test_a_vocabulary_in_two_files_with_added_tokens(tmp_path):
+    """With the first two merges, "in" and "th": "thin" is th, in; an added token is one, whatever the merges."""
+    bpe(tmp_path, 2)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    start, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
+    assert (list(vocabulary)[512:514], end) == (["in", "th"], 515)
+    tokenizer = load_tokenizer(tmp_path, 77)
+    assert tokenizer(["thi$"]) == [[start, 513, vocabulary["i</w>"], tokenizer.placeholder, end]]
+    (tmp_path / "added_tokens.json").write_text('{"<new>": 516}')
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "!"}')
+    tokenizer = load_tokenizer(tmp_path, 77)
+    assert tokenizer(["<new>"]) == [[start, 516, end]]
+    assert tokenizer.pad == vocabulary["!"] == 0
+
+
+def test_other_merges_of_openais_tokens_are_another_tokenizer(tmp_path):
+    openai_tokenizer().tokenizer.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][::-1]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert load_tokenizer(tmp_path, 77)(["a photo"]) != openai_tokenizer()(["a photo"])
+
+
+def test_a_vocabulary_without_its_merges(tmp_path):
+    bpe(tmp_path, 2)
+    for name in ("merges.txt", "vocab.json"):
+        (tmp_path / name).rename(tmp_path / "aside")
+        with pytest.raises(NotFoundError, match=name):
+            load_tokenizer(tmp_path, 77)
+        (tmp_path / "aside").rename(tmp_path / name)
+    (tmp_path / "merges.txt").unlink()
+    (tmp_path / "vocab.json").write_text('{"!": 0}')  # nothing but OpenAI's
+    assert load_tokenizer(tmp_path, 77)(["a red dress"]) == openai_tokenizer()(["a red dress"])
 
 
 # States
@@ -213,6 +244,23 @@ def test_an_unreachable_hub_id_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NotFoundError, match="someone/no-such-clip"):
         load_clip("someone/no-such-clip", CPU, FLOAT)
+
+
+@pytest.mark.parametrize("towers", [{}, {"projection_dim": 512}])
+def test_the_width_of_features_is_the_top_levels(world, tmp_path, towers):
+    """Towers that lack it, or state transformers' default, as CLIPModel does not look there."""
+    folder = shutil.copytree(world / "models/clip-small", tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("text_config", "vision_config"):
+        config[name] = {key: value for key, value in config[name].items() if key != "projection_dim"} | towers
+    (folder / "config.json").write_text(json.dumps(config))
+    clip, whole = load_clip(folder), load_clip(world / "models/clip-small")
+    assert (clip.feature_width, *clip_widths(str(folder))) == (40, 40, 32)
+    assert torch.allclose(clip.embed_texts(["a red dress"]), whole.embed_texts(["a red dress"]), atol=1e-5)
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        theirs = CLIPModel.from_pretrained(folder).eval().get_image_features(pixel_values=pixels).pooler_output
+    assert torch.allclose(clip.embed_images(pixels), theirs, atol=1e-5)
 
 
 # The real configurations, with random weights

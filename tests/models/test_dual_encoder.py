@@ -24,7 +24,8 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
 from cig.methods import load_method_lazily
 from cig.models.clip import Clip
-from cig.models.dual_encoder import OwnPreprocess, load_tower
+from cig.models.dual_encoder import load_tower
+from cig.models.preprocessing import OwnPreprocess
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 TEXTS = ["is RED and longer", "is taken from above " * 10, "\ud800"]

@@ -21,8 +21,9 @@ from cig.cli import train_phi
 from cig.cli.flags import LoopFlags, SearleFlags
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.tensors import read_tensors
-from cig.models.clip import load_clip, openai_tokenizer
+from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, load_phi
+from cig.models.tokenizer import openai_tokenizer
 from cig.training import loop, model_card
 from cig.training.data import load_pairs
 from cig.training.data.keywords import Chunker, Word, mask_keywords

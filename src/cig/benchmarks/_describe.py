@@ -15,8 +15,8 @@ import numpy as np
 
 from cig.benchmarks._check import EXAMPLES, Finding, fields, line, target_names
 from cig.io.image_checks import BITS, ReadableImage, check_images, near_duplicates
-from cig.models.clip import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.models.prompts import PROMPT, prompts
+from cig.models.tokenizer import PLACEHOLDER, Tokenizer, openai_tokenizer
 from cig.types import Benchmark, Query
 
 CONTEXT = 77  # tokens that CLIP's text towers and SDXL read, start and end included

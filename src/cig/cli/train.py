@@ -56,6 +56,7 @@ def clip(
     num_workers
         Threads that decode a table's pictures.
     """
+    from cig.models.preprocessing import load_clip_preprocess
     from cig.training.data.pairs import pair_source
     from cig.training.objectives.clip import SIZES, pixels_of, train_clip
 
@@ -66,7 +67,16 @@ def clip(
         raise UsageError("--layers deepens a CLIP that --start names; without one, --size says how many there are")
     at_least_1("--num-workers", num_workers)
     plan = loop.plan(steps, batch_size, lr, warmup=warmup, weight_decay=0.1)
-    pairs = pair_source(data, pixels_of(SIZES[size], start), out, column=column, seed=loop.seed, workers=num_workers)
+    side = pixels_of(SIZES[size], start)
+    pairs = pair_source(
+        data,
+        side,
+        out,
+        column=column,
+        seed=loop.seed,
+        workers=num_workers,
+        preprocess=load_clip_preprocess(start, side) if start else None,
+    )
     train_clip(
         pairs,
         SIZES[size],

@@ -133,7 +133,15 @@ def phi(
         from cig.training.data.pictures import pixel_source
         from cig.training.objectives.pic2word import Pic2Word
 
-        source = pixel_source(data, tower.size, out, root=dataset_path, seed=loop.seed, workers=num_workers)
+        source = pixel_source(
+            data,
+            tower.size,
+            out,
+            root=dataset_path,
+            seed=loop.seed,
+            workers=num_workers,
+            preprocess=tower.preprocess(pad=False),
+        )
         taught = Pic2Word(source) if scale is None else Pic2Word(source, scale)
     pace = {"steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "schedule": schedule}
     adamw = {"weight_decay": weight_decay, "beta2": beta2, "eps": eps, "clip_norm": clip_norm}

@@ -7,7 +7,9 @@ branch has only pickles, the commit is that of its conversion to safetensors.
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ from pathlib import Path
 
 from cig.errors import NotFoundError
 from cig.io.addresses import proxy_of, split_address
+from cig.io.json_files import read_object
 
 HUB = "https://huggingface.co"
 WEIGHTS = ".safetensors"  # the only form of weights that is fetched
+SMALL = (".json", ".txt", ".model", ".jinja")  # configurations and tokenizers
 CLIP_FILES = ("*.json", "*.txt", "model*.safetensors")
 
 
@@ -93,6 +97,80 @@ def commit_of(source: str | Path, cache_dir: Path | None = None) -> str | None:
         return None
     cached = snapshot(source, cache_dir)
     return pinned if cached is None or cached.name == pinned else None
+
+
+def pinned_snapshot(source: str | Path, cache_dir: Path | None, files: Sequence[str]) -> Path | None:
+    """Find a hub id's folder of its pinned commit in the cache, if it is whole; else None.
+
+    A commit never changes, so such a folder is used without asking the hub.
+
+    Args:
+        files: patterns, of which each must have a file: "config.json", "model*.safetensors".
+    """
+    folder = None if os.path.exists(source) else snapshot(source, cache_dir)
+    if folder is None or folder.name != repo(source).commit:
+        return None
+    matches = [list(folder.glob(pattern)) for pattern in files]
+    folders = {path.parent for paths in matches for path in paths}
+    return folder if all(matches) and all(map(_is_whole, folders)) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a folder has all shards of its weights."""
+    indexes = list(folder.glob(f"*{WEIGHTS}.index.json"))
+    named = [read_object(index).get("weight_map") for index in indexes]
+    shards = {str(name) for names in named if isinstance(names, dict) for name in names.values()}
+    has_index = bool(indexes) or not list(folder.glob(f"*-of-*{WEIGHTS}"))
+    return has_index and all((folder / name).is_file() for name in shards)
+
+
+def model_folder(source: str, cache_dir: Path | None, kind: str, *, pickled: str = "pytorch_model") -> Path:
+    """Return the folder that all files of a model are read from: its own, or a hub id's snapshot in the cache.
+
+    A pinned snapshot that is whole is used without asking the hub, and any other where the hub cannot be reached. Else
+    the files that the snapshot lacks are fetched: configurations, tokenizer, and weights of one form.
+
+    Args:
+        kind: of model, for messages: "CLIP".
+        pickled: the stem of pickled weights that will do where there are no others; empty if none does.
+
+    Raises:
+        NotFoundError: neither a folder nor a hub id that can be reached.
+        Exception: whatever the library raises for files that do not come.
+    """
+    if os.path.exists(source):
+        return Path(source)
+    if whole := pinned_snapshot(source, cache_dir, ("config.json", f"model*{WEIGHTS}")):
+        return whole
+    need_source(source, cache_dir, kind)
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    cached = snapshot(source, cache_dir)
+    if constants.HF_HUB_OFFLINE and cached:
+        return cached
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    api = HfApi(os.environ.get("HF_ENDPOINT") or None)
+    revision = commit_of(source, cache_dir)
+    tree = api.list_repo_tree(source, revision=revision)
+    wanted = files_of_model([entry.path for entry in tree], pickled)
+    endpoint = api.endpoint
+    return Path(
+        snapshot_download(source, revision=revision, cache_dir=cache_dir, allow_patterns=wanted, endpoint=endpoint)
+    )
+
+
+def files_of_model(names: Sequence[str], pickled: str) -> list[str]:
+    """Choose the files of a transformers model from the top folder of its repository.
+
+    Weights are those that transformers takes: safetensors, else a variant of them such as fp16, else pickles.
+    """
+    top = [name for name in names if "/" not in name]
+    forms = [r"model(-\d+-of-\d+)?\.safetensors", r"model\.\w+(-\d+-of-\d+)?\.safetensors"]
+    forms += [rf"{re.escape(pickled)}(-\d+-of-\d+)?\.bin"] if pickled else []
+    weights = ([name for name in top if re.fullmatch(form, name)] for form in forms)
+    return [name for name in top if name.endswith(SMALL)] + next(filter(None, weights), [])
 
 
 def is_hub_id(source: str) -> bool:

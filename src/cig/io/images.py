@@ -115,6 +115,9 @@ def check_pixels(width: int, height: int, what: str = "") -> None:
         raise PixelsError(f"{what}{width} x {height} is over {_max_pixels} pixels (--max-pixels)")
 
 
+ToPixels = Callable[[Image.Image], "Tensor"]  # a preprocessing: a picture to [3, S, S] float32
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Turn a picture into [3, size, size] float32, in one of the published orders of the same steps.
@@ -154,7 +157,7 @@ class Upright:
     features' keys.
     """
 
-    then: Callable[[Image.Image], Tensor]
+    then: ToPixels
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.then(upright(image))
@@ -203,7 +206,7 @@ class PictureBatch:
 
 
 def read_batches(
-    paths: Sequence[Path], preprocesses: Sequence[Preprocess], batch_size: int, *, workers: int = 4
+    paths: Sequence[Path], preprocesses: Sequence[ToPixels], batch_size: int, *, workers: int = 4
 ) -> Iterator[PictureBatch]:
     """Decode each picture once, a batch ahead of its use; report pictures that do not decode, never skip them."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -219,12 +222,12 @@ def read_batches(
             yield batch
 
 
-def read_pixels(path: Path, preprocess: Preprocess) -> Tensor:
+def read_pixels(path: Path, preprocess: ToPixels) -> Tensor:
     """Read a picture as [3, size, size]; raises PictureError, which names the file."""
     return _read(path, [preprocess])[1][0]
 
 
-def _read(path: Path, preprocesses: Sequence[Preprocess]) -> tuple[str, list[Tensor]]:
+def _read(path: Path, preprocesses: Sequence[ToPixels]) -> tuple[str, list[Tensor]]:
     picture = read_picture(path)
     try:
         return picture.digest, [preprocess(picture.image) for preprocess in preprocesses]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cig import config, registry
-from cig.config import EMBEDDED
+from cig.config import EMBEDDED, clip_source
 from cig.errors import NotFoundError, UsageError, WrongNameError, check_type, did_you_mean
 from cig.io import hub
 from cig.io.digests import identity
 from cig.io.files import phi_in, weights_at
 from cig.io.images import Preprocess
+from cig.models.preprocessing import OwnPreprocess, preprocessing_file
 from cig.types import Preprocessing
 
 if TYPE_CHECKING:
@@ -231,8 +232,12 @@ def _fingerprint(family: str, variant: str, source: Source, *, cache: FeatureCac
         phi = module.words_identity(source.phi, cache.file_digest)
     else:
         phi = digest(source.phi_file(weights)) if weights.phi else None
+    clip = clip_source(source.clip or weights.clip)
+    folder = Path(clip) if os.path.exists(clip) else hub.snapshot(clip, source.cache_dir)
+    described = preprocessing_file(folder) if folder else None
     return {
-        "clip": digest(source.clip or weights.clip),
+        "clip": digest(clip),
+        "pictures": described and described[1],
         "phi": phi,
         "options": {
             key: digest(value) if module.OPTIONS[key].is_model else value for key, value in source.options.items()
@@ -279,6 +284,4 @@ def _restore(description: dict[str, Any]) -> dict[str, Any]:
     settings = dict(description["preprocess"])
     if settings.pop("kind") == "Preprocess":
         return {**description, "preprocess": Preprocess(**settings)}
-    from cig.models.dual_encoder import OwnPreprocess
-
     return {**description, "preprocess": OwnPreprocess(**settings)}

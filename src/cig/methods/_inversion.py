@@ -11,7 +11,7 @@ from torch import nn
 
 from cig.errors import UsageError
 from cig.io.digests import identity
-from cig.io.images import Preprocess
+from cig.io.images import ToPixels
 from cig.methods import Option, Source, Weights
 from cig.models.clip import Clip, Placement
 from cig.models.phi import Inverter
@@ -28,7 +28,7 @@ class WordMethod(Described):
     uses_picture = True
 
     def __init__(
-        self, name: str, clip: Clip, preprocess: Preprocess, *, placement: Placement, identity: Mapping[str, Any]
+        self, name: str, clip: Clip, preprocess: ToPixels, *, placement: Placement, identity: Mapping[str, Any]
     ) -> None:
         self.name, self.clip, self.preprocess = name, clip, preprocess
         self.placement, self.identity = placement, identity
@@ -62,7 +62,7 @@ class InversionMethod(WordMethod):
         self,
         name: str,
         inverter: Inverter,
-        preprocess: Preprocess,
+        preprocess: ToPixels,
         *,
         placement: Placement,
         identity: Mapping[str, Any],
@@ -113,7 +113,7 @@ class PhiFamily:
     ) -> InversionMethod:
         """Build the method around a phi in memory, for example one that is being trained."""
         pad = self.targetpad if preprocessing is None else preprocessing == "targetpad"
-        preprocess = Preprocess(inverter.clip.size, pad=pad)
+        preprocess = inverter.clip.preprocess(pad)
         return InversionMethod(name, inverter, preprocess, placement=self.placement, identity=models)
 
 

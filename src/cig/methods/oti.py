@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cig.errors import InputError, MismatchError, NotFoundError
 from cig.io.digests import Hasher, file_digest, set_digest
-from cig.io.images import Preprocess
 from cig.io.json_files import read_json, read_object
 from cig.io.pickled_names import read_pickled_names
 from cig.io.tensors import read_matrix
@@ -84,7 +83,7 @@ def load(variant: str, source: Source) -> Oti:
             f"{clip.identity['source']} have width {clip.token_width}; give the CLIP that they were optimised with"
         )
     check_content(source.phi, clip)
-    preprocess = Preprocess(clip.size, pad=source.preprocessing != "clip")
+    preprocess = clip.preprocess(pad=source.preprocessing != "clip")
     models = {"clip": clip.identity, "phi": words_identity(source.phi), "licence": "unknown"}
     name = "oti" if source.clip else f"oti/{variant}"
     method = Oti(name, clip, preprocess, placement="first", identity=models)

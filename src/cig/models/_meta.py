@@ -10,7 +10,7 @@ import torch
 
 from cig.errors import NotFoundError
 from cig.io import hub
-from cig.models.clip import check_folder
+from cig.models.clip import check_folder, projection
 from cig.runtime import quiet_transformers
 
 
@@ -38,13 +38,18 @@ def _clip_config(source: str, cache_dir: Path | None) -> Any:
     from transformers import CLIPConfig
 
     quiet_transformers()
-    if os.path.exists(source):
+    local = os.path.exists(source)
+    folder = Path(source) if local else hub.snapshot(source, cache_dir)
+    if local:
         check_folder(Path(source))
     try:
-        pinned = hub.commit_of(source, cache_dir)
-        return CLIPConfig.from_pretrained(source, revision=pinned, cache_dir=cache_dir, local_files_only=True)
+        config = CLIPConfig.from_pretrained(str(folder or source), local_files_only=True)
     except Exception as error:
         raise NotFoundError(
             f"the configuration of CLIP {source} is not on this machine; "
             f"give a folder, or fetch it first: cig models download {source}"
         ) from error
+    if folder:
+        for tower in (config.text_config, config.vision_config):
+            tower.projection_dim = projection(folder).get("projection_dim", tower.projection_dim)
+    return config

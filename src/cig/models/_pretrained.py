@@ -15,31 +15,39 @@ from cig.io.files import names_in
 from cig.machine import is_out_of_memory
 
 
+def model_folder(source: str, cache_dir: Path | None, kind: str, *, pickled: str = "pytorch_model") -> Path:
+    """Return the one folder that all files of a model are read from (see io/hub.py); raises NotFoundError."""
+    try:
+        return hub.model_folder(source, cache_dir, kind, pickled=pickled)
+    except CigError:
+        raise
+    except Exception as error:  # of the library, of its HTTP client, of the disk
+        raise unloadable(kind, source, error) from error
+
+
 def load_with_tokenizer(
-    model_class: Any, source: str, kind: str, *, files: Mapping[str, Any], **options: Any
+    model_class: Any, folder: str, kind: str, *, files: Mapping[str, Any], **options: Any
 ) -> tuple[Any, Any]:
-    """Load (model, tokenizer) by hub id or folder, frozen and in evaluation mode; code in the source is never run.
+    """Load (model, tokenizer) from a folder, frozen and in evaluation mode; code in the folder is never run.
 
     Args:
         kind: of model, for messages: "captioner".
-        files: options of from_pretrained for both: cache_dir, revision.
+        files: options of from_pretrained for both.
         options: of from_pretrained for the model.
 
     Raises:
-        NotFoundError: the source is neither a folder nor a hub id that can be reached.
         InputError: the files cannot be read, are of another kind of model, or lack weights.
     """
     from transformers import AutoTokenizer
 
-    hub.need_source(source, files["cache_dir"], kind)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **files)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **files)
         model, info = model_class.from_pretrained(
-            source, output_loading_info=True, trust_remote_code=False, **files, **options
+            folder, output_loading_info=True, trust_remote_code=False, **files, **options
         )
     except Exception as error:
-        raise unloadable(kind, source, error) from error
-    need_all_weights(info, source, kind)
+        raise unloadable(kind, folder, error) from error
+    need_all_weights(info, folder, kind)
     return model.eval().requires_grad_(False), tokenizer
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cig.io.digests import identity
-from cig.models._pretrained import load_with_tokenizer
-from cig.models.dual_encoder import OwnPreprocess, load_preprocess
+from cig.models._pretrained import load_with_tokenizer, model_folder
+from cig.models.preprocessing import OwnPreprocess, load_preprocess
 from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def load_captioner(
     from transformers import AutoModelForImageTextToText
 
     quiet_transformers()
-    model, tokenizer = load_with_tokenizer(
-        AutoModelForImageTextToText, source, "captioner", files={"cache_dir": cache_dir}, dtype=dtype
-    )
+    folder = model_folder(source, cache_dir, "captioner")
+    model, tokenizer = load_with_tokenizer(AutoModelForImageTextToText, str(folder), "captioner", files={}, dtype=dtype)
     origin = {**identity(source, cache_dir), "dtype": str(dtype)}
-    return Captioner(model.to(device), tokenizer, load_preprocess(source, cache_dir), identity=origin)
+    return Captioner(model.to(device), tokenizer, load_preprocess(folder), identity=origin)

@@ -1,33 +1,37 @@
 """Run CLIP's two towers: pictures to features; prompts, which may hold pseudo-words, to text states.
 
-Any CLIP in transformers' layout loads, by hub id or folder. OpenAI's vocabulary is part of the package.
+Any CLIP in transformers' layout loads, by hub id or folder, with its own tokenizer and preprocessing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import html
-import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
-from importlib import resources
+from dataclasses import replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import ftfy
 import torch
 
 from cig.config import clip_source
-from cig.errors import InputError, MismatchError, NotFoundError, reason
+from cig.errors import MismatchError, NotFoundError
 from cig.finite import need_finite
-from cig.io import hub
 from cig.io.digests import identity
 from cig.io.images import Preprocess
-from cig.io.json_files import read_json
+from cig.io.json_files import read_json, read_object
 from cig.machine import is_out_of_memory, need_memory, short_memory
-from cig.models._pretrained import explained, need_all_weights, refuse_file, unloadable, weights_option
+from cig.models._pretrained import (
+    explained,
+    model_folder,
+    need_all_weights,
+    refuse_file,
+    unloadable,
+    weights_option,
+)
+from cig.models.preprocessing import ClipPreprocess, OwnPreprocess, load_clip_preprocess
+from cig.models.tokenizer import Tokenizer, load_tokenizer
 from cig.runtime import batches, quiet_transformers, resolve_device, resolve_dtype
 from cig.types import TextStates
 
@@ -37,96 +41,7 @@ if TYPE_CHECKING:
 Placement = Literal["every", "first"]  # at which `$` the pseudo-word goes: stage 1 and LinCIR, or SEARLE (stage 3)
 TowerName = Literal["vision", "text"]
 TOWER_WEIGHTS = {"vision_config": ("vision_model.", "visual_projection."), "text_config": ("text_model.", "text_proj")}
-PLACEHOLDER = "$"
 TEXT_BATCH = 64
-
-
-class Tokenizer:
-    """Turn texts into token ids, with OpenAI's cleaning: ftfy, HTML unescaped twice, spaces collapsed, lower case."""
-
-    def __init__(self, tokenizer: Any, context: int, pad: int) -> None:
-        self.tokenizer, self.context, self.pad = tokenizer, context, pad
-        self.end: int = tokenizer.eos_token_id
-        self.placeholder = self._single(PLACEHOLDER)
-
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's tokens (start, words, end), cut to the context length but never padded."""
-        if not texts:
-            return []
-        cleaned = [_clean(text) for text in texts]
-        ids = self.tokenizer(cleaned, truncation=False, padding=False, verbose=False)["input_ids"]
-        return [row if len(row) <= self.context else [*row[: self.context - 1], self.end] for row in ids]
-
-    def cut(self, text: str) -> str:
-        """Return a text without the end that the context length cuts off; one that is cut is cleaned, too."""
-        cleaned = _clean(text)
-        encoded = self.tokenizer(cleaned, truncation=False, verbose=False, return_offsets_mapping=True)
-        if len(encoded["input_ids"]) <= self.context:
-            return text
-        _, end = encoded["offset_mapping"][self.context - 2]  # of the last token before the end's
-        return cleaned[:end]
-
-    def padded(self, rows: Sequence[list[int]]) -> Tensor:
-        """Pad rows of tokens: [B, context] int64."""
-        return torch.tensor([row + [self.pad] * (self.context - len(row)) for row in rows])
-
-    def _single(self, text: str) -> int:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise MismatchError(f'this tokenizer splits "{text}" into {len(ids)} tokens; a pseudo-word needs one')
-        return int(ids[0])
-
-
-def _clean(text: str) -> str:
-    encodable = text.encode("utf-8", "replace").decode()  # a lone surrogate becomes a question mark
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(encodable))).lower().split())
-
-
-def openai_tokenizer(context: int = 77) -> Tokenizer:
-    """Return OpenAI's tokenizer; it pads with 0, as published, and SDXL's cross-attention reads the padding."""
-    return Tokenizer(_openai_bpe(), context, pad=0)
-
-
-@cache
-def _openai_bpe() -> Any:
-    """Parse the vendored vocabulary, once: it takes longer than loading a small CLIP, and nothing changes it."""
-    from transformers import CLIPTokenizer
-
-    packed = resources.files("cig").joinpath("assets/openai-clip/bpe_simple_vocab_16e6.txt.gz").read_bytes()
-    lines = gzip.decompress(packed).decode().split("\n")
-    merges = [(left, right) for left, right in (line.split() for line in lines[1:48895])]
-    letters = list(_byte_letters())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    vocab = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocab, merges=merges, pad_token="<|endoftext|>")
-
-
-def _byte_letters() -> Iterator[str]:
-    """Yield GPT-2's printable letter for each byte, in the vocabulary's order: printable bytes first."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    yield from map(chr, printable)
-    yield from (chr(256 + i) for i in range(256 - len(printable)))
-
-
-def load_tokenizer(source: str, context: int) -> Tokenizer:
-    """Load a folder's tokenizer.json if its vocabulary differs from OpenAI's; else return OpenAI's tokenizer.
-
-    Many copies of OpenAI's tokenizer pad with the end token, which the published code does not.
-    """
-    from transformers import AutoTokenizer
-
-    standard = openai_tokenizer(context)
-    if not (Path(source) / "tokenizer.json").is_file():
-        return standard
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:
-        raise InputError(f"{source}/tokenizer.json cannot be loaded: {reason(error)}") from error
-    if tokenizer.get_vocab() == standard.tokenizer.get_vocab():
-        return standard
-    if tokenizer.eos_token_id is None:
-        raise MismatchError(f"{source}/tokenizer.json names no end token (eos_token); CLIP pools there")
-    return Tokenizer(tokenizer, context, pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
 class Clip:
@@ -135,6 +50,7 @@ class Clip:
     Args:
         vision, text: the towers or, with `load`, their skeletons on torch's meta device.
         load: returns a tower by its name on the device.
+        processor: the model's preprocessing, where it is not the published one.
     """
 
     def __init__(
@@ -146,8 +62,9 @@ class Clip:
         identity: dict[str, Any],
         load: Callable[[TowerName], Any] | None = None,
         device: torch.device | None = None,
+        processor: OwnPreprocess | None = None,
     ) -> None:
-        self.tokenizer, self.identity = tokenizer, identity
+        self.tokenizer, self.identity, self.processor = tokenizer, identity, processor
         self.skeletons: dict[TowerName, Any] = {"vision": vision, "text": text}
         self._load = load or self.skeletons.__getitem__
         self.size: int = vision.config.image_size
@@ -176,8 +93,14 @@ class Clip:
         source = self.identity.get("source", "in memory")
         return f"<Clip {source}: {self.feature_width} wide, {self.dtype} on {self.device}>"
 
-    def preprocess(self, pad: bool) -> Preprocess:
-        return Preprocess(self.size, pad)
+    def preprocess(self, pad: bool, *, rgb_first: bool = False) -> ClipPreprocess:
+        """Return the model's own preprocessing of pictures, or the published one in either of its orders.
+
+        Args:
+            pad: apply SEARLE's targetpad first.
+            rgb_first: stage 1's order of the published steps.
+        """
+        return replace(self.processor, pad=pad) if self.processor else Preprocess(self.size, pad, rgb_first)
 
     @torch.no_grad()
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -294,49 +217,55 @@ def load_clip(
     source, cache_dir = clip_source(source), None if cache_dir is None else Path(cache_dir)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
-    hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
+    folder = model_folder(source, cache_dir, "CLIP")
     kinds = {"vision": CLIPVisionModelWithProjection, "text": CLIPTextModelWithProjection}
     # On the meta device, transformers compares the files' names and shapes with the model, and reads no weights.
-    text, vision = (
-        _load_tower(kinds[name], source, dtype, cache_dir=cache_dir, device_map="meta") for name in ("text", "vision")
-    )
-    tokenizer = load_tokenizer(source, text.config.max_position_embeddings)
-    _check_tokens(tokenizer, text.config.vocab_size, source)
+    text, vision = (_load_tower(kinds[name], folder, dtype, device_map="meta") for name in ("text", "vision"))
+    tokenizer = load_tokenizer(folder, text.config.max_position_embeddings)
+    _check_tokens(tokenizer, text.config.vocab_size, folder)
+    processor = load_clip_preprocess(folder, vision.config.image_size)
     origin = {**identity(source, cache_dir), "dtype": str(dtype)}
 
     def load(name: TowerName) -> Any:
         need_memory(f"the {name} tower of {source} as {dtype}", clip.size_of(name), device)
-        return _load_tower(kinds[name], source, dtype, cache_dir=cache_dir).to(device)
+        return _load_tower(kinds[name], folder, dtype).to(device)
 
-    clip = Clip(vision, text, tokenizer, identity=origin, load=load, device=device)
+    clip = Clip(vision, text, tokenizer, identity=origin, load=load, device=device, processor=processor)
     return clip
 
 
-def _check_tokens(tokenizer: Tokenizer, size: int, source: str) -> None:
+def _check_tokens(tokenizer: Tokenizer, size: int, source: Path) -> None:
     """Raise MismatchError if the tokenizer and the text tower, of so many tokens, do not fit each other."""
     highest = max(tokenizer.tokenizer.get_vocab().values())
     if highest >= size:
         raise MismatchError(f"{source}: its tokenizer has tokens up to {highest}, its text tower {size} of them")
     if tokenizer.end not in tokenizer(["a"])[0]:
-        raise MismatchError(f"{source}/tokenizer.json does not end a text with its end token; CLIP pools there")
+        raise MismatchError(f"the tokenizer in {source} does not end a text with its end token; CLIP pools there")
 
 
-def _load_tower(tower: Any, source: str, dtype: torch.dtype, *, cache_dir: Path | None, **options: Any) -> Any:
-    folder, local = Path(source), os.path.exists(source)
-    if local:
-        check_folder(folder)
-        options |= weights_option(folder, "model", "CLIP", pickled="pytorch_model.bin")
+def _load_tower(tower: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    check_folder(folder)
+    options |= weights_option(folder, "model", "CLIP", pickled="pytorch_model.bin") | projection(folder)
     try:
-        where: dict[str, Any] = {"revision": hub.commit_of(source, cache_dir), "cache_dir": cache_dir}
-        where |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = tower.from_pretrained(source, dtype=dtype, **where, **options)
+        how = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = tower.from_pretrained(str(folder), dtype=dtype, **how, **options)
     except Exception as error:
         if is_out_of_memory(error):
-            raise short_memory(f"the CLIP {source} cannot be loaded", torch.device("cpu")) from error
-        raise unloadable("CLIP", source, error) from error
-    need_all_weights(info, source, "CLIP", parts=TOWER_WEIGHTS[tower.config_class.base_config_key])
+            raise short_memory(f"the CLIP {folder} cannot be loaded", torch.device("cpu")) from error
+        raise unloadable("CLIP", folder, error) from error
+    need_all_weights(info, str(folder), "CLIP", parts=TOWER_WEIGHTS[tower.config_class.base_config_key])
     return model.eval().requires_grad_(False)
+
+
+def projection(folder: Path) -> dict[str, int]:
+    """Return the width of a CLIP's features as an option of from_pretrained; {} if the towers alone state it.
+
+    The towers' own statements may lack or be defaults: transformers' CLIPModel, which wrote the weights, goes by the
+    top level's.
+    """
+    width = read_object(folder / "config.json").get("projection_dim")
+    return {"projection_dim": width} if isinstance(width, int) and not isinstance(width, bool) else {}
 
 
 def check_folder(folder: Path) -> None:

@@ -13,7 +13,6 @@ from cig.errors import MismatchError
 from cig.io.digests import identity
 from cig.io.feature_cache import UNKNOWN, Deferred
 from cig.io.files import phi_in
-from cig.io.images import Preprocess
 from cig.machine import need_memory
 from cig.models.clip import TowerName
 from cig.models.phi import Inverter, checkpoint_kind, load_phi
@@ -39,7 +38,7 @@ class Composer(Described):
                 f"{second.clip.identity['source']} {second.clip.tokenizer.context}; the generator needs both alike"
             )
         self.preprocesses = [
-            Preprocess(clip.size, pad=preprocessing == "targetpad", rgb_first=preprocessing == "clip")
+            clip.preprocess(pad=preprocessing == "targetpad", rgb_first=preprocessing == "clip")
             for clip in (first.clip, second.clip)
         ]
 

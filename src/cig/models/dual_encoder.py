@@ -6,26 +6,21 @@ CLIP, BLIP's... Its image processor prepares the pictures, and its tokenizer the
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
 from cig.config import clip_source
-from cig.errors import InputError, MismatchError, reason, some
+from cig.errors import MismatchError, reason
 from cig.finite import need_finite
-from cig.io import hub
 from cig.io.digests import identity
-from cig.io.images import check_pixels, target_pad
 from cig.io.json_files import read_object
-from cig.models._pretrained import need_all_weights, unloadable
+from cig.models._pretrained import model_folder, need_all_weights, unloadable
 from cig.models.clip import TEXT_BATCH, Clip, load_clip
+from cig.models.preprocessing import OwnPreprocess, load_preprocess
 from cig.runtime import batches, quiet_transformers
 
 if TYPE_CHECKING:
@@ -33,43 +28,6 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT = 256  # tokens; some models take more, but no relative caption has as many
 SIGLIP = "siglip"  # the model_type of SigLIP, and of SigLIP 2 with a fixed resolution
-
-
-@dataclass(frozen=True)
-class OwnPreprocess:
-    """Turn a picture into [3, S, S] float32 as the model's own image processor does, without torchvision.
-
-    The representation contains all settings: it is part of the key of cached features. So are the names of the class
-    and its fields; renaming one invalidates every cache.
-    """
-
-    processor: str  # the name of a class in transformers
-    settings: str  # its settings, as JSON with sorted keys
-    pad: bool = False  # SEARLE's targetpad first
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        image = image.convert("RGB")
-        image = target_pad(image) if self.pad else image
-        self._check_pixels(*image.size)
-        outputs = _processor(self.processor, self.settings)(images=image, return_tensors="pt")
-        pixels: Tensor = outputs["pixel_values"][0]
-        if set(outputs) != {"pixel_values"} or pixels.dim() != 3:
-            raise ValueError(f"{self.processor} makes {some(outputs)}, not pixels of one size alone")
-        return pixels.float()
-
-    def _check_pixels(self, width: int, height: int) -> None:
-        """Limit the size of a resized picture: before the crop, a very narrow one can become huge."""
-        size = json.loads(self.settings).get("size") or {}
-        if edge := size.get("shortest_edge"):
-            check_pixels(edge, edge * max(width, height) // min(width, height), "resized, it would be ")
-        check_pixels(size.get("width") or 1, size.get("height") or 1, "resized, it would be ")
-
-
-@lru_cache(maxsize=8)
-def _processor(name: str, settings: str) -> Any:
-    import transformers
-
-    return getattr(transformers, name).from_dict(json.loads(settings))
 
 
 class DualEncoder:
@@ -131,40 +89,36 @@ def load_tower(source: str, device: torch.device, dtype: torch.dtype, *, cache_d
     from transformers import AutoTokenizer
 
     source = clip_source(source)
-    hub.need_source(source, cache_dir, "CLIP")
     quiet_transformers()
-    config = _config(source, cache_dir)
-    if config is None or config.model_type == "clip":
+    folder = model_folder(source, cache_dir, "CLIP")
+    config = _config(folder)
+    if config is None:
         return load_clip(source, device, dtype, cache_dir=cache_dir)
     kind = _model_class(config, source)
-    processor = load_preprocess(source, cache_dir)
+    processor = load_preprocess(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
-        model, info = kind.from_pretrained(source, dtype=dtype, cache_dir=cache_dir, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        model, info = kind.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)
     except Exception as error:
-        raise unloadable(config.model_type, source, error) from error
+        raise unloadable(config.model_type, folder, error) from error
     need_all_weights(info, source, config.model_type)
     model = model.eval().requires_grad_(False).to(device)
     return DualEncoder(model, tokenizer, processor, identity={**identity(source, cache_dir), "dtype": str(dtype)})
 
 
-def _config(source: str, cache_dir: Path | None) -> Any:
+def _config(folder: Path) -> Any:
     """Read the configuration; None for a CLIP, and where there is none, for which load_clip has the better error."""
     from transformers import AutoConfig
 
-    local = os.path.exists(source)
-    path = Path(source) / "config.json"
-    if local and not path.is_file():
+    path = folder / "config.json"
+    if not path.is_file():
         return None
-    kind = read_object(path).get("model_type") if local else None
+    kind = read_object(path).get("model_type")
     if kind == "clip":
         return None
     try:
-        pinned = hub.commit_of(source, cache_dir)
-        return AutoConfig.from_pretrained(source, revision=pinned, cache_dir=cache_dir, trust_remote_code=False)
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:
-        if not local:
-            return None
         raise MismatchError(f'{path} is of no dual tower: its model_type is "{kind}": {reason(error)}') from error
 
 
@@ -179,20 +133,3 @@ def _model_class(config: Any, source: str) -> Any:
         hint = "google/siglip2-base-patch16-224 and its like have a fixed resolution"
         raise MismatchError(f"{source} is a SigLIP 2 NaFlex, whose pictures vary in size; {hint}")
     return kind
-
-
-def load_preprocess(source: str, cache_dir: Path | None) -> OwnPreprocess:
-    """Load a model's preprocessing, and try it on two shapes: its outputs must fit into one batch."""
-    from transformers import AutoImageProcessor
-
-    try:
-        processor = AutoImageProcessor.from_pretrained(
-            source, backend="pil", cache_dir=cache_dir, trust_remote_code=False
-        )
-        preprocess = OwnPreprocess(type(processor).__name__, json.dumps(processor.to_dict(), sort_keys=True))
-        shapes = {preprocess(Image.new("RGB", size)).shape for size in ((64, 48), (48, 64))}
-    except Exception as error:
-        raise InputError(f"the preprocessing of {source} cannot be used: {reason(error)}") from error
-    if len(shapes) > 1:
-        raise MismatchError(f"{source} prepares pictures to sizes that fit into no batch; give another model")
-    return preprocess

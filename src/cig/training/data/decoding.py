@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cig.errors import InputError, PictureError, UsageError
 from cig.io.files import make_folder
-from cig.io.images import Preprocess, read_pixels
+from cig.io.images import ToPixels, read_pixels
 from cig.io.json_files import append_json
 from cig.runtime import warn
 from cig.training import processes
@@ -73,7 +73,7 @@ class Decoder:
         self,
         names: Sequence[str],
         path_at: Callable[[int], Path],
-        preprocess: Preprocess,
+        preprocess: ToPixels,
         *,
         unreadable: UnreadablePictures,
         workers: int,

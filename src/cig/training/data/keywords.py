@@ -12,8 +12,8 @@ from itertools import groupby
 from random import Random
 from typing import NamedTuple, Protocol
 
-from cig.models.clip import PLACEHOLDER
 from cig.models.prompts import BARE_PROMPT
+from cig.models.tokenizer import PLACEHOLDER
 
 
 class Word(NamedTuple):

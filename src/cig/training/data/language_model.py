@@ -12,9 +12,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from cig.errors import InputError, UsageError
-from cig.io import hub
 from cig.io.digests import identity
-from cig.models._pretrained import load_with_tokenizer
+from cig.models._pretrained import load_with_tokenizer, model_folder
 from cig.runtime import batches, quiet_transformers, seed_of
 
 
@@ -133,12 +132,14 @@ def load_language_model(
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     quiet_transformers()
-    where: dict[str, Any] = {} if os.path.exists(source) else {"revision": hub.commit_of(source, cache_dir)}
-    folder, options = source, {"use_safetensors": True}
+    files: dict[str, Any] = {}
     if os.path.isfile(source):
-        folder, where, options = *_gguf(Path(source)), {}
+        folder, files = _gguf(Path(source))
+    else:
+        folder = str(model_folder(source, cache_dir, "language model", pickled=""))
+    options = {} if files else {"use_safetensors": True}
     model, tokenizer = load_with_tokenizer(
-        AutoModelForCausalLM, folder, "language model", files={"cache_dir": cache_dir, **where}, dtype=dtype, **options
+        AutoModelForCausalLM, folder, "language model", files=files, dtype=dtype, **options
     )
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer in {source} names no end token (eos_token)")

@@ -21,6 +21,7 @@ from cig.io.files import sweep
 from cig.io.tensors import map_tensors
 from cig.io.weight_files import write_safetensors
 from cig.models.composer import Composer
+from cig.models.preprocessing import from_published
 from cig.runtime import batches, progress, say
 from cig.training import processes
 from cig.training.plan import Plan
@@ -109,10 +110,15 @@ class LatentEncoder:
         def embed(clip: Any) -> Tensor:
             drawn = zip(indices, seeds, strict=True)
             views = [self.scenes.seen([index], view, clip.size, rng=Random(str(seed))) for index, seed in drawn]
-            features: Tensor = clip.embed_images(torch.cat(views))
+            features: Tensor = clip.embed_images(_as_seen(torch.cat(views), clip))
             return features
 
         return embed(self.composer.first.clip), embed(self.composer.second.clip)
+
+
+def _as_seen(views: Tensor, clip: Any) -> Tensor:
+    """Return views [B, 3, S, S] in the CLIP's own preprocessing."""
+    return from_published(views, clip.preprocess(pad=False))
 
 
 def _pixels_a_latent(vae: Any) -> int:
@@ -212,7 +218,7 @@ def _shard(
             view_seed = f"{seed}/{part[0] // chunk}/{view}"  # both towers and the generator see the same view
             for name, clip in clips.items():
                 views = scenes.seen(part, view, clip.size, rng=Random(view_seed))
-                rows.setdefault(f"{name}{view}", []).append(clip.embed_images(views).half())
+                rows.setdefault(f"{name}{view}", []).append(clip.embed_images(_as_seen(views, clip)).half())
             if references:
                 latents = encode(scenes.references(part, view, Random(view_seed)), vae, names)
                 rows.setdefault(f"reference{view}", []).append(latents)

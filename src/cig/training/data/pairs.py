@@ -18,6 +18,7 @@ from cig.io.digests import digest
 from cig.io.files import UNPRINTABLE
 from cig.io.images import Preprocess
 from cig.io.tables import FORMS, each_row
+from cig.models.preprocessing import ClipPreprocess, from_published
 from cig.training.data import load_pairs
 from cig.training.data.captions import COLUMNS, PackedTexts, select_column
 from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
@@ -47,6 +48,7 @@ class DrawnPairs:
 
     pairs: Pairs
     size: int  # of the CLIP's input, in pixels
+    preprocess: ClipPreprocess | None = None  # the CLIP's, where it is not the published one
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -61,7 +63,8 @@ class DrawnPairs:
                 f"the CLIP sees pictures of {self.size} pixels, and those of {self.identity['data']} have {drawn}; "
                 f"take another CLIP, or bring pictures of your own"
             )
-        return replace(batch, pixels=batch.pixels[share], captions=batch.captions[share], ids=batch.ids[share])
+        pixels = from_published(batch.pixels[share], self.preprocess or Preprocess(self.size))
+        return replace(batch, pixels=pixels, captions=batch.captions[share], ids=batch.ids[share])
 
     def captions(self, count: int, rng: Random) -> list[str]:
         return self.pairs.captions(count, rng)
@@ -69,7 +72,7 @@ class DrawnPairs:
 
 @dataclass(frozen=True)
 class TablePairs:
-    """The pairs of a table: each once a pass, in an order that is shuffled anew for it; CLIP's preprocessing.
+    """The pairs of a table: each once a pass, in an order that is shuffled anew for it.
 
     A caption is true of its own picture, of the same picture in another row, and of pictures with the same caption.
     """
@@ -92,7 +95,14 @@ class TablePairs:
 
 
 def pair_source(
-    source: str, size: int, out: Path, *, column: str | None = None, seed: int = 0, workers: int = 4
+    source: str,
+    size: int,
+    out: Path,
+    *,
+    column: str | None = None,
+    seed: int = 0,
+    workers: int = 4,
+    preprocess: ClipPreprocess | None = None,
 ) -> PairSource:
     """Return the pairs of a table, or of a benchmark by NAME/SPLIT: icons/train.
 
@@ -105,22 +115,23 @@ def pair_source(
         column: of the captions.
         seed: of the order of pairs.
         workers: threads that decode pictures.
+        preprocess: the CLIP's. Default: the published one.
 
     Raises:
         NotFoundError: there is no such file.
         UsageError: the table has no such columns.
         InputError: it cannot be read, has no pair with a picture, or names a picture outside of its folder.
     """
-    path = Path(source)
+    path, preprocess = Path(source), preprocess or Preprocess(size)
     if not os.path.isfile(path):
         if path.suffix.lower().removeprefix(".") in FORMS or os.path.isdir(path):
             raise NotFoundError(f"{source} is not a file; pairs come as a table ({', '.join(FORMS)}), or a benchmark's")
-        return DrawnPairs(load_pairs(source), size)
+        return DrawnPairs(load_pairs(source), size, preprocess)
     names, texts, identity = _read(path, column)
     decoder = Decoder(
         names,
         lambda index: path.parent / names[index],
-        Preprocess(size),
+        preprocess,
         unreadable=UnreadablePictures(out / UNREADABLE),
         workers=workers,
     )

@@ -17,6 +17,7 @@ from cig.errors import NotFoundError
 from cig.io.dataset_paths import PassedOver, walk_pictures
 from cig.io.digests import digest
 from cig.io.images import Preprocess
+from cig.models.preprocessing import ClipPreprocess
 from cig.runtime import say
 from cig.training.data import has_pairs, load_pairs
 from cig.training.data.decoding import UNREADABLE, Decoder, UnreadablePictures
@@ -180,20 +181,29 @@ class ListedPictures:
 
 
 def pixel_source(
-    source: str, size: int, out: Path, *, root: Path | None = None, seed: int = 0, workers: int = 4
+    source: str,
+    size: int,
+    out: Path,
+    *,
+    root: Path | None = None,
+    seed: int = 0,
+    workers: int = 4,
+    preprocess: ClipPreprocess | None = None,
 ) -> PixelSource:
     """Return the pictures of a folder or of a benchmark by name; one with pairs makes new ones at every step.
 
     Args:
-        size: of the CLIP's input, in pixels; the preprocessing is CLIP's.
+        size: of the CLIP's input, in pixels.
         out: gets the names of pictures that cannot be read.
         seed: of the order of pictures.
         workers: threads that decode pictures.
+        preprocess: the CLIP's. Default: the published one.
     """
+    preprocess = preprocess or Preprocess(size)
     if has_pairs(source) and not os.path.isdir(source):
-        return DrawnPictures(DrawnPairs(load_pairs(source), size))
+        return DrawnPictures(DrawnPairs(load_pairs(source), size, preprocess))
     pictures = load_pictures(source, root)
     unreadable = UnreadablePictures(out / UNREADABLE)
     path_at = pictures.paths.__getitem__
-    decoder = Decoder(pictures.names, path_at, Preprocess(size), unreadable=unreadable, workers=workers)
+    decoder = Decoder(pictures.names, path_at, preprocess, unreadable=unreadable, workers=workers)
     return ListedPictures(pictures, decoder, Order(len(pictures), seed))

@@ -18,7 +18,8 @@ from torch.nn import functional
 from cig.errors import UsageError
 from cig.io.digests import digest, set_digest
 from cig.methods._picture_names import Names, repeated_names
-from cig.models.clip import PLACEHOLDER, Clip, Placement
+from cig.models.clip import Clip, Placement
+from cig.models.tokenizer import PLACEHOLDER
 
 TEMPLATES = (  # PALAVRA's (Cohen et al., ECCV 2022), as SEARLE released them
     "This is a photo of a {}",

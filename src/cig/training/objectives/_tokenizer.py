@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from cig.models.clip import PLACEHOLDER
+from cig.models.tokenizer import PLACEHOLDER
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

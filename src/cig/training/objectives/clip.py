@@ -25,7 +25,8 @@ from cig.io.files import make_folder, write_bytes
 from cig.io.json_files import write_json
 from cig.io.weight_files import write_weights
 from cig.models._pretrained import need_all_weights, unloadable, weights_option
-from cig.models.clip import Tokenizer, load_tokenizer
+from cig.models.preprocessing import FILES
+from cig.models.tokenizer import Tokenizer, load_tokenizer
 from cig.runtime import quiet_transformers
 from cig.training import processes
 from cig.training.checkpoint import CHECKPOINT
@@ -38,6 +39,7 @@ from cig.training.plan import CPU, Plan
 from cig.training.step import Step, need_whole
 
 LARGEST_SCALE = 60.0  # of the logits, the inverse temperature
+BESIDE = ("*token*.json", "vocab.json", "merges.txt", *FILES)  # files of a CLIP that training does not change
 TOKENIZER_CAPTIONS = 60_000
 
 
@@ -111,7 +113,7 @@ def train_clip(
         return contrastive(texts, pictures, positives, scale=scale) / processes.world()
 
     def export(facts: Mapping[str, Any]) -> None:
-        for path in sorted(start.glob("*token*.json")) if start else ():
+        for path in sorted(path for name in BESIDE for path in start.glob(name)) if start else ():
             write_bytes(out / path.name, path.read_bytes())
         save(model, out)
         write_card(out, "a CLIP for composed image retrieval", {**facts, **facts_of_unreadable(out)})
@@ -243,7 +245,7 @@ def _load_start(start: Path) -> tuple[Tokenizer, Any]:
     where = {"output_loading_info": True, "ignore_mismatched_sizes": True, **weights_option(start, "model", "CLIP")}
     model, info = _loaded(CLIPModel, start, dtype=torch.float32, **where)
     need_all_weights(info, str(start), "CLIP", parts=("",))
-    return load_tokenizer(str(start), model.config.text_config.max_position_embeddings), model
+    return load_tokenizer(start, model.config.text_config.max_position_embeddings), model
 
 
 def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, *, out: Path) -> Tokenizer:
@@ -258,7 +260,7 @@ def _tokenizer(pairs: PairSource, size: ClipSize, plan: Plan, *, out: Path) -> T
             for path in sorted(Path(folder).iterdir()):
                 write_bytes(out / path.name, path.read_bytes())
     processes.wait()
-    return load_tokenizer(str(out), size.context)
+    return load_tokenizer(out, size.context)
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:

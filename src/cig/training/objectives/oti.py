@@ -16,10 +16,11 @@ from torch import Tensor
 
 from cig.errors import UsageError, some
 from cig.io.digests import fingerprints
-from cig.io.images import Preprocess, read_batches
+from cig.io.images import read_batches
 from cig.io.locks import hold
 from cig.methods._picture_names import repeated_names
 from cig.models.clip import Clip
+from cig.models.preprocessing import ClipPreprocess
 from cig.runtime import Shard, batches, progress
 from cig.training.data.pictures import PictureList, is_utf8
 from cig.training.data.pseudo_word_folder import PseudoWordFolder, PseudoWordStatus
@@ -64,7 +65,7 @@ def train_oti(
     *,
     out: Path,
     book: Phrasebook | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: ClipPreprocess | None = None,
     shard: Shard | None = None,
     overwrite: bool = False,
     published: bool = False,
@@ -112,7 +113,7 @@ def need_apart(names: Sequence[str]) -> None:
 
 
 def _features(
-    clip: Clip, named: Mapping[str, Path], preprocess: Preprocess, *, workers: int
+    clip: Clip, named: Mapping[str, Path], preprocess: ClipPreprocess, *, workers: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return (name -> feature [p], name -> why it cannot be read)."""
     [batch] = read_batches(list(named.values()), [preprocess], len(named), workers=workers)
@@ -189,7 +190,7 @@ def _need_finite(losses: Tensor, words: Tensor, names: Sequence[str], *, step: i
 
 
 def _settings(
-    clip: Clip, pictures: PictureList, recipe: OtiRecipe, *, book: Phrasebook | None, preprocess: Preprocess
+    clip: Clip, pictures: PictureList, recipe: OtiRecipe, *, book: Phrasebook | None, preprocess: ClipPreprocess
 ) -> dict[str, Any]:
     """Return all that the words depend on."""
     phrases = {"top_concepts": book.top, "phrases": book.identity(pictures.names)} if book else {"phrases": None}

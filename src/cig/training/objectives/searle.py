@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from cig.errors import UsageError
 from cig.io.feature_cache import FeatureCache
-from cig.io.images import Preprocess
 from cig.methods._inversion import WordMethod
 from cig.methods.oti import PseudoWords, words_identity
 from cig.models.clip import Clip, Placement
 from cig.models.phi import Phi
+from cig.models.preprocessing import ClipPreprocess
 from cig.retrieval.features import embed_pictures
 from cig.training import processes
 from cig.training.data.pictures import PictureList
@@ -122,7 +122,7 @@ def distillation_data(
     words: PseudoWords,
     *,
     book: Phrasebook,
-    preprocess: Preprocess,
+    preprocess: ClipPreprocess,
     cache: FeatureCache | None = None,
     batch: int = 32,
     workers: int = 4,
