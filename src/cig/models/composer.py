@@ -90,9 +90,11 @@ def load_composer(
     The published pair is openai/clip-vit-large-patch14 and Geonmo/CLIP-Giga-config-fixed, in float32.
 
     Args:
-        clip, clip2: hub ids or folders.
-        phi, phi2: files of either kind, SEARLE's and LinCIR's or Pic2Word's.
-        device, dtype, cache_dir: as in load_clip.
+        clip: the first CLIP, a hub id or a folder.
+        clip2: the second one, whose pooled text the generator reads.
+        phi: the phi of the first CLIP, SEARLE's and LinCIR's kind or Pic2Word's.
+        phi2: the phi of the second CLIP.
+        device: as in load_clip, and so are dtype and cache_dir.
         preprocessing: "clip", as published, or "targetpad".
     """
     from cig.models.clip import load_clip
