@@ -17,6 +17,7 @@ from PIL import Image
 
 import oracle
 import tiny
+from calls import run
 from cig import Source, load_method, registry
 from cig.benchmarks import load_benchmarks
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
@@ -122,6 +123,23 @@ def test_a_clips_own_preprocessing_is_every_methods(world, tmp_path, name):
     assert float(wide.min()) == (-1 if method.preprocess.pad else 1)
     padded = load_method(name, replace(own, preprocessing="targetpad"))
     assert padded.preprocess(Image.new("RGB", (900, 100), "white"))[0, 0].unique().tolist() == [-1.0]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "extract", "search", "train"])
+def test_an_odd_preprocessing_ends_every_verb(world, tmp_path, capsys, verb):
+    clip, models = own_clip(world, tmp_path / "clip"), world / "models"
+    (clip / "preprocessor_config.json").write_text('{"image_std": [0.5, 0.5, 0]}')
+    words = {
+        "evaluate": ["cirr/val", "--dataset-path", world, "--phi", models / "phi-small.pt", "--method", "searle"],
+        "extract": ["cirr/val", "--dataset-path", world, "--text-embeddings-dir", tmp_path / "out"],
+        "search": [world / "shop", "--method", "image", "--image", next((world / "CIRR/dev").glob("*.png"))],
+        "train": ["phi", world / "CIRR/dev", "--objective", "pic2word", "--steps", "1", "--out", tmp_path / "out"],
+    }[verb]
+    if verb == "extract":
+        words += ["--phi", models / "phi-small.pt", "--clip2", models / "clip-large", "--phi2", models / "phi-large.pt"]
+    code, out, err = run(capsys, verb, *words, "--clip", clip)
+    assert (code, out) == (2, "")
+    assert f"{clip}/preprocessor_config.json: image_std" in err
 
 
 def test_a_changed_preprocessing_is_another_method(world, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from transformers import CLIPImageProcessorPil
 
 import oracle
 from cig import Phi, Source, load_composer, load_method
@@ -145,6 +146,22 @@ def test_orders_are_averaged_as_unit_vectors():
     table = {"a and b": [2.0, 0.0], "b and a": [0.0, 5.0], "c": [3.0, 4.0]}
     features = over_orders([("a and b", "b and a"), ("c",)], lambda texts: torch.tensor([table[t] for t in texts]))
     assert torch.allclose(features, torch.tensor([[0.5**0.5, 0.5**0.5], [0.6, 0.8]]))
+
+
+def test_a_composer_prepares_pictures_as_each_clip_does(world, tmp_path):
+    """By the first, of mean and deviation 0.5, features are those of transformers; the second is as published."""
+    models, folder = world / "models", tmp_path / "clip"
+    shutil.copytree(models / "clip-small", folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    phis = {"phi": models / "phi-small.pt", "phi2": models / "phi-large.pt"}
+    composer = load_composer(folder, models / "clip-large", **phis)
+    assert composer.preprocesses[1] == Preprocess(224, rgb_first=True)
+    image = read_picture(sorted((world / "CIRR/test1").glob("*.png"))[0]).image
+    pixels = [preprocess(image)[None] for preprocess in composer.preprocesses]
+    theirs = CLIPImageProcessorPil.from_pretrained(folder)(images=image.convert("RGB"), return_tensors="pt")
+    features = composer.embed_images(pixels)
+    assert torch.allclose(features[0], oracle.image_features(folder, theirs["pixel_values"]), atol=1e-5)
+    assert torch.allclose(features[1], oracle.image_features(models / "clip-large", pixels[1]), atol=1e-5)
 
 
 def test_composed_embeddings_are_the_oracles(world):

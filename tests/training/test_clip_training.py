@@ -534,6 +534,14 @@ def test_a_deepened_clip_says_the_same_and_its_new_layers_learn(small):
         deepen(model, 3)
 
 
+def test_a_start_gives_its_preprocessing(small, tmp_path):
+    start = Path(shutil.copytree(small / "clip", tmp_path / "start"))
+    (start / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    verbs.clip("icons/train", out=tmp_path / "out", start=start, **THREE_STEPS)
+    made, plain = load_clip(tmp_path / "out"), load_clip(small / "clip")
+    assert made.preprocess(pad=False) == load_clip(start).preprocess(pad=False) != plain.preprocess(pad=False)
+
+
 def test_a_clip_can_start_from_another(small, tmp_path):
     verbs.clip("icons/train", out=tmp_path, start=small / "clip", **THREE_STEPS)
     assert (tmp_path / "tokenizer.json").read_bytes() == (small / "clip" / "tokenizer.json").read_bytes()

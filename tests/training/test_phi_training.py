@@ -28,6 +28,7 @@ from cig.io.images import Preprocess
 from cig.io.tensors import read_tensors
 from cig.models.clip import load_clip
 from cig.models.phi import IM2TEXT, PHI, Im2Text, Phi, load_phi, read_phi
+from cig.models.preprocessing import load_clip_preprocess
 from cig.pipelines import _search_benchmark
 from cig.retrieval.requests import Searching
 from cig.runtime import Compute
@@ -302,6 +303,22 @@ def test_a_folder_of_nothing_that_can_be_read(tmp_path):
 def test_drawn_pictures_of_another_size_are_told(tmp_path):
     with pytest.raises(MismatchError, match="sees pictures of 224 pixels, and those of icons/train have 64"):
         pixel_source("icons/train", 224, tmp_path).of(Step(0, Random(0)), 2)
+
+
+@pytest.mark.parametrize("kind", ["pictures", "table", "drawn pictures", "drawn pairs"])
+def test_training_follows_the_preprocessing_of_the_clip(tmp_path, kind):
+    """White, of files and as the paper of drawn icons, is 1 by a mean and a deviation of 0.5."""
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    (tmp_path / "white").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (90, 70), "white").save(tmp_path / "white" / name)
+    table = write_pairs(tmp_path, [("white/a.png", "a"), ("white/b.png", "b")])
+    source = {"pictures": str(tmp_path / "white"), "table": table}
+    load = pixel_source if "pictures" in kind else pair_source
+    data = load(source.get(kind, "icons/train"), 64, tmp_path / "out", preprocess=load_clip_preprocess(tmp_path, 64))
+    pixels = data.of(Step(0, Random(0)), 2).pixels
+    assert (pixels.shape, float(pixels.max())) == ((2, 3, 64, 64), 1.0)
+    assert (float(pixels.min()) == 1.0) == ("drawn" not in kind)
 
 
 def test_a_link_to_nothing_is_named_when_it_is_read(world, tmp_path):

@@ -428,7 +428,7 @@ def test_a_hub_download_that_breaks_off_goes_on(own_hub, world):
     assert own_hub.fetched.count("model.safetensors") == 2
 
 
-def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkeypatch, capsys):
+def test_what_the_generator_wants_comes_and_loads_without_a_request(own_hub, world, monkeypatch, capsys):
     """Of SDXL's base, only the scheduler; of the VAE's repository, one file of weights."""
     from cig.generators import sdxl
 
@@ -440,8 +440,10 @@ def test_what_the_generator_wants_comes_and_loads_offline(own_hub, world, monkey
     assert sorted(own_hub.fetched) == [
         *("config.json", "diffusion_pytorch_model.safetensors", "model_index.json", "scheduler_config.json")
     ]
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    own_hub.asked.clear()
+    monkeypatch.setattr("socket.create_connection", lambda *_: pytest.fail("connects"))
     made = sdxl.load(world / "models/sdxl", SDXL, VAE, device="cpu", height=64, width=64, steps=1)
+    assert own_hub.asked == []
     assert made.identity["vae"]["revision"] == hub.repo(VAE).commit
     assert made.identity["scheduler"]["revision"] == hub.repo(SDXL).commit
 

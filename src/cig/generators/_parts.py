@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ def load_part(
         options |= weights_option(source, WEIGHTS, kind.__name__)
     elif name == "unet":
         options["subfolder"] = name
-    model, info = _load(kind.from_pretrained, source, kind.__name__, **options)
+    part = f"{name}/" if "subfolder" in options else ""
+    needed = [f"{part}config.json", f"{part}{WEIGHTS}*.safetensors"]
+    model, info = _load(kind.from_pretrained, source, kind.__name__, needed=needed, **options)
     need_all_weights(info, str(source), kind.__name__, parts=("",))
     return model
 
@@ -63,19 +65,28 @@ def _load_file(kind: Any, file: Path, name: str, *, base: str, options: Mapping[
     if os.path.isdir(base) and not os.path.isfile(Path(base) / name / "config.json"):
         hint = f"give a folder with {name}/config.json with --sdxl-repo, or the {kind.__name__} as a folder"
         raise NotFoundError(f"{file} has no configuration, and {base} has no {name}/config.json: {hint}")
-    where = {"config": base, "subfolder": name, "revision": hub.commit_of(base, options["cache_dir"])}
-    where |= {"torch_dtype": options["dtype"], "cache_dir": options["cache_dir"]}
+    cache_dir = options["cache_dir"]
+    config = str(hub.pinned_snapshot(base, cache_dir, [f"{name}/config.json"]) or base)
+    where: dict[str, Any] = {"config": config, "subfolder": name, "revision": hub.commit_of(config, cache_dir)}
+    where |= {"torch_dtype": options["dtype"], "cache_dir": cache_dir}
     model = _load(kind.from_single_file, file, kind.__name__, **where)
     if empty := [weight for weight, value in model.named_parameters() if value.device.type == "meta"]:
         raise InputError(f"{file} lacks weights of a {kind.__name__}: {some(sorted(empty), 5)}")
     return model
 
 
-def _load(load: Any, source: str | Path, what: str, **options: Any) -> Any:
-    """Call a loader of diffusers; raises NotFoundError or InputError."""
-    hub.need_source(str(source), options.get("cache_dir"), what)
+def _load(load: Any, source: str | Path, what: str, *, needed: Sequence[str] = (), **options: Any) -> Any:
+    """Call a loader of diffusers; raises NotFoundError or InputError.
+
+    Args:
+        needed: patterns of files that make a pinned snapshot whole, which is then used without asking the hub.
+    """
+    cache_dir = options.get("cache_dir")
+    if whole := hub.pinned_snapshot(source, cache_dir, needed):
+        source = whole
+    hub.need_source(str(source), cache_dir, what)
     try:
-        return load(str(source), **{"revision": hub.commit_of(source, options.get("cache_dir")), **options})
+        return load(str(source), **{"revision": hub.commit_of(source, cache_dir), **options})
     except Exception as error:  # on a damaged file, the library may raise anything
         if is_out_of_memory(error):
             raise short_memory(f"{what} {source} cannot be loaded", torch.device("cpu")) from error
@@ -116,7 +127,8 @@ def load_pipeline(
     if os.path.isdir(source) and not os.path.isfile(Path(source) / "model_index.json"):
         return kind(**parts)
     given = {name: part for name, part in parts.items() if name != "scheduler" or part is not None}
-    return _load(kind.from_pretrained, source, kind.__name__, dtype=dtype, cache_dir=cache_dir, **given)
+    needed = ["model_index.json", f"scheduler/{SCHEDULER}"]
+    return _load(kind.from_pretrained, source, kind.__name__, needed=needed, dtype=dtype, cache_dir=cache_dir, **given)
 
 
 def check_values(kind: Any, path: Path) -> None:

@@ -107,7 +107,7 @@ def pinned_snapshot(source: str | Path, cache_dir: Path | None, files: Sequence[
     Args:
         files: patterns, of which each must have a file: "config.json", "model*.safetensors".
     """
-    folder = None if os.path.exists(source) else snapshot(source, cache_dir)
+    folder = snapshot(source, cache_dir) if files and not os.path.exists(source) else None
     if folder is None or folder.name != repo(source).commit:
         return None
     matches = [list(folder.glob(pattern)) for pattern in files]
