@@ -1,11 +1,15 @@
-# `make demo` runs the main job on the embedded icons. `make test` lints, checks types and runs every test. `make quick`
-# lints and runs the tests without the marker `slow`, for a loop of work. Each makes the environment itself, in .venv.
+# `make demo` runs the main job on the embedded icons, and `make serve` searches them on a page. `make test` lints, checks
+# types and runs every test. `make quick` lints and runs the tests without the marker `slow`, for a loop of work. Each
+# makes the environment itself, in .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick docs clean
+.PHONY: demo serve test quick docs clean
 demo: .venv/ready
 	$(BIN)/cig demo --out build/demo
+
+serve: .venv/ready
+	$(BIN)/cig serve icons --imagine --generator sdxl/icons
 
 test: .venv/ready
 	$(BIN)/ruff check

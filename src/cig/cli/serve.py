@@ -50,7 +50,7 @@ def serve(
     Parameters
     ----------
     pictures
-        A folder, or an index that cig index build made.
+        A folder, an index that cig index build made, or icons: those that are shipped, by pic2word/icons.
     batch_size
         Pictures embedded at once, when the folder is new or changed.
     """
@@ -61,8 +61,8 @@ def serve(
     from cig.service.server import address_of, listen
     from cig.service.server import serve as answer
 
-    if not pictures.is_dir():
-        raise NotFoundError(f"{pictures} is neither a folder of pictures nor an index")
+    if not pictures.is_dir() and str(pictures) != "icons":
+        raise NotFoundError(f"{pictures} is neither a folder of pictures nor an index; `cig serve icons` is for a try")
     access, compute = Access.of(serving), computing(compute, batch_size)
     running, taken = Running(serving), listen(serving)
     address = address_of(taken, access.secret)
@@ -90,6 +90,7 @@ def _open(
     imagine_by: tuple[Composing, Generation],
 ) -> None:
     from cig.benchmarks._requirements import need_all
+    from cig.pipelines._icons_index import open_icons
     from cig.pipelines._imagine import imaginer
     from cig.pipelines._models import generator_checks, phi_checks
     from cig.pipelines.open import open_place
@@ -97,6 +98,6 @@ def _open(
     composing, generation = imagine_by
     if running.serving.imagine:
         need_all(lambda: (), [*phi_checks(composing), *generator_checks(generation, compute)])
-    index = open_place(location, search, compute)
+    index = open_place(location, search, compute) if location.is_dir() else open_icons(search, compute)
     imagine = imaginer(index.cache, compute, composing=composing, generation=generation)
     running.open(index, imagine if running.serving.imagine else None)

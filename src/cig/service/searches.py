@@ -131,7 +131,11 @@ def composed(fields: SearchFields, index: Index, images: Sequence[Path]) -> tupl
     for name, entry in entries.items():
         if entry is None:
             raise wrong(f"picture: the index has no {name[:100]!r}")
-    paths = [*images, *(index.path_of(entry) for entry in entries.values() if entry)]
+    named = {name: index.path_of(entry) for name, entry in entries.items() if entry}
+    for name, path in named.items():
+        if not path.is_file():
+            raise wrong(f"picture: the file of {name[:100]!r} is gone")
+    paths = [*images, *named.values()]
     need_sight(index.method, paths)
     wanted = index.wanted(fields.k, fields.where, group_by=fields.group_by or None, min_score=fields.min_score)
     wanted = replace(wanted, select=replace(wanted.select, leave_out=fields.picture))
