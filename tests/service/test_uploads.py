@@ -88,6 +88,13 @@ def test_a_large_upload_is_refused_and_others_go_on(start):
     assert client.put("/v1/pictures/a.png", files={"file": ("a.png", data[:-10_000])}).status_code == 201
 
 
+def test_large_pictures_are_bounded_together(steady, monkeypatch):
+    monkeypatch.setattr("cig.io.images._max_pixels", 300 * 300)
+    data = encoded(Image.new("RGB", (250, 250), "blue"))
+    answers = [steady.post("/v1/search", files=[("image", ("a.png", data))] * count) for count in (1, 2)]
+    assert [answer.status_code for answer in answers] == [200, 413]
+
+
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 
 

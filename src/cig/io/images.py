@@ -36,6 +36,11 @@ def limit_pixels(most: int) -> None:
     _max_pixels = Image.MAX_IMAGE_PIXELS = most
 
 
+def most_pixels() -> int:
+    """Return how many pixels a picture may have."""
+    return _max_pixels
+
+
 @contextmanager
 def evaluation_pixel_limit() -> Iterator[None]:
     """Within the context, raise the pixel limit at least to that of evaluations, so that both accept the same files."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from cig.errors import CigError
+from cig.io.images import most_pixels
 from cig.pipelines.index import Hits, Index
 from cig.retrieval.finder import ComposedQuery, Wanted
 from cig.retrieval.index import Selection
@@ -29,6 +30,7 @@ Answer = tuple[Hits, int]  # the hits, and how many pictures pass the conditions
 class _Task:
     query: ComposedQuery
     wanted: Wanted
+    pixels: int = 0
     answer: Future[Answer] = field(default_factory=Future)
     until: float = field(default_factory=lambda: time.monotonic() + SECONDS_TO_ANSWER)
 
@@ -40,13 +42,18 @@ class Queries:
         """most: queries that wait."""
         self.index, self._most, self._metrics = index, most, metrics
         self._queue: queue.Queue[_Task | None] = queue.Queue(most)
+        self._left: _Task | None = None  # did not fit into the last batch
         metrics.watch(metrics.waiting, self._queue.qsize)
         self._thread = threading.Thread(target=self._work, name="queries", daemon=True)
         self._thread.start()
 
-    async def find(self, query: ComposedQuery, wanted: Wanted) -> Answer:
-        """Answer a query; raises a Problem where too many wait, or it takes too long."""
-        task = _Task(query, wanted)
+    async def find(self, query: ComposedQuery, wanted: Wanted, *, pixels: int = 0) -> Answer:
+        """Answer a query; raises a Problem where too many wait, or it takes too long.
+
+        Args:
+            pixels: of its uploads; a batch decodes a bounded number.
+        """
+        task = _Task(query, wanted, pixels)
         try:
             self._queue.put_nowait(task)
         except queue.Full as error:
@@ -63,7 +70,7 @@ class Queries:
         self._thread.join(SECONDS_TO_ANSWER)
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
+        while (first := self._left or self._queue.get()) is not None:
             tasks, ended = self._gather(first)
             tasks = [task for task in tasks if task.until > time.monotonic() and not task.answer.cancelled()]
             if tasks:
@@ -74,7 +81,7 @@ class Queries:
 
     def _gather(self, first: _Task) -> tuple[list[_Task], bool]:
         """Return the first query and those that come with it; and whether no more will."""
-        tasks, until = [first], time.monotonic() + WAIT
+        tasks, until, pixels, self._left = [first], time.monotonic() + WAIT, first.pixels, None
         while len(tasks) < SIZE:
             try:
                 task = self._queue.get(timeout=max(until - time.monotonic(), 0))
@@ -82,6 +89,10 @@ class Queries:
                 break
             if task is None:
                 return tasks, True
+            pixels += task.pixels
+            if pixels > most_pixels():
+                self._left = task
+                break
             tasks.append(task)
         return tasks, False
 

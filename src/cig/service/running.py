@@ -89,7 +89,7 @@ class OpenedIndex:
         try:
             images = await uploads.write(fields.images)
             query, wanted = await asyncio.to_thread(composed, fields, self.index, images)
-            hits, searched = await self.queries.find(query, wanted)
+            hits, searched = await self.queries.find(query, wanted, pixels=uploads.pixels)
             answer = {"id": "", "hits": shown(hits), "searched": searched}
             answer |= {"took_ms": round((time.perf_counter() - started) * 1000, 3), "imagined": None}
             search = ImaginedSearch(query, wanted, uploads, answer)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cig.errors import PixelsError
 from cig.io.files import write_bytes
-from cig.io.images import suffix_of
+from cig.io.images import most_pixels, suffix_of
 from cig.pipelines.index import Hit, Index
 from cig.retrieval.finder import ComposedQuery, Wanted, need_sight
 from cig.service.settings import MOST_PICTURES
@@ -107,16 +108,21 @@ class Uploads:
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.pixels = 0
 
     async def write(self, images: Sequence[bytes]) -> tuple[Path, ...]:
-        """Write pictures and return their paths; raises PictureError for what is none."""
+        """Write pictures and return their paths; raises PictureError for what is none, or too many pixels together."""
         if images:
             self._folder = temporary_folder()
         return tuple([await self._write(number, data) for number, data in enumerate(images)])
 
     async def _write(self, number: int, data: bytes) -> Path:
         assert self._folder
-        path = Path(self._folder.name) / f"{number}{suffix_of((await decoded(data)).image)}"
+        image = (await decoded(data)).image
+        self.pixels += image.width * image.height
+        if self.pixels > most_pixels():
+            raise PixelsError(f"the pictures have more than {most_pixels()} pixels together (--max-pixels)")
+        path = Path(self._folder.name) / f"{number}{suffix_of(image)}"
         write_bytes(path, data, sync=False)
         return path
 
