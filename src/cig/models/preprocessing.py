@@ -66,9 +66,13 @@ def _processor(name: str, settings: str) -> Any:
     return getattr(transformers, name).from_dict(json.loads(settings))
 
 
-def from_published(pixels: Tensor, preprocess: ClipPreprocess) -> Tensor:
-    """Return drawn pixels [B, 3, S, S], preprocessed as published, as another preprocessing makes them of 8 bits."""
-    if isinstance(preprocess, Preprocess):
+def from_published(pixels: Tensor, preprocess: ClipPreprocess | None) -> Tensor:
+    """Return drawn pixels [B, 3, S, S], preprocessed as published, as another preprocessing makes them of 8 bits.
+
+    Args:
+        preprocess: None for the published one.
+    """
+    if preprocess is None or isinstance(preprocess, Preprocess):
         return pixels
     import torch
 

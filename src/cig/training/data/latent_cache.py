@@ -118,7 +118,7 @@ class LatentEncoder:
 
 def _as_seen(views: Tensor, clip: Any) -> Tensor:
     """Return views [B, 3, S, S] in the CLIP's own preprocessing."""
-    return from_published(views, clip.preprocess(pad=False))
+    return from_published(views, getattr(clip, "processor", None))
 
 
 def _pixels_a_latent(vae: Any) -> int:

@@ -63,7 +63,7 @@ class DrawnPairs:
                 f"the CLIP sees pictures of {self.size} pixels, and those of {self.identity['data']} have {drawn}; "
                 f"take another CLIP, or bring pictures of your own"
             )
-        pixels = from_published(batch.pixels[share], self.preprocess or Preprocess(self.size))
+        pixels = from_published(batch.pixels[share], self.preprocess)
         return replace(batch, pixels=pixels, captions=batch.captions[share], ids=batch.ids[share])
 
     def captions(self, count: int, rng: Random) -> list[str]:
