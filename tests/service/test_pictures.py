@@ -191,3 +191,46 @@ def test_a_served_folder_keeps_what_was_put_and_deleted(tmp_path):
     Image.new("RGB", (9, 9), "white").save(folder / "b.png")  # changed: a picture of the folder again
     with make_client(opened_folder(folder, tmp_path)) as client:
         assert names(client) == ["b.png", "c.png", "d.png"]
+
+
+def test_a_picture_without_metadata_has_the_row_of_the_table_as_it_is_now(client, index, made, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("name,price\nnew.png,7\n")
+    index.facts["metadata"] = str(table)
+    for price in ("7", "8"):
+        table.write_text(f"name,price\nnew.png,{price}\n" + "other.png,1\n" * (price == "8"))
+        assert put(client, "new.png").status_code in (200, 201)
+        row = client.get("/v1/pictures/new.png", headers={"Accept": "application/json"}).json()["metadata"]
+        assert row == {"name": "new.png", "price": price}
+
+
+def test_another_index_in_the_place_of_the_first_is_seen(client, index, tmp_path, made):
+    """A folder that is removed and built again, as `rm -r` and `cig index build` do."""
+    new = tmp_path / "new"
+    shutil.copytree(made / "ix", new)
+    other = open(new, cache=tmp_path / "other", device="cpu")
+    other.remove(*[entry.name for entry in other.entries() if not entry.name.startswith("red/")])
+    other.close()
+    assert len(names(client)) == 30
+    shutil.rmtree(index.folder)
+    gone = client.get("/v1/pictures")
+    assert (gone.status_code, gone.headers["content-type"]) == (503, "application/problem+json")
+    shutil.copytree(new, index.folder)
+    assert names(client) == [f"red/{number:02}.png" for number in range(0, 30, 5)]
+    assert client.post("/v1/search", json={"text": "a disc", "k": 30}).json()["searched"] == 6
+    facts = json.loads((index.folder / "index.json").read_text())
+    shutil.rmtree(index.folder)
+    shutil.copytree(new, index.folder)
+    (index.folder / "index.json").write_text(json.dumps({**facts, "space": "another"}))
+    assert client.post("/v1/search", json={"text": "a disc"}).status_code == 503
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("GIF", "image/gif"), ("BMP", "image/bmp"), ("TIFF", "image/tiff"), ("WEBP", "image/webp")]
+)
+def test_a_picture_is_sent_back_as_the_form_that_it_has(client, form, kind):
+    assert put(client, "a.png", RED, form).status_code == 201
+    answer = client.get("/v1/pictures/a.png")
+    assert (answer.headers["content-type"], answer.content) == (kind, encoded(RED, form))

@@ -112,6 +112,10 @@ def test_wrong_fields_are_named(steady, fields, word):
 def test_bounds_of_k_and_spellings_of_flags(steady):
     assert len(answered(steady.post("/v1/search", json={"text": "a", "k": 1000}))) == 30
     assert len(answered(steady.post("/v1/search", json={"text": "a"}))) == 10
+    assert len(answered(steady.post("/v1/search", data={"text": "a", "where": ""}))) == 10
+    twice = {"text": "a", "where": ["price>=10", "colour=red"]}
+    assert answered(steady.post("/v1/search", data=twice)) == answered(steady.post("/v1/search", json=twice))
+    assert len(steady.get("/v1/pictures?where=&after=&limit=4").json()["pictures"]) == 4
     for k, imagine in ((1, "false"), ("1", "0"), (1, False), (1.0, None)):
         answer = steady.post("/v1/search", json={"text": "a", "k": k, "imagine": imagine})
         assert (len(answered(answer)), answer.json()["imagined"]) == (1, None)

@@ -29,7 +29,7 @@ from cig.io.json_files import write_json
 from cig.io.locks import hold
 from cig.pipelines import _hidden
 from cig.pipelines._index_build import Builder, Changes, Listed, below, list_folder, need_names, verify
-from cig.retrieval.filters import Condition, Metadata, need_columns
+from cig.retrieval.filters import Condition, Metadata, need_columns, unchanged_table
 from cig.retrieval.finder import ComposedQuery, Found, Wanted, embed_composed, find, leaving_out
 from cig.retrieval.index import EVERYTHING, Engine, IndexEntry, Selection, open_engine
 from cig.runtime import Compute
@@ -319,7 +319,7 @@ class Index:
     def _table(self) -> Metadata | None:
         """Return the table that the last build was given, where it is still present."""
         path = self.facts.get("metadata")
-        return Metadata(Path(path)) if path and os.path.isfile(path) else None
+        return unchanged_table(Path(path)) if path and os.path.isfile(path) else None
 
     def _make_engine(self, dimensions: int) -> Engine:
         self.engine = open_engine(self.store, self.folder, dimensions)

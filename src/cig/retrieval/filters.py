@@ -7,10 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cig.errors import InputError, UsageError, did_you_mean, some
+from cig.io.files import stamp, stat_file
 from cig.io.spellings import loose
 from cig.io.tables import read_rows
 
@@ -121,6 +123,16 @@ class Metadata:
         spellings = set(map(loose, names))
         spellings |= {str(PurePosixPath(name).with_suffix("")) for name in spellings}
         return sum(loose(name) not in spellings for name in self.by_name)
+
+
+def unchanged_table(path: Path) -> Metadata:
+    """Read a table, or return it as it was read before where its file has not changed since."""
+    return _table_of(path, stamp(stat_file(path)))
+
+
+@lru_cache(2)
+def _table_of(path: Path, _: str) -> Metadata:
+    return Metadata(path)
 
 
 def need_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:

@@ -15,11 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
-from cig.io.images import suffix_of
 from cig.service import describing, page, problems
 from cig.service.access import Access, Guard
 from cig.service.metrics import Recorder
-from cig.service.pictures import check_name
+from cig.service.pictures import check_name, media_type_of, suffix_of
 from cig.service.running import Running
 from cig.service.searches import SearchFields, thumbnail_address
 from cig.service.settings import MOST_PICTURES
@@ -144,7 +143,9 @@ class ListedPage:
 async def list_pictures(request: Request, wanted: Annotated[ListedPage, Depends()]) -> Response:
     pictures = of(request).need_open().pictures
     return JSONResponse(
-        await asyncio.to_thread(pictures.listed, wanted.where or (), after=wanted.after, limit=wanted.limit)
+        await asyncio.to_thread(
+            pictures.listed, [text for text in wanted.where or () if text], after=wanted.after, limit=wanted.limit
+        )
     )
 
 
@@ -170,7 +171,8 @@ async def picture(request: Request, name: Name) -> Response:
         facts = {"name": entry.name, "metadata": finite_rows(entry.metadata), "sha256": entry.content}
         return JSONResponse(facts | {"thumbnail": thumbnail_address(entry.name)})
     path = await asyncio.to_thread(pictures.path, entry)
-    return FileResponse(path, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
+    headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+    return FileResponse(path, headers=headers, media_type=media_type_of(path))
 
 
 @ROUTES.put("/v1/pictures/{name:path}", **describing.PUT)

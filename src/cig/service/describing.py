@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from cig.service.problems import KIND
-from cig.service.uploads import parse_json, wrong
+from cig.service.uploads import URLENCODED, parse_json, wrong
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -177,6 +177,10 @@ SEARCH = _route(
                 "application/json": {
                     "schema": {"type": "object", "properties": QUERY, "additionalProperties": False},
                     "example": {"picture": ["sofas/red.jpg"], "text": "but blue", "where": ["price<50"], "k": 5},
+                },
+                URLENCODED: {
+                    "schema": {"type": "object", "properties": QUERY, "additionalProperties": False},
+                    "example": {"text": "a red sofa", "k": 5},
                 },
                 "multipart/form-data": {
                     "schema": {"type": "object", "properties": {"image": FILES, **QUERY}},

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from cig.errors import PictureError, UsageError
+from cig.io import images
 from cig.io.digests import digest
 from cig.io.files import make_folder, stamp, sweep, write_bytes
 from cig.io.images import read_picture, upright
@@ -136,7 +138,9 @@ class IndexPictures:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one request of one service write at a time."""
-        make_folder(self.folder)
+        if not self.folder.is_dir():
+            make_folder(self.folder)
+            _sync(self.folder.parent)
         if not self._writing.acquire(timeout=PATIENCE):
             raise too_many("other pictures are being written", 5)
         try:
@@ -155,6 +159,23 @@ def check_name(name: str) -> None:
         raise wrong("the name should be words parted by single slashes, such as sofas/red.jpg, without . and ..")
     if not name.isprintable() or "\\" in name or "\ufffd" in name:  # which stands for bytes that are not UTF-8
         raise wrong("the name has letters that no name of a file should have")
+
+
+def suffix_of(image: Image.Image) -> str:
+    """Return the suffix by which browsers know a picture's form."""
+    suffixes = {"GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "AVIF": ".avif", "HEIF": ".heic", "ICO": ".ico"}
+    return suffixes.get(image.format or "") or images.suffix_of(image)
+
+
+def media_type_of(path: Path) -> str:
+    """Return the type of a picture's file, by its suffix."""
+    return next((Image.MIME[form] for end, form in _forms().items() if path.name.lower().endswith(end)), "image/*")
+
+
+@cache
+def _forms() -> dict[str, str]:
+    Image.init()
+    return {suffix: form for suffix, form in Image.EXTENSION.items() if form in Image.MIME}
 
 
 def _small(image: Image.Image, side: int) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cig.errors import UsageError
 from cig.io.files import write_png
+from cig.pipelines._follow import IndexFollower
 from cig.pipelines.index import Index
 from cig.retrieval.finder import ComposedQuery, Wanted
 from cig.service.imagining import Imagine, ImaginedSearch, ImaginingQueue, no_search
@@ -64,7 +65,7 @@ class OpenedIndex:
     """An index that is open, and what answers from it."""
 
     def __init__(self, index: Index, serving: Serving, metrics: Metrics, *, imagine: Imagine | None) -> None:
-        self.index, self.pictures = index, IndexPictures(index)
+        self.index, self.pictures, self.follower = index, IndexPictures(index), IndexFollower(index)
         self.queries = Queries(index, serving.queue, metrics)
         self.imagining = ImaginingQueue(self.queries, imagine, metrics) if imagine else None
         metrics.watch(metrics.pictures, lambda: len(index))
@@ -129,6 +130,7 @@ class Running:
     def need_open(self) -> OpenedIndex:
         if self.opened is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the index is being opened", {"Retry-After": "2"})
+        self.opened.follower.check()
         return self.opened
 
     @contextmanager

@@ -42,6 +42,8 @@ class SearchFields:
         """Check a form; raise a Problem that names the wrong field."""
         form.check(tuple(CHECKS), ("image",))
         values = {name: [one for one in given if one is not None] for name, given in form.grouped().items()}
+        if "where" in values:
+            values["where"] = [text for text in values["where"] if text != ""]  # a form's field that was left empty
         for name, given in values.items():
             if len(given) > 1 and name not in SEVERAL:
                 raise wrong(f"{name} is given {len(given)} times")

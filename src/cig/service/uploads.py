@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -20,6 +21,7 @@ from cig.io.images import Picture, decode_picture
 from cig.service.problems import Problem
 from cig.service.settings import MEGABYTE, SECONDS_TO_ARRIVE
 
+URLENCODED = "application/x-www-form-urlencoded"
 FIELDS = 100  # parts of a form that are no files
 DRAINED = 64 * MEGABYTE  # of what is too large: read and dropped, so that the client reads the answer
 DECODERS = ThreadPoolExecutor(2, "decode")  # a picture may take a gigabyte while it is decoded
@@ -69,8 +71,9 @@ async def read_form(request: Request, most_bytes: int, *, most_files: int) -> Fo
         async with asyncio.timeout(SECONDS_TO_ARRIVE):
             if kind == "multipart/form-data":
                 return await _multipart(request, bound, most_files=most_files, most_bytes=most_bytes)
-            if kind in ("application/json", ""):
-                return Form(fields=_json_fields(b"".join([part async for part in _bounded(request, MEGABYTE)])))
+            read = {"application/json": _json_fields, "": _json_fields, URLENCODED: _urlencoded_fields}.get(kind)
+            if read:
+                return Form(fields=read(b"".join([part async for part in _bounded(request, MEGABYTE)])))
     except TimeoutError as error:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"it did not arrive within {SECONDS_TO_ARRIVE:.0f} s") from error
     except ClientDisconnect as error:
@@ -121,6 +124,14 @@ def _json_fields(content: bytes) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
         raise wrong("send a JSON object")
     return [(key, item) for key, items in value.items() for item in (items if isinstance(items, list) else [items])]
+
+
+def _urlencoded_fields(content: bytes) -> list[tuple[str, Any]]:
+    try:
+        text = content.decode()
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS, errors="strict") if text else []
+    except ValueError as error:
+        raise wrong("the form cannot be read") from error
 
 
 def parse_json(content: bytes | str, what: str) -> Any:
