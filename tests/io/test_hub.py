@@ -94,6 +94,24 @@ def test_a_pinned_snapshot_that_is_whole_is_not_asked_for(world, tmp_path, monke
     assert again.identity["revision"] == tower.identity["revision"] == hub.repo(PINNED).commit
 
 
+@pytest.mark.parametrize("trouble", ["down", "gone", "gated"])
+def test_a_copy_in_the_cache_is_used_where_the_hub_gives_nothing(world, tmp_path, monkeypatch, caplog, trouble):
+    name = "someone/clip"
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's own tries
+    with serving(Hub()) as own:
+        monkeypatch.setenv("HF_ENDPOINT", own.url)
+        own.add(name, "b" * 40, clip_folder(world, tmp_path))
+        first = load_clip(name)
+        own.down, gone = trouble == "down", trouble == "gone"
+        own.repos = {} if gone else own.repos
+        own.gated = {name} if trouble == "gated" else set()
+        assert load_clip(name).identity == first.identity
+        assert str(hub.snapshot(name)) in caplog.text
+        shutil.rmtree(tmp_path / "hub")
+        with pytest.raises(NotFoundError, match=name):
+            load_clip(name)
+
+
 def test_a_pinned_snapshot_that_lacks_a_file_gets_it(world, tmp_path, monkeypatch):
     with serving(Hub()) as own:
         monkeypatch.setenv("HF_ENDPOINT", own.url)

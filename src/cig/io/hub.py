@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cig.errors import NotFoundError
+from cig.errors import NotFoundError, reason
 from cig.io.addresses import proxy_of, split_address
 from cig.io.json_files import read_object
+from cig.runtime import warn
 
 HUB = "https://huggingface.co"
 WEIGHTS = ".safetensors"  # the only form of weights that is fetched
@@ -143,12 +144,24 @@ def model_folder(source: str, cache_dir: Path | None, kind: str, *, pickled: str
     if whole := pinned_snapshot(source, cache_dir, ("config.json", f"model*{WEIGHTS}")):
         return whole
     need_source(source, cache_dir, kind)
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub import constants
 
     cached = snapshot(source, cache_dir)
     if constants.HF_HUB_OFFLINE and cached:
         return cached
+    try:
+        return _fetch_model(source, cache_dir, pickled)
+    except Exception as error:  # of the library, of its HTTP client, of the disk
+        if not (cached and (cached / "config.json").is_file() and list(cached.glob(f"model*{WEIGHTS}"))):
+            raise
+        warn(f"the hub does not give {source} ({reason(error)}): its copy in the cache is used, {cached}")
+        return cached
+
+
+def _fetch_model(source: str, cache_dir: Path | None, pickled: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi(os.environ.get("HF_ENDPOINT") or None)
