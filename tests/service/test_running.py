@@ -179,6 +179,19 @@ def test_the_printed_address_opens_the_page_and_a_signal_ends_the_service(made, 
     assert json.loads(rest.splitlines()[-1])["route"] == "/v1/search"
 
 
+@pytest.mark.slow
+def test_a_signal_before_the_index_is_open_ends_the_service(made):
+    """In a process whose index takes a minute to open."""
+    code = "import sys, time; import cig.cli.serve as serve; from cig.cli.main import main\n"
+    code += "serve._open = lambda *_, **__: (print('opening', flush=True), time.sleep(60)); main(sys.argv[1:])"
+    line = [sys.executable, "-c", code, "serve", f"{made / 'ix'}", "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "opening\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr.read()) == (130, "")
+
+
 @pytest.mark.parametrize("log_queries", [False, True])
 def test_the_log_has_texts_and_names_only_where_it_is_asked_to(start, caplog, log_queries):
     caplog.set_level(logging.INFO, logger="cig")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +74,9 @@ def serve(
         count = len(running.need_open().index)
         say(f"{count} pictures of {pictures} at {address} (Ctrl-C ends it)")
 
-    answer(make_app(running, access), taken, open_index)
+    if not answer(make_app(running, access), taken, open_index):
+        sys.stderr.flush()
+        os._exit(130)  # models run in the thread that opens: Python's own end would abort; what is embedded is kept
 
 
 def need_server(verb: str) -> None:

@@ -238,7 +238,7 @@ PUT = _route(
     "Add or replace a picture",
     201,
     _json("Added; durable", WRITTEN, {key: EXAMPLE_HIT[key] for key in ("name", "thumbnail")}),
-    *(*ASKED, 400, 408, 413, 415, 429, 507),
+    *(*ASKED, 400, 404, 408, 413, 415, 429, 507),
     openapi_extra={
         "requestBody": {
             "required": True,

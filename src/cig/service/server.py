@@ -53,8 +53,11 @@ def address_of(taken: socket.socket, secret: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/{f'{secret}/' if secret else ''}"
 
 
-def serve(app: ASGIApp, taken: socket.socket, open_index: Callable[[], None]) -> None:
-    """Answer requests until a signal comes; the index is opened meanwhile, and what that raises is raised."""
+def serve(app: ASGIApp, taken: socket.socket, open_index: Callable[[], None]) -> bool:
+    """Answer requests until a signal comes; the index is opened meanwhile, and what that raises is raised.
+
+    Returns whether the index was opened: a signal may come before.
+    """
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=SECONDS_TO_STOP
     )
@@ -67,8 +70,10 @@ def serve(app: ASGIApp, taken: socket.socket, open_index: Callable[[], None]) ->
             troubles.append(error)
             server.should_exit = True
 
-    threading.Thread(target=opening, name="open", daemon=True).start()
+    opener = threading.Thread(target=opening, name="open", daemon=True)
+    opener.start()
     with taken:
         server.run(sockets=[taken])
     if troubles:
         raise troubles[0]
+    return not opener.is_alive()
