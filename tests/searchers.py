@@ -24,6 +24,8 @@ def source_of(world, name):
         "pic2word": {"phi": world / "models/pic2word-small.pt"},
         "oti": {"phi": oti_folder(world)},
         "caption": {"options": {"captions": str(caption_file(world))}},
+        "texts": {"options": {"texts": str(text_file(world))}},
+        "basic": {"options": {"context": "2"}},
         "precomputed": {"clip": None, "options": {"features": str(feature_file(world))}},
     }
     wants_phi = bool(next(iter(registry.load("methods", name).VARIANTS.values())).phi)
@@ -55,6 +57,15 @@ def caption_file(world):
     if not path.exists():
         captions = {own.name: f"{tiny.CAPTIONS[i % 4]} number {i}" for i, own in enumerate(all_pictures(world))}
         path.write_text(json.dumps(captions))
+    return path
+
+
+def text_file(world):
+    """Of the queries "0" to "7" and CIRR's, one text or two."""
+    path = world / "models/texts.json"
+    if not path.exists():
+        texts = {str(i): [f"shape {i}", "a red square"][: 1 + i % 2] for i in (*range(8), *range(9996, 10004))}
+        path.write_text(json.dumps(texts))
     return path
 
 

@@ -9,7 +9,7 @@ from cig.errors import NotFoundError
 
 
 def test_a_folder_is_the_registry(tmp_path, monkeypatch):
-    baselines = ["bge-vl", "caption", "image", "slerp", "sum", "text"]
+    baselines = ["basic", "bge-vl", "caption", "image", "product", "slerp", "sum", "text", "texts"]
     inversions = ["lincir", "oti", "pic2word", "searle"]
     assert registry.names("methods") == sorted([*baselines, *inversions, "precomputed"])
     (tmp_path / "third_party").mkdir()

@@ -277,7 +277,10 @@ class Method(Protocol):
     # optional: picture_model, the part of identity that picture features depend on (by default all of it)
     # optional: asks_for_queries = True: embed_queries also gets queries=[Query] and paths=[Path], for what is stored
     #   by the picture's name (a pseudo-word, a caption). A query whose picture is not its reference comes with
-    #   reference=""
+    #   reference="". Where uses_picture is False, embed_captions gets queries=[Query]
+    # optional: score(queries [Q, e], gallery [N, d]) -> [Q, N]: scores over the gallery's unit rows, for a method whose
+    #   score is no cosine similarity; its embed_queries returns unit rows [B, e] of its own making
+    # optional: no_text(queries) -> {id: why}: queries that a method without pictures has no text of
     # optional: look_up(paths) -> {path: feature [d]}: picture features that are stored, so need no pixels
     # optional: no_query(paths) -> {path: why}: gallery pictures that cannot be a reference
     # optional: no_entry(paths, gallery, bare=False) -> {path: why}: pictures from outside of the gallery for which

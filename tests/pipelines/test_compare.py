@@ -80,7 +80,8 @@ def test_every_method_with_every_branch(world, imagined, tmp_path, monkeypatch, 
     seen = {row.method for row in contest.rows}
     assert seen == set(registry.names("methods"))
     every = {"", "caption", PSEUDO_TARGET, *control_names()}
-    lacking = {"text": every - {"", "caption", "reference-image"}, "precomputed": {"caption"}}  # no text tower, no CLIP
+    blind = every - {"", "caption", "reference-image"}  # they look at no picture
+    lacking = {"text": blind, "texts": blind, "precomputed": {"caption"}}  # no text tower, no CLIP
     for method in seen:
         rows = {row.branch for row in contest.rows if row.method == method}
         assert rows == every - lacking.get(method, set()), contest.left_out

@@ -136,6 +136,7 @@ EFFECTS = {
     "list": "lists of the official gallery missing, so that what was found was searched, and results compare with none",
     "gallery": "gallery pictures missing, not ranked",
     "references": "queries without a reference",
+    "texts": "queries without a text (they score 0)",
     "targets": "queries whose target, or one of them, is missing (without any they score 0)",
     "pseudo_targets": "queries without a pseudo-target, searched by the reference alone",
 }

@@ -269,7 +269,7 @@ def licence_of(source: str) -> str:
 # nothing else: with every feature in the cache no model is loaded. An optional member that the method lacks is
 # described as None, because the stand-in would load the model to look for an attribute that is not described.
 
-_OPTIONAL = ("look_up", "no_query", "no_entry", "names")  # members of types.Method
+_OPTIONAL = ("look_up", "no_query", "no_entry", "no_text", "names", "score")  # members of types.Method
 
 
 def _describe(method: Method) -> dict[str, Any]:

@@ -168,7 +168,8 @@ class Index:
         for query, wanted in requests:
             references = [] if keep_reference else self.names_of(query.images)
             limited.append(replace(wanted, select=leaving_out(wanted.select, references)))
-        return [Hits(map(self._hit, hits)) for hits in find(self.engine, features, limited)]
+        score = getattr(self.method, "score", None)
+        return [Hits(map(self._hit, hits)) for hits in find(self.engine, features, limited, score=score)]
 
     def _no_entry(self, images: Sequence[Path], made: bool) -> Mapping[Path, str]:
         """Return the images from outside of the gallery for which a method of stored entries has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from torch.nn.functional import normalize
 from cig.errors import MismatchError
 from cig.io.feature_cache import FeatureCache
 from cig.retrieval.features import PictureFeatures, embed_queries, no_query, same_pictures
-from cig.retrieval.fusion import BranchFeatures, fuse
+from cig.retrieval.fusion import BranchFeatures, fuse, mix_scores
 from cig.retrieval.fusion_weight import check_names
 from cig.types import Benchmark, Branch, Method, Query
+
+Scorer = Callable[[Tensor, Tensor], Tensor]  # rows of queries [Q, e], unit rows of a gallery [N, d] -> [Q, N]
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,36 @@ class EmbeddedQueries:
     unused: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict
     )  # branch -> query id -> why its picture is not
+    without_text: bool = False  # the missing ones have no text, rather than no reference
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)  # branch, or "" for the reference -> how it scores
 
     def fused(self, branch_weights: Mapping[str, float]) -> Tensor:
         """Return unit rows [Q, d] at these weights of branches; branches that are not named are left out."""
         return fuse(self.reference, [(self.branches[name], weight) for name, weight in branch_weights.items()])
+
+    def scores(self, rows: slice, gallery: Tensor, branch_weights: Mapping[str, float]) -> Tensor:
+        """Return the scores [B, N] of some queries over a gallery's unit rows [N, d], at these weights.
+
+        Where every method scores by cosine similarity, features are fused; else each branch's scores are mixed.
+        """
+        if not self.scorers.keys() & {"", *branch_weights}:
+            return self.fused(branch_weights)[rows] @ gallery.T
+        reference = self._score("", self.reference[rows], gallery)
+        if not branch_weights:
+            return reference
+        inside = range(*rows.indices(len(self.reference)))
+        mixed = []
+        for name, weight in branch_weights.items():
+            branch = self.branches[name]
+            chosen = [i for i, query in enumerate(branch.queries.tolist()) if query in inside]
+            if chosen:
+                scores = self._score(name, branch.features[chosen], gallery)
+                mixed.append((branch.queries[chosen] - inside.start, scores, weight))
+        return mix_scores(reference, mixed)
+
+    def _score(self, name: str, features: Tensor, gallery: Tensor) -> Tensor:
+        score = self.scorers.get(name)
+        return score(features, gallery) if score else features @ gallery.T
 
     def lacking(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return branch -> ids of the queries that have a reference, and no picture for that branch."""
@@ -56,9 +84,12 @@ def embed(
         allow_missing: embed a query that lacks its reference by its caption alone, instead of leaving it out.
     """
     cache = cache or FeatureCache()
+    methods = {"": method, **{branch.name: branch.method or method for branch in branches}}
+    scorers = {name: score for name, one in methods.items() if (score := getattr(one, "score", None))}
     check_names([branch.name for branch in branches])
-    missing = missing_references(benchmark, pictures) if method.uses_picture else {}
-    able = [query for query in benchmark.queries if allow_missing or query.id not in missing]
+    missing = missing_references(benchmark, pictures) if method.uses_picture else _without_text(method, benchmark)
+    allowed = allow_missing and method.uses_picture
+    able = [query for query in benchmark.queries if allowed or query.id not in missing]
     references = [
         benchmark.images[query.reference] if method.uses_picture and query.id not in missing else None for query in able
     ]
@@ -75,7 +106,20 @@ def embed(
             for query in queries
             if (paths := branch.pictures.get(query.id)) and all(path in why for path in paths)
         }
-    return EmbeddedQueries(tuple(able), reference=features, branches=embedded, missing=missing, unused=unused)
+    return EmbeddedQueries(
+        tuple(able),
+        reference=features,
+        branches=embedded,
+        missing=missing,
+        unused=unused,
+        without_text=bool(missing) and not method.uses_picture,
+        scorers=scorers,
+    )
+
+
+def _without_text(method: Method, benchmark: Benchmark) -> dict[str, str]:
+    no_text = getattr(method, "no_text", None)
+    return no_text(benchmark.queries) if no_text else {}
 
 
 def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[str, str]:

@@ -163,7 +163,10 @@ def embed_queries(
         Unit rows [Q, d].
     """
     asks = bool(getattr(method, "asks_for_queries", False))
-    keys = [_query_key(pictures, path, query, asks=asks) for path, query in zip(paths, queries, strict=True)]
+    keys = [
+        _query_key(pictures, path, query, asks=asks and bool(path or not method.uses_picture))
+        for path, query in zip(paths, queries, strict=True)
+    ]
     space = cache.space(
         _query_space(method), f"queries of {method.name}, {_source(method.identity)}; {method.preprocess}"
     )
@@ -179,7 +182,8 @@ def embed_queries(
                     more = {"queries": [queries[i] for _, i in chunk], "paths": shown} if asks else {}
                     features = _finite(method.embed_queries(pictures.of(shown), captions, **more), method)
                 else:
-                    features = _finite(method.embed_captions(captions), method)
+                    by_id = {"queries": [queries[i] for _, i in chunk]} if asks and not method.uses_picture else {}
+                    features = _finite(method.embed_captions(captions, **by_id), method)
             fresh = dict(zip((key for key, _ in chunk), features.numpy(), strict=True))
             cache.write(space, fresh)
             stored |= fresh
@@ -188,7 +192,7 @@ def embed_queries(
 
 def _query_key(pictures: PictureFeatures, path: Path | None, query: Query, *, asks: bool) -> str:
     parts: list[Any] = [pictures.digests[path] if path else "", query.captions]
-    parts += [query.id, query.reference, path.name] if asks and path else []
+    parts += [query.id, query.reference, path.name if path else ""] if asks else []
     return digest(json.dumps(parts).encode())
 
 

@@ -14,15 +14,18 @@ from torch.nn.functional import normalize
 
 from cig.errors import PictureError, UsageError
 from cig.io.feature_cache import FeatureCache
+from cig.retrieval.embed import Scorer
 from cig.retrieval.features import embed_pictures, embed_queries
 from cig.retrieval.filters import text_of
 from cig.retrieval.fusion import fuse_pseudo_target
 from cig.retrieval.index import Engine, Selection
 from cig.retrieval.index._order import Candidate, first_groups, ranked
+from cig.runtime import batches
 from cig.types import Method, Query
 
 WITHOUT = 0.3  # the share of the unwanted text's feature that is subtracted; ours, no paper's
 REFERENCE_WEIGHT, SOURCE = 0.7, "as published for CIRCO test"  # the images' share beside a pseudo-target
+ROWS = 500  # read at once, by a method that scores all of them
 COPIES = 0.98  # the similarity of near-identical pictures; ours
 
 
@@ -138,12 +141,17 @@ class _Parts:
         self._features = embed_queries(self._method, queries, paths, pictures=pictures, cache=self._cache)
 
 
-def find(engine: Engine, features: Tensor, wanted: Sequence[Wanted]) -> list[list[Found]]:
+def find(
+    engine: Engine, features: Tensor, wanted: Sequence[Wanted], *, score: Scorer | None = None
+) -> list[list[Found]]:
     """Return each query's nearest pictures, nearest first; equal ones by name.
 
     Args:
         features: [Q, d], unit rows.
+        score: of a method whose score is no cosine similarity; all features of a selection are then read.
     """
+    if score:
+        return [_scored(engine, row, one, score) for row, one in zip(features, wanted, strict=True)]
     queries = features.numpy().astype(np.float32)
     alike: dict[tuple[Selection, int], list[int]] = {}  # queries that one pass over the rows answers
     for i, one in enumerate(wanted):
@@ -160,12 +168,34 @@ def _chosen(engine: Engine, query: NDArray[np.float32], wanted: Wanted, *, first
 
     def propose(size: int) -> list[tuple[float, Candidate]]:
         candidates = first if size == wanted.k else engine.nearest(query[None], size, wanted.select)[0]
-        least = -np.inf if wanted.min_score is None else wanted.min_score
-        return [(score, candidate) for score, candidate in ranked(query, candidates)[:size] if score >= least]
+        return ranked(query, candidates)[:size]
+
+    return _hits(propose, wanted)
+
+
+def _scored(engine: Engine, query: Tensor, wanted: Wanted, score: Scorer) -> list[Found]:
+    """Return the hits of a query [e] by a method's own score over the whole selection."""
+    names = [entry.name for entry in engine.entries(wanted.select)]
+    rows = [row for chunk in batches(names, ROWS) for row in engine.get(chunk).values()]
+    candidates = [Candidate(row.entry.name, row.feature, row.entry.file, row.entry.metadata) for row in rows]
+    if not candidates:
+        return []
+    gallery = torch.from_numpy(np.stack([one.feature for one in candidates]).astype(np.float32))
+    scored = zip(score(query[None], gallery)[0].tolist(), candidates, strict=True)
+    order = sorted(scored, key=lambda pair: (-pair[0], pair[1].name))
+    return _hits(lambda size: order[:size], wanted)
+
+
+def _hits(propose: Callable[[int], list[tuple[float, Candidate]]], wanted: Wanted) -> list[Found]:
+    """Return the hits among candidates, of which `propose` gives the first n with their scores."""
+    least = -np.inf if wanted.min_score is None else wanted.min_score
+
+    def above(size: int) -> list[tuple[float, Candidate]]:
+        return [(score, candidate) for score, candidate in propose(size) if score >= least]
 
     if not (wanted.group_by or wanted.fold_copies):
-        return [Found(score, candidate) for score, candidate in propose(wanted.k)]
-    groups = first_groups(propose, wanted.k, lambda one, other: _same(one, other, wanted))
+        return [Found(score, candidate) for score, candidate in above(wanted.k)]
+    groups = first_groups(above, wanted.k, lambda one, other: _same(one, other, wanted))
     return [Found(score, head, tuple(one.name for one in rest)) for score, head, rest in groups]
 
 

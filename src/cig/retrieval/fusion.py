@@ -36,6 +36,30 @@ def fuse(reference: Tensor, branches: Sequence[tuple[BranchFeatures, float]]) ->
     return normalize(torch.where(total > 0, fused, reference), dim=-1)
 
 
+def mix_scores(reference: Tensor, branches: Sequence[tuple[Tensor, Tensor, float]]) -> Tensor:
+    """Return the weighted mean [B, N] of scores that are not of one kind, each standardised over the gallery.
+
+    Scores of different methods have different ranges, so each query's are shifted and scaled to mean 0 and deviation 1
+    first. A query that lacks a branch drops it, as in `fuse`.
+
+    Args:
+        reference: scores [B, N].
+        branches: rows of the queries that have the branch [R], their scores [R, N], and the branch's weight.
+    """
+    reference_weight = to_reference_weight([weight for _, _, weight in branches])
+    mixed, total = reference_weight * standardised(reference), torch.full((len(reference), 1), reference_weight)
+    for rows, scores, weight in branches:
+        mixed[rows] += weight * standardised(scores)
+        total[rows] += weight
+    return torch.where(total > 0, mixed / total.clamp(min=1e-12), standardised(reference))
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Shift and scale each row to mean 0 and deviation 1; a row of equal scores becomes 0."""
+    centred = scores - scores.mean(dim=1, keepdim=True)
+    return centred / scores.std(dim=1, unbiased=False, keepdim=True).clamp(min=1e-12)
+
+
 def fuse_pseudo_target(reference: Tensor, pseudo_target: Tensor, reference_weight: float) -> Tensor:
     """Return the fused unit feature [d] of one query and its pseudo-target."""
     return normalize(reference_weight * reference + to_branch_weight(reference_weight) * pseudo_target, dim=-1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from types import NoneType
@@ -99,12 +100,18 @@ def rank_embedded(
     """Fuse the queries at these weights of their branches and rank the gallery, which is indexed here unless given."""
     unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
     notes = {"unreadable": unreadable, "branches": embedded.lacking(branch_weights)}
+    if embedded.without_text:
+        notes["texts"] = sorted(embedded.missing)
     notes["unused"] = {name: dict(embedded.unused.get(name, {})) for name in branch_weights}
+    gallery = gallery or index(benchmark, pictures)
+    own_scores = embedded.scorers.keys() & {"", *branch_weights}
     return rank(
         benchmark,
         embedded.queries,
-        embedded.fused(branch_weights),
-        gallery=gallery or index(benchmark, pictures),
+        partial(embedded.scores, gallery=gallery.features, branch_weights=branch_weights)
+        if own_scores
+        else embedded.fused(branch_weights),
+        gallery=gallery,
         missing=embedded.missing,
         notes=notes,
     )
@@ -120,7 +127,7 @@ def index(benchmark: Benchmark, pictures: PictureFeatures) -> Gallery:
 def rank(
     benchmark: Benchmark,
     queries: Sequence[Query],
-    features: Tensor,
+    features: Tensor | Callable[[slice], Tensor],
     *,
     gallery: Gallery,
     missing: Mapping[str, str] | None = None,
@@ -132,15 +139,19 @@ def rank(
     rank is counted over the whole gallery, not the first 50.
 
     Args:
-        queries: those that could run, one for each row of features [Q, d]; the benchmark's others get empty rows.
+        queries: those that could run, one for each row of features; the benchmark's others get empty rows.
+        features: unit rows [Q, d], scored by cosine similarity, or what scores a slice of the queries: [B, N].
     """
-    need_finite(features, "the method", features.dtype, names=[f"query {query.id}" for query in queries])
+    if isinstance(features, Tensor):
+        need_finite(features, "the method", features.dtype, names=[f"query {query.id}" for query in queries])
     need_finite(gallery.features, "the method", gallery.features.dtype, names=gallery.ids)
     column_of = {name: column for column, name in enumerate(gallery.ids)}
     rows: dict[str, tuple] = {}
     for start in range(0, len(queries), QUERY_BATCH):
-        chunk, batch = queries[start : start + QUERY_BATCH], features[start : start + QUERY_BATCH]
-        scores = batch @ gallery.features.T if gallery.ids else batch.new_empty(len(chunk), 0)
+        chunk = queries[start : start + QUERY_BATCH]
+        scores = _scores(features, slice(start, start + len(chunk)), gallery)
+        if not isinstance(features, Tensor):
+            need_finite(scores, "the method", scores.dtype, names=[f"query {query.id}" for query in chunk])
         for row, query in enumerate(chunk):
             if benchmark.drop_reference and query.reference in column_of:
                 scores[row, column_of[query.reference]] = -torch.inf
@@ -159,6 +170,12 @@ def rank(
         missing=dict(missing or {}),
         notes=dict(notes or {}),
     )
+
+
+def _scores(features: Tensor | Callable[[slice], Tensor], rows: slice, gallery: Gallery) -> Tensor:
+    if not gallery.ids:
+        return torch.empty(rows.stop - rows.start, 0)
+    return features[rows] @ gallery.features.T if isinstance(features, Tensor) else features(rows)
 
 
 def _ranking_row(
