@@ -196,6 +196,19 @@ def test_texts_are_averaged_and_missing_ones_named(world, tmp_path, towers):
     assert ranking.ids[2] == ()
 
 
+def test_texts_as_a_branch_leave_out_queries_without_one(world, tmp_path, towers):
+    part = towers[0]
+    first = part.queries[0].id
+    (tmp_path / "one.json").write_text(json.dumps({first: "a red square"}))
+    texts = load_method("texts", replace(source(world, phi=False), options={"texts": str(tmp_path / "one.json")}))
+    image = method_of(world, "image")
+    ranking = search(part, image, branches=[Branch("texts", {}, 0.5, method=texts)])
+    alone = search(part, image)
+    assert ranking.ids[0] != alone.ids[0]
+    assert ranking.ids[1:] == alone.ids[1:]
+    assert ranking.notes["branches"]["texts"] == [query.id for query in part.queries[1:]]
+
+
 def test_similar_texts_weigh_more(world, tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"0": ["a red square", "a red square", "zebra crossing at night"]}))
     methods = [

@@ -112,10 +112,10 @@ class Basic(PairedFeatures):
         no_picture, no_text = lacks(pictures), lacks(texts)
         mean = gallery.mean(dim=0) if self.parts.centre else torch.zeros(())
         centred = gallery - mean
-        asked = self._projected(pictures - mean)
+        projected = self._projected(pictures - mean)
         if self.parts.expand:
-            asked = self._expanded(asked, centred)
-        s_image, s_text = asked @ centred.T, (texts - self.text_mean) @ centred.T
+            projected = self._expanded(projected, centred)
+        s_image, s_text = projected @ centred.T, (texts - self.text_mean) @ centred.T
         if self.parts.normalise:
             least = self._least(centred)
             s_image, s_text = (
@@ -128,11 +128,11 @@ class Basic(PairedFeatures):
     def _projected(self, pictures: Tensor) -> Tensor:
         return pictures if self.projection is None else pictures @ self.projection
 
-    def _expanded(self, asked: Tensor, centred: Tensor) -> Tensor:
-        nearest, columns = (asked @ centred.T).topk(min(self.parts.expand, len(centred)), dim=1)
-        weights = torch.softmax(SHARPNESS * torch.cat([torch.ones(len(asked), 1), nearest], dim=1), dim=1)
+    def _expanded(self, projected: Tensor, centred: Tensor) -> Tensor:
+        nearest, columns = (projected @ centred.T).topk(min(self.parts.expand, len(centred)), dim=1)
+        weights = torch.softmax(SHARPNESS * torch.cat([torch.ones(len(projected), 1), nearest], dim=1), dim=1)
         neighbours = self._projected(centred)[columns]  # [Q, k, d]
-        return weights[:, :1] * asked + (weights[:, 1:, None] * neighbours).sum(dim=1)
+        return weights[:, :1] * projected + (weights[:, 1:, None] * neighbours).sum(dim=1)
 
     def _least(self, centred: Tensor) -> tuple[float, float]:
         """Return the least similarity of pictures, and of subjects, to the gallery: of pairs with nothing in common."""

@@ -87,7 +87,9 @@ def embed(
     methods = {"": method, **{branch.name: branch.method or method for branch in branches}}
     scorers = {name: score for name, one in methods.items() if (score := getattr(one, "score", None))}
     check_names([branch.name for branch in branches])
-    missing = missing_references(benchmark, pictures) if method.uses_picture else _without_text(method, benchmark)
+    missing = (
+        missing_references(benchmark, pictures) if method.uses_picture else _without_text(method, benchmark.queries)
+    )
     allowed = allow_missing and method.uses_picture
     able = [query for query in benchmark.queries if allowed or query.id not in missing]
     references = [
@@ -117,9 +119,9 @@ def embed(
     )
 
 
-def _without_text(method: Method, benchmark: Benchmark) -> dict[str, str]:
+def _without_text(method: Method, queries: Sequence[Query]) -> dict[str, str]:
     no_text = getattr(method, "no_text", None)
-    return no_text(benchmark.queries) if no_text else {}
+    return no_text(queries) if no_text else {}
 
 
 def missing_references(benchmark: Benchmark, pictures: PictureFeatures) -> dict[str, str]:
@@ -168,9 +170,13 @@ def _embed_branch(
         )
     captioned = [query if branch.caption else replace(query, captions=()) for query in queries]
     if not method.uses_picture:
-        no_paths = [None] * len(captioned)
-        features = embed_queries(method, captioned, no_paths, pictures=pictures, cache=cache)
-        return BranchFeatures(torch.arange(len(captioned)), features)
+        lacking = _without_text(method, captioned)
+        rows = [row for row, query in enumerate(captioned) if query.id not in lacking]
+        if not rows:
+            return BranchFeatures(torch.tensor(rows, dtype=torch.long), torch.empty(0, pictures.features.shape[-1]))
+        texts = [captioned[row] for row in rows]
+        features = embed_queries(method, texts, [None] * len(texts), pictures=pictures, cache=cache)
+        return BranchFeatures(torch.tensor(rows), features)
     pairs = [(row, path) for row, query in enumerate(queries) for path in branch.pictures.get(query.id, ())]
     pairs = [(row, path) for row, path in pairs if path not in unused]
     requests = [

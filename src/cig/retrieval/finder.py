@@ -151,7 +151,7 @@ def find(
         score: of a method whose score is no cosine similarity; all features of a selection are then read.
     """
     if score:
-        return [_scored(engine, row, one, score) for row, one in zip(features, wanted, strict=True)]
+        return [_scored(engine, row, one, score=score) for row, one in zip(features, wanted, strict=True)]
     queries = features.numpy().astype(np.float32)
     alike: dict[tuple[Selection, int], list[int]] = {}  # queries that one pass over the rows answers
     for i, one in enumerate(wanted):
@@ -173,7 +173,7 @@ def _chosen(engine: Engine, query: NDArray[np.float32], wanted: Wanted, *, first
     return _hits(propose, wanted)
 
 
-def _scored(engine: Engine, query: Tensor, wanted: Wanted, score: Scorer) -> list[Found]:
+def _scored(engine: Engine, query: Tensor, wanted: Wanted, *, score: Scorer) -> list[Found]:
     """Return the hits of a query [e] by a method's own score over the whole selection."""
     names = [entry.name for entry in engine.entries(wanted.select)]
     rows = [row for chunk in batches(names, ROWS) for row in engine.get(chunk).values()]

@@ -34,8 +34,8 @@ class Searching:
     """A method, its checkpoints, and the branches that join the reference."""
 
     method: Annotated[str, Parameter(alias="--eval-type")] = "searle"
-    """FAMILY[/VARIANT]: image, text, sum, slerp, caption, searle, searle-xl, oti, lincir, pic2word, phi, precomputed,
-    or a module of your own."""
+    """FAMILY[/VARIANT]: image, text, sum, product, basic, bge-vl, slerp, caption, texts, searle, searle-xl, oti,
+    lincir, pic2word, phi, precomputed, or a module of your own."""
     clip: str | None = None
     "A CLIP to search with: hub id or folder. With a phi, the two come together. Default: the variant's."
     phi: Path | None = None
@@ -43,7 +43,8 @@ class Searching:
     preprocess_type: Preprocessing | None = None
     "Default: the method's (searle and oti targetpad, others clip)."
     method_option: tuple[str, ...] = ()
-    """KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), features=FILE (precomputed),
+    """KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), texts=FILE (texts),
+    features=FILE (precomputed), components=50 (basic),
     l2_normalize=yes (lincir, pic2word)."""
     reference_weight: Annotated[float | None, Parameter(name="--fusion-weight")] = None
     """The reference's share, 0 to 1. Default: the published one of that benchmark and split. Of `cig search`, with
