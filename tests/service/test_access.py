@@ -1,10 +1,8 @@
 """Who may ask: tokens, the printed secret and its cookie, the Host and the Origin."""
 
-import subprocess
-import sys
-
 import pytest
 
+from calls import run
 from cig.errors import UsageError
 from cig.service.access import Access
 from cig.service.settings import Serving
@@ -93,13 +91,7 @@ def test_token_files(tmp_path):
             Serving(host="0.0.0.0", **given)
 
 
-def cli(*line):
-    done = subprocess.run([sys.executable, "-m", "cig", *map(str, line)], capture_output=True, text=True, check=False)
-    return done.returncode, done.stderr
-
-
-@pytest.mark.slow
-def test_wrong_calls_end_before_anything_is_loaded(made, tmp_path):
+def test_wrong_calls_end_before_anything_is_loaded(made, tmp_path, capsys):
     (tmp_path / "token").write_text("one")
     wrong = [
         (("--host", "0.0.0.0"), "--write-token-file"),
@@ -110,7 +102,7 @@ def test_wrong_calls_end_before_anything_is_loaded(made, tmp_path):
         (("--imagine", "--model-path", tmp_path / "none"), "--model-path"),
     ]
     for flags, word in wrong:
-        code, said = cli("serve", made / "ix", "--port", 0, *flags)
+        code, _, said = run(capsys, "serve", made / "ix", "--port", 0, *flags)
         assert (code, word in said, "Traceback" in said) == (2, True, False), said
-    code, said = cli("serve", tmp_path / "nowhere")
+    code, _, said = run(capsys, "serve", tmp_path / "nowhere")
     assert (code, "nowhere" in said) == (2, True)
