@@ -58,7 +58,7 @@ def serve(
     """
     need_server("cig serve")
     # torch reads this when it is loaded. Its threads would else spin while they wait for each other, and take the cores
-    # from the thread that speaks HTTP: on two busy cores, 95 of 100 answers came within 2.1 s, and come within 0.5.
+    # from the thread that speaks HTTP: docs/serve.md has what that cost on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cig.service.access import Access
     from cig.service.app import make_app
