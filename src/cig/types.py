@@ -66,6 +66,7 @@ class Benchmark:
     missing_list: Path | None = (
         None  # the official gallery's list, where it is missing: the gallery is then every picture
     )
+    galleries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of queries that rank no other pictures
     not_fetched: Mapping[str, str] = field(default_factory=dict)  # a reference's address -> why it has no picture
 
     @property

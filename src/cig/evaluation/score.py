@@ -113,7 +113,7 @@ def changes(alone: Ranking, fused: Ranking, far: int = 10) -> dict[str, float]:
 
 def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:
     """Return [Q, M] in percent: each query under each of the benchmark's measures."""
-    if benchmark.hidden or not all(query.relevant for query in benchmark.queries):
+    if benchmark.hidden or not any(query.relevant for query in benchmark.queries):
         hint = "use `cig submit` and the official server, or evaluate val"
         raise UsageError(f"the targets of {benchmark.name} are hidden; {hint}")
     relevant, columns = [query.relevant for query in benchmark.queries], []
@@ -195,6 +195,7 @@ def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
         "references": {query: why for query, why in ranking.missing.items() if query not in without_text},
         "texts": [query for query in ranking.missing if query in without_text],
         "targets": [query.id for query in benchmark.queries if _targets(query) - searched],
+        "untargeted": [] if benchmark.hidden else [query.id for query in benchmark.queries if not query.relevant],
         **{_kind(branch): queries for branch, queries in ranking.notes.get("branches", {}).items()},
     }
 

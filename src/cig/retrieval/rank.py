@@ -155,6 +155,10 @@ def rank(
         for row, query in enumerate(chunk):
             if benchmark.drop_reference and query.reference in column_of:
                 scores[row, column_of[query.reference]] = -torch.inf
+            if query.id in benchmark.galleries:
+                _keep_only(
+                    scores[row], [column_of[name] for name in benchmark.galleries[query.id] if name in column_of]
+                )
         nearest, columns = (each.tolist() for each in top_k(scores, TOP))
         for row, query in enumerate(chunk):
             top = [(gallery.ids[c], v) for c, v in zip(columns[row], nearest[row], strict=True) if v != -torch.inf]
@@ -170,6 +174,12 @@ def rank(
         missing=dict(missing or {}),
         notes=dict(notes or {}),
     )
+
+
+def _keep_only(scores: Tensor, columns: list[int]) -> None:
+    kept = scores[columns]
+    scores.fill_(-torch.inf)
+    scores[columns] = kept
 
 
 def _scores(features: Tensor | Callable[[slice], Tensor], rows: slice, gallery: Gallery) -> Tensor:

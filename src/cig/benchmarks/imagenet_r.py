@@ -1,0 +1,90 @@
+"""Domain conversion on ImageNet-R by Pic2Word's definition (Saito et al., CVPR 2023).
+
+10,000 real pictures ask for pictures of their class in each of four domains. Recall@k is the share of these pictures
+among the first k. A class without a picture in a domain scores 0, as published.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+from cig.benchmarks import need_names
+from cig.errors import InputError
+from cig.io.dataset_paths import find_home
+from cig.io.files import read_bytes
+from cig.types import TARGET, Benchmark, Query
+
+SPLITS = {"val": "val", "test": "val"}
+DOMAINS = ("cartoon", "origami", "toy", "sculpture")  # in the order of the lists' labels
+CLASSES = 1000  # a target's label is its class plus this times its domain
+LABELS = 7000  # the released list has the real pictures among the targets, with the domain 6
+QUERIES, TARGETS = "imgnet_real_query.txt", "imgnet_targets.txt"
+ODDITIES = ("one query asks for many pictures; a class may have none in a domain, and its queries then score 0",)
+
+
+def load(root: Path, split: str) -> tuple[Benchmark, ...]:
+    """Load the four domains, each a part; the lists and `imgnet/` lie in the root or in its `data/`."""
+    home = find_home(root, "imagenet-r", [QUERIES, f"data/{QUERIES}", f"imgnet/{QUERIES}"])
+    folder = next(home / name for name in ("", "data", "imgnet") if (home / name / QUERIES).exists())
+    references, targets = _labels(folder / QUERIES), _labels(folder / TARGETS)
+    by_label: dict[int, dict[str, int]] = defaultdict(dict)
+    for name, label in targets.items():
+        by_label[label][name] = TARGET
+    images = {name: path for name in (*references, *targets) if (path := _file(home, folder, name))}
+    gallery = need_names(list(targets), folder / TARGETS)
+    return tuple(
+        Benchmark(
+            name="imagenet-r/val",
+            queries=tuple(
+                Query(str(i), name, (domain,), by_label.get(label + CLASSES * number, {}), cluster=str(label))
+                for i, (name, label) in enumerate(references.items())
+            ),
+            images=images,
+            gallery=gallery,
+            measures=("recall@10", "recall@50"),
+            drop_reference=False,
+            weight=0.7,
+            weight_source="none published; that of CIRCO test",
+            part=domain,
+            protocol={
+                "definition": "Pic2Word's: real pictures to four domains",
+                "gallery": "the list of targets, the real pictures among them, each query's own, too",
+                "relevance": "recall: the share of all pictures of the class in the domain",
+                "captions": "the domain's name; Pic2Word's own prompt is 'a {domain} of *'",
+            },
+        )
+        for number, domain in enumerate(DOMAINS)
+    )
+
+
+def mend(part: Benchmark) -> str:
+    """Return what brings missing pictures."""
+    return (
+        "get ImageNet's validation pictures from image-net.org and ImageNet-R from github.com/hendrycks/imagenet-r, "
+        "and lay them out as the lists name them: imgnet/real/WNID/ and imgnet/imagenet-r/WNID/"
+    )
+
+
+def _labels(path: Path) -> dict[str, int]:
+    """Read a list: a path and a label a line."""
+    labels: dict[str, int] = {}
+    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
+        name, _, label = line.strip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not name or not label.isdecimal() or int(label) >= LABELS or not _is_below(name):
+            raise InputError(f"{path}, line {number}: expected a path below imgnet/ and a label, found {line[:80]!r}")
+        labels[name] = int(label)
+    return labels
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _file(home: Path, folder: Path, name: str) -> Path | None:
+    return next(
+        (path for base in dict.fromkeys((home, folder, home / "data")) if (path := base / name).is_file()), None
+    )
