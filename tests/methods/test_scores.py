@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cig import Branch, load_benchmark, load_method, search
+from cig import Branch, evaluate, load_benchmark, load_method, search
 from cig.errors import InputError, UsageError
 from cig.methods.basic import Parts, contrastive
 from cig.methods.texts import read_texts
@@ -192,7 +192,8 @@ def test_texts_are_averaged_and_missing_ones_named(world, tmp_path, towers):
     (tmp_path / "some.json").write_text(json.dumps(lacking))
     told = replace(source(world, phi=False), options={"texts": str(tmp_path / "some.json")})
     ranking = search(part, load_method("texts", told))
-    assert [*ranking.missing] == ranking.notes["texts"] == [part.queries[2].id]
+    assert ([*ranking.missing], ranking.notes["lacks"]) == ([part.queries[2].id], "texts")
+    assert evaluate(part, ranking).missing["texts"] == {"": [part.queries[2].id]}
     assert ranking.ids[2] == ()
 
 

@@ -137,6 +137,7 @@ EFFECTS = {
     "gallery": "gallery pictures missing, not ranked",
     "references": "queries without a reference",
     "texts": "queries without a text (they score 0)",
+    "lists": "queries that the run has no list of (they score 0)",
     "targets": "queries whose target, or one of them, is missing (without any they score 0)",
     "untargeted": "queries that no picture of the gallery answers (they score 0)",
     "pseudo_targets": "queries without a pseudo-target, searched by the reference alone",

@@ -178,7 +178,7 @@ def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> d
         missing, queries, gallery = _missing(part, ranking), len(part.queries), len(part.gallery)
         counts[part.part] = {
             "queries": queries,
-            "queries_present": queries - len({*missing["references"], *missing["texts"], *missing["targets"]}),
+            "queries_present": queries - len({*ranking.missing, *missing["targets"]}),
             "gallery": None if part.missing_list else gallery,
             "gallery_present": gallery - len(missing["gallery"]),
         }
@@ -188,12 +188,12 @@ def counts_of(benchmarks: Sequence[Benchmark], rankings: Sequence[Ranking]) -> d
 def _missing(benchmark: Benchmark, ranking: Ranking) -> Mapping[str, Any]:
     readable = set(benchmark.images) - set(ranking.notes.get("unreadable", ()))
     searched = readable & set(benchmark.gallery)
-    without_text = set(ranking.notes.get("texts", ()))
+    lacks = str(ranking.notes.get("lacks", "references"))  # what queries that could not run have none of
     return {
         "list": [benchmark.missing_list.name] if benchmark.missing_list else [],
         "gallery": [name for name in benchmark.gallery if name not in searched],
-        "references": {query: why for query, why in ranking.missing.items() if query not in without_text},
-        "texts": [query for query in ranking.missing if query in without_text],
+        "references": dict(ranking.missing) if lacks == "references" else {},
+        **({lacks: list(ranking.missing)} if lacks != "references" else {}),
         "targets": [query.id for query in benchmark.queries if _targets(query) - searched],
         "untargeted": [] if benchmark.hidden else [query.id for query in benchmark.queries if not query.relevant],
         **{_kind(branch): queries for branch, queries in ranking.notes.get("branches", {}).items()},

@@ -101,7 +101,7 @@ def rank_embedded(
     unreadable = [name for name, path in benchmark.images.items() if path in pictures.failed]
     notes = {"unreadable": unreadable, "branches": embedded.lacking(branch_weights)}
     if embedded.without_text:
-        notes["texts"] = sorted(embedded.missing)
+        notes["lacks"] = "texts"
     notes["unused"] = {name: dict(embedded.unused.get(name, {})) for name in branch_weights}
     gallery = gallery or index(benchmark, pictures)
     own_scores = embedded.scorers.keys() & {"", *branch_weights}
