@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from cig.cli.main import main as cig
-from cig.models import clip
+from cig.models import tokenizer
 from cig.runtime import quiet_transformers
 
 VOLATILE = {"features.sqlite", "features.sqlite-journal", "report.html", "report.md"}  # hold seconds, or SQLite's pages
@@ -233,7 +233,7 @@ def warm(line: Sequence[str], told: Path) -> None:
     for name in told.read_text().splitlines():
         with contextlib.suppress(Exception):  # a few are made, not imported
             importlib.import_module(name)
-    clip._openai_bpe()  # parsed once here, not in every fork
+    tokenizer._openai_bpe()  # parsed once here, not in every fork
 
 
 def kill_all(kills: int, rng: random.Random, home: Path) -> int:

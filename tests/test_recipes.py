@@ -23,10 +23,10 @@ FIRST = """
 from pathlib import Path
 from cig.benchmarks import icons
 from cig.benchmarks._icons.corpus import read_split
-from cig.models import clip
+from cig.models import tokenizer
 icons.assets = lambda: Path({few!r})
 read_split("train")
-clip._openai_bpe()
+tokenizer._openai_bpe()
 """
 
 

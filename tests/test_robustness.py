@@ -39,7 +39,7 @@ from cig.models.phi import Phi, load_phi
 from cig.models.tokenizer import openai_tokenizer
 from cig.types import Query
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]  # together they take long
 TIMES = int(os.environ.get("CIG_HOSTILE", "1"))
 CPU = torch.device("cpu")
 seen: Counter = Counter()  # inputs by test, and what came of them

@@ -8,6 +8,8 @@ import pytest
 from calls import run
 from searchers import source_of
 
+pytestmark = pytest.mark.slow  # together they take long
+
 FULL = """
 [search]
 clip = "{models}/clip-small"

@@ -16,6 +16,8 @@ from cig.io import outputs
 from cig.io.outputs import check_distinct, check_file, check_folder, write_output
 from cig.runtime import resolve_device
 
+pytestmark = pytest.mark.slow  # together they take long
+
 FILES = {  # verb -> its flags for files
     "evaluate cirr/val --method text --clip icons": ("--json", "--rankings", "--run", "--qrels", "--report"),
     "submit cirr/test1 --submission-name a --method text --clip icons": ("--json", "--rankings", "--run", "--report"),

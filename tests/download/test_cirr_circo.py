@@ -18,6 +18,8 @@ from cig.benchmarks import load_benchmark
 from cig.download import circo
 from cig.io.resumable import Expected
 
+pytestmark = pytest.mark.slow  # together they take long
+
 PICTURES = 60  # of the tiny world, each split of CIRR, and CIRCO
 
 

@@ -34,6 +34,8 @@ from cig.download._mirrors import addresses
 from cig.download._url_lists import read_urls
 from cig.io.images import limit_pixels
 
+pytestmark = pytest.mark.slow  # together they take long
+
 
 def picture(name, form="JPEG", size=(40, 30)):
     """Noise that belongs to a name."""

@@ -37,6 +37,8 @@ from cig.service.settings import Serving
 from cig.service.trial import MOST, VotingPage, hold_vote, make_voting_app
 from cig.types import Query, Ranking
 
+pytestmark = pytest.mark.slow  # together they take long
+
 HOME = Path(__file__).parents[2]
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 COST = {"queries": 4, "seconds": 10.0, "gigabytes": 1.5, "device": "a GPU"}

@@ -7,6 +7,8 @@ from cig.errors import UsageError
 from cig.service.access import Access
 from cig.service.settings import Serving
 
+pytestmark = pytest.mark.slow  # together they take long
+
 WRITE, READ = "w" * 20, "r" * 20
 
 

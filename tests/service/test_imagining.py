@@ -10,6 +10,8 @@ from cig.errors import IncompleteError
 from cig.retrieval.finder import ComposedQuery
 from cig.service import imagining
 
+pytestmark = pytest.mark.slow  # together they take long
+
 ASKED = {"picture": ["red/00.png"], "text": "a blue disc", "k": 5, "imagine": True}
 
 

@@ -15,6 +15,8 @@ from cig.runtime import Compute
 from services import make_client
 from uploads import encoded
 
+pytestmark = pytest.mark.slow  # together they take long
+
 RED = Image.new("RGB", (20, 10), "red")
 
 

@@ -17,6 +17,8 @@ import pytest
 from cig.service import queries, uploads
 from services import live
 
+pytestmark = pytest.mark.slow  # together they take long
+
 QUERY = {"text": "a red disc", "k": 3}
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from uploads import NAMES, encoded, uploads
 
+pytestmark = pytest.mark.slow  # together they take long
+
 TIMES = int(os.environ.get("CIG_HOSTILE", "1"))
 UPLOADS = list(uploads(TIMES))
 GOOD = encoded(Image.new("RGB", (9, 9), "blue"))

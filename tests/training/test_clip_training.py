@@ -35,6 +35,8 @@ from cig.training.objectives.pic2word import Pic2Word
 from cig.training.plan import Plan
 from cig.training.step import Order, Step, need_whole
 
+pytestmark = pytest.mark.slow  # together they take long
+
 
 def test_contrastive_by_hand():
     rows = torch.eye(2)

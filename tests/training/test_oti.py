@@ -23,6 +23,8 @@ from cig.training.loop import DivergedError
 from cig.training.objectives import oti
 from cig.training.objectives.oti import OtiRecipe, invert, need_apart, oti_losses, train_oti
 
+pytestmark = pytest.mark.slow  # together they take long
+
 OURS = ("ema_oti_pseudo_tokens.safetensors", "oti_pseudo_tokens.safetensors", "image_names.json")
 THEIRS = ("ema_oti_pseudo_tokens.pt", "oti_pseudo_tokens.pt", "image_names.pkl")
 CPU = Compute(device="cpu", num_workers=1)
