@@ -48,7 +48,7 @@ TABLES = {
         *("offload", "vae_slicing", "vae_tiling", "attention_slicing"),
     ),
     "search": (
-        *("method", "clip", "phi", "preprocess_type", "method_option"),
+        *("method", "clip", "phi", "preprocess_type", "method_option", "prompt"),
         *("fusion_weight", "weights", "feature_cache"),
     ),
 }

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -313,3 +314,24 @@ def test_queries_are_frozen():
 
 def test_a_parent_folder_will_do(world):
     assert load_benchmark("circo/val", world).queries == load_benchmark("circo/val", Path(world) / "CIRCO").queries
+
+
+def test_circo_with_the_shared_concept(world, tmp_path):
+    home = shutil.copytree(world / "CIRCO", tmp_path / "CIRCO")
+    path = home / "annotations/val.json"
+    entries = json.loads(path.read_text())
+    for i, entry in enumerate(entries):
+        entry["shared_concept"] = f"a thing {i}"
+    path.write_text(json.dumps(entries))
+    alone, shared = (load_benchmark("circo/val", home, **more) for more in ({}, {"shared_concept": True}))
+    assert shared.queries[3].captions == (f"find a thing 3 but {alone.queries[3].captions[0]}",)
+    assert alone.protocol["captions"] != shared.protocol["captions"]
+    del entries[2]["shared_concept"]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(InputError, match="shared_concept"):
+        load_benchmark("circo/val", home, shared_concept=True)
+
+
+def test_the_real_shared_concepts(annotations):
+    part = load_benchmark("circo/val", annotations / "circo", shared_concept=True)
+    assert all(query.captions[0].startswith("find ") for query in part.queries)

@@ -19,7 +19,7 @@ import oracle
 import tiny
 from calls import run
 from cig import Source, load_method, registry
-from cig.benchmarks import load_benchmarks
+from cig.benchmarks import Data, load_benchmarks
 from cig.errors import InputError, MismatchError, NotFoundError, UsageError
 from cig.io.feature_cache import FeatureCache
 from cig.io.images import read_picture
@@ -30,8 +30,11 @@ from cig.methods._feature_files import read_table
 from cig.methods._picture_names import Names, is_of, plain_name
 from cig.methods.caption import joined
 from cig.methods.slerp import slerp
+from cig.pipelines.evaluate import evaluate
 from cig.retrieval.features import embed_pictures
 from cig.retrieval.rank import search
+from cig.retrieval.requests import Searching
+from cig.runtime import Compute
 from cig.types import Query
 from searchers import all_pictures, caption_file, method_of, source, source_of
 
@@ -203,6 +206,48 @@ def test_pic2word_is_its_formula(world):
         truth = oracle.text_states(world / "models/clip-small", ids, word[None], False)[2]
         assert torch.allclose(query, torch.nn.functional.normalize(truth, dim=-1)[0], atol=1e-5)
     assert len(paths) == 2
+
+
+@pytest.mark.parametrize("name", ["searle", "lincir", "pic2word", "oti"])
+def test_a_prompt_of_the_users(world, name):
+    """The text of the prompt is encoded with the same word; --prompt's names stand for theirs."""
+    own, part = source_of(world, name), load_benchmarks("cirr/val", world)[0]
+    published, usual, other, named = (
+        load_method(name, replace(own, options=options))
+        for options in (
+            {},
+            {"prompt": "a photo of $ that {caption}"},
+            {"prompt": "a photo of $ , {caption}"},
+            {"prompt": "pic2word"},
+        )
+    )
+    assert search(part, published).scores == search(part, usual).scores
+    assert usual.identity == published.identity
+    assert search(part, other).scores == search(part, named).scores != search(part, published).scores
+    assert other.identity["prompt"] == "a photo of $ , {caption}"
+    _, images = features(published, world)
+    if name in ("searle", "lincir"):
+        word = other.inverter(images[:1])
+        ids = torch.tensor([oracle.tokens("a photo of $ , is red")])
+        truth = oracle.text_states(world / "models/clip-small", ids, word, name == "searle")[2]
+        query = other.embed_queries(images[:1], [("is red",)])
+        assert torch.allclose(query, torch.nn.functional.normalize(truth, dim=-1), atol=1e-5)
+
+
+def test_a_prompt_is_named_in_the_protocol(world):
+    own = source_of(world, "searle")
+    for prompt, named in (("pic2word", "a photo of $ , {caption}"), (None, None)):
+        searching = Searching("searle", own.clip, own.phi, prompt=prompt)
+        found = evaluate(Data("circo/val", world / "CIRCO"), Compute("cpu"), searching)
+        assert found.report.protocol.get("prompt") == named
+
+
+@pytest.mark.parametrize("text", ["", "a photo", "a photo of $", "{caption}"])
+def test_a_prompt_without_a_place_is_refused(world, text):
+    with pytest.raises(UsageError, match="prompt"):
+        load_method("searle", replace(source_of(world, "searle"), options={"prompt": text}))
+    with pytest.raises(UsageError, match="prompt"):
+        check_flags("image", Source(options={"prompt": text}))
 
 
 def test_a_phi_of_another_kind_is_told_by_its_key(world):

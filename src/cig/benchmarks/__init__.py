@@ -144,6 +144,8 @@ class Data:
     "FashionIQ: all names of the split file (full, the default), or the union of references and targets (val)."
     queries: Path | None = None
     "folder: the file of queries. Default: queries.csv (.json, .jsonl, .parquet) in the folder, or SPLIT.csv."
+    shared_concept: Annotated[bool, Parameter(negative="")] = False
+    "CIRCO: captions say what both pictures show, too, as MagicLens and BGE-VL are asked. Another protocol."
     limit: int | None = None
     "icons: the first so many queries, which are in a random order. Default: all."
 
@@ -158,6 +160,7 @@ class Data:
             "categories": self.categories or None,
             "gallery": self.gallery,
             "queries": self.queries,
+            "shared_concept": self.shared_concept or None,
             "limit": self.limit,
         }
         given = {key: value for key, value in options.items() if value is not None}

@@ -6,6 +6,7 @@ Names are image ids as decimal strings, without COCO's padding. The annotated ta
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,16 @@ WEIGHT_SOURCES = {
 }
 
 
-def load(root: Path, split: str) -> tuple[Benchmark]:
-    """Load a split; without image_info_unlabeled2017.json, the gallery is the pictures on disk, and marked as such."""
+SHARED = "find {shared_concept} but {relative_caption}"  # as MagicLens and BGE-VL ask
+
+
+def load(root: Path, split: str, shared_concept: bool = False) -> tuple[Benchmark]:
+    """Load a split; without image_info_unlabeled2017.json, the gallery is the pictures on disk, and marked as such.
+
+    Args:
+        shared_concept: captions say what both pictures show, too. SEARLE, LinCIR and CIG do not use it, so scores
+            with it and without it are not of one protocol.
+    """
     home = find_home(root, "circo", [f"annotations/{split}.json", f"{split}.json"])
     annotations = next(
         path for path in (home / "annotations" / f"{split}.json", home / f"{split}.json") if path.exists()
@@ -44,7 +53,11 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
     gallery, source = _gallery(listing, pictures)
     benchmark = Benchmark(
         name=f"circo/{split}",
-        queries=read_queries(annotations, ["id", "reference_img_id", "relative_caption"], _query),
+        queries=read_queries(
+            annotations,
+            ["id", "reference_img_id", "relative_caption", *(["shared_concept"] if shared_concept else [])],
+            partial(_query, shared_concept=shared_concept),
+        ),
         images=pictures,
         gallery=gallery,
         measures=(*(f"map@{k}" for k in CUTOFFS), *(f"recall@{k}" for k in CUTOFFS)),
@@ -52,7 +65,10 @@ def load(root: Path, split: str) -> tuple[Benchmark]:
         weight=0.7,
         weight_source=WEIGHT_SOURCES[split],
         hidden=split == "test",
-        protocol={"gallery": source, "captions": "relative_caption alone, without shared_concept"},
+        protocol={
+            "gallery": source,
+            "captions": SHARED if shared_concept else "relative_caption alone, without shared_concept",
+        },
         missing_list=None if listing.exists() else listing,
     )
     return (benchmark,)
@@ -72,16 +88,18 @@ def mend(part: Benchmark) -> str:
     return "cig download circo"
 
 
-def _query(position: int, entry: dict[str, Any]) -> Query:
-    if not isinstance(entry["relative_caption"], str):
-        raise InputError("relative_caption is not a text")
+def _query(position: int, entry: dict[str, Any], *, shared_concept: bool) -> Query:
+    for key in ("relative_caption", *(["shared_concept"] if shared_concept else [])):
+        if not isinstance(entry[key], str):
+            raise InputError(f"{key} is not a text")
+    caption = SHARED.format(**entry) if shared_concept else entry["relative_caption"]
     relevant = dict.fromkeys(names_of(entry.get("gt_img_ids", []), "gt_img_ids"), ALSO_CORRECT)
     if "target_img_id" in entry:
         relevant[name_of(entry["target_img_id"], "target_img_id")] = TARGET
     return Query(
         id=name_of(entry["id"], "id"),
         reference=name_of(entry["reference_img_id"], "reference_img_id"),
-        captions=(entry["relative_caption"],),
+        captions=(caption,),
         relevant=relevant,
         tags=names_of(entry.get("semantic_aspects", []), "semantic_aspects"),
     )

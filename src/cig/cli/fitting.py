@@ -67,19 +67,24 @@ def _takes(method: str) -> tuple[bool, str]:
 
 
 def _option(method: str, given: Mapping[str, Setting]) -> dict[str, str]:
-    """Return the option of a method that is another method's; one of no method is left to be refused by name."""
-    if "search.method_option" not in given:
-        return {}
+    """Return the options of a method that are another method's; one of no method is left to be refused by name."""
     from cig.methods import split_method
 
     try:
         family, _ = split_method(method)
     except CigError:
         return {}
+    unfit = {}
+    if "prompt" not in getattr(registry.load("methods", family), "OPTIONS", {}):
+        unfit["search.prompt"] = f"{method} has no pseudo-word"
+    if "search.method_option" not in given:
+        return unfit
     key = given["search.method_option"].value.partition("=")[0]
     modules = {name: registry.load("methods", name) for name in (*registry.names("methods"), family)}
     owners = [name for name, module in modules.items() if key in getattr(module, "OPTIONS", {})]
-    return {"search.method_option": f"{key} is of {', '.join(owners)}"} if owners and family not in owners else {}
+    if owners and family not in owners:
+        unfit["search.method_option"] = f"{key} is of {', '.join(owners)}"
+    return unfit
 
 
 def _weights(

@@ -15,7 +15,7 @@ from cig.io.images import ToPixels
 from cig.methods import Option, Source, Weights
 from cig.models.clip import Clip, Placement
 from cig.models.phi import Inverter
-from cig.models.prompts import prompts
+from cig.models.prompts import PROMPT, prompts, read_template
 from cig.types import Described, Preprocessing
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class WordMethod(Described):
     """Search by T(prompt with a pseudo-word), where T is the text tower; subclasses supply the words."""
 
     uses_picture = True
+    template = PROMPT
 
     def __init__(
         self, name: str, clip: Clip, preprocess: ToPixels, *, placement: Placement, identity: Mapping[str, Any]
@@ -45,12 +46,12 @@ class WordMethod(Described):
         return over_orders([prompts(texts, "{caption}", None) for texts in captions], self.clip.embed_texts)
 
     def embed_words(self, words: Tensor, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """Pseudo-words [B, h] and captions -> [B, d] unit rows: `a photo of $ that {caption}`, or `a photo of $`."""
+        """Pseudo-words [B, h] and captions -> [B, d] unit rows: the template with both, or `a photo of $`."""
 
         def embed(texts: Sequence[str], words: Tensor) -> Tensor:
             return self.clip.embed_texts(texts, words, self.placement)
 
-        return over_orders([prompts(texts) for texts in captions], embed, words)
+        return over_orders([prompts(texts, self.template) for texts in captions], embed, words)
 
 
 class InversionMethod(WordMethod):
@@ -75,6 +76,7 @@ class InversionMethod(WordMethod):
         return self.embed_words(self.inverter(seen), captions)
 
 
+PROMPTED = {"prompt": Option('the prompt, with $ and {caption}; as --prompt. "a photo of $ that {caption}" by default')}
 UNIT_FEATURES = {"l2_normalize": Option("yes: features have unit length before phi, as by LinCIR's --l2_normalize")}
 
 
@@ -104,7 +106,10 @@ class PhiFamily:
         name = self.name if source.phi else f"{self.name}/{variant}"
         unit_features = _yes("l2_normalize", source.options.get("l2_normalize", "no"))
         models |= {"l2_normalize": True} if unit_features else {}
+        template = template_of(source)
+        models |= {"prompt": template} if template != PROMPT else {}
         method = self.with_phi(inverter, name, models, preprocessing=source.preprocessing)
+        method.template = template
         method.unit_features = unit_features
         return method
 
@@ -115,6 +120,11 @@ class PhiFamily:
         pad = self.targetpad if preprocessing is None else preprocessing == "targetpad"
         preprocess = inverter.clip.preprocess(pad)
         return InversionMethod(name, inverter, preprocess, placement=self.placement, identity=models)
+
+
+def template_of(source: Source) -> str:
+    """Return the template that the option `prompt` asks for, or the published one."""
+    return read_template(source.options["prompt"]) if "prompt" in source.options else PROMPT
 
 
 def _yes(key: str, value: str) -> bool:

@@ -20,11 +20,13 @@ from cig.io.json_files import read_json, read_object
 from cig.io.pickled_names import read_pickled_names
 from cig.io.tensors import read_matrix
 from cig.methods import CLIPS, Source, Weights
-from cig.methods._inversion import WordMethod
+from cig.methods._inversion import PROMPTED, WordMethod, template_of
 from cig.methods._picture_names import Names
 from cig.models.clip import Clip
+from cig.models.prompts import PROMPT
 from cig.types import Query
 
+OPTIONS = PROMPTED
 VARIANTS = {name: Weights(CLIPS[name], words=True) for name in ("b32", "l14")}
 OPENAI = {"b32": "ViT-B/32", "l14": "ViT-L/14"}  # their names in hyperparameters.json
 WORDS = ("ema_oti_pseudo_tokens.pt", "ema_oti_pseudo_tokens.safetensors")
@@ -85,9 +87,11 @@ def load(variant: str, source: Source) -> Oti:
     check_content(source.phi, clip)
     preprocess = clip.preprocess(pad=source.preprocessing != "clip")
     models = {"clip": clip.identity, "phi": words_identity(source.phi), "licence": "unknown"}
+    template = template_of(source)
+    models |= {"prompt": template} if template != PROMPT else {}
     name = "oti" if source.clip else f"oti/{variant}"
     method = Oti(name, clip, preprocess, placement="first", identity=models)
-    method.words = words
+    method.words, method.template = words, template
     return method
 
 

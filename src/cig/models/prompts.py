@@ -8,6 +8,18 @@ from cig.errors import UsageError
 
 PROMPT = "a photo of $ that {caption}"
 BARE_PROMPT = "a photo of $"  # for a query without a caption
+NAMED = {"pic2word": "a photo of $ , {caption}"}  # Pic2Word's own, of CIRR and, with two captions, of FashionIQ
+
+
+def read_template(text: str) -> str:
+    """Return a template by its name or text; raise UsageError unless it has a word's and a caption's place."""
+    template = NAMED.get(text, text)
+    if "$" not in template or "{caption}" not in template:
+        raise UsageError(
+            f'the prompt "{text}" needs $, where the pseudo-word stands, and {{caption}}: "{PROMPT}"; there is also '
+            f"{', '.join(NAMED)}, by name"
+        )
+    return template
 
 
 def prompt(caption: str, template: str = PROMPT) -> str:

@@ -17,6 +17,7 @@ from cig.errors import UsageError
 from cig.io.manifest import Manifest
 from cig.io.outputs import check_distinct, write_json_output, write_output
 from cig.machine import device_name
+from cig.models.prompts import NAMED
 from cig.retrieval.branches import Branches, refused_queries
 from cig.retrieval.branches import check as check_branches
 from cig.retrieval.requests import Searching
@@ -143,6 +144,9 @@ def search_parts(
     from cig.retrieval.rank import search, seen_by, wanted_pictures
 
     started = time.monotonic()
+    prompt = searching.options.get("prompt")
+    prompted = {"prompt": NAMED.get(prompt, prompt)} if prompt else {}
+    parts = tuple(replace(part, protocol={**part.protocol, **prompted}) for part in parts)
     parts = tuple(seen_by(method, part) for part in parts)
     need_pictures(parts)
     if not method.uses_picture and searching.pseudo_targets and not searching.branches:

@@ -145,7 +145,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _method_facts(searching: Searching) -> dict[str, Any]:
-    names = ("method", "clip", "phi", "preprocess_type", "method_option")
+    names = ("method", "clip", "phi", "preprocess_type", "method_option", "prompt")
     facts = {name: value for name, value in asdict(searching).items() if name in names and value}
     return {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()}
 

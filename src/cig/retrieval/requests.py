@@ -46,6 +46,9 @@ class Searching:
     """KEY=VALUE of the method: t=0.5 (slerp), captions=FILE or captioner=MODEL (caption), texts=FILE (texts),
     features=FILE (precomputed), components=50 (basic),
     l2_normalize=yes (lincir, pic2word)."""
+    prompt: str | None = None
+    """Of methods with a pseudo-word (searle, lincir, pic2word, oti): a text with $ and {caption}, or pic2word.
+    Default: "a photo of $ that {caption}"."""
     reference_weight: Annotated[float | None, Parameter(name="--fusion-weight")] = None
     """The reference's share, 0 to 1. Default: the published one of that benchmark and split. Of `cig search`, with
     --imagine: the image's share. Default: 0.7, as published for CIRCO test."""
@@ -68,7 +71,8 @@ class Searching:
     @property
     def options(self) -> dict[str, str]:
         """The method's own options, such as t of slerp."""
-        return {key: value for key, _, value in (text.partition("=") for text in self.method_option)}
+        given = {key: value for key, _, value in (text.partition("=") for text in self.method_option)}
+        return given if self.prompt is None else {**given, "prompt": self.prompt}
 
     def settings(self) -> dict[str, Any]:
         """Return the fields under the keys that result files use."""
