@@ -56,17 +56,16 @@ class Benchmark:
     queries: tuple[Query, ...]
     images: Mapping[str, Path]  # picture name -> file; a name without an entry is missing
     gallery: tuple[str, ...]  # names, in the order of the annotation file
-    measures: tuple[str, ...]  # "recall@10", "subset_recall@1", "map@5"
+    measures: tuple[str, ...]  # "recall@10", "subset_recall@1", "map@5", "trapezoid_map"
     drop_reference: bool  # CIRR: the reference is left out of its query's ranking
     weight: float  # the reference's share when a pseudo-target is fused in
     weight_source: str  # where that weight comes from
     part: str = ""  # FashionIQ: the category; siblings share a name
     hidden: bool = False  # targets are not public: submit, do not evaluate
     protocol: Mapping[str, str] = field(default_factory=dict)  # choices that move numbers
-    missing_list: Path | None = (
-        None  # the official gallery's list, where it is missing: the gallery is then every picture
-    )
+    missing_list: Path | None = None  # the gallery's list, where it is missing: the gallery is then every picture
     galleries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of queries that rank no other pictures
+    macro: bool = False  # scores are the mean of the clusters' means, not of the queries (i-CIR)
     not_fetched: Mapping[str, str] = field(default_factory=dict)  # a reference's address -> why it has no picture
 
     @property
@@ -225,6 +224,7 @@ class Ranking:
     scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities
     subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's picture set without the reference, ranked
     target_ranks: tuple[int | None, ...] = ()  # [Q] of the annotated target, from 1; None: hidden, missing, not run
+    relevant_ranks: tuple[tuple[int, ...], ...] = ()  # [Q] of all relevant pictures, where a measure reads whole lists
     missing: Mapping[str, str] = field(default_factory=dict)  # query id -> why it could not run
     notes: Mapping[str, Any] = field(default_factory=dict)  # counts of pictures and branches that were missing
 

@@ -91,15 +91,23 @@ def test_a_box_is_cropped_as_published():
     assert not np.asarray(made)[:8].any()
 
 
-def test_samples_with_another_gallery_are_left_out_and_counted(tmp_path):
+def test_galleries_of_several_lengths_are_told(tmp_path):
     make(tmp_path)
     path = tmp_path / "genecis/change_object.json"
     entries = json.loads(path.read_text())
     entries[2]["gallery"].pop()
     path.write_text(json.dumps(entries))
     part = load_benchmark("genecis/change-object", tmp_path)
-    assert [query.id for query in part.queries] == ["0", "1", "3"]
-    assert part.protocol["queries"].startswith("3 of 4")
+    assert [query.id for query in part.queries] == ["0", "1", "2", "3"]
+    assert part.protocol["gallery"].startswith("2 to 3 pictures")
+
+
+def test_a_broken_picture_is_left_to_be_counted(tmp_path):
+    home = make(tmp_path)
+    (home / "VG_100K/6.jpg").write_bytes(b"no picture")
+    part = load_benchmark("genecis/focus-attribute", home)
+    assert part.images["6-10-10-20-10"] == home / "VG_100K/6.jpg"
+    assert not part.missing_images
 
 
 def test_crops_are_made_once_and_a_missing_picture_is_named(tmp_path):

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cig import evaluate, load_benchmarks
 from cig.errors import InputError
-from cig.types import Ranking
+from cig.retrieval.rank import rank
+from cig.types import Gallery, Ranking
 
 
 def make(home):
@@ -56,6 +58,33 @@ def test_recall_is_the_share_of_the_class_in_the_domain(tmp_path):
         assert report.scores[part.part]["recall@10"] == pytest.approx(100 * np.mean(shares))
         untargeted = report.missing.get("untargeted", {}).get(part.part, [])
         assert untargeted == ([] if part.part == "toy" else ["2", "3"])
+
+
+def test_freedoms_pairs_on_the_real_lists(annotations):
+    """Every picture of the list asks in the four other domains: 4 x 16,983 queries in 20 parts."""
+    parts = {part.part: part for part in load_benchmarks("imagenet-r/all", annotations / "imagenet_r")}
+    assert len(parts) == 20
+    assert sum(len(part.queries) for part in parts.values()) == 4 * 16_983
+    assert len(parts["photo-to-toy"].queries) == 10_000
+    last = parts["toy-to-photo"].queries[0]
+    assert last.captions == ("photo",)
+    assert set(last.relevant) <= {name for name in parts["toy-to-photo"].gallery if "/real/" in name}
+    assert len(last.relevant) == 50, "ImageNet has 50 pictures a class in val"
+
+
+def test_ap_of_freedom_is_the_published_one(tmp_path):
+    """By hand in the order of the list: toys of class 8 are at 8 and 9 of 12, a cartoon of class 7 asks at 0."""
+    parts = load_benchmarks("imagenet-r/freedom", make(tmp_path))
+    assert [part.part for part in parts][:3] == ["cartoon-to-photo", "cartoon-to-origami", "cartoon-to-toy"]
+    part = next(part for part in parts if part.part == "cartoon-to-toy")
+    features = torch.eye(12)
+    queries = torch.linspace(1, 0.1, 12).repeat(3, 1)
+    ranking = rank(part, part.queries, queries, gallery=Gallery(part.gallery, features))
+    # the one toy of class 7 is the seventh: precision is 0 before it and 1/7 at it
+    assert ranking.relevant_ranks == ((7,), (7,), (7,))
+    scores = evaluate([part], [ranking]).scores["cartoon-to-toy"]
+    assert scores["trapezoid_map"] == pytest.approx(100 * (0 + 1 / 7) / 2)
+    assert scores["recall@10"] == 100
 
 
 @pytest.mark.parametrize("line", ["a.jpg x", "/etc/passwd 3", "../a.jpg 3", "a.jpg 7000", "a.jpg"])

@@ -9,7 +9,7 @@ from ir_measures import AP, Success
 
 from cig import evaluate
 from cig.errors import MismatchError, UsageError
-from cig.evaluation.paired import compare_by_part
+from cig.evaluation.paired import compare_by_part, compare_rankings
 from cig.evaluation.score import changes, parse
 from cig.types import Benchmark, Query, Ranking
 
@@ -42,6 +42,30 @@ def test_cirr_by_hand():
     )
     low, high = report.intervals[""]["recall@1"]
     assert 0 <= low < 100 / 3 < high <= 100
+
+
+def test_a_mean_of_clusters_means_and_pictures_marked_as_wrong():
+    """Cluster x has one query at rank 1, y one at rank 1 and two that fail: (1 + 1/3) / 2, and 1/2 over queries."""
+    queries = [Query(str(i), "f", ("c",), {"a": 2}, negatives=("b", "c"), cluster="xyyy"[i]) for i in range(4)]
+    measures = ("recall@1", "negatives@2", "ndcg@2", "trapezoid_map")
+    part, rows = bench(queries, measures), {"0": "abc", "1": "ade", "2": "bac", "3": "cb"}
+    micro = evaluate(part, ranking(rows)).scores[""]
+    assert micro["recall@1"] == 50
+    macro = evaluate(replace(part, macro=True), ranking(rows))
+    assert macro.scores[""] == pytest.approx(
+        {
+            "recall@1": 100 * (1 + 1 / 3) / 2,
+            "negatives@2": 100 * (1 / 2 + (0 + 1 / 2 + 1) / 3) / 2,
+            "ndcg@2": 100 * (1 + (1 + 1 / np.log2(3)) / 3) / 2,
+            "trapezoid_map": 100 * (1 + (1 + (0 + 1 / 2) / 2) / 3) / 2,
+        }
+    )
+    low, high = macro.intervals[""]["recall@1"]
+    assert (low, high) == (pytest.approx(100 / 3), 100), "two clusters are drawn, as wholes"
+    better = ranking({**rows, "3": "a"})
+    paired = compare_rankings([replace(part, macro=True)], [ranking(rows)], [better])["recall@1"]
+    assert paired.difference == pytest.approx(100 / 6)
+    assert (paired.gained, paired.lost, paired.equal) == (1, 0, 3)
 
 
 def test_circo_by_hand():
@@ -113,7 +137,8 @@ def test_hidden_targets_are_not_evaluated():
 
 def test_measures_have_a_grammar():
     assert parse("subset_recall@3") == ("subset_recall", 3)
-    for wrong in ("ndcg@5", "recall", "recall@0", "recall@x"):
+    assert parse("trapezoid_map") == ("trapezoid_map", 0)
+    for wrong in ("f1@5", "trapezoid_map@5", "recall", "recall@0", "recall@x"):
         with pytest.raises(UsageError, match="there are recall@k"):
             parse(wrong)
 

@@ -385,7 +385,7 @@ def test_wrong_runs_are_told(tmp_path):
     (tmp_path / "b.run").write_text(RUN_B)
     with pytest.raises(UsageError, match="share no query: x1"):
         compare_runs([tmp_path / "a.run", tmp_path / "b.run"], tmp_path / "q")
-    with pytest.raises(UsageError, match="no subset rankings"):
+    with pytest.raises(UsageError, match="does not answer subset_recall"):
         compare_runs([tmp_path / "b.run", tmp_path / "b.run"], tmp_path / "q", ["subset_recall@1"])
     with pytest.raises(UsageError, match="at least two runs"):
         compare_runs([tmp_path / "b.run"], tmp_path / "q")

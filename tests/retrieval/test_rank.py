@@ -1,5 +1,6 @@
 """Ranking by hand-made features; a counter proves that each picture is encoded once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from cig.io.feature_cache import FeatureCache
 from cig.io.images import Preprocess
 from cig.retrieval.features import embed_pictures
 from cig.retrieval.fusion import BranchFeatures, fuse
-from cig.retrieval.rank import rank, top_k, wanted_pictures
+from cig.retrieval.rank import rank, ranks_of, top_k, wanted_pictures
 from cig.types import Benchmark, Gallery, Query
 
 
@@ -53,6 +54,35 @@ def test_rank_by_hand():
     assert ranking.scores[0] == pytest.approx((0.8, 0.6, 0.6))
     kept = rank(bench((query,), gallery.ids), [query], torch.tensor([[1.0, 0.0]]), gallery=gallery)
     assert kept.ids[0][0] == "r"
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12), st.sets(st.integers(0, 11)))
+def test_ranks_of_columns_are_those_of_a_stable_sort(row, columns):
+    """Few are counted, many are sorted: both give a tie its place in column order."""
+    order = sorted(range(12), key=lambda column: (-row[column], column))
+    expected = [order.index(column) + 1 for column in columns]
+    assert ranks_of(torch.tensor(row), list(columns)) == expected
+
+
+def test_galleries_of_queries_and_a_method_that_scores_over_them():
+    """Each query's scores are minus the mean over the gallery that it ranks: 3 and 7 here, never 4 over all."""
+    gallery = Gallery(("a", "b", "c", "d"), torch.tensor([[1.0], [5.0], [6.0], [4.0]]))
+    queries = (Query("1", "r", ("c",), {"b": 2}), Query("2", "r", ("c",), {"c": 2}), Query("3", "r", ("c",), {"a": 2}))
+    own = {"1": ("b", "a"), "3": ("b", "a"), "2": ("d", "c", "gone")}
+    seen = []
+
+    def scores(rows, features):
+        seen.append((list(rows), features.mean().item()))
+        return (features - features.mean()).T.repeat(len(rows), 1)
+
+    part = replace(bench(queries, gallery.ids), galleries=own, measures=("trapezoid_map",))
+    ranking = rank(part, queries, scores, gallery=gallery)
+    assert sorted(seen) == [([0, 2], 3.0), ([1], 5.0)]
+    assert ranking.ids == (("b", "a"), ("c", "d"), ("b", "a"))
+    assert ranking.scores[1] == (1.0, -1.0)
+    assert (ranking.target_ranks, ranking.relevant_ranks) == ((1, 1, 2), ((1,), (1,), (2,)))
+    some = rank(replace(part, galleries={"1": ("b",)}), queries, gallery.features[:3] * 0, gallery=gallery)
+    assert [len(names) for names in some.ids] == [1, 4, 4], "queries without a gallery of their own rank the whole"
 
 
 def test_fuse_by_hand():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,11 @@ def _names(path: Path, query: str, row: Any) -> list[str]:
 def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tuple[Benchmark, Ranking, list[str]]:
     """Make the ranking of a part, keep the measures that its lists answer, and say what is odd."""
     odd: Counter[str] = Counter()
-    ids = [_cleaned(part, query, (whole or {}).get(query.id, ()), odd=odd) for query in part.queries]
+    every = set(part.gallery)
+    ids = [
+        _cleaned(part, query, (whole or {}).get(query.id, ()), gallery=part.galleries.get(query.id, every), odd=odd)
+        for query in part.queries
+    ]
     inside = [
         _subset(query, (subsets or {}).get(query.id), names) for query, names in zip(part.queries, ids, strict=True)
     ]
@@ -103,7 +107,8 @@ def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tupl
     notes += [f"{title}{len(foreign)} lists of queries that it does not have ({some(foreign)})"] if foreign else []
     depth = max(map(len, ids), default=0)
     measures = [name for name in part.measures if _is_answered(part, name, whole=whole, inside=inside)]
-    short = [name for name in measures if parse(name)[0] != "subset_recall" and parse(name)[1] > depth]
+    cutoffs = {name: parse(name)[1] or len(every) for name in measures if parse(name)[0] != "subset_recall"}
+    short = [name for name, cutoff in cutoffs.items() if cutoff > depth]
     notes += [f"{title}lists hold {depth} names at most, so {', '.join(short)} may be higher"] if short else []
     left = [name for name in part.measures if name not in measures]
     notes += [f"{title}the run does not answer {', '.join(left)}"] if left else []
@@ -122,9 +127,10 @@ def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tupl
     return scored, ranking, notes
 
 
-def _cleaned(part: Benchmark, query: Query, names: Sequence[str], *, odd: Counter[str]) -> tuple[str, ...]:
+def _cleaned(
+    part: Benchmark, query: Query, names: Sequence[str], *, gallery: Collection[str], odd: Counter[str]
+) -> tuple[str, ...]:
     """Return the names once each, without the reference where the protocol leaves it out."""
-    gallery = set(part.gallery)
     once = tuple(dict.fromkeys(names))
     odd["names that are listed twice in a query's list; the first counts"] += len(names) - len(once)
     odd["names that are not in the gallery; they keep their ranks"] += sum(name not in gallery for name in once)

@@ -32,20 +32,31 @@ class PairedComparison:
 
 
 def compare_scores(
-    base: Sequence[Values], other: Sequence[Values], clusters: Sequence[Labels | None] | None = None
+    base: Sequence[Values],
+    other: Sequence[Values],
+    clusters: Sequence[Labels | None] | None = None,
+    *,
+    macro: bool = False,
 ) -> PairedComparison:
     """Compare scores of the same queries by the mean of the strata's means.
 
     Args:
         base, other: [Q] a stratum (FashionIQ: a category), in percent.
         clusters: [Q] labels a stratum, of queries that are not independent; None for single queries.
+        macro: a stratum's mean is that of its clusters' means.
     """
     labels = clusters or [None] * len(base)
     differences = [new - old for old, new in zip(base, other, strict=True)]
+    every = np.concatenate(differences)
+    if macro:
+        pairs = zip(differences, labels, strict=True)
+        differences = [
+            each if label is None else significance.cluster_means(each[:, None], label)[:, 0] for each, label in pairs
+        ]
+        labels = [None] * len(base)
     rng = np.random.default_rng(0)
     pairs = zip(differences, labels, strict=True)
     draws = [significance.bootstrap(stratum[:, None], cluster, seed=rng) for stratum, cluster in pairs]
-    every = np.concatenate(differences)
     return PairedComparison(
         difference=float(np.mean([stratum.mean() for stratum in differences])),
         interval=significance.interval(np.mean(draws, axis=0)[:, 0]),
@@ -85,6 +96,7 @@ def compare_rankings(
             [table[:, chosen].mean(axis=1) for table in of_base],
             [table[:, chosen].mean(axis=1) for table in of_other],
             clusters,
+            macro=parts[0].macro,
         )
         for measure, chosen in columns.items()
     }

@@ -13,13 +13,24 @@ from cig.types import ALSO_CORRECT, TARGET, Benchmark, Query, Ranking, Report
 
 T = TypeVar("T")
 AVERAGED = ("recall@5", "subset_recall@1")  # CIRR's "average" is their mean
+AT_A_CUTOFF = {
+    "recall": metrics.recall,
+    "map": metrics.average_precision,
+    "ndcg": metrics.ndcg,
+    "negatives": metrics.share,
+}
+WHOLE_LISTS = ("trapezoid_map",)
+LOWER_IS_BETTER = ("negatives",)
 
 
 def parse(measure: str) -> tuple[str, int]:
-    """Split a measure: "subset_recall@1" -> ("subset_recall", 1)."""
+    """Split a measure: "subset_recall@1" -> ("subset_recall", 1); the cutoff is 0 for one of whole lists."""
     name, _, cutoff = measure.partition("@")
-    if name not in ("recall", "subset_recall", "map") or not cutoff.isdecimal() or not int(cutoff):
-        raise UsageError(f'no measure "{measure}"; there are recall@k, subset_recall@k and map@k')
+    if measure in WHOLE_LISTS:
+        return name, 0
+    if name not in (*AT_A_CUTOFF, "subset_recall") or not cutoff.isdecimal() or not int(cutoff):
+        names = ", ".join(f"{name}@k" for name in (*AT_A_CUTOFF, "subset_recall"))
+        raise UsageError(f'no measure "{measure}"; there are {names} and {", ".join(WHOLE_LISTS)}')
     return name, int(cutoff)
 
 
@@ -48,9 +59,10 @@ def evaluate(
     for part, *others in zip(parts, ranked, *([before] if before else []), strict=True):
         _need_rankings_of(part, others)
     tables = {part.part: score_queries(part, ranking) for part, ranking in zip(parts, ranked, strict=True)}
-    means = {part: table.mean(axis=0) for part, table in tables.items()}
+    units = {part.part: _units(part, tables[part.part]) for part in parts}
+    means = {name: values.mean(axis=0) for name, (values, _) in units.items()}
     rng = np.random.default_rng(0)
-    draws = {part.part: significance.bootstrap(tables[part.part], clusters_of(part), seed=rng) for part in parts}
+    draws = {name: significance.bootstrap(values, clusters, seed=rng) for name, (values, clusters) in units.items()}
     if len(parts) > 1:
         means["average"] = np.mean(list(means.values()), axis=0)
         draws["average"] = np.mean(list(draws.values()), axis=0)
@@ -92,6 +104,14 @@ def clusters_of(part: Benchmark) -> significance.Labels | None:
     return significance.labels([query.cluster for query in part.queries])
 
 
+def _units(part: Benchmark, table: metrics.Values) -> tuple[metrics.Values, significance.Labels | None]:
+    """Return what a part's mean is over, and its clusters: scores of queries, or the means of clusters."""
+    clusters = clusters_of(part)
+    if part.macro and clusters is not None:
+        return significance.cluster_means(table, clusters), None
+    return table, clusters
+
+
 def _drawn(parts: Sequence[Benchmark]) -> dict[str, str]:
     """Say what is resampled for the intervals, where it is not single queries."""
     labels = [clusters for clusters in map(clusters_of, parts) if clusters is not None]
@@ -116,13 +136,28 @@ def score_queries(benchmark: Benchmark, ranking: Ranking) -> metrics.Values:
     if benchmark.hidden or not any(query.relevant for query in benchmark.queries):
         hint = "use `cig submit` and the official server, or evaluate val"
         raise UsageError(f"the targets of {benchmark.name} are hidden; {hint}")
-    relevant, columns = [query.relevant for query in benchmark.queries], []
-    for measure in benchmark.measures:
-        name, _ = parse(measure)
-        lists = ranking.subset if name == "subset_recall" else ranking.ids
-        grade = ALSO_CORRECT if name == "map" else TARGET
-        columns.append(score_lists(lists, relevant, measure, grade=grade))
-    return 100 * np.stack(columns, axis=1)
+    return 100 * np.stack([_score_measure(benchmark, ranking, measure) for measure in benchmark.measures], axis=1)
+
+
+def _score_measure(benchmark: Benchmark, ranking: Ranking, measure: str) -> metrics.Values:
+    """Score each query [Q], 0..1. Recall is of the annotated targets, the other measures of all that is correct."""
+    name, _ = parse(measure)
+    relevant = [query.relevant for query in benchmark.queries]
+    if name == "trapezoid_map":
+        ranks = ranking.relevant_ranks or [
+            _ranks_in(names, grades) for names, grades in zip(ranking.ids, relevant, strict=True)
+        ]
+        return metrics.trapezoid_average_precision(ranks, np.array([len(grades) for grades in relevant]))
+    if name == "negatives":
+        relevant = [dict.fromkeys(query.negatives, TARGET) for query in benchmark.queries]
+    lists = ranking.subset if name == "subset_recall" else ranking.ids
+    grade = TARGET if name in ("recall", "subset_recall", "negatives") else ALSO_CORRECT
+    return score_lists(lists, relevant, measure, grade=grade)
+
+
+def _ranks_in(names: Sequence[str], relevant: Mapping[str, int]) -> list[int]:
+    """Return the ranks of the relevant pictures in a list that may hold the first of them alone."""
+    return [rank for rank, name in enumerate(names, 1) if name in relevant]
 
 
 def score_lists(
@@ -135,7 +170,7 @@ def score_lists(
     for row, (names, pictures) in enumerate(zip(lists, correct, strict=True)):
         hits[row, : len(names)] = [picture in pictures for picture in names[:k]]
     counts = np.array([len(pictures) for pictures in correct])
-    return metrics.average_precision(hits, counts, k) if name == "map" else metrics.recall(hits, counts, k)
+    return AT_A_CUTOFF[name.removeprefix("subset_")](hits, counts, k)
 
 
 def _named(measures: Sequence[str], row: metrics.Values) -> dict[str, float]:

@@ -89,6 +89,12 @@ def _sum_clusters(values: Values, clusters: Labels) -> Values:
     return sums
 
 
+def cluster_means(values: Values, clusters: Labels) -> Values:
+    """Return the mean of values [Q, M] within each cluster: [C, M]."""
+    means: Values = _sum_clusters(values, clusters) / np.bincount(clusters)[:, None]
+    return means
+
+
 def _signs(count: int, resamples: int, seed: int) -> Iterator[Values]:
     """Draw coins [n, count] of -1 and 1, a bounded number at a time."""
     rng = np.random.default_rng(seed)

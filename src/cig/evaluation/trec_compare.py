@@ -42,8 +42,8 @@ def compare_runs(paths: Sequence[Path], qrels: Path, measures: Sequence[str] = M
     if len(paths) < 2:
         raise UsageError("give at least two runs to compare: cig compare A.run B.run --qrels FILE")
     for measure in measures:
-        if parse(measure)[0] == "subset_recall":
-            raise UsageError("a run holds no subset rankings; there are recall@k and map@k")
+        if parse(measure)[0] not in ("recall", "map", "ndcg"):
+            raise UsageError(f"a run does not answer {measure}; there are recall@k, map@k and ndcg@k")
     judged, runs = read_qrels(qrels), [read_run(path) for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if not set(run) & set(judged):

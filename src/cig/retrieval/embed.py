@@ -38,7 +38,7 @@ class EmbeddedQueries:
         """Return unit rows [Q, d] at these weights of branches; branches that are not named are left out."""
         return fuse(self.reference, [(self.branches[name], weight) for name, weight in branch_weights.items()])
 
-    def scores(self, rows: slice, gallery: Tensor, branch_weights: Mapping[str, float]) -> Tensor:
+    def scores(self, rows: Sequence[int], gallery: Tensor, branch_weights: Mapping[str, float]) -> Tensor:
         """Return the scores [B, N] of some queries over a gallery's unit rows [N, d], at these weights.
 
         Where every method scores by cosine similarity, features are fused; else each branch's scores are mixed.
@@ -48,14 +48,13 @@ class EmbeddedQueries:
         reference = self._score("", self.reference[rows], gallery)
         if not branch_weights:
             return reference
-        inside = range(*rows.indices(len(self.reference)))
-        mixed = []
+        slot_of, mixed = {row: slot for slot, row in enumerate(rows)}, []
         for name, weight in branch_weights.items():
             branch = self.branches[name]
-            chosen = [i for i, query in enumerate(branch.queries.tolist()) if query in inside]
+            chosen = {i: slot_of[row] for i, row in enumerate(branch.queries.tolist()) if row in slot_of}
             if chosen:
-                scores = self._score(name, branch.features[chosen], gallery)
-                mixed.append((branch.queries[chosen] - inside.start, scores, weight))
+                scores = self._score(name, branch.features[[*chosen]], gallery)
+                mixed.append((torch.tensor([*chosen.values()]), scores, weight))
         return mix_scores(reference, mixed)
 
     def _score(self, name: str, features: Tensor, gallery: Tensor) -> Tensor:

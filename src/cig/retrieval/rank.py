@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -24,6 +24,23 @@ from cig.types import TARGET, Benchmark, Branch, Gallery, Method, Query, Ranking
 
 TOP = 50  # what submissions hold and measures need
 QUERY_BATCH = 256
+WHOLE_LISTS = {"trapezoid_map"}  # measures that read the ranks of all relevant pictures
+SORTED_FROM = 8  # relevant pictures from which one sort is faster than counting for each
+Scores = Callable[[Sequence[int], Tensor], Tensor]  # rows of queries, unit rows of a gallery [N, d] -> [B, N]
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One query's row of a ranking; see types.Ranking."""
+
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    subset: tuple[str, ...]
+    target_rank: int | None
+    relevant_ranks: tuple[int, ...]
+
+
+NOT_RANKED = RankedQuery((), (), (), None, ())
 
 
 def wanted_pictures(benchmark: Benchmark, method: Method, branches: Iterable[Branch] = ()) -> list[Path]:
@@ -108,9 +125,7 @@ def rank_embedded(
     return rank(
         benchmark,
         embedded.queries,
-        partial(embedded.scores, gallery=gallery.features, branch_weights=branch_weights)
-        if own_scores
-        else embedded.fused(branch_weights),
+        partial(embedded.scores, branch_weights=branch_weights) if own_scores else embedded.fused(branch_weights),
         gallery=gallery,
         missing=embedded.missing,
         notes=notes,
@@ -127,7 +142,7 @@ def index(benchmark: Benchmark, pictures: PictureFeatures) -> Gallery:
 def rank(
     benchmark: Benchmark,
     queries: Sequence[Query],
-    features: Tensor | Callable[[slice], Tensor],
+    features: Tensor | Scores,
     *,
     gallery: Gallery,
     missing: Mapping[str, str] | None = None,
@@ -136,71 +151,103 @@ def rank(
     """Rank the first 50 of the gallery and the whole of each query's picture set; ties go in gallery order.
 
     Scores are exact and hold a batch of queries at a time, so memory does not grow with the benchmark. The target's
-    rank is counted over the whole gallery, not the first 50.
+    rank is counted over the whole gallery, not the first 50. Queries with a gallery of their own are scored against
+    that one alone: a method that scores over the gallery sees no other picture.
 
     Args:
         queries: those that could run, one for each row of features; the benchmark's others get empty rows.
-        features: unit rows [Q, d], scored by cosine similarity, or what scores a slice of the queries: [B, N].
+        features: unit rows [Q, d], scored by cosine similarity, or what scores some of the queries over a gallery.
     """
     if isinstance(features, Tensor):
         need_finite(features, "the method", features.dtype, names=[f"query {query.id}" for query in queries])
     need_finite(gallery.features, "the method", gallery.features.dtype, names=gallery.ids)
-    column_of = {name: column for column, name in enumerate(gallery.ids)}
-    rows: dict[str, tuple] = {}
-    for start in range(0, len(queries), QUERY_BATCH):
-        chunk = queries[start : start + QUERY_BATCH]
-        scores = _scores(features, slice(start, start + len(chunk)), gallery)
-        if not isinstance(features, Tensor):
-            need_finite(scores, "the method", scores.dtype, names=[f"query {query.id}" for query in chunk])
-        for row, query in enumerate(chunk):
-            if benchmark.drop_reference and query.reference in column_of:
-                scores[row, column_of[query.reference]] = -torch.inf
-            if query.id in benchmark.galleries:
-                _keep_only(
-                    scores[row], [column_of[name] for name in benchmark.galleries[query.id] if name in column_of]
-                )
-        nearest, columns = (each.tolist() for each in top_k(scores, TOP))
-        for row, query in enumerate(chunk):
-            top = [(gallery.ids[c], v) for c, v in zip(columns[row], nearest[row], strict=True) if v != -torch.inf]
-            rows[query.id] = _ranking_row(query, scores[row], top, column_of=column_of)
-    in_order = [rows.get(query.id, ((), (), (), None)) for query in benchmark.queries]
-    ids, top_scores, subsets, ranks = zip(*in_order, strict=True) if in_order else ((), (), (), ())
+    whole_lists = WHOLE_LISTS & set(benchmark.measures)
+    rows: dict[str, RankedQuery] = {}
+    for searched, members in _searches(benchmark, queries, gallery):
+        column_of = {name: column for column, name in enumerate(searched.ids)}
+        for start in range(0, len(members), QUERY_BATCH):
+            batch = members[start : start + QUERY_BATCH]
+            chunk = [queries[row] for row in batch]
+            scores = _scores(features, batch, searched)
+            if not isinstance(features, Tensor):
+                need_finite(scores, "the method", scores.dtype, names=[f"query {query.id}" for query in chunk])
+            for row, query in enumerate(chunk):
+                if benchmark.drop_reference and query.reference in column_of:
+                    scores[row, column_of[query.reference]] = -torch.inf
+            nearest, columns = (each.tolist() for each in top_k(scores, TOP))
+            for row, query in enumerate(chunk):
+                top = [(searched.ids[c], v) for c, v in zip(columns[row], nearest[row], strict=True) if v != -torch.inf]
+                rows[query.id] = _rank_query(query, scores[row], top, column_of=column_of, whole=bool(whole_lists))
+    ranked = [rows.get(query.id, NOT_RANKED) for query in benchmark.queries]
     return Ranking(
         queries=tuple(query.id for query in benchmark.queries),
-        ids=ids,
-        scores=top_scores,
-        subset=subsets,
-        target_ranks=ranks,
+        ids=tuple(row.ids for row in ranked),
+        scores=tuple(row.scores for row in ranked),
+        subset=tuple(row.subset for row in ranked),
+        target_ranks=tuple(row.target_rank for row in ranked),
+        relevant_ranks=tuple(row.relevant_ranks for row in ranked) if whole_lists else (),
         missing=dict(missing or {}),
         notes=dict(notes or {}),
     )
 
 
-def _keep_only(scores: Tensor, columns: list[int]) -> None:
-    kept = scores[columns]
-    scores.fill_(-torch.inf)
-    scores[columns] = kept
+def _searches(
+    benchmark: Benchmark, queries: Sequence[Query], gallery: Gallery
+) -> Iterator[tuple[Gallery, Sequence[int]]]:
+    """Yield each gallery and the rows of the queries that rank it: one for all, or those of the queries."""
+    groups: dict[tuple[str, ...] | None, list[int]] = {}
+    for row, query in enumerate(queries):
+        groups.setdefault(benchmark.galleries.get(query.id), []).append(row)
+    column_of = {name: column for column, name in enumerate(gallery.ids)} if benchmark.galleries else {}
+    for names, rows in groups.items():
+        if names is None:
+            yield gallery, rows
+        else:
+            columns = sorted(column_of[name] for name in names if name in column_of)
+            yield Gallery(tuple(gallery.ids[column] for column in columns), gallery.features[columns]), rows
 
 
-def _scores(features: Tensor | Callable[[slice], Tensor], rows: slice, gallery: Gallery) -> Tensor:
+def _scores(features: Tensor | Scores, rows: Sequence[int], gallery: Gallery) -> Tensor:
     if not gallery.ids:
-        return torch.empty(rows.stop - rows.start, 0)
-    return features[rows] @ gallery.features.T if isinstance(features, Tensor) else features(rows)
+        return torch.empty(len(rows), 0)
+    if isinstance(features, Tensor):
+        return features[list(rows)] @ gallery.features.T
+    return features(rows, gallery.features)
 
 
-def _ranking_row(
-    query: Query, scores: Tensor, top: Sequence[tuple[str, float]], *, column_of: Mapping[str, int]
-) -> tuple[tuple[str, ...], tuple[float, ...], tuple[str, ...], int | None]:
-    """Return one query's names, their scores, its ranked picture set, and the annotated target's rank, from 1.
+def _rank_query(
+    query: Query, scores: Tensor, top: Sequence[tuple[str, float]], *, column_of: Mapping[str, int], whole: bool
+) -> RankedQuery:
+    """Rank one query: its first names, its picture set, its target and, where asked, all its relevant pictures.
 
-    The rank is None where the target is hidden or not in the gallery.
+    The target's rank is None where it is hidden or not in the gallery.
     """
     members = [name for name in dict.fromkeys(query.subset) if name in column_of and name != query.reference]
     subset = sorted(members, key=lambda name: (-scores[column_of[name]].item(), column_of[name]))
-    targets = [column_of[name] for name, grade in query.relevant.items() if grade == TARGET and name in column_of]
-    ahead = [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) for c in targets]
-    rank_of_target = min(ahead) + 1 if ahead else None
-    return tuple(name for name, _ in top), tuple(score for _, score in top), tuple(subset), rank_of_target
+    columns = {
+        name: column_of[name] for name in query.relevant if name in column_of and (whole or _is_target(query, name))
+    }
+    ranks = dict(zip(columns, ranks_of(scores, [*columns.values()]), strict=True))
+    return RankedQuery(
+        tuple(name for name, _ in top),
+        tuple(score for _, score in top),
+        tuple(subset),
+        min((rank for name, rank in ranks.items() if _is_target(query, name)), default=None),
+        tuple(sorted(ranks.values())) if whole else (),
+    )
+
+
+def _is_target(query: Query, name: str) -> bool:
+    return query.relevant[name] == TARGET
+
+
+def ranks_of(scores: Tensor, columns: Sequence[int]) -> list[int]:
+    """Return the ranks, from 1, of some columns among all scores [N]; equal scores are ranked in column order."""
+    if len(columns) > SORTED_FROM:
+        ranks = torch.empty(len(scores), dtype=torch.long)
+        ranks[scores.argsort(descending=True, stable=True)] = torch.arange(1, len(scores) + 1)
+        return ranks[list(columns)].tolist()
+    return [int((scores > scores[c]).sum() + (scores[:c] == scores[c]).sum()) + 1 for c in columns]
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
