@@ -224,6 +224,32 @@ def make_captioner(folder: Path, size: int = 32) -> None:
     Processor(size={"height": size, "width": size}).save_pretrained(folder)
 
 
+def make_vision_language(folder: Path, size: int = 32) -> None:
+    """A LLaVA, whose processor needs no torchvision; it knows the captions' words, digits, yes and no."""
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = make_word_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.add_tokens(["yes", "no", *map(str, range(1, 10))])
+    side = {"height": size, "width": size}
+    pictures = CLIPImageProcessorPil(size=side, crop_size=side)
+    names = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    LlavaProcessor(pictures, tokenizer, patch_size=16, **names).save_pretrained(folder)
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    vision = CLIPVisionConfig(**shape, num_attention_heads=2, image_size=size, patch_size=16)
+    text = LlamaConfig(**shape, num_attention_heads=2, vocab_size=len(tokenizer), initializer_range=0.3)
+    token = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=token)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+
+
 def make_word_tokenizer(folder: Path) -> Any:
     """Of the captions' lower-case words, one token each; it pads with 0 and ends with 2."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers

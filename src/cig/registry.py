@@ -1,7 +1,8 @@
 """The registry: each module in an open folder is a benchmark, method, generator or download of that name.
 
 Other packages add theirs without a fork: a dotted name is imported as it is, and an installed package may give its
-modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.generators`, `cig.download`.
+modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.rerankers`, `cig.generators`,
+`cig.download`.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from cig.errors import NotFoundError, WrongNameError, did_you_mean
 REQUIRED = {  # folder -> the name that each of its modules defines
     "benchmarks": "SPLITS",
     "methods": "VARIANTS",
+    "rerankers": "load",
     "generators": "load",
     "download": "download",
     "retrieval.index": "open_engine",

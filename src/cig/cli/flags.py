@@ -18,7 +18,7 @@ from cig.download import FetchSettings
 from cig.errors import UsageError, at_least_1
 from cig.generators import Composing, Generation
 from cig.io.outputs import FileForm, check_file, check_folder
-from cig.retrieval.requests import OwnSearching, Searching
+from cig.retrieval.requests import OwnSearching, Reranking, Searching
 from cig.runtime import Compute, Work, need_seed
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ Preprocess = Literal["clip", "targetpad"]
 BRANCHES = Group("branches", sort_key=9)
 WEB = Group("web", sort_key=10)
 LOOP = Group("loop", sort_key=11)
+RERANK = Group("rerank", sort_key=8)
 VALIDATION = Group("validation", sort_key=12)
 SEARLE = Group("searle", sort_key=13)
 COMPUTE, COMPOSE, GENERATE, SEARCH = (Group(name, sort_key=i) for i, name in enumerate(config.TABLES))
@@ -46,6 +47,7 @@ ComposeFlags = Annotated[Composing, Parameter(name="*", group=COMPOSE)]
 GenerateFlags = Annotated[Generation, Parameter(name="*", negative="", group=GENERATE)]
 SearchFlags = Annotated[Searching, Parameter(name="*", negative="", group=SEARCH)]
 OwnSearchFlags = Annotated[OwnSearching, Parameter(name="*", negative="", group=SEARCH)]
+RerankFlags = Annotated[Reranking, Parameter(name="*", negative="", group=RERANK)]
 Branches = Annotated[
     tuple[str, ...],
     Parameter(

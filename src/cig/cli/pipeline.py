@@ -20,6 +20,7 @@ from cig.cli.flags import (
     GenerateFlags,
     GeneratorName,
     Name,
+    RerankFlags,
     RunSearchFlags,
     SearchFlags,
     WorkFlags,
@@ -31,7 +32,7 @@ from cig.config import DEFAULT_GENERATOR
 from cig.errors import IncompleteError, at_least_1
 from cig.generators import Composing, Generation
 from cig.io import outputs
-from cig.retrieval.requests import Searching
+from cig.retrieval.requests import Reranking, Searching
 from cig.runtime import Compute, Work
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def evaluate(
     search: SearchFlags = Searching(),
     branch: Branches = (),
     targets: TargetFlags = TargetFlags(),
+    rerank: RerankFlags = Reranking(),
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
     batch_size: int = 32,
@@ -143,7 +145,7 @@ def evaluate(
 
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
     queries = data.named(benchmark, None, gallery)
-    searching = targets.completed(search, branch, queries)
+    searching = rerank.joined(targets.completed(search, branch, queries))
     show(evaluate(queries, computing(compute, batch_size), searching, outputs=outputs))
 
 
@@ -156,6 +158,7 @@ def submit(
     search: SearchFlags = Searching(),
     branch: Branches = (),
     targets: TargetFlags = TargetFlags(),
+    rerank: RerankFlags = Reranking(),
     compute: ComputeFlags = Compute(),
     batch_size: int = 32,
     output_dir: Annotated[Path | None, OUTPUT_FOLDER] = None,
@@ -191,7 +194,7 @@ def submit(
     evaluation = submit(
         queries,
         computing(compute, batch_size),
-        targets.completed(search, branch, queries, default_split="test"),
+        rerank.joined(targets.completed(search, branch, queries, default_split="test")),
         name=submission_name,
         out=output_dir,
         allow_missing=allow_missing,
@@ -211,6 +214,7 @@ def run(
     generation: GenerateFlags = Generation(),
     search: RunSearchFlags = Searching(),
     branch: Branches = (),
+    rerank: RerankFlags = Reranking(),
     compute: ComputeFlags = Compute(),
     out: Annotated[Path | None, OUTPUT_FOLDER] = None,
     submission_name: str | None = None,
@@ -256,7 +260,7 @@ def run(
         computing(compute, batch_size),
         compose,
         generation=generation,
-        searching=replace(search, branches=requested_branches(branch, search, pseudo_targets=True)),
+        searching=rerank.joined(replace(search, branches=requested_branches(branch, search, pseudo_targets=True))),
         out=out,
         name=submission_name,
         search_batch=search_batch_size,

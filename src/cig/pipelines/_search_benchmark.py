@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class SearchResult:
     refused: list[set[str]]  # ids of queries whose pictures were all refused
     branches: list[dict[str, Any]]
     provenance: dict[str, Any]
+    first: list[Ranking] | None = None  # before a verifier re-ranked them
+    rerank: dict[str, Any] = field(default_factory=dict)  # the verifier, its cost, what it could not judge
 
     @property
     def missing_references(self) -> dict[str, str]:
@@ -60,7 +62,13 @@ class SearchResult:
     @property
     def recipe(self) -> str:
         """The method and its branches' weights, in words."""
-        return f"{self.method.name}: {branches_text(self.branches)}"
+        return f"{self.method.name}: {branches_text(self.branches)}{self._verifier}"
+
+    @property
+    def _verifier(self) -> str:
+        protocol = self.parts[0].protocol.get("rerank") if self.rerank else None
+        cost = "{calls} calls, {cached} from the cache, {seconds:.1f} s".format(**self.rerank) if protocol else ""
+        return f"; re-ranked: {protocol}; {cost}" if protocol else ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ def check_searching(searching: Searching) -> None:
     source = Source(clip=searching.clip, phi=searching.phi, options=searching.options)
     check_flags(searching.method, source)
     check_branches(searching)
+    if searching.reranking:
+        registry.load("rerankers", str(searching.reranking.rerank))
     weights = registry.load("methods", family).VARIANTS[variant]
     if weights.phi:
         source.phi_file(weights)
@@ -166,7 +176,7 @@ def search_parts(
         name: line for row in folders for folder in row for name, line in Manifest.settings_used(folder).items()
     }
     provenance = _provenance(parts, method, pictures, searching=searching, compute=compute, started=started)
-    return SearchResult(
+    result = SearchResult(
         parts=parts,
         method=method,
         rankings=[ranked(part, row) for part, row in zip(parts, branches, strict=True)],
@@ -176,6 +186,17 @@ def search_parts(
         branches=making.describe(parts[0]),
         provenance={**provenance, "imagined": {name: _with_licences(line) for name, line in imagined.items()}},
     )
+    return _verified(result, searching, compute, cache=cache) if searching.reranking else result
+
+
+def _verified(result: SearchResult, searching: Searching, compute: Compute, *, cache: FeatureCache) -> SearchResult:
+    """Re-rank by the verifier; the reference alone is not re-ranked, so it is left out of the comparison."""
+    from cig.pipelines._rerank import rerank_parts
+
+    assert searching.reranking
+    first = result.rankings
+    parts, rankings, record = rerank_parts(result.parts, first, searching.reranking, compute=compute, cache=cache)
+    return replace(result, parts=parts, rankings=rankings, alone=None, first=first, rerank=record)
 
 
 def _with_licences(made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +259,8 @@ def write_outputs(
 
     if outputs.json:
         content = to_json(report, result.method.name, result.branches, provenance=result.provenance)
-        write_json_output(outputs.json, {**content, **further})
+        rerank = {"rerank": jsonable(result.rerank)} if result.rerank else {}
+        write_json_output(outputs.json, {**content, **rerank, **further})
     if outputs.rankings:
         write_json_output(outputs.rankings, result.names)
     if outputs.run:

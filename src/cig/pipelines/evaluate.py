@@ -6,6 +6,7 @@ from cig.benchmarks import Data
 from cig.benchmarks._requirements import need_all
 from cig.errors import UsageError
 from cig.io.feature_cache import FeatureCache
+from cig.pipelines._rerank import gain_of
 from cig.pipelines._search_benchmark import (
     Evaluation,
     Outputs,
@@ -43,5 +44,7 @@ def score(result: SearchResult, outputs: Outputs, cache: FeatureCache) -> Evalua
     from cig.evaluation.score import evaluate as score_rankings
 
     report = score_rankings(result.parts, result.rankings, result.alone)
+    if result.first:
+        result.rerank["gain"] = gain_of(result.parts, result.first, result.rankings)
     write_outputs(result, report, outputs, cache=cache)
     return Evaluation(result, report)

@@ -29,6 +29,53 @@ class Branching:
     side: int = Generation.height  # of reference-vae, in pixels
 
 
+MOST_RERANKED = 50  # a ranking holds so many
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """A verifier that re-ranks the first pictures of every query."""
+
+    rerank: str | None = None
+    """What re-ranks the first pictures: yes-no, grid, or a module of your own. Default: nothing."""
+    rerank_model: str | None = None
+    "Its vision-language model: hub id or folder."
+    rerank_depth: int = MOST_RERANKED
+    "So many of the first are re-ranked, 1 to 50; what lies below stays where it is."
+    rerank_weight: float = 1.0
+    "The verifier's share, 0 to 1; the first score, scaled to 0..1 over them, has the rest."
+    rerank_prompt: str | None = None
+    "What the model is asked, with {caption} in it (grid: {count}, too). Default: the verifier's."
+
+    def __post_init__(self) -> None:
+        if bool(self.rerank) != bool(self.rerank_model):
+            raise UsageError("--rerank and --rerank-model come together: --rerank yes-no --rerank-model FOLDER")
+        if not 1 <= self.rerank_depth <= MOST_RERANKED:
+            raise UsageError(f"--rerank-depth {self.rerank_depth}: 1 to {MOST_RERANKED}, as many as a ranking holds")
+        if not 0 <= self.rerank_weight <= 1:
+            raise UsageError(f"--rerank-weight {self.rerank_weight}: from 0 to 1")
+        if self.rerank_prompt is not None and "{caption}" not in self.rerank_prompt:
+            raise UsageError(f"--rerank-prompt {self.rerank_prompt!r} lacks {{caption}}, where the change is written")
+
+    def joined(self, searching: Searching) -> Searching:
+        """Return the search with this verifier, if there is one."""
+        return replace(searching, reranking=self) if self.rerank else searching
+
+    @property
+    def title(self) -> str:
+        """The verifier in one line, for protocols."""
+        weight = "" if self.rerank_weight == 1 else f", weight {self.rerank_weight:g}"
+        return f"{self.rerank} by {self.rerank_model}, the first {self.rerank_depth}{weight}"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "verifier": self.rerank,
+            "source": self.rerank_model,
+            "depth": self.rerank_depth,
+            "weight": self.rerank_weight,
+        }
+
+
 @dataclass(frozen=True)
 class Searching:
     """A method, its checkpoints, and the branches that join the reference."""
@@ -61,6 +108,8 @@ class Searching:
     "A folder of pictures by query id."
     branches: Annotated[tuple[Branching, ...], Parameter(parse=False)] = ()
     "They replace the published recipe."
+    reranking: Annotated[Reranking | None, Parameter(parse=False)] = None
+    "What re-ranks the first pictures."
 
     def __post_init__(self) -> None:
         for text in self.method_option:
@@ -87,6 +136,7 @@ class Searching:
             "branches": self.branches,
             "weights": self.frozen_weights,
             "cache": self.feature_cache,
+            **({"rerank": self.reranking.settings()} if self.reranking else {}),
         }
 
 
