@@ -27,6 +27,7 @@ from cig.cli import (
     models,
     pipeline,
     reproduce,
+    rewrite,
     score,
     search,
     serve,
@@ -52,7 +53,7 @@ app = App(
 VERBS: list[Callable[..., None]] = [
     search.demo,
     *(pipeline.extract, pipeline.generate, pipeline.evaluate, pipeline.submit, pipeline.run),
-    *(compare.compare, score.score, search.search, serve.serve, trial.trial, pipeline.plan),
+    *(compare.compare, rewrite.rewrite, score.score, search.search, serve.serve, trial.trial, pipeline.plan),
     *(check.check, check.stats, check.validate_submission),
     *(download.download, download.convert_urls),
     reproduce.reproduce,

@@ -118,6 +118,23 @@ class LanguageModel:
             phrases += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return phrases
 
+    @torch.no_grad()
+    def answered(self, prompt: str, most: int) -> str:
+        """Return what greedily follows a prompt, in the model's chat template if it has one."""
+        from transformers import GenerationConfig
+
+        if self.tokenizer.chat_template:
+            turn = [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+            inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        else:
+            inputs = self.tokenizer(f"{prompt}\n", return_tensors="pt")
+        ids, end = inputs["input_ids"].to(self.model.device), self.tokenizer.eos_token_id
+        greedy = GenerationConfig(max_new_tokens=most, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=end)
+        tokens = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
+        answer: str = self.tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+        return answer
+
 
 def load_language_model(
     source: str, device: torch.device, dtype: torch.dtype, *, cache_dir: Path | None = None
