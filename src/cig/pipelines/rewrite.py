@@ -74,7 +74,8 @@ def rewrite(data: Data, compute: Compute, rewriting: Rewriting, *, out: Path, ov
     """
     parts = data.load("val")
     if len(parts) > 1:
-        raise UsageError(f"{data.family} has parts whose queries have the same ids; give one by --categories")
+        hint = "give one: --categories dress, or one split"
+        raise UsageError(f"{data.family} has parts whose queries have the same ids; {hint}")
     if rewriting.remote:
         ChatService(rewriting.llm, rewriting.llm_model)
     make_folder(out.parent)
