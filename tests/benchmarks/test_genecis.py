@@ -22,7 +22,7 @@ def make(home, queries=4):
         (home / folder).mkdir()
         for i in range(16):
             name = f"{i:012d}" if folder == "val2017" else str(i)
-            Image.new("RGB", (60, 40), (16 * i, 0, 0)).save(home / folder / f"{name}.jpg")
+            Image.linear_gradient("L").resize((60, 40 + i)).convert("RGB").save(home / folder / f"{name}.jpg")
     for task in TASKS:
         boxed = task.endswith("attribute")
         pictures = [

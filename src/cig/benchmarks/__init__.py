@@ -23,6 +23,7 @@ from cig.io.json_files import locate_entry, read_entries
 from cig.io.query_files import picture_name
 from cig.types import Benchmark, Query
 
+NO_WEIGHT = "none published; that of CIRCO test"  # the source of a weight of 0.7
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from cig.benchmarks import name_of, need_names, read_queries
+from cig.benchmarks import NO_WEIGHT, name_of, need_names, read_queries
 from cig.config import user_cache
 from cig.errors import CigError, InputError
 from cig.io.dataset_paths import find_home, list_pictures
@@ -79,7 +79,7 @@ def _part(home: Path, task: str, name: str, *, part: str) -> Benchmark:
         measures=MEASURES,
         drop_reference=False,
         weight=0.7,
-        weight_source="none published; that of CIRCO test",
+        weight_source=NO_WEIGHT,
         part=part,
         protocol={
             "gallery": f"{length} pictures a query, target included",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cig.benchmarks import need_names
+from cig.benchmarks import NO_WEIGHT, need_names
 from cig.errors import InputError
 from cig.io.dataset_paths import find_home
 from cig.io.files import read_bytes
@@ -63,7 +63,7 @@ def _four_domains(lists: _Lists) -> tuple[Benchmark, ...]:
             measures=("recall@10", "recall@50"),
             drop_reference=False,
             weight=0.7,
-            weight_source="none published; that of CIRCO test",
+            weight_source=NO_WEIGHT,
             part=domain,
             protocol={
                 "definition": "Pic2Word's: real pictures to four domains",
@@ -95,7 +95,7 @@ def _all_pairs(lists: _Lists) -> tuple[Benchmark, ...]:
             measures=("trapezoid_map", "recall@10", "recall@50"),
             drop_reference=False,
             weight=0.7,
-            weight_source="none published; that of CIRCO test",
+            weight_source=NO_WEIGHT,
             part=f"{source}-to-{target}",
             protocol={
                 "definition": "FREEDOM's: every domain to every other; the mean of 20 pairs",

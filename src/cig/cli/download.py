@@ -41,7 +41,7 @@ def download(
     Parameters
     ----------
     name
-        fashioniq, circo, cirr; or NAME/SPLIT.
+        fashioniq, circo, cirr, genecis, imagenet-r, lasco, coco-composition; or NAME/SPLIT.
     dataset
         The same, where it is not given as the first argument.
     dataset_path
@@ -63,7 +63,7 @@ def download(
         Pictures that you have: a folder, searched with all below it, links to folders apart. Each is checked before it
         is taken.
     from_zip
-        CIRR, CIRCO: pictures that you have, in a zip; may be given several times. It is never deleted.
+        Pictures that you have, in a zip (not FashionIQ); may be given several times. It is never deleted.
     link
         With --from-dir: hard links, where the disk allows them, not copies.
     delete_zip

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cig import config, registry
+from cig.benchmarks import split_name
 from cig.errors import IncompleteError, NotFoundError, UsageError, at_least_1, did_you_mean, some
 from cig.io.addresses import named_hosts
 from cig.io.files import names_in
@@ -111,12 +112,14 @@ def download_dataset(
     if split and flags.get("splits"):
         raise UsageError(f"{name} and --splits {' '.join(flags['splits'])}: give one of them")
     given = {key: value for key, value in flags.items() if value is not None and value is not False and value != ()}
-    if split:
-        given["splits"] = (split,)
     if "." not in family and family not in registry.names("download"):
         raise NotFoundError(f'no dataset "{family}" that can be had.{did_you_mean(family, registry.names("download"))}')
     download = registry.load("download", family).download
     takes = sorted(set(inspect.signature(download).parameters) - {"root", "settings"})
+    if split and "splits" in takes:
+        given["splits"] = (split,)
+    elif split:
+        split_name(name, split)  # all of it is one release; raises WrongNameError
     for key in sorted(set(given) - set(takes)):
         accepted = ", ".join(f"--{flag.replace('_', '-')}" for flag in takes)
         raise UsageError(f"download {family} takes no --{key.replace('_', '-')}; it takes {accepted or 'no flags'}")
