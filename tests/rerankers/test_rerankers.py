@@ -90,6 +90,25 @@ def test_yes_no_reranks_the_first_and_nothing_below(capsys, world, folder, tmp_p
     assert (again["rerank"]["calls"], again["rerank"]["cached"]) == (0, record["calls"])
 
 
+def test_a_submission_is_reranked(capsys, world, folder, tmp_path):
+    line = ["submit", "circo/test", "--dataset-path", world, "--method", "image", "--clip", world / "models/clip-small"]
+    names = {}
+    for name, flags in {"a": [], "b": ["--rerank", "yes-no", "--rerank-model", folder, "--rerank-depth", 3]}.items():
+        files = ["--submission-name", name, "--output-dir", tmp_path, "--json", tmp_path / "record.json"]
+        assert run(capsys, *line, *files, *flags)[0] == 0
+        names[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    changed = 0
+    for query, before in names["a"].items():
+        after = names["b"][query]
+        assert after[3:] == before[3:]
+        assert sorted(after[:3]) == sorted(before[:3])
+        changed += after != before
+    assert changed
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["rerank"]["calls"] == 3 * len(names["a"])
+    assert "gain" not in record["rerank"]
+
+
 def test_calls_that_cannot_be_meant(capsys, world, folder):
     line = ["evaluate", "cirr/val", "--dataset-path", world, "--method", "image"]
     model = ["--rerank-model", folder]
