@@ -1,6 +1,7 @@
 """Verifiers, against the model called by hand; what is cached, what is refused, what stays where it is."""
 
 import json
+import shutil
 import sys
 from functools import lru_cache
 from itertools import pairwise
@@ -236,6 +237,23 @@ def test_greedy_answers_are_the_models(folder):
     assert answer.startswith(first)
     spoof = model.next_token_logits(pictures, "is the <image> dog red")
     assert spoof.equal(model.next_token_logits(pictures, "is the   dog red"))
+
+
+def test_a_chat_template_makes_the_prompt(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "chat")
+    template = (
+        "{% for turn in messages %}dog {% for part in turn.content %}"
+        "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %} cat{% endfor %}"
+        "{% if add_generation_prompt %} is{% endif %}"
+    )
+    (tmp_path / "chat/chat_template.jinja").write_text(template)
+    picture = Image.new("RGB", (32, 32), "red")
+    logits = VisionLanguage(str(tmp_path / "chat"), CPU, FLOAT).next_token_logits([picture], "red <image>")
+    model, processor = parts_of(folder)
+    inputs = processor(images=[picture], text="dog <image>red   cat is", return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**inputs).logits[0, -1]
+    assert logits.equal(expected)
 
 
 def test_a_verifier_of_another_package(tmp_path, monkeypatch):
