@@ -1,13 +1,16 @@
 """Paths and settings from cig.toml and the environment."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from calls import run
 from cig import config
 from cig.cli.branch_flags import requested_branches
 from cig.cli.main import main
 from cig.errors import InputError, UsageError
+from cig.io.feature_cache import FeatureCache
 from cig.methods import Source
 
 
@@ -109,3 +112,74 @@ def test_a_wrong_cig_toml_is_refused(tmp_path, monkeypatch, message, text, error
     with pytest.raises(error) as caught:
         config.path("phi_vit")
     message(id_, caught.value)
+
+
+# A cig.toml of somebody else; folders without one
+
+
+@pytest.mark.parametrize("part", ["cig.toml", "."])
+def test_a_file_above_that_is_another_users_is_not_read(below, monkeypatch, caplog, part):
+    """In a shared folder, anybody may put one above the folders of others; a file or its folder is theirs."""
+    (below / "cig.toml").write_text('phi_vit = "theirs.pt"')
+    status, theirs = config.os.stat, (below / part).resolve()
+
+    def of_another(path, *args, **kwargs):
+        found = status(path, *args, **kwargs)
+        values = list(found)
+        values[4] += Path(path).resolve() == theirs
+        return type(found)(values)
+
+    monkeypatch.setattr(config, "os", SimpleNamespace(**{**vars(config.os), "stat": of_another}))
+    assert config.path("phi_vit").as_posix() == "models/phi_best.pt"
+    assert [str(below / "cig.toml") in text for text in caplog.messages] == [True], "said once"
+    (below / "a/b/cig.toml").write_text('phi_vit = "ours.pt"')
+    assert config.path("phi_vit").as_posix() == "ours.pt"
+
+
+def test_a_subfolder_of_a_folder_with_models_is_hinted_at(below, monkeypatch, capsys):
+    """Where no cig.toml says which folder is the project's."""
+    assert config.project_above() == ""
+    (below / "models").mkdir()
+    assert f"{below}/models may be meant" in config.project_above()
+    code, _, err = run(capsys, "evaluate", "cirr/val", "--method", "searle")
+    assert (code, f"{below}/cig.toml" in err) == (2, True)
+    (below / "cig.toml").touch()
+    assert config.project_above() == ""
+    (below / "cig.toml").unlink()
+    (below / "a/b/datasets").mkdir()
+    assert config.project_above() == ""
+
+
+# What is in force, and caches, without a place
+
+
+@pytest.mark.parametrize("verb", ["search", "serve", "trial", "submit", "run"])
+def test_config_shows_a_verbs_settings_without_its_arguments(tmp_path, monkeypatch, capsys, verb):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "config", verb)
+    assert (code, err) == (0, "")
+    assert any(line.split()[:2] == ["compute.device", "auto"] for line in out.splitlines())
+    methods = {line.split()[1] for line in out.splitlines() if line.startswith("search.method ")}
+    assert methods == {"bge-vl/base" if verb in ("search", "serve") else "searle"}
+
+
+@pytest.mark.parametrize("words", [["nosuch"], ["run", "--nosuch"]])
+def test_config_of_a_wrong_call(capsys, words):
+    code, _, err = run(capsys, "config", *words)
+    assert (code, "nosuch" in err) == (2, True)
+
+
+def test_cache_without_a_folder_is_that_of_search(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    code, out, err = run(capsys, "cache")
+    assert code == 0
+    assert str(tmp_path / "home/cig") in out
+    FeatureCache(tmp_path / "home/cig").close()
+    code, out, err = run(capsys, "cache")
+    assert (code, "0 features in" in out, str(tmp_path / "home/cig") in err) == (0, True, True)
+    (tmp_path / "cig.toml").write_text('[search]\nfeature_cache = "kept"')
+    code, out, err = run(capsys, "cache")
+    assert (code, "kept has no features yet" in out) == (0, True)
+    code, _, err = run(capsys, "cache", "elsewhere")
+    assert (code, "elsewhere" in err) == (2, True)

@@ -101,8 +101,45 @@ def project() -> Path:
     """Return the folder of the nearest cig.toml, as a path from the working folder; without one, the working folder."""
     if os.path.lexists(FILE):
         return Path()
-    levels = (level for level, folder in enumerate(Path.cwd().parents, 1) if (folder / FILE).is_file())
+    files = ((level, folder / FILE) for level, folder in enumerate(Path.cwd().parents, 1))
+    levels = (level for level, file in files if file.is_file() and _is_ours(file))
     return Path(*[".."] * next(levels, 0))
+
+
+def _is_ours(file: Path) -> bool:
+    """Tell whether this user owns a file and its folder: a setting names models and folders to write into.
+
+    Anybody may put a cig.toml into a shared folder such as /tmp, above the folders of others.
+    """
+    if not hasattr(os, "geteuid"):  # on Windows
+        return True
+    if {os.stat(path).st_uid for path in (file, file.parent)} == {os.geteuid()}:
+        return True
+    _say_foreign(file)
+    return False
+
+
+@cache
+def _say_foreign(file: Path) -> None:
+    logging.getLogger("cig").warning("%s is not read: it or its folder is another user's; run cig in there", file)
+
+
+def project_above() -> str:
+    """Return a hint for a working folder without a cig.toml, below one with models or datasets; "" for any other."""
+    above = () if project() != Path() or os.path.lexists(FILE) else Path.cwd().parents
+    if any(os.path.isdir(name) for name in _PROJECT_FOLDERS):
+        return ""
+    folders = (folder / name for folder in above for name in _PROJECT_FOLDERS)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return ""
+    return (
+        f"No cig.toml is here or above, so default places are below this folder. {folder} may be meant: a file "
+        f"{folder.parent / FILE}, which may be empty, says so"
+    )
+
+
+_PROJECT_FOLDERS = ("datasets", "models")
 
 
 def below_project(path: str) -> str:

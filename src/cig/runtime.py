@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -268,11 +269,13 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def quiet_transformers() -> None:
-    """Silence transformers' progress bars and warnings; its errors are still raised."""
-    from transformers.utils import logging
+    """Silence transformers' and the hub's progress bars and warnings; their errors are still raised."""
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks", category=UserWarning)
 
 
 def jsonable(value: Any) -> Any:

@@ -111,7 +111,6 @@ WRONG = [
     "run cirr --search-batch-size 0",
     "run cirr --method serle",
     "evaluate cirr --report a.pdf",
-    "cache",
     "cache nowhere",
     "config evaluate --methd x",
 ]
@@ -462,3 +461,14 @@ def test_a_wrong_name_goes_before_what_is_not_there(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, *shlex.split(line))
     assert (code, f'Did you mean "{guess}"?' in err, "is not there" in err) == (2, True, False), err
+
+
+def test_compare_takes_method_for_methods():
+    """As every other verb calls it; one or several."""
+    for words in (
+        ["--method", "text", "image"],
+        ["--methods", "text", "image"],
+        ["--method", "text", "--method", "image"],
+    ):
+        _, bound, _ = app.parse_args(["compare", "cirr/val", *words], exit_on_error=False, print_error=False)
+        assert bound.kwargs["methods"] == ("text", "image")

@@ -26,7 +26,7 @@ from cig.runtime import Compute, say
 def compare(
     *inputs: str,
     data: DataFlags = DataFlags(),
-    methods: Annotated[tuple[str, ...], Several] = (),
+    methods: Annotated[tuple[str, ...], Several, Parameter(alias="--method")] = (),
     branches: Annotated[tuple[str, ...], Several] = (),
     comparing: Annotated[Comparing, Parameter(name="*", negative="")] = Comparing(),
     clip: str | None = None,

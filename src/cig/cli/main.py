@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
-from cyclopts import App, Parameter, Token
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Token
 
 from cig import config
 from cig.cli import (
@@ -40,7 +40,7 @@ from cig.cli import (
 from cig.cli.fitting import misfits
 from cig.cli.flags import Flag
 from cig.cli.terminal import messages_on_stderr
-from cig.errors import CigError, UsageError, printable, reason
+from cig.errors import CigError, NotFoundError, UsageError, printable, reason
 from cig.runtime import say
 
 app = App(
@@ -85,16 +85,19 @@ def cache(folder: Path | None = None, /, *, clear: Annotated[bool, Flag] = False
     Parameters
     ----------
     folder
-        Default: feature_cache of cig.toml's [search], or CIG_SEARCH_FEATURE_CACHE.
+        Default: feature_cache of cig.toml's [search], or CIG_SEARCH_FEATURE_CACHE; else that of cig search.
     clear
         Forget everything. It can all be computed again.
     """
-    from cig.io.feature_cache import FeatureCache, summary
+    from cig.io.feature_cache import FILE, FeatureCache, summary
 
-    setting = config.value("search", "feature_cache")
-    folder = folder or (Path(setting.value) if setting else None)
     if folder is None:
-        raise UsageError("which cache? Give its folder: cig cache FOLDER")
+        setting = config.value("search", "feature_cache") or config.Setting(str(config.user_cache()), "cig search")
+        folder = Path(setting.value)
+        say(f"the cache of {setting.source}: {folder}; of another: cig cache FOLDER")
+        if not os.path.lexists(folder / FILE):
+            print(f"{folder} has no features yet; cig search, or --feature-cache FOLDER of another verb, keeps them")
+            return
     print(summary(folder))
     if clear:
         FeatureCache(folder).clear()
@@ -110,8 +113,17 @@ def show_config(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) ->
     words
         A verb with its flags, to see what that call would use: cig config run cirr/val --method lincir.
     """
+    from cig.retrieval.requests import OWN_METHOD
+
     _in_force.clear()
-    app.parse_args(list(words) or ["run"])
+    try:
+        app.parse_args(list(words) or ["run"], exit_on_error=False, print_error=False)
+    except MissingArgumentError:  # settings are looked up before: a verb without its arguments shows them, too
+        pass
+    except CycloptsError as error:
+        raise UsageError(f"cig config {' '.join(words)}: {error}") from error
+    if (method := _in_force.get("search.method")) and method.source == "default" and method.value == "none":
+        _in_force["search.method"] = config.Setting(OWN_METHOD, "default of a folder; an index has its own")
     paths = {} if words else {key: config.path_setting(key) for key in config.PATHS}
     settings = {**paths, **_in_force}
     width = max(map(len, settings), default=0)
@@ -210,7 +222,8 @@ def main(argv: list[str] | None = None) -> None:
     except CigError as error:
         if debug:
             raise
-        _end(str(error), error.exit_code)
+        hint = config.project_above() if isinstance(error, NotFoundError) else ""
+        _end("\n".join(filter(None, [str(error), hint])), error.exit_code)
     except KeyboardInterrupt as stop:
         kept = f"nothing of it is kept: {stop.lost}" if isinstance(stop, Interrupted) and stop.lost else KEPT
         _end(f"{str(stop) or 'interrupted'}; {kept}", 130)

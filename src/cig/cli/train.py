@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from cig.cli.flags import TRAINED_FOLDER, Flag, LoopFlags
+from cig.cli.next_steps import after_clip, after_generator, after_vae
 from cig.errors import NotFoundError, UsageError, at_least_1, did_you_mean
 
 
@@ -88,6 +89,7 @@ def clip(
         layers=layers,
         tensorboard=loop.tensorboard,
     )
+    after_clip(data, out)
 
 
 def vae(
@@ -137,6 +139,7 @@ def vae(
     train_vae(
         scenes, SIZES[size], plan, out=out, inputs=scenes.identity, device=process_device, tensorboard=loop.tensorboard
     )
+    after_vae(data, out)
 
 
 def generator(
@@ -247,7 +250,7 @@ def generator(
 
     from cig.io.images import limit_pixels
     from cig.models.composer import load_composer
-    from cig.training.data import load_scenes
+    from cig.training.data import has_own_size, load_scenes
     from cig.training.data.framing import Frame
     from cig.training.objectives._diffusion import Prediction
     from cig.training.objectives._lora import Lora
@@ -288,6 +291,8 @@ def generator(
         tensorboard=loop.tensorboard,
         memory=MemoryOptions(gradient_checkpointing, shelf, frozen),
     )
+    side = 64 if has_own_size(data) and not frame else side
+    after_generator(data, (clip, phi, clip2, phi2), out, side=side)
 
 
 def _check_generator(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cig.cli.flags import TRAINED_FOLDER, ComputeFlags, Flag, Preprocess, SearleFlags, WorkFlags, check_pace, computing
+from cig.cli.next_steps import after_words
 from cig.errors import IncompleteError, UsageError, at_least_1
 from cig.runtime import Compute, Work
 
@@ -121,6 +122,8 @@ def oti(
         workers=compute.num_workers,
     )
     _tell_words(status, out)
+    if status.complete:
+        after_words(data, clip, out, concepts=concepts, phrases=phrases)
 
 
 def _phrasebook(concepts: Path | None, phrases: Path | None, top: int) -> Phrasebook | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cig.cli.flags import TRAINED_FOLDER, LoopFlags, SearleFlags, ValidateFlags
+from cig.cli.next_steps import after_phi, benchmark_of
 from cig.errors import UsageError, at_least_1
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def phi(
         layout=layout,
         validation=validation,
     )
+    after_phi(validating.validate or benchmark_of(data), objective, clip, out=out)
 
 
 def _refuse(objective: str, family: str, flags: Mapping[str, object]) -> None:

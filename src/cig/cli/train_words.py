@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from cig.cli.flags import ComputeFlags, Flag, Preprocess, computing, output_file
+from cig.cli.next_steps import after_concepts, after_phrases
 from cig.errors import IncompleteError, UsageError, at_least_1, plain
 from cig.io import outputs
 from cig.runtime import Compute, Dtype
@@ -99,6 +100,7 @@ def concepts(
         raise IncompleteError(
             "\n  ".join([f"pictures that have no names: {len(made.unreadable)}; {out}.json has all", *lines])
         )
+    after_concepts(out)
 
 
 def phrases(
@@ -193,3 +195,5 @@ def phrases(
         print(f"{write_pickle(out)}: the same for SEARLE's programs")
     if done.lost:
         print(describe_lost(done.lost))
+    if share.of == 1:
+        after_phrases(concepts, out)
