@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,3 +122,31 @@ def test_a_place_for_each_name(tmp_path):
         "ILSVRC2012_val_00000001": tmp_path / "imgnet/real/n1/ILSVRC2012_val_00000001"
     }
     assert _release.need_content(b"", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391") is None
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in members.items():
+            file.writestr(f"CIRCUS-main/{name}", text)
+    return path
+
+
+def test_labels_of_circus_out_of_the_repositorys_zip(tmp_path, capsys):
+    members = {
+        "croissant/exports/cirr.csv": "a,b\n",
+        "croissant/exports/x.png": "no",
+        "README.md": "",
+        "other/a.csv": "",
+    }
+    archive = zipped(tmp_path / "c.zip", members)
+    content = {"/main.zip": archive.read_bytes()}
+    with serving.serve(serving.Files(content)) as server:
+        call = ["download", "circus", "--dataset-path", tmp_path / "circus", "--retries", "0"]
+        code, out, err = run(capsys, *call, "--annotations-from", f"{server.url}/main.zip")
+    assert code == 0, err
+    assert "licence" in err
+    assert [path.name for path in (tmp_path / "circus").iterdir()] == ["cirr.csv"]
+    assert "--circus" in out
+    empty = zipped(tmp_path / "e.zip", {"README.md": ""})
+    assert run(capsys, *call, "--from-zip", empty)[0] == 1
+    assert run(capsys, *call, "--from-zip", tmp_path / "none.zip")[0] == 2

@@ -36,16 +36,17 @@ def compare(
     batch_size: int = 32,
     qrels: Path | None = None,
     json: Annotated[Path | None, output_file(outputs.COMPARISON, outputs.RUN_COMPARISON)] = None,
-    report: Annotated[tuple[Path, ...], Flag, output_file(outputs.MARKDOWN)] = (),
+    report: Annotated[tuple[Path, ...], Flag, output_file(outputs.REPORT)] = (),
 ) -> None:
     """The table of the field: methods, each alone and with each branch, with intervals, paired p and cost.
 
-    Or TREC runs, each against the first: cig compare A.run B.run --qrels FILE.
+    Of several benchmarks, one table of all comes first: cig compare cirr/val circo/val. Or TREC runs, each against the
+    first: cig compare A.run B.run --qrels FILE.
 
     Parameters
     ----------
     inputs
-        NAME or NAME/SPLIT of a benchmark; or two and more run files.
+        NAME or NAME/SPLIT of a benchmark, or of several; or two and more run files.
     methods
         Methods, each with its weights if they are yours: searle "lincir clip=DIR phi=FILE". Default: all that can be
         loaded (of icons, with the shipped weights); the others are named.
@@ -63,10 +64,10 @@ def compare(
     json
         Write all measures of all rows here.
     report
-        Write the table as Markdown (FILE.md) here.
+        Write the tables here, as a page with scores against costs (FILE.html) or as Markdown (FILE.md).
     """
     from cig.cli.branch_flags import parse_comparing
-    from cig.pipelines.compare import compare, compare_runs, to_text
+    from cig.pipelines.compare import compare, compare_runs, tables_to_text
     from cig.retrieval.fusion_weight import to_reference_weight
 
     runs = [Path(name) for name in inputs if name.endswith(".run") or os.path.isfile(name)]
@@ -79,16 +80,18 @@ def compare(
 
         print(runs_to_text(compare_runs(runs, qrels, [comparing.measure] if comparing.measure else (), json=json)))
         return
-    if len(inputs) > 1:
-        raise UsageError(f"give one benchmark, or files of runs; found {', '.join(inputs)}")
+    if runs:
+        raise UsageError(f"give benchmarks, or files of runs; found both: {', '.join(inputs)}")
     if qrels:
         raise UsageError("--qrels goes with runs: cig compare A.run B.run --qrels FILE")
-    benchmark = data.named(inputs[0] if inputs else None, None, gallery)
-    comparing = parse_comparing(methods, branches, comparing, clip=clip, family=benchmark.family)
+    benchmarks = [data.named(name, None, gallery) for name in dict.fromkeys(inputs)] or [
+        data.named(None, None, gallery)
+    ]
+    comparing = parse_comparing(methods, branches, comparing, clip=clip, family=benchmarks[0].family)
     compute = computing(compute, batch_size)
-    comparison = compare(benchmark, compute, comparing, cache=feature_cache, json=json, reports=report)
-    for row in comparison.rows if comparing.sweep else ():
+    tables = compare(benchmarks, compute, comparing, cache=feature_cache, json=json, reports=report)
+    for row in tables.tables[0].rows if comparing.sweep else ():
         if row.branch:
             reference_weight = to_reference_weight([row.weight])
             say(f"{row.method} + {row.branch}: the reference weighs {reference_weight:.2f}, {row.source}")
-    print(to_text(comparison))
+    print(tables_to_text(tables))

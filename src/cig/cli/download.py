@@ -41,7 +41,7 @@ def download(
     Parameters
     ----------
     name
-        fashioniq, circo, cirr, genecis, imagenet-r, lasco, coco-composition; or NAME/SPLIT.
+        fashioniq, circo, cirr, genecis, imagenet-r, lasco, coco-composition, circus; or NAME/SPLIT.
     dataset
         The same, where it is not given as the first argument.
     dataset_path

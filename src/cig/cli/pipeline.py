@@ -117,6 +117,7 @@ def evaluate(
     compute: ComputeFlags = Compute(),
     gallery: Gallery = None,
     batch_size: int = 32,
+    circus: Path | None = None,
     json: Annotated[Path | None, output_file(outputs.SCORES)] = None,
     rankings: Annotated[Path | None, output_file(outputs.RANKINGS)] = None,
     report: Annotated[tuple[Path, ...], Flag, output_file(outputs.REPORT)] = (),
@@ -129,6 +130,8 @@ def evaluate(
     ----------
     gallery
         FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
+    circus
+        CIRCUS's labels, a folder or a CSV file (cig download circus): also the scores of queries without a shortcut.
     json
         Write scores, intervals, per-query values, what was missing and provenance here.
     rankings
@@ -146,7 +149,7 @@ def evaluate(
     outputs = Outputs(json, rankings, report, run=run, qrels=qrels)
     queries = data.named(benchmark, None, gallery)
     searching = rerank.joined(targets.completed(search, branch, queries))
-    show(evaluate(queries, computing(compute, batch_size), searching, outputs=outputs))
+    show(evaluate(queries, computing(compute, batch_size), searching, outputs=outputs, circus=circus))
 
 
 def submit(
@@ -325,6 +328,8 @@ def show(evaluation: Evaluation) -> None:
         say(search.recipe)
         say(f"protocol: {', '.join(f'{key}: {value}' for key, value in report.protocol.items())}")
         print(to_text(report))
+        if evaluation.subsets:
+            print(evaluation.subsets)
         complain(search.missing_references, "could not run and score 0")
     elif evaluation.submissions:
         for line in (search.recipe, *notes(report.missing, report.unused)):

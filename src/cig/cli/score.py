@@ -17,6 +17,7 @@ def score(
     *files: Path,
     data: DataFlags = DataFlags(),
     gallery: Gallery = None,
+    circus: Path | None = None,
     json: Annotated[Path | None, output_file(outputs.SCORES)] = None,
 ) -> None:
     """Score a run that another program made, by the benchmark's official protocol. It needs no model and no picture.
@@ -29,6 +30,8 @@ def score(
         A TREC run, the JSON of --rankings, or a file in the form of a submission; of CIRR, that of the subsets, too.
     gallery
         FashionIQ: all names of the split file (full, the default), or the union of references and targets (val).
+    circus
+        CIRCUS's labels, a folder or a CSV file (cig download circus): also the scores of queries without a shortcut.
     json
         Write scores, intervals and per-query values here.
     """
@@ -37,8 +40,10 @@ def score(
 
     if not files:
         raise UsageError("which run? Give its file: cig score cirr/val FILE")
-    scored = score_run(data.named(benchmark, None, gallery), files, json)
+    scored = score_run(data.named(benchmark, None, gallery), files, json, circus=circus)
     print(to_text(scored.report))
+    if scored.subsets:
+        print(scored.subsets)
     for note in scored.notes:
         say(note)
     lacking = sum(map(len, scored.report.missing.get("lists", {}).values()))

@@ -99,12 +99,13 @@ def inline_code(script: str, *styles: str, **more: str) -> dict[str, Any]:
     it ever fails, the browser still refuses any script that this function did not hash, and any address to load from.
 
     Args:
+        script: "" for a page without one.
         more: directives to add to the policy; connect_src="'self'" lets a page ask its server.
     """
     from markupsafe import Markup
 
     folder = files("cig") / "assets" / "templates"
-    code, *rules = ((folder / name).read_text(encoding="utf-8") for name in (script, *styles))
+    code, *rules = ((folder / name).read_text(encoding="utf-8") if name else "" for name in (script, *styles))
     style = "".join(rules)
     allowed = {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}
     allowed |= {"style-src": _source(style), "script-src": _source(code)}

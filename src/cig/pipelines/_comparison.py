@@ -16,12 +16,13 @@ from cig.benchmarks._requirements import need_pictures
 from cig.errors import CigError, OutputError, UsageError, did_you_mean
 from cig.evaluation import significance
 from cig.evaluation.paired import PairedComparison, compare_rankings
-from cig.evaluation.score import evaluate, score_queries
+from cig.evaluation.score import LOWER_IS_BETTER, evaluate, score_queries
 from cig.io.digests import digest_of
 from cig.io.feature_cache import FeatureCache
 from cig.io.manifest import read_cost
 from cig.io.outputs import ANY, check_file
 from cig.machine import Cost, device_name, measured
+from cig.pipelines._composition import Composition, Searches, compose, labelled, unimodal_rankings
 from cig.pipelines._search_benchmark import check_searching, load_searcher
 from cig.retrieval.branches import Branches, need_folder
 from cig.retrieval.embed import EmbeddedQueries, embed
@@ -49,6 +50,7 @@ class ComparisonRow:
     versus: Mapping[str, PairedComparison]  # against the method alone, by measure; empty for the method alone
     cost: Cost  # a query's
     imagined: bool  # whether the cost has the imagining in it, where there was one
+    searches: Searches  # its rankings, and its method's by one modality alone
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Comparison:
     measure: str
     rows: tuple[ComparisonRow, ...]
     left_out: Mapping[str, str]  # method, or method + branch -> why
+    composition: Composition | None = None
 
     @property
     def corrected(self) -> list[float | None]:
@@ -76,7 +79,8 @@ def compare_methods(
     Raises:
         UsageError: hidden targets, an unknown measure, or a method or branch that cannot be, where comparing is strict.
     """
-    measure = _measure(parts[0], comparing.measure)
+    measure = _measure(parts[0], comparing.measure, sweep=comparing.sweep)
+    labels = labelled(comparing.circus, parts)
     _need_one_place_each(comparing)
     rows: list[ComparisonRow] = []
     left_out: dict[str, str] = {}
@@ -96,7 +100,8 @@ def compare_methods(
         raise UsageError(
             "no method could be run:\n  " + "\n  ".join(f"{method}: {why}" for method, why in left_out.items())
         )
-    return Comparison(parts[0].name, measure, tuple(rows), left_out)
+    composition = compose(parts, [row.searches for row in rows], labels, with_gap=comparing.composition_gap)
+    return Comparison(parts[0].name, measure, tuple(rows), left_out, composition)
 
 
 def _need_one_place_each(comparing: Comparing) -> None:
@@ -110,11 +115,13 @@ def _need_one_place_each(comparing: Comparing) -> None:
         check_form(comparing.weights or config.path("weights"))
 
 
-def _measure(part: Benchmark, measure: str | None) -> str:
+def _measure(part: Benchmark, measure: str | None, *, sweep: bool) -> str:
     if part.hidden:
         raise UsageError(f"the targets of {part.name} are hidden, so nothing can be compared or swept; use val")
     if measure and measure not in part.measures:
         raise UsageError(f'{part.name} has no measure "{measure}".{did_you_mean(measure, part.measures)}')
+    if sweep and measure and measure.partition("@")[0] in LOWER_IS_BETTER:
+        raise UsageError(f"{measure}: less of it is better, so no weight can be chosen by it; take another --measure")
     return measure or part.measures[0]
 
 
@@ -165,7 +172,9 @@ class _Contender:
             for part, part_branches in zip(self.parts, branches, strict=True)
         ]
         alone, cost = [table.ranked({}) for table in tables], self._cost(self.method)
-        yield ComparisonRow(self.label, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True)
+        image, text = self._unimodal(pictures, left_out)
+        searches = Searches(alone, image, text)
+        yield ComparisonRow(self.label, "", 0.0, "", evaluate(self.parts, alone), {}, cost, True, searches)
         for branch in wanted_branches:
             shares = self._shares(branch, making, tables)
             fused = [table.ranked({branch.name: weight}) for table, (weight, _) in zip(tables, shares, strict=True)]
@@ -173,7 +182,20 @@ class _Contender:
             spent, imagined = self._spent(branch, making, cost, shown=shown)
             report = evaluate(self.parts, fused, alone)
             against = compare_rankings(self.parts, alone, fused)
-            yield ComparisonRow(self.label, branch.name, *shares[0], report, against, spent, imagined)
+            searches = Searches(fused, image, text)
+            yield ComparisonRow(self.label, branch.name, *shares[0], report, against, spent, imagined, searches)
+
+    def _unimodal(
+        self, pictures: PictureFeatures, left_out: dict[str, str]
+    ) -> tuple[Sequence[Ranking], Sequence[Ranking]]:
+        """The method's searches by image alone and by text alone, where they are asked for and it has them."""
+        if not self.comparing.composition_gap:
+            return (), ()
+        try:
+            return unimodal_rankings(self.parts, self.method, pictures, cache=self.cache)
+        except CigError as error:
+            left_out[f"composition gap of {self.label}"] = str(error).splitlines()[0]
+            return (), ()
 
     def _able(self, left_out: dict[str, str]) -> tuple[Branching, ...]:
         """The branches that this method can have; the others are named."""

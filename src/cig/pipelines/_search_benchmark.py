@@ -78,6 +78,7 @@ class Evaluation:
     search: SearchResult
     report: Report  # without scores where the targets are hidden
     submissions: tuple[Path, ...] = ()
+    subsets: str = ""  # a table of scores on subsets of the queries, where there are labels
 
 
 @dataclass(frozen=True)

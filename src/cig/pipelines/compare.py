@@ -1,4 +1,4 @@
-"""Compare: methods, each alone and with each branch, in one table; or TREC runs, each against the first."""
+"""Compare: methods, each alone and with each branch, in one table a benchmark; or TREC runs, against the first."""
 
 from __future__ import annotations
 
@@ -17,35 +17,51 @@ from cig.io.outputs import check_distinct, write_json_output, write_output
 from cig.io.text_table import text_table
 from cig.machine import device_name
 from cig.pipelines._comparison import Comparing, Comparison, ComparisonRow, compare_methods
+from cig.pipelines._composition import composition_facts, composition_lines
+from cig.pipelines._several import SeveralComparisons, summary_lines
 from cig.runtime import Compute, commit, resolve_device, versions
 
 
 def compare(
-    data: Data,
+    data: Sequence[Data],
     compute: Compute,
     comparing: Comparing,
     *,
     cache: Path | None = None,
     json: Path | None = None,
     reports: Sequence[Path] = (),
-) -> Comparison:
-    """The table of methods, each alone and with each branch; with sweep, weights are chosen and frozen.
+) -> SeveralComparisons:
+    """The table of methods, each alone and with each branch, for each benchmark; with sweep, weights are frozen.
 
     Raises:
         UsageError: hidden targets; methods or branches that cannot be.
     """
-    if any(path.suffix != ".md" for path in reports):
-        raise UsageError("--report of a comparison is Markdown: end it in .md")
+    if any(path.suffix not in (".md", ".html") for path in reports):
+        raise UsageError("--report of a comparison is a page (end it in .html) or Markdown (.md)")
     check_distinct([json, *reports])
-    comparison = compare_methods(
-        data.load("val"), comparing, compute=compute, cache=FeatureCache(cache), single=len(data.categories) == 1
+    if len(data) > 1 and comparing.sweep:
+        raise UsageError("--sweep chooses the weights of one benchmark at a time")
+    loaded = [each.load("val") for each in data]  # all of them, before hours of the first
+    tables = SeveralComparisons(
+        tuple(
+            compare_methods(
+                parts, comparing, compute=compute, cache=FeatureCache(cache), single=len(each.categories) == 1
+            )
+            for each, parts in zip(data, loaded, strict=True)
+        )
     )
+    device = device_name(resolve_device(compute.device))
+    provenance = {"device": device, "versions": versions(), "commit": commit()}
     if json:
-        device = device_name(resolve_device(compute.device))
-        write_json_output(json, to_json(comparison, {"device": device, "versions": versions(), "commit": commit()}))
+        write_json_output(json, tables_to_json(tables, provenance))
     for path in reports:
-        write_output(path, to_markdown(comparison).encode())
-    return comparison
+        if path.suffix == ".html":
+            from cig.pipelines._comparison_page import to_html
+
+            write_output(path, to_html(tables, [to_text(each) for each in tables.tables], provenance).encode())
+        else:
+            write_output(path, tables_to_markdown(tables).encode())
+    return tables
 
 
 def compare_runs(
@@ -80,9 +96,40 @@ def to_text(comparison: Comparison) -> str:
         header,
         *(_cells(comparison, row, p) for row, p in zip(comparison.rows, comparison.corrected, strict=True)),
     ]
+    composition = comparison.composition
+    titles = [" + ".join(filter(None, (row.method, row.branch))) for row in comparison.rows]
+    more = ["", *composition_lines(composition, titles, comparison.measure)] if composition else []
     return "\n".join(
-        [f"{comparison.benchmark}, percent [95% interval]", *text_table(lines), "", *footnotes(comparison)]
+        [f"{comparison.benchmark}, percent [95% interval]", *text_table(lines), "", *footnotes(comparison), *more]
     )
+
+
+def tables_to_text(tables: SeveralComparisons) -> str:
+    """Each benchmark's table; of several, one of all first."""
+    summary = ["\n".join(summary_lines(tables))] if len(tables.tables) > 1 else []
+    return "\n\n".join([*summary, *map(to_text, tables.tables)])
+
+
+def tables_to_json(tables: SeveralComparisons, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """One benchmark's fields, as ever; of several, a list of these and the means."""
+    if len(tables.tables) == 1:
+        return to_json(tables.tables[0], provenance)
+    return {
+        "measure": {each.benchmark: each.measure for each in tables.tables},
+        "rows": [
+            {"method": method, "branch": branch, "scores": tables.scores(method, branch), "means": means}
+            for (method, branch), means in tables.means.items()
+        ],
+        "benchmarks": [to_json(each, provenance) for each in tables.tables],
+        "provenance": dict(provenance),
+    }
+
+
+def tables_to_markdown(tables: SeveralComparisons) -> str:
+    if len(tables.tables) == 1:
+        return to_markdown(tables.tables[0])
+    summary = ["# Methods over several benchmarks", "", *fenced(summary_lines(tables)), ""]
+    return "\n".join([*summary, *map(to_markdown, tables.tables)])
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -136,10 +183,12 @@ def to_json(comparison: Comparison, provenance: Mapping[str, Any]) -> dict[str, 
                 "holm": corrected,
                 "cost": {**vars(row.cost), "imagining_included": row.imagined},
                 "missing": row.report.missing,
+                **(composition_facts(comparison.composition, number) if comparison.composition else {}),
             }
-            for row, corrected in zip(comparison.rows, comparison.corrected, strict=True)
+            for number, (row, corrected) in enumerate(zip(comparison.rows, comparison.corrected, strict=True))
         ],
         "left_out": dict(comparison.left_out),
+        **({"composition_notes": list(comparison.composition.notes)} if comparison.composition else {}),
         "provenance": dict(provenance),
     }
 

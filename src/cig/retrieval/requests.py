@@ -219,6 +219,11 @@ class Comparing:
     "Try the reference's share from 0 to 1 by 0.05 for each row, and freeze the best."
     measure: str | None = None
     "What weights are chosen by and rows compared by. Default: the benchmark's first measure."
+    composition_gap: bool = False
+    """Search by image alone and by text alone, too: how much each method composes, and the scores of the queries that
+    no modality alone answers."""
+    circus: Path | None = None
+    "CIRCUS's labels, a folder or a CSV file: scores of all queries, of those without a shortcut, and of the validated."
     strict_methods: Annotated[bool, Parameter(parse=False)] = True
     "A method that cannot be loaded ends the run; otherwise it is left out and named."
     strict_branches: Annotated[bool, Parameter(parse=False)] = True

@@ -70,7 +70,13 @@ class Reranker:
         ids, scores, subset, ranks = zip(*rows, strict=True) if rows else ((), (), (), ())
         cost.seconds = round(time.monotonic() - started, 3)
         ranks = ranks if ranking.target_ranks else ()
-        return replace(ranking, ids=ids, scores=scores, subset=subset, target_ranks=ranks), cost
+        relevant = tuple(
+            _relevant_ranks(by_id[name], *row)
+            for name, *row in zip(ranking.queries, ids, ranking.relevant_ranks, strict=False)
+        )
+        return replace(
+            ranking, ids=ids, scores=scores, subset=subset, target_ranks=ranks, relevant_ranks=relevant
+        ), cost
 
     def _row(self, benchmark: Benchmark, query: Query, ranking: Ranking, *, row: int, cost: RerankCost) -> tuple:
         ids, scores = ranking.ids[row], ranking.scores[row]
@@ -199,6 +205,14 @@ def _subset(subset: tuple[str, ...], head: Sequence[str]) -> tuple[str, ...]:
     """Order the members within the depth as they are now; the others follow as before."""
     position = {name: i for i, name in enumerate(head)}
     return tuple(sorted(subset, key=lambda name: position.get(name, len(head))))
+
+
+def _relevant_ranks(query: Query, names: Sequence[str], before: Sequence[int]) -> tuple[int, ...]:
+    """Return the ranks of the relevant pictures: new among the names of the ranking, and below these as before."""
+    return (
+        *(rank for rank, name in enumerate(names, 1) if name in query.relevant),
+        *(rank for rank in before if rank > len(names)),
+    )
 
 
 def _rank(query: Query, head: Sequence[str], rank: int | None) -> int | None:
