@@ -472,3 +472,12 @@ def test_compare_takes_method_for_methods():
     ):
         _, bound, _ = app.parse_args(["compare", "cirr/val", *words], exit_on_error=False, print_error=False)
         assert bound.kwargs["methods"] == ("text", "image")
+
+
+def test_a_folder_that_may_not_be_used_is_named(monkeypatch, capsys):
+    def refused(*asked, **options):
+        raise PermissionError(13, "Permission denied", "/closed/folder")
+
+    monkeypatch.setattr("cig.io.feature_cache.summary", refused)
+    code, _, err = run(capsys, "cache", "somewhere")
+    assert (code, "/closed/folder" in err, "Traceback" in err) == (1, True, False)

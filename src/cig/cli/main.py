@@ -224,6 +224,11 @@ def main(argv: list[str] | None = None) -> None:
             raise
         hint = config.project_above() if isinstance(error, NotFoundError) else ""
         _end("\n".join(filter(None, [str(error), hint])), error.exit_code)
+    except PermissionError as error:
+        if debug:
+            raise
+        what = f"{error.filename or 'a file'} may not be used by this user"
+        _end(f"{what}: {error.strerror}; give access, or another place", 1)
     except KeyboardInterrupt as stop:
         kept = f"nothing of it is kept: {stop.lost}" if isinstance(stop, Interrupted) and stop.lost else KEPT
         _end(f"{str(stop) or 'interrupted'}; {kept}", 130)

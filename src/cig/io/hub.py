@@ -6,6 +6,7 @@ branch has only pickles, the commit is that of its conversion to safetensors.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import socket
@@ -265,7 +266,9 @@ def need_model(source: str, files: Sequence[str], cache_dir: Path | None, *, fla
     if os.path.exists(source):
         return
     home = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
-    if not any(path.is_file() for name in files for path in home.glob(f"snapshots/*/{name}")):
+    # Unlike Path's, these functions find nothing where a folder may not be read.
+    cached = (path for name in files for path in glob.glob(str(Path(glob.escape(str(home)), "snapshots", "*", name))))
+    if not any(map(os.path.isfile, cached)):
         raise NotFoundError(
             f"{source} is neither a folder nor in the hub's cache: fetch it, or give a folder by {flag}"
         )
