@@ -398,7 +398,8 @@ def test_a_strangers_name_is_refused(tmp_path, host):
     with opened(tmp_path, trial(case(1))) as server:
         refused = 400 if host is None else 421  # the server itself refuses HTTP without a Host
         assert own_page(server, "state", Host=host)[0] == refused
-        assert own_page(server, "vote", vote(), Host=host, Origin=f"http://{host}")[0] == refused
+        if host is not None:  # the server may close such a line before the body has come
+            assert own_page(server, "vote", vote(), Host=host, Origin=f"http://{host}")[0] == refused
     assert not (tmp_path / "votes.jsonl").exists()
 
 
