@@ -1,7 +1,7 @@
 """M-BEIR's FashionIQ: what test_mbeir_cirr.py says of both; here the small one for the contract."""
 
-import test_mbeir_cirr
-
 
 def make(home):
-    return test_mbeir_cirr.make(home, "fashioniq")
+    from test_mbeir_cirr import make as make_either  # beside this file, which the contract puts on the path
+
+    return make_either(home, "fashioniq")

@@ -173,3 +173,13 @@ def test_a_device_that_is_not_there_is_one_line():
     with pytest.raises(UsageError) as told:
         resolve_device("xpu:7")
     assert len(str(told.value)) < 100
+
+
+def test_what_a_kill_left_of_a_result_goes_with_the_next_one(tmp_path):
+    from cig.io.files import _HOST
+    from cig.io.outputs import write_output
+
+    left = tmp_path / f".scores.json.{_HOST}-999999999.part"
+    left.write_bytes(b"half")
+    write_output(tmp_path / "scores.json", b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]

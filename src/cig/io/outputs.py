@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cig.errors import OutputError, UsageError, reason
-from cig.io.files import write_bytes, writing
+from cig.io.files import sweep, write_bytes, writing
 from cig.io.json_files import to_bytes
 
 STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
@@ -223,7 +223,9 @@ def write_output(path: Path, content: bytes | str) -> None:
     """Write a result: through pipes and devices, to what a link leads to, and else whole or not at all."""
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     if not is_stream(path):
-        write_bytes(Path(os.path.realpath(path)), data)
+        target = Path(os.path.realpath(path))
+        sweep(target.parent)  # what a kill left of an earlier result
+        write_bytes(target, data)
         return
     sys.stdout.flush()  # what was printed before comes before
     descriptor = _descriptor(path)
