@@ -771,7 +771,7 @@ def _home(weight):
 
 def test_the_page_of_licences_names_every_dataset():
     datasets = {name for name in registry.names("benchmarks") if registry.is_builtin("benchmarks", name)} - {"folder"}
-    assert set(rows("Datasets")) == datasets
+    assert set(rows("Datasets")) - {"circus"} == datasets  # labels of others' queries
 
 
 def test_licences_of_what_pseudo_targets_were_made_with():
