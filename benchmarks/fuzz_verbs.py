@@ -48,8 +48,44 @@ HOSTILE = (
 FILES = (
     *("odd/empty", "odd/nul", "odd/deep.json", "odd/list.json", "odd/latin.csv", "odd/pickle.pt", "odd/folder.pt"),
     *("odd/loop", "odd/gone", "odd/huge.png", "odd/cut.png", "odd", "out", "out/new.json", "out/new.html", "out/x.pt"),
+    *(
+        "odd/pipe",
+        "odd/closed",
+        "odd/closed.json",
+        "odd/nan.pt",
+        "odd/nan.npz",
+        "odd/pictures",
+        "odd/a\nb.json",
+        "world/ix",
+    ),
+    *("odd/ends.jsonl", "odd/numbers.json", "world/captions.txt", "world/pairs.csv", "out/deep/er", "odd/empty/below"),
     *("world/CIRR", "world/CIRCO", "world/FashionIQ", "world/shop", "world/models", "world/models/clip-small"),
     *("world/models/phi-small.pt", "world/models/sdxl", "world/CIRCO/annotations/val.json", "world/shop/queries.csv"),
+)
+SETTINGS = (  # of a cig.toml in the working folder, and of the environment
+    *(
+        '[search]\nmethod = "lincir"',
+        '[search]\nclip = "odd/loop"\nphi = "odd"',
+        "[search",
+        "cirr = 5",
+        "[branch]\nname = 1",
+    ),
+    *(
+        '[[branch]]\nname = "a"\npictures = "oracle"\nweight = 0.5',
+        "[compute]\nmax_pixels = -1",
+        '[generate]\nseeds = "x"',
+    ),
+    *(
+        "[search]\nfusion_weight = nan",
+        '[compute]\ndevice = "tpu"',
+        'cirr = "\\u0000"',
+        "a = [" * 5000,
+        "\ufeffcirr = 'a'",
+    ),
+)
+VARIABLES = (
+    *("CIG_SEARCH_METHOD", "CIG_SEARCH_PHI", "CIG_COMPUTE_DEVICE", "CIG_CIRR", "CIG_SEARCH_FEATURE_CACHE"),
+    *("CIG_GENERATE_SEEDS", "CIG_COMPOSE_CLIP", "XDG_CACHE_HOME", "HF_HOME", "LANG", "COLUMNS", "RANK"),
 )
 CIRR, CLIP, PHI = "world/CIRR", "world/models/clip-small", "world/models/phi-small.pt"
 PICTURES = "world/shop"
@@ -66,8 +102,24 @@ CALLS = (
     ("run", "cirr/val", "--dataset-path", CIRR, *COMPOSE, "--method", "image", "--search-clip", CLIP),
     ("search", PICTURES, "--text", "red", "--method", "sum", "--clip", CLIP),
     ("index", "build", PICTURES, "--out", "out/ix", "--method", "image", "--clip", CLIP),
-    *(("index", verb, "out/ix") for verb in ("info", "verify")),
-    *(("index", verb, "out/ix", "odd/cut.png") for verb in ("add", "remove")),
+    ("index", "build", "odd/pictures", "--out", "out/odd", "--method", "image", "--clip", CLIP),
+    *(("index", verb, "world/ix") for verb in ("info", "verify")),
+    *(("index", verb, "world/ix", "odd/cut.png") for verb in ("add", "remove")),
+    ("search", "world/ix", "--text", "red", "--json", "out/hits.json"),
+    (
+        "search",
+        "odd/pictures",
+        "--image",
+        "odd/cut.png",
+        "--method",
+        "image",
+        "--clip",
+        CLIP,
+        "--html",
+        "out/hits.html",
+    ),
+    ("demo", "--out", "out/demo", "-k", "3"),
+    ("serve", "world/ix", "--port", "0"),
     ("serve", PICTURES, "--method", "image", "--clip", CLIP, "--port", "0"),
     ("trial", PICTURES, "--queries", "world/shop/queries.csv", "--generated-image-dir", "out", "--method", "image"),
     *((verb, "circo/val", "--dataset-path", "world/CIRCO") for verb in ("check", "stats")),
@@ -78,12 +130,32 @@ CALLS = (
     *(("download", name, "--no-pictures") for name in ("fashioniq", "cirr", "circo")),
     *((verb,) for verb in ("reproduce", "config", "cache", "convert-urls")),
     *(("train", verb, "--steps", "1") for verb in ("clip", "phi", "generator", "vae", "oti")),
-    *(("train", verb) for verb in ("concepts", "phrases")),
+    ("train", "clip", "world/pairs.csv", "--out", "out/clip", "--size", "tiny", "--steps", "1", "--batch-size", "4"),
+    ("train", "phi", "world/captions.txt", "--clip", CLIP, "--out", "out/phi", "--steps", "1", "--batch-size", "4"),
+    ("train", "phi", PICTURES, "--objective", "pic2word", "--clip", CLIP, "--out", "out/p2w", "--steps", "1"),
+    ("train", "vae", PICTURES, "--out", "out/vae", "--size", "tiny", "--resolution", "32", "--steps", "1"),
+    ("train", "oti", "odd/pictures", "--clip", CLIP, "--out", "out/oti", "--steps", "1"),
+    (
+        "train",
+        "concepts",
+        PICTURES,
+        "--clip",
+        CLIP,
+        "--vocabulary",
+        "world/captions.txt",
+        "--out",
+        "out/c.csv",
+        "-k",
+        "2",
+    ),
+    ("train", "phrases", "world/captions.txt", "--out", "out/p.jsonl", "--model", CLIP),
 )
 
 
 def make(home: Path) -> Path:
     """Make the scratch folder: the tiny world, and odd files."""
+    import numpy as np
+    import torch
     from PIL import Image
 
     import tiny
@@ -104,9 +176,52 @@ def make(home: Path) -> Path:
     (odd / "gone").symlink_to("nowhere")
     Image.new("L", (9000, 9000)).save(odd / "huge.png")
     (odd / "cut.png").write_bytes((odd / "huge.png").read_bytes()[:100])
+    os.mkfifo(odd / "pipe")
+    torch.save({"Phi": {"layers.0.weight": torch.full((80, 40), torch.nan)}}, odd / "nan.pt")
+    np.savez(odd / "nan.npz", names=["a"], features=np.full((1, 40), np.nan, np.float32))
+    (odd / "a\nb.json").write_text("{}")
+    (odd / "ends.jsonl").write_bytes(b'{"a": 1}\r{"a": "\xff"}\n\n{"a":')
+    (odd / "numbers.json").write_text('{"scores": {"a": NaN, "b": 1e999, "c": -0}, "rows": [[]], "names": [null]}')
+    _odd_pictures(odd / "pictures", odd)
+    captions = [*tiny.CAPTIONS, "\u202e", "a" * 5000]
+    (scratch / "world/captions.txt").write_text("\n".join(captions))
+    pictures = sorted((scratch / "world/shop").rglob("*.jpg"))[:8]
+    rows = [f"{path.relative_to(scratch / 'world')},a thing no {i}" for i, path in enumerate(pictures)]
+    (scratch / "world/pairs.csv").write_text("\n".join(["picture,caption", *rows]))
+    (odd / "closed").mkdir()
+    (odd / "closed.json").write_text("{}")
     for path in (scratch, *scratch.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False) if os.geteuid() == 0 else None
+    for name in ("closed", "closed.json"):
+        (odd / name).chmod(0)
     return scratch
+
+
+def _odd_pictures(folder: Path, odd: Path) -> None:
+    """Make a folder of pictures with odd names, links, pipes and what is no picture."""
+    from PIL import Image
+
+    folder.mkdir()
+    for name in (
+        b"a\nb.png",
+        b"\xff.png",
+        b"-k.png",
+        b" .png",
+        b"$(x).png",
+        b"\x1b[31m.jpg",
+        "\u00e9.PNG".encode(),
+        b"a,b.webp",
+    ):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            Image.new("RGB", (40, 30), (len(name) * 20, 90, 10)).save(file, "PNG")
+    (folder / "self").symlink_to(".")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "folder.png").mkdir()
+    (folder / "empty.jpg").touch()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "cut.png").write_bytes((odd / "cut.png").read_bytes())
+    (folder / "metadata.csv").write_bytes(b"name,price\n\xff.png,nan\n,,\n")
 
 
 def flags_of(verb: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
@@ -158,12 +273,20 @@ def draw(rng: random.Random) -> list[str]:
     ]
 
 
-def call(words: list[str], scratch: Path, said: Path) -> tuple[int, float]:
+def surroundings(rng: random.Random) -> tuple[str | None, dict[str, str]]:
+    """Draw the content of a cig.toml, mostly none, and variables of the environment."""
+    settings = rng.choice(SETTINGS) if rng.random() < 0.1 else None
+    names = rng.sample(VARIABLES, rng.choice([1, 1, 2])) if rng.random() < 0.1 else []
+    values = (word for word in iter(lambda: rng.choice([*HOSTILE, *FILES]), None) if "\0" not in word)
+    return settings, dict(zip(names, values, strict=False))
+
+
+def call(words: list[str], scratch: Path, said: Path, environ: dict[str, str]) -> tuple[int, float]:
     """Run a call in a fork; return its exit code (minus a signal's number) and the seconds it took."""
     started = time.monotonic()
     pid = os.fork()
     if not pid:
-        _child(words, scratch, said)
+        _child(words, scratch, said, environ)
     limit = 5.0 if words[0] in SERVERS else SECONDS
     for number, seconds in ((signal.SIGINT, limit), (signal.SIGKILL, SECONDS)):
         end = time.monotonic() + seconds
@@ -176,7 +299,7 @@ def call(words: list[str], scratch: Path, said: Path) -> tuple[int, float]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), time.monotonic() - started
 
 
-def _child(words: list[str], scratch: Path, said: Path) -> None:
+def _child(words: list[str], scratch: Path, said: Path, environ: dict[str, str]) -> None:
     code = 99
     try:
         with said.open("wb") as file:
@@ -190,6 +313,7 @@ def _child(words: list[str], scratch: Path, said: Path) -> None:
         os.environ.clear()
         os.environ.update(keep, HOME=str(scratch / "home"), XDG_CACHE_HOME=str(scratch / "cache"), TMPDIR=str(scratch))
         os.environ.update(HF_HUB_OFFLINE="1", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+        os.environ.update(environ)
         if os.geteuid() == 0:
             os.setgroups([])
             os.setgid(NOBODY)
@@ -250,14 +374,25 @@ def main() -> None:
     codes: Counter[int] = Counter()
     faults: list[dict[str, object]] = []
     said = asked.home.resolve() / "said.txt"
+    first = ["index", "build", PICTURES, "--out", "world/ix", "--method", "image", "--clip", CLIP, "--device", "cpu"]
+    if call(first, scratch, said, {})[0]:
+        raise SystemExit(said.read_text())
     for number in range(asked.calls):
-        words = draw(rng)
-        code, seconds = call(words, scratch, said)
+        words, (settings, environ) = draw(rng), surroundings(rng)
+        (scratch / "cig.toml").unlink(missing_ok=True)
+        if settings is not None:
+            (scratch / "cig.toml").write_text(settings)
+        code, seconds = call(words, scratch, said, environ)
         text = said.read_bytes().decode("utf-8", "replace")
         codes[code] += 1
         if code not in ALLOWED or "Traceback (most recent call last)" in text:
-            faults.append({"call": number, "words": words, "code": code, "seconds": seconds, "said": text[-3000:]})
-            print(f"{number}: {code} {words!r}\n{text[-1500:]}", flush=True)
+            around = {"cig.toml": settings, "environment": environ}
+            faults.append(
+                {"call": number, "words": words, "code": code, "seconds": seconds, **around, "said": text[-3000:]}
+            )
+            print(f"{number}: {code} {words!r} {around}\n{text[-1500:]}", flush=True)
+        if number % 100 == 99:
+            print(f"{number + 1} of {asked.calls}, {len(faults)} faults", flush=True)
     outside = foreign_files(since, scratch)
     (asked.home / "faults.json").write_text(json.dumps(faults, indent=1))
     print(f"{asked.calls} calls, seed {asked.seed}: exit codes {dict(sorted(codes.items()))}; {len(faults)} faults")

@@ -1,5 +1,6 @@
 """The command line: the published lines, both spellings of flags, and errors that say what to type next."""
 
+import errno
 import json
 import os
 import re
@@ -474,10 +475,21 @@ def test_compare_takes_method_for_methods():
         assert bound.kwargs["methods"] == ("text", "image")
 
 
-def test_a_folder_that_may_not_be_used_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "expected"), [(errno.EACCES, 1), (errno.ENOSPC, 1), (errno.ENAMETOOLONG, 2)])
+def test_a_path_that_the_system_refuses_is_named(monkeypatch, capsys, number, expected):
+    """Where nothing of ours says so first."""
+
     def refused(*asked, **options):
-        raise PermissionError(13, "Permission denied", "/closed/folder")
+        raise OSError(number, os.strerror(number), "/closed/folder")
 
     monkeypatch.setattr("cig.io.feature_cache.summary", refused)
     code, _, err = run(capsys, "cache", "somewhere")
-    assert (code, "/closed/folder" in err, "Traceback" in err) == (1, True, False)
+    assert (code, "/closed/folder" in err, os.strerror(number) in err) == (expected, True, True)
+
+
+@pytest.mark.parametrize("verb", ["serve", "search", "index info", "trial", "cache", "check cirr --dataset-path"])
+def test_a_name_that_no_file_can_have(tmp_path, monkeypatch, capsys, verb):
+    monkeypatch.chdir(tmp_path)
+    further = ["--text", "red"] if verb == "search" else ["--method", "image/icons"] if verb == "trial" else []
+    code, _, err = run(capsys, *verb.split(), "é" * 300, *further)
+    assert (code, "é" * 50 in err) == (2, True), err

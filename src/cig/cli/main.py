@@ -6,6 +6,7 @@ A flag that is not given is looked up by its group's name in the environment and
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -40,7 +41,7 @@ from cig.cli import (
 from cig.cli.fitting import misfits
 from cig.cli.flags import Flag
 from cig.cli.terminal import messages_on_stderr
-from cig.errors import CigError, NotFoundError, UsageError, printable, reason
+from cig.errors import CigError, NotFoundError, UsageError, plain, printable, reason
 from cig.runtime import say
 
 app = App(
@@ -224,22 +225,29 @@ def main(argv: list[str] | None = None) -> None:
             raise
         hint = config.project_above() if isinstance(error, NotFoundError) else ""
         _end("\n".join(filter(None, [str(error), hint])), error.exit_code)
-    except PermissionError as error:
-        if debug:
-            raise
-        what = f"{error.filename or 'a file'} may not be used by this user"
-        _end(f"{what}: {error.strerror}; give access, or another place", 1)
     except KeyboardInterrupt as stop:
         kept = f"nothing of it is kept: {stop.lost}" if isinstance(stop, Interrupted) and stop.lost else KEPT
         _end(f"{str(stop) or 'interrupted'}; {kept}", 130)
     except BrokenPipeError:  # cig ... | head: whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         raise SystemExit(141) from None
+    except OSError as error:
+        if debug or error.errno not in {*WRONG_PATH, *REFUSED}:
+            raise
+        what = plain(str(error.filename or "a file"), 200)
+        _end(
+            f"{what} cannot be used: {error.strerror}; give another, or access to it",
+            2 if error.errno in WRONG_PATH else 1,
+        )
     except (RuntimeError, MemoryError) as error:
         if debug or not is_out_of_memory(error):
             raise
         _end(f"{reason(error)}\n{MEMORY}", 1)
 
+
+# What the system says of a path that a user named, where no reader or writer of ours says it in its own words.
+WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENXIO)
 
 KEPT = "what was finished is kept, and a rerun goes on from there"
 MEMORY = (

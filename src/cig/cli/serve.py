@@ -66,7 +66,7 @@ def serve(
     from cig.service.server import address_of, listen
     from cig.service.server import serve as answer
 
-    if not pictures.is_dir() and str(pictures) != "icons":
+    if not os.path.isdir(pictures) and str(pictures) != "icons":
         raise NotFoundError(f"{pictures} is neither a folder of pictures nor an index; `cig serve icons` is for a try")
     access, compute = Access.of(serving), computing(compute, batch_size)
     running, taken = Running(serving), listen(serving)
