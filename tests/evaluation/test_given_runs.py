@@ -81,6 +81,17 @@ def test_what_is_odd_is_counted(searched, tmp_path):
     assert run.rankings[0].target_ranks[0] == 2
 
 
+def test_a_run_of_one_category_scores_the_others_zero(searched, tmp_path):
+    parts, rankings = searched["fashioniq/val"]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({parts[1].part: lists(rankings[1])}))
+    run = read_given_run([path], parts)
+    report, whole = evaluate(run.parts, run.rankings), evaluate(parts, rankings)
+    assert report.scores[parts[1].part] == whole.scores[parts[1].part]
+    assert set(report.scores[parts[0].part].values()) == {0.0}
+    assert len(report.missing["lists"][parts[0].part]) == len(parts[0].queries)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", '{"1": 2}', '{"1": [true]}', "one two", "1 Q0 a x 1 t", '{"": {"1": "a"}}']
 )

@@ -45,6 +45,16 @@ def test_the_controls_are_the_methods_of_one_modality(table):
     assert {"composition gap of text", "composition gap of product"} <= set(comparison.left_out)
 
 
+def test_a_warm_cache_has_the_same_gaps(table, clip, tmp_path):
+    """Methods that the cache describes are not loaded, and have a gap all the same."""
+    parts, comparison = table
+    comparing = Comparing((parse_method(f"sum clip={clip}"),), composition_gap=True)
+    for _ in range(2):
+        again = compare_methods(parts, comparing, compute=Compute("cpu"), cache=FeatureCache(tmp_path))
+        assert again.composition.gaps == comparison.composition.gaps[:1]
+        assert not again.left_out
+
+
 def test_queries_that_no_control_answers(table):
     parts, comparison = table
     solved = {

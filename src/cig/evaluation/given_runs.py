@@ -47,10 +47,15 @@ def read_given_run(paths: Sequence[Path], parts: Sequence[Benchmark]) -> GivenRu
             raise MismatchError(f"{path} has no query of {parts[0].name}: it should have ids such as {examples}")
         (subsets if metric == SUBSET else whole).update(lists)
     made = [_ranked(part, whole.get(part.part), subsets.get(part.part)) for part in parts]
+    # Parts have one list of measures: a part without any list scores 0 by those that another part's lists answer.
+    answered = {measure for part, _, _ in made for measure in part.measures}
+    measures = tuple(measure for measure in parts[0].measures if measure in answered)
+    left = [measure for measure in parts[0].measures if measure not in answered]
+    unanswered = [f"{parts[0].name}: the run does not answer {', '.join(left)}"] if left else []
     return GivenRun(
-        parts=tuple(part for part, _, _ in made),
+        parts=tuple(replace(part, measures=measures) for part, _, _ in made),
         rankings=tuple(ranking for _, ranking, _ in made),
-        notes=tuple(note for _, _, notes in made for note in notes),
+        notes=(*(note for _, _, notes in made for note in notes), *unanswered),
     )
 
 
@@ -88,7 +93,7 @@ def _names(path: Path, query: str, row: Any) -> list[str]:
 
 
 def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tuple[Benchmark, Ranking, list[str]]:
-    """Make the ranking of a part, keep the measures that its lists answer, and say what is odd."""
+    """Make the ranking of a part; the part comes back with the measures that its lists answer, and what is odd."""
     odd: Counter[str] = Counter()
     every = set(part.gallery)
     ids = [
@@ -98,10 +103,9 @@ def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tupl
     inside = [
         _subset(query, (subsets or {}).get(query.id), names) for query, names in zip(part.queries, ids, strict=True)
     ]
-    listed = [query for query in part.queries if query.id in (whole or {}) or query.id in (subsets or {})]
-    missing = {query.id: "the run has no list of it" for query in part.queries if query not in listed}
-    rankable = {query.id for query in part.queries} | {""}
-    foreign = [query for rows in (whole, subsets) for query in rows or () if query not in rankable]
+    listed, wanted = {*(whole or ()), *(subsets or ())}, {query.id for query in part.queries}
+    missing = {query.id: "the run has no list of it" for query in part.queries if query.id not in listed}
+    foreign = [query for rows in (whole, subsets) for query in rows or () if query not in wanted]
     title = f"{part.title}: "
     notes = [f"{title}{count} {what}" for what, count in odd.items()]
     notes += [f"{title}{len(foreign)} lists of queries that it does not have ({some(foreign)})"] if foreign else []
@@ -110,8 +114,6 @@ def _ranked(part: Benchmark, whole: Lists | None, subsets: Lists | None) -> tupl
     cutoffs = {name: parse(name)[1] or len(every) for name in measures if parse(name)[0] != "subset_recall"}
     short = [name for name, cutoff in cutoffs.items() if cutoff > depth]
     notes += [f"{title}lists hold {depth} names at most, so {', '.join(short)} may be higher"] if short else []
-    left = [name for name in part.measures if name not in measures]
-    notes += [f"{title}the run does not answer {', '.join(left)}"] if left else []
     names = {*part.gallery, *(query.reference for query in part.queries)}
     ranking = Ranking(
         queries=tuple(query.id for query in part.queries),

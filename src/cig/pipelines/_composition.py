@@ -68,7 +68,7 @@ def unimodal_rankings(
     Raises:
         UsageError: a method that has no search by one of them.
     """
-    if not method.uses_picture or hasattr(method, "score"):
+    if not method.uses_picture or getattr(method, "score", None):
         raise UsageError(f"{method.name} has no search by image alone and by text alone")
     by_image = [replace_queries(part, captions=()) for part in parts]
     by_text = [replace_queries(part, reference="") for part in parts]
