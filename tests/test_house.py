@@ -12,7 +12,7 @@ import cig
 SOURCE = Path(cig.__file__).parent
 FLOORS = (  # from the roof down: a folder imports from itself and from floors below
     *("__main__", "cli", "service", "pipelines", "training", "evaluation", "retrieval", "weights", "download"),
-    *("methods", "rerankers", "generators", "benchmarks", "models", "io"),
+    *("methods", "generators", "benchmarks", "models", "io"),
     *("runtime", "finite", "machine", "config", "registry", "types", "errors"),
 )
 PUBLIC = {SOURCE / "__init__.py"}  # names every floor for type checkers; at run time it imports none

@@ -1,8 +1,8 @@
 """The registry: each module in an open folder is a benchmark, method, generator or download of that name.
 
 Other packages add theirs without a fork: a dotted name is imported as it is, and an installed package may give its
-modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.rerankers`, `cig.generators`,
-`cig.download`.
+modules short names by entry points in `cig.benchmarks`, `cig.methods`, `cig.generators`, `cig.download`,
+`cig.models.rerankers`.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from cig.errors import NotFoundError, WrongNameError, did_you_mean
 REQUIRED = {  # folder -> the name that each of its modules defines
     "benchmarks": "SPLITS",
     "methods": "VARIANTS",
-    "rerankers": "load",
+    "models.rerankers": "load",
     "generators": "load",
     "download": "download",
     "retrieval.index": "open_engine",
@@ -42,14 +42,20 @@ def load(folder: str, name: str) -> ModuleType:
         return importlib.import_module(f"cig.{folder}.{name.replace('-', '_')}")
     module_name = _entry_points(folder).get(name, name)
     if "." not in name and module_name == name:
-        raise WrongNameError(f'no "{name}" among the {folder}.{did_you_mean(name, names(folder))}')
+        raise WrongNameError(f'no "{name}" among the {_last(folder)}.{did_you_mean(name, names(folder))}')
     try:
         module = importlib.import_module(module_name)
     except (ImportError, TypeError, ValueError) as error:  # a relative name such as "..x" raises the last two
         raise NotFoundError(f'"{name}" cannot be imported ({error}); install it, or use {names(folder)}') from error
     if not hasattr(module, REQUIRED[folder]):
-        raise NotFoundError(f'"{name}" is not among the {folder}: it has no {REQUIRED[folder]}; use {names(folder)}')
+        raise NotFoundError(
+            f'"{name}" is not among the {_last(folder)}: it has no {REQUIRED[folder]}; use {names(folder)}'
+        )
     return module
+
+
+def _last(folder: str) -> str:
+    return folder.rpartition(".")[2]
 
 
 def _builtin_names(folder: str) -> list[str]:

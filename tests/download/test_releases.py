@@ -29,7 +29,7 @@ def git_digest(path):
 def released(monkeypatch, module, home):
     """Let a hand-made dataset be the released one, and return its annotations as a server has them."""
     files = {name: (address, git_digest(home / name)) for name, (address, _) in module.RELEASE.files.items()}
-    monkeypatch.setattr(module, "RELEASE", replace(module.RELEASE, files=files))
+    monkeypatch.setattr(module, "download", replace(module.RELEASE, files=files).download)
     return {f"/{address}": (home / name).read_bytes() for name, (address, _) in files.items()}
 
 

@@ -47,37 +47,36 @@ class Release:
     advice: Sequence[str]
     places: Places
 
+    def download(
+        self,
+        root: Path,
+        settings: FetchSettings,
+        *,
+        annotations_from: str | None = None,
+        from_dir: Path | None = None,
+        from_zip: Sequence[Path] = (),
+        link: bool = False,
+        no_pictures: bool = False,
+    ) -> Outcome:
+        """Download the annotations, then import pictures that the user has.
 
-def fetch_release(
-    root: Path,
-    settings: FetchSettings,
-    release: Release,
-    *,
-    annotations_from: str | None = None,
-    from_dir: Path | None = None,
-    from_zip: Sequence[Path] = (),
-    link: bool = False,
-    no_pictures: bool = False,
-) -> Outcome:
-    """Download annotations, then import pictures that the user has.
-
-    Raises:
-        UsageError: a folder or zip that does not exist.
-        IncompleteError: annotations that cannot be downloaded, or are other than the released ones.
-    """
-    base = annotations_from or release.base
-    settings.rules([base])  # raises UsageError for what is no address
-    sources = check_sources(from_dir, from_zip, link)
-    with hold(root, f"cig download {release.name}"):
-        say(f"{release.name}: {release.licence}")
-        _fetch_annotations(root, settings, release, base=base)
-        parts = _load(release, root)
-        if no_pictures:
-            return count(parts)
-        imports = [_import(source, release.places(root, parts), link=link) for source in sources]
-        checkups = [check(part, decode=False) for part in _load(release, root)]
-        notes = [f"  no picture was decoded; cig check {release.benchmarks[0]} does"]
-        return summarise(checkups, imports, notes=notes, advice=release.advice, decoded=False)
+        Raises:
+            UsageError: a folder or zip that does not exist.
+            IncompleteError: annotations that cannot be downloaded, or are other than the released ones.
+        """
+        base = annotations_from or self.base
+        settings.rules([base])  # raises UsageError for what is no address
+        sources = check_sources(from_dir, from_zip, link)
+        with hold(root, f"cig download {self.name}"):
+            say(f"{self.name}: {self.licence}")
+            _fetch_annotations(root, settings, self, base=base)
+            parts = _load(self, root)
+            if no_pictures:
+                return count(parts)
+            imports = [_import(source, self.places(root, parts), link=link) for source in sources]
+            checkups = [check(part, decode=False) for part in _load(self, root)]
+            notes = [f"  no picture was decoded; cig check {self.benchmarks[0]} does"]
+            return summarise(checkups, imports, notes=notes, advice=self.advice, decoded=False)
 
 
 def _load(release: Release, root: Path) -> list[Benchmark]:

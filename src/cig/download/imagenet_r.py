@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cig.benchmarks._check import wanted_pictures
-from cig.download import FetchSettings, Outcome
-from cig.download._release import Release, fetch_release
+from cig.download._release import Release
 from cig.types import Benchmark
 
 
@@ -33,26 +32,4 @@ RELEASE = Release(
     ),
     places=_places,
 )
-
-
-def download(
-    root: Path,
-    settings: FetchSettings,
-    *,
-    annotations_from: str | None = None,
-    from_dir: Path | None = None,
-    from_zip: Sequence[Path] = (),
-    link: bool = False,
-    no_pictures: bool = False,
-) -> Outcome:
-    """Download the annotations, then import pictures that the user has."""
-    return fetch_release(
-        root,
-        settings,
-        RELEASE,
-        annotations_from=annotations_from,
-        from_dir=from_dir,
-        from_zip=from_zip,
-        link=link,
-        no_pictures=no_pictures,
-    )
+download = RELEASE.download

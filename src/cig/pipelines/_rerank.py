@@ -26,7 +26,7 @@ def rerank_parts(
     Returns:
         (parts, rankings, record): the record is what --json holds under "rerank".
     """
-    from cig.rerankers import load_verifier
+    from cig.models.rerankers import load_verifier
     from cig.retrieval.rerank import Reranker
 
     device = resolve_device(compute.device)

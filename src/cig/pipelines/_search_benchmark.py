@@ -107,7 +107,7 @@ def check_searching(searching: Searching) -> None:
     check_flags(searching.method, source)
     check_branches(searching)
     if searching.reranking:
-        registry.load("rerankers", str(searching.reranking.rerank))
+        registry.load("models.rerankers", str(searching.reranking.rerank))
     weights = registry.load("methods", family).VARIANTS[variant]
     if weights.phi:
         source.phi_file(weights)

@@ -19,7 +19,7 @@ from cig.io.images import read_picture, upright
 from cig.types import TARGET, Benchmark, Query, Ranking
 
 if TYPE_CHECKING:
-    from cig.rerankers import Verifier
+    from cig.models.rerankers import Verifier
 
 SIDE = 768  # pixels: the longer side of what a verifier sees, at most
 Scores = dict[int, float]  # position in the first ranking, from 0 -> the verifier's score

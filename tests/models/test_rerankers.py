@@ -17,8 +17,8 @@ import tiny
 from calls import run
 from cig import registry
 from cig.io.feature_cache import FeatureCache
+from cig.models.rerankers import grid, load_verifier, yes_no
 from cig.models.vision_language import VisionLanguage
-from cig.rerankers import grid, load_verifier, yes_no
 from cig.retrieval.rerank import Reranker
 from cig.types import Benchmark, Query, Ranking
 
@@ -264,7 +264,7 @@ def test_a_verifier_of_another_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert load_verifier("judges.mine", "x", device=CPU, dtype=FLOAT) == "x"
     sys.modules.pop("judges.mine")
-    assert {"grid", "yes-no"} <= set(registry.names("rerankers"))
+    assert {"grid", "yes-no"} <= set(registry.names("models.rerankers"))
 
 
 def test_what_is_no_vision_language_model(world, folder, tmp_path):

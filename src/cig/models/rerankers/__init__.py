@@ -44,7 +44,7 @@ def load_verifier(
         NotFoundError: no verifier has this name; no model is there.
         InputError: the model cannot be loaded.
     """
-    verifier: Verifier = registry.load("rerankers", name).load(
+    verifier: Verifier = registry.load("models.rerankers", name).load(
         source, prompt, device=device, dtype=dtype, cache_dir=cache_dir
     )
     return verifier
