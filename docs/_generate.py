@@ -13,7 +13,6 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:src|benchmarks|examples|recipes|tests)/[^)]*\)")
-VERBS_WITH_GROUPS = ("index", "models", "train")
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -57,3 +57,30 @@ def test_every_page_is_in_the_contents():
     contents = (HOME / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.relative_to("docs").as_posix() for path in PAGES if path.parts[0] == "docs"}
     assert {page for page in pages if f": {page}" not in contents} == set()
+
+
+def shell_lines(page):
+    """The lines of a page that call cig, continued ones joined, without comments."""
+    text = (HOME / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+        if match := re.match(r"    (?:\$ |\.venv/bin/)?cig (.*)", line):
+            yield match[1].partition("  #")[0]
+
+
+def test_shown_lines_have_flags_of_their_verb(helps):
+    sections = re.split(r"^## cig (.+)$", helps, flags=re.MULTILINE)
+    flags = {
+        verb: set(re.findall(r"--[a-z0-9][a-z0-9-]*|(?<=[\s(])-[a-z]\b", text))
+        for verb, text in zip(sections[1::2], sections[2::2], strict=True)
+    }
+    wrong, checked = [], 0
+    for page in PAGES:
+        for line in shell_lines(page):
+            checked += 1
+            words = re.sub(r"\"[^\"]*\"|'[^']*'", "X", line).split()
+            verb = " ".join(words[:2]) if " ".join(words[:2]) in flags else words[0]
+            given = [word.partition("=")[0].replace("_", "-") for word in words if re.match(r"--?[a-z]", word)]
+            if verb != "config":  # takes those of another verb
+                wrong += [(str(page), line, flag) for flag in given if flag not in flags[verb] | {"--debug"}]
+    assert wrong == []
+    assert checked > 100

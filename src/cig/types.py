@@ -221,7 +221,7 @@ class Ranking:
 
     queries: tuple[str, ...]  # [Q] query ids, in the benchmark's order
     ids: tuple[tuple[str, ...], ...]  # [Q][K] picture names
-    scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities
+    scores: tuple[tuple[float, ...], ...]  # [Q][K] cosine similarities, or the method's own scores
     subset: tuple[tuple[str, ...], ...]  # [Q][S] the query's picture set without the reference, ranked
     target_ranks: tuple[int | None, ...] = ()  # [Q] of the annotated target, from 1; None: hidden, missing, not run
     relevant_ranks: tuple[tuple[int, ...], ...] = ()  # [Q] of all relevant pictures, where a measure reads whole lists

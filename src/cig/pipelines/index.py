@@ -47,7 +47,7 @@ class Hit:
     """A picture that a search found."""
 
     name: str  # in the index
-    score: float  # cosine similarity to the query
+    score: float  # cosine similarity to the query, or the method's own score
     path: Path
     metadata: Mapping[str, Any]
     copies: tuple[str, ...] = ()  # near-identical pictures, or others of its group, that stand behind it

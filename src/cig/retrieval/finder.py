@@ -56,7 +56,7 @@ class Wanted:
 class Found:
     """A hit, before anyone knows where its file is."""
 
-    score: float  # cosine similarity
+    score: float  # cosine similarity, or the method's own score
     candidate: Candidate
     copies: tuple[str, ...] = ()  # names that stand behind it
 
