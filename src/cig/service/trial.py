@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import secrets
 import threading
 import webbrowser
@@ -27,20 +26,14 @@ from cig.evaluation.html import inline_code, template, thumbnails
 from cig.pipelines.trial.result import Verdict
 from cig.pipelines.trial.trial import Trial, Votes, checked_vote
 from cig.runtime import say
+from cig.service import access
 from cig.service.server import address_of, listen, serve
 from cig.service.settings import Serving
 
-HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # any port: one that ssh forwards may be another
 MOST = 1024  # bytes of a vote
 SIDE = 320  # pixels of a picture's longer side
 PATIENCE = 20.0  # seconds for a request to arrive
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
+HEADERS = {**access.HEADERS, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}  # votes need an Origin
 
 
 class RequestRefused(Exception):
@@ -161,7 +154,7 @@ async def _answered(voting: VotingPage, request: Request) -> HttpAnswer:
 
 
 def _path_behind_secret(voting: VotingPage, request: Request) -> list[str]:
-    if not HOST.fullmatch(request.headers.get("host", "")):
+    if not access.HOST.fullmatch(request.headers.get("host", "")):
         raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, "this page is at 127.0.0.1")
     first, _, rest = request.scope["path"].partition("/")
     secret, *path = rest.split("/")
